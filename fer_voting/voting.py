@@ -7,8 +7,8 @@ dtype, whose argmax over K is the decision. To add a vote, write such a function
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 __all__ = ["VOTES", "hard_vote", "soft_vote", "softprob_vote"]
 
@@ -24,16 +24,17 @@ def softprob_vote(logits: Tensor) -> Tensor:
 
 
 def hard_vote(logits: Tensor) -> Tensor:
-    """Share of the crops that decide for each class; ties go to the soft vote's favourite. `[B, V, K]` -> `[B, K]`.
+    """Share of the crops that decide for each class; ties go to the soft vote. `[B, V, K]` -> `[B, K]`.
 
-    The paper leaves ties open. Two shares differ by at least 1/V, so adding the soft vote's softmax scaled to
-    less than half of that orders the tied classes and changes nothing else; rows sum to 1 again afterwards.
+    The paper leaves ties open: of the classes with the most crops, the one with the highest soft vote is the
+    decision (the first of them, if that is a tie too). The decision counts as half a crop more, so rows sum to 1
+    and the argmax is exact in every dtype: no score has to carry the soft vote's digits.
     """
-    votes = logits.shape[1]
-    shares = torch.nn.functional.one_hot(logits.argmax(dim=2), logits.shape[2]).to(logits.dtype).mean(dim=1)
-    tie_break = soft_vote(logits).softmax(dim=1)
-    weight = 0.5 / votes
-    return (shares + weight * tie_break) / (1 + weight)
+    crops, classes = logits.shape[1:]
+    counts = one_hot(logits.argmax(dim=2), classes).sum(dim=1)
+    by_soft_vote = soft_vote(logits).argsort(dim=1, descending=True, stable=True)
+    decision = by_soft_vote.gather(1, counts.gather(1, by_soft_vote).argmax(dim=1, keepdim=True))
+    return (counts + 0.5 * one_hot(decision[:, 0], classes)).to(logits.dtype) / (crops + 0.5)
 
 
 VOTES: dict[str, Callable[[Tensor], Tensor]] = {

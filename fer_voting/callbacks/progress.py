@@ -1,0 +1,78 @@
+"""One bar for a whole run, with rate and time left."""
+
+import sys
+
+import lightning as L
+from lightning.pytorch.callbacks import ProgressBar
+from torch import Tensor
+from tqdm import tqdm
+
+__all__ = ["RunProgress", "progress_bar"]
+
+
+def progress_bar(total: int, title: str, unit: str, initial: int = 0) -> tqdm:
+    """A bar on stderr; where that is a file, a line every half minute instead of a flicker."""
+    terminal = sys.stderr.isatty()
+    return tqdm(
+        total=total,
+        initial=initial,
+        desc=title,
+        unit=unit,
+        unit_scale=total > 10_000,
+        dynamic_ncols=True,
+        mininterval=0.2 if terminal else 30,
+        maxinterval=1 if terminal else 60,
+        file=sys.stderr,
+    )
+
+
+class RunProgress(ProgressBar):
+    """Counts the images of all epochs, so that the time left is the run's and not the epoch's."""
+
+    def __init__(self, title: str, vote: str) -> None:
+        super().__init__()
+        self.title = title
+        self.vote = vote
+        self.bar: tqdm | None = None
+
+    def disable(self) -> None:
+        """Lightning asks this of a progress bar on every rank but the first."""
+        self._silent = True
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        assert trainer.max_epochs is not None
+        images = trainer.datamodule.train_size  # type: ignore[attr-defined]
+        done = images * trainer.current_epoch
+        self.bar = progress_bar(images * trainer.max_epochs, self.title, "img", initial=done)
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        module: L.LightningModule,
+        outputs: object,
+        batch: tuple[Tensor, ...],
+        batch_idx: int,
+    ) -> None:
+        if self.bar is not None:
+            self.bar.update(len(batch[0]) * trainer.world_size)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        if self.bar is not None:
+            accuracy = trainer.callback_metrics.get(f"val/{self.vote}/accuracy")
+            figures = {"loss": f"{trainer.callback_metrics['train/loss'].item():.3f}"}
+            if accuracy is not None:
+                figures[f"val {self.vote}"] = f"{accuracy.item():.2%}"
+            self.bar.set_postfix(epoch=f"{trainer.current_epoch + 1}/{trainer.max_epochs}", **figures)
+
+    def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self._close()
+
+    def on_exception(self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None

@@ -1,0 +1,149 @@
+"""Where the configuration lies, what its top level may hold, and how the command line reports a mistake in it."""
+
+import difflib
+import hashlib
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import hydra
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+__all__ = ["CONF_DIR", "command", "compose_config", "flatten"]
+
+_PACKAGE = Path(__file__).resolve().parent
+CONF_DIR = next(p for p in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if p.is_dir())
+"""The configuration's groups: inside an installed wheel, beside the package in a checkout."""
+
+
+@dataclass
+class Schema:
+    """The top level of a configuration: a key that is not here is refused. The groups' keys are checked by the
+    constructors that they name."""
+
+    dataset: Any = MISSING
+    split: Any = MISSING
+    voting: Any = MISSING
+    model: Any = MISSING
+    optimizer: Any = MISSING
+    augment: Any = MISSING
+    trainer: Any = MISSING
+    logger: Any = MISSING
+    callbacks: Any = MISSING
+    seed: int = MISSING
+    name: str | None = None
+    output_dir: str = MISSING
+    sweep: str | None = None
+    refit: bool = False
+    init_from: str | None = None
+    init_missing_classes: str = MISSING
+
+
+def _sweep_name() -> str:
+    """A name that the same command gets again, so that a sweep started anew finds its own jobs."""
+    words = sorted(word for word in sys.argv[1:] if "=" in word and not word.startswith("hydra."))
+    return hashlib.sha256(" ".join(words).encode()).hexdigest()[:8]
+
+
+def _fast_precision() -> str:
+    """`bf16-mixed` where the hardware computes it, else `32-true`; resolved before the run gets its name."""
+    if torch.cuda.is_available():
+        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"
+    return "bf16-mixed" if torch.cpu._is_avx512_bf16_supported() else "32-true"
+
+
+ConfigStore.instance().store(name="schema", node=Schema)
+# Hydra hands the cached value on to a sweep's jobs, whose own command lines differ.
+OmegaConf.register_new_resolver("sweep_name", _sweep_name, use_cache=True, replace=True)
+OmegaConf.register_new_resolver("fast_precision", _fast_precision, replace=True)
+
+
+@contextmanager
+def _hydra() -> Iterator[None]:
+    """Hydra as the running command has initialised it, or for the time being where there is none."""
+    if GlobalHydra.instance().is_initialized():
+        yield
+    else:
+        with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+            yield
+
+
+def compose_config(overrides: list[str], with_hydra: bool = False) -> DictConfig:
+    """The configuration that these command-line words give, e.g. `["split=m2", "model.width=16"]`; Hydra's own
+    node, `hydra`, with it if asked for."""
+    with _hydra():
+        return compose("config", overrides, return_hydra_config=with_hydra)
+
+
+def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Leaves of nested mappings by dotted key: `{"a": {"b": 1}}` -> `{"a.b": 1}`. Lists are leaves."""
+    if not isinstance(config, dict):
+        return {prefix: config}
+    return {
+        key: leaf
+        for name, node in config.items()
+        for key, leaf in flatten(node, f"{prefix}.{name}" if prefix else str(name)).items()
+    }
+
+
+def command(job: Callable[[DictConfig], Any], config_name: str = "config") -> None:
+    """Run `job` under Hydra as a command: a mistake ends it with one line on stderr and exit code 1.
+
+    HYDRA_FULL_ERROR=1 shows the traceback.
+    """
+    wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises to us, instead of printing an error of its own
+    try:
+        hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)(job)()
+    except KeyboardInterrupt:
+        sys.exit("\ninterrupted: the same command goes on from the last checkpoint")
+    except Exception as error:
+        if wants_traceback:
+            raise
+        sys.exit(f"error: {explain(error)}\n(HYDRA_FULL_ERROR=1 in the environment shows the traceback)")
+    finally:
+        os.environ.pop("HYDRA_FULL_ERROR")
+        if wants_traceback:
+            os.environ["HYDRA_FULL_ERROR"] = "1"
+
+
+def explain(error: BaseException) -> str:
+    """One line for the person at the command line; of a chain of errors, the one that names the cause."""
+    root = error
+    while type(root).__module__.startswith("hydra") and root.__cause__ is not None:
+        root = root.__cause__
+    text = re.sub(r"\s*\n\s*", "; ", str(root if root.args else error).strip())
+    if match := re.search(r"Key '([^']+)' (?:is )?not in", text) or re.search(r"Could not override '([^']+)'", text):
+        text = f"there is no key '{match[1]}'{_known_keys(match[1], text)}"
+    elif not isinstance(root, ValueError | OSError):
+        text = f"{type(root).__name__}: {text}"
+    return text
+
+
+def _known_keys(key: str, text: str) -> str:
+    """Names what exists where `key` was looked for."""
+    full_key = match[1] if (match := re.search(r"full_key: (\S+?);?(?:\s|$)", text)) else key
+    parent, _, name = full_key.rpartition(".")
+    try:
+        node = OmegaConf.select(compose_config([]), parent) if parent else compose_config([])
+        known = sorted(str(k) for k in node)
+    except Exception:  # the error above is the one to report
+        return ""
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"; did you mean '{close[0]}'?" if close else ""
+    return f" in {parent or 'the configuration'}{hint} (known: {', '.join(known)})"
+
+
+def choices() -> dict[str, str]:
+    """Group -> option of the running command, e.g. `{"split": "m1"}`."""
+    return {str(k): str(v) for k, v in HydraConfig.get().runtime.choices.items()}

@@ -1,0 +1,184 @@
+"""What a run is: its name, its folder, its identity, and the result it leaves.
+
+A run's folder, `<output_dir>/runs/<name>/`, holds
+
+    config.yaml        the resolved configuration
+    metrics.csv        a row an epoch
+    checkpoints/       best-<vote>.ckpt (weights), last.ckpt (weights and the optimizer, to go on from)
+    predictions/       <vote>-<stage>.npz: what the network of the vote's best epoch said of each image
+    *.png              training curves, confusion matrices
+    result.json        status, figures, cost, versions, device: always whole, replaced as the run goes on
+"""
+
+import fcntl
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from fer_voting.config import compose_config, flatten
+from fer_voting.files import read_json, write_atomically, write_json
+
+__all__ = ["Run", "RunInUseError", "identity", "name_run", "resolve"]
+
+MAX_NAME_LENGTH = 120
+
+# What a run's figures don't depend on: where things lie, who is told what, on how many devices; and values that
+# stand elsewhere in the configuration too.
+NOT_IDENTITY = re.compile(
+    r"name|output_dir|sweep|voting\..*|logger\..*|callbacks\..*"
+    r"|dataset\.(root|cache_dir|num_workers|resident|seed|augment|augment\..*|init_from|schedule\.epochs)"
+    r"|trainer\.(accelerator|devices|num_nodes|strategy|use_distributed_sampler)"
+)
+# What has a place of its own in the name.
+PLACED_IN_NAME = re.compile(r"seed|split\..*|dataset\.name|refit|refit_voting|init_from")
+NAMING_GROUPS = ("model", "optimizer", "augment", "trainer")
+
+
+class RunInUseError(RuntimeError):
+    """Another process is working in the run's folder."""
+
+
+def resolve(config: DictConfig) -> dict[str, Any]:
+    """The configuration as plain containers, interpolations resolved."""
+    return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
+
+
+def identity(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a resolved configuration that a run's figures depend on, by dotted key.
+
+    One training serves every vote: `voting` counts for a refit alone, whose length comes from it.
+    """
+    kept = {key: value for key, value in flatten(dict(config)).items() if not NOT_IDENTITY.fullmatch(key)}
+    return {**kept, "refit_voting": config["voting"]["name"]} if config["refit"] else kept
+
+
+def name_run(config: DictConfig, choices: Mapping[str, str]) -> str:
+    """`<dataset>-<split>-seed<k>`, with whatever else tells the run from the defaults before the seed.
+
+    Args:
+        config: configuration of the run.
+        choices: option of each group, as Hydra records them.
+
+    Raises ValueError if so much differs that no name of at most 120 characters says it.
+    """
+    chosen = [f"{group}={choices[group]}" for group in ("dataset", "split", "experiment")]
+    usual = compose_config(chosen, with_hydra=True).hydra.runtime.choices
+    switched = {group: choices[group] for group in NAMING_GROUPS if choices[group] != usual[group]}
+    reference = identity(resolve(compose_config([*chosen, *(f"{g}={option}" for g, option in switched.items())])))
+    values = resolve(config)
+    parts = [values["dataset"]["name"], values["split"]["name"]]
+    if choices["experiment"] not in (None, "null", "None"):
+        parts.append(choices["experiment"])
+    parts += switched.values()
+    for key, value in sorted(identity(values).items()):
+        if reference.get(key, ...) != value and not PLACED_IN_NAME.fullmatch(key):
+            parts.append(_word(key.rpartition(".")[2] + str(value)))
+    if values["init_from"] != values["dataset"]["init_from"]:
+        parts.append(f"from_{_word(str(values['init_from']))}")
+    if values["refit"]:
+        parts.append(f"refit_{values['voting']['name']}")
+    name = "-".join([*map(str, parts), f"seed{values['seed']}"])
+    if len(name) > MAX_NAME_LENGTH:
+        raise ValueError(
+            f"this run differs from the defaults in too much to be named by it ({name[:60]}…): "
+            "give it a name with name=..."
+        )
+    return name
+
+
+def _word(text: str) -> str:
+    """Text without what a path or Hydra's command line takes for its own."""
+    return re.sub(r"[^A-Za-z0-9._]+", "_", text).strip("_.")
+
+
+class Run:
+    """A run's folder. `name` is a folder's name below `<output_dir>/runs`."""
+
+    def __init__(self, output_dir: Path, name: str) -> None:
+        if not name or _word(name.replace("-", "_")) != name.replace("-", "_"):
+            raise ValueError(f"`name` (={name!r}) must be made of letters, digits, '.', '_' and '-'")
+        self.name = name
+        self.dir = output_dir.absolute() / "runs" / name
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.dir)!r})"
+
+    @property
+    def last_checkpoint(self) -> Path:
+        return self.dir / "checkpoints" / "last.ckpt"
+
+    def best_checkpoint(self, vote: str) -> Path:
+        return self.dir / "checkpoints" / f"best-{vote}.ckpt"
+
+    @property
+    def metrics_file(self) -> Path:
+        return self.dir / "metrics.csv"
+
+    def predictions_file(self, vote: str, stage: str) -> Path:
+        return self.dir / "predictions" / f"{vote}-{stage}.npz"
+
+    def result(self) -> dict[str, Any] | None:
+        """Content of result.json, or None if there is none. Raises ValueError if it is damaged."""
+        path = self.dir / "result.json"
+        return read_json(path) if path.exists() else None
+
+    def write_result(self, result: Mapping[str, Any]) -> None:
+        write_json(self.dir / "result.json", result)
+
+    def status(self) -> str:
+        """`missing`, `running`, `interrupted` (killed; goes on when started again), `finished`, `failed`, or
+        `damaged`."""
+        try:
+            result = self.result()
+        except ValueError:
+            return "damaged"
+        if result is None:
+            return "missing"
+        if result["status"] == "running":
+            try:
+                with self._lock():
+                    return "interrupted"
+            except RunInUseError:
+                return "running"
+        return str(result["status"])
+
+    @contextmanager
+    def open(self, config: Mapping[str, Any]) -> Iterator[None]:
+        """Take the folder for this process, for the run that `config` (resolved) describes.
+
+        Raises RunInUseError if another process has it, ValueError if it holds a run of another configuration.
+        """
+        self.dir.mkdir(parents=True, exist_ok=True)
+        with self._lock():
+            self._claim(config)
+            yield
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        # The system frees the lock when its process ends, however that happens.
+        with (self.dir / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunInUseError(f"another process is working on the run in {self.dir}") from None
+            yield
+
+    def _claim(self, config: Mapping[str, Any]) -> None:
+        record = self.dir / "config.yaml"
+        if record.exists():
+            theirs = identity(OmegaConf.to_container(OmegaConf.load(record)))  # type: ignore[arg-type]
+            ours = identity(config)
+            different = sorted(k for k in theirs.keys() | ours.keys() if theirs.get(k, ...) != ours.get(k, ...))
+            if different:
+                told = ", ".join(f"{k}: {theirs.get(k)} there, {ours.get(k)} here" for k in different[:4])
+                raise ValueError(
+                    f"{self.dir} holds a run of another configuration ({told}); "
+                    "it is not overwritten: choose another name=..., or remove the folder"
+                )
+        else:
+            with write_atomically(record) as file:
+                file.write(OmegaConf.to_yaml(OmegaConf.create(dict(config))))

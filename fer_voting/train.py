@@ -1,0 +1,347 @@
+"""Train a network, or a sweep of them: `python -m fer_voting.train [-m] [group=option] [key=value] ...`.
+
+This file only wires what the configuration names: data, network, callbacks, loggers, trainer. The science is in
+`module`, `models`, `voting` and `data`.
+"""
+
+import logging
+import time
+import traceback
+import warnings
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from hydra.utils import instantiate
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.loggers import Logger, WandbLogger
+from omegaconf import DictConfig
+
+from fer_voting.callbacks import ForwardMemory, History, RunProgress, Throughput
+from fer_voting.callbacks.history import read_history
+from fer_voting.checkpoint import NetworkRecord, initialise, load_weights
+from fer_voting.config import command, explain
+from fer_voting.data.base import FERDataModule
+from fer_voting.environment import describe_device, git_commit, package_versions
+from fer_voting.estimate import announce_duration
+from fer_voting.messages import announce
+from fer_voting.models.cost import count_gmacs, count_parameters
+from fer_voting.module import Predictions, VotingModule
+from fer_voting.runs import Run
+from fer_voting.sweep import plan_job, run_isolated
+from fer_voting.tables.figures import draw_confusion, draw_curves
+from fer_voting.voting import VOTES
+
+__all__ = ["main", "train"]
+
+log = logging.getLogger(__name__)
+
+RESULT_FORMAT = 1
+
+
+def train(config: dict[str, Any]) -> dict[str, Any]:
+    """Train, select and test the run that a resolved configuration describes; returns its result.json.
+
+    A finished run is returned as it is; an interrupted one goes on from its last checkpoint; a failed one is
+    tried again.
+    """
+    run = Run(Path(config["output_dir"]), config["name"])
+    with run.open(config):
+        previous = run.result()
+        if previous is not None and previous["status"] == "finished":
+            announce(f"{run.name}: finished before, not trained again ({run.dir})")
+            return previous
+        started = time.time()
+        seconds_before = previous["seconds"] if previous and run.last_checkpoint.exists() else 0.0
+        result: dict[str, Any] = {
+            "format": RESULT_FORMAT,
+            "name": run.name,
+            "status": "running",
+            "error": None,
+            "dataset": config["dataset"]["name"],
+            "split": config["split"]["name"],
+            "seed": config["seed"],
+            "refit": config["refit"],
+            "sweep": config["sweep"],
+            "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+            "seconds": seconds_before,
+            "versions": package_versions(),
+            "git_commit": git_commit(),
+        }
+        run.write_result(result)
+        try:
+            result |= _fit_and_judge(run, config)
+            result["status"] = "finished"
+        except Exception as error:
+            (run.dir / "error.txt").write_text(traceback.format_exc())
+            result |= {"status": "failed", "error": explain(error)}
+            raise
+        finally:
+            # After Ctrl-C it stays `running`, which without a process behind it reads as interrupted.
+            result["seconds"] = round(seconds_before + time.time() - started, 1)
+            with suppress(OSError):  # a full disk, say, which is the error already under way
+                run.write_result(result)
+        run.last_checkpoint.unlink(missing_ok=True)
+        return result
+
+
+def _fit_and_judge(run: Run, config: dict[str, Any]) -> dict[str, Any]:
+    """The part of the result that the training makes."""
+    vote = config["voting"]["name"]
+    if vote not in VOTES:
+        raise ValueError(f"`voting.name` (={vote!r}) must be one of {', '.join(VOTES)}")
+    callbacks: list[Callback] = [
+        *(instantiate(node) for node in config["callbacks"].values()),
+        History(run.metrics_file),
+        RunProgress(run.name, vote),
+        *_checkpoints(run, vote, config["refit"]),
+    ]
+    memory = next((c for c in callbacks if isinstance(c, ForwardMemory)), None)
+    throughput = next((c for c in callbacks if isinstance(c, Throughput)), None)
+    # First of all, for a wrong accelerator or precision shows here.
+    trainer = _make_trainer(config, callbacks, config["trainer"]["max_epochs"])
+
+    datamodule: FERDataModule = instantiate(
+        {k: v for k, v in config["dataset"].items() if k not in ("schedule", "init_from")}
+    )
+    datamodule.setup()
+    announce(f"{run.name}: {_counts(datamodule)}")
+
+    L.seed_everything(config["seed"], workers=True, verbose=False)
+    net = instantiate(config["model"], split=config["split"]["name"], num_classes=len(datamodule.class_names))
+    if config["init_from"] is not None:
+        weights = _weights_to_start_from(config)
+        initialise(net, datamodule.class_names, weights, config["init_missing_classes"])
+    record = NetworkRecord(
+        split=config["split"]["name"],
+        width=config["model"]["width"],
+        class_names=datamodule.class_names,
+        image_size=config["dataset"]["size"],
+        dataset=config["dataset"]["name"],
+    )
+    module = VotingModule(
+        net,
+        instantiate(config["optimizer"]),
+        config["dataset"]["schedule"]["lr_gamma_per_epoch"],
+        record,
+    )
+
+    resume_from = run.last_checkpoint if run.last_checkpoint.exists() else None
+    if resume_from:
+        announce(f"{run.name}: goes on from {resume_from}")
+    else:
+        announce_duration(module, datamodule, trainer)
+    loggers = _start_loggers(run, config)
+    trainer.loggers = loggers
+    exit_code = 1
+    try:
+        _fit(trainer, module, datamodule, resume_from)
+        result = {
+            "synthetic": datamodule.synthetic,
+            "class_names": list(datamodule.class_names),
+            "counts": datamodule.counts(),
+            "data_fingerprint": datamodule.fingerprint,
+            "epochs": trainer.max_epochs,
+            "votes": _judge(run, config, module, datamodule),
+            "forward_mib_per_image": memory and memory.mib_per_image,
+            "forward_memory_measure": memory and memory.measure,
+            "parameters": count_parameters(net),
+            "gmacs": count_gmacs(net, record.image_size),
+            "images_per_second": throughput and throughput.images_per_second,
+            "precision": str(trainer.precision),
+            "device": describe_device(module.device if trainer.num_devices else torch.device("cpu")),
+        }
+        _draw(run, result)
+        _summarise(loggers, result)
+        exit_code = 0
+    finally:
+        _finish_loggers(loggers, exit_code)
+    return result
+
+
+def _make_trainer(config: dict[str, Any], callbacks: list[Callback], max_epochs: int) -> L.Trainer:
+    with warnings.catch_warnings():
+        # Lightning's advice on a GPU that is there and was not asked for.
+        warnings.filterwarnings("ignore", message="GPU available but not used")
+        return instantiate(
+            {**config["trainer"], "max_epochs": max_epochs},
+            callbacks=callbacks,
+            logger=False,
+            enable_model_summary=False,
+            enable_progress_bar=any(isinstance(callback, RunProgress) for callback in callbacks),
+            enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,  # the data modules deal out each rank's part themselves
+        )
+
+
+def _checkpoints(run: Run, vote: str, refit: bool) -> list[ModelCheckpoint]:
+    """The last epoch, to go on from, and each vote's best; of a refit, which validates nothing, the last is best."""
+    folder = run.last_checkpoint.parent
+
+    def keep(path: Path, **how: Any) -> ModelCheckpoint:
+        return ModelCheckpoint(
+            folder,
+            path.stem,
+            save_top_k=1,
+            save_on_train_epoch_end=True,
+            enable_version_counter=False,
+            auto_insert_metric_name=False,
+            **how,
+        )
+
+    if refit:
+        best = [keep(run.best_checkpoint(vote), save_weights_only=True)]
+    else:
+        best = [
+            keep(run.best_checkpoint(v), monitor=f"val/{v}/accuracy", mode="max", save_weights_only=True) for v in VOTES
+        ]
+    return [*best, keep(run.last_checkpoint)]
+
+
+def _fit(trainer: L.Trainer, module: VotingModule, datamodule: FERDataModule, resume_from: Path | None) -> None:
+    try:
+        trainer.fit(module, datamodule=datamodule, ckpt_path=resume_from, weights_only=True)
+    except SystemExit as error:  # what Lightning makes of Ctrl-C
+        raise KeyboardInterrupt from error
+
+
+def _judge(
+    run: Run, config: dict[str, Any], module: VotingModule, datamodule: FERDataModule
+) -> dict[str, dict[str, Any]]:
+    """Each vote's figures on validation and test, from the weights of the vote's best epoch."""
+    judge = _make_trainer(config, [], max_epochs=1)
+    stages = [*([] if config["refit"] else ["val"]), *(["test"] if datamodule.has_test else [])]
+    evaluated: dict[int, dict[str, Any]] = {}  # epoch -> stage -> vote -> figures
+    votes: dict[str, dict[str, Any]] = {}
+    for vote in [config["voting"]["name"]] if config["refit"] else VOTES:
+        path = run.best_checkpoint(vote)
+        epoch = torch.load(path, map_location="cpu", weights_only=True)["epoch"]
+        if epoch not in evaluated:
+            state, _ = load_weights(path)
+            module.net.load_state_dict(state)
+            evaluated[epoch] = {}
+            for stage in stages:
+                evaluate = judge.validate if stage == "val" else judge.test
+                evaluate(module, datamodule=datamodule, verbose=False)
+                evaluated[epoch][stage] = (module.evaluation, module.predictions)
+        votes[vote] = {"best_epoch": epoch, "checkpoint": str(path.relative_to(run.dir))}
+        for stage, (evaluation, predictions) in evaluated[epoch].items():
+            votes[vote][stage] = evaluation[vote]
+            _save_predictions(run.predictions_file(vote, stage), predictions, vote, datamodule.names(stage))
+    return votes
+
+
+def _save_predictions(path: Path, predictions: Predictions, vote: str, names: list[str]) -> None:
+    """What the network said of each image: `logits` [N, V, K], the vote's `scores` [N, K], `labels`, `names`."""
+    path.parent.mkdir(exist_ok=True)
+    logits = torch.cat(predictions.logits)
+    draft = path.with_name(f".{path.name}")
+    with draft.open("wb") as file:
+        np.savez_compressed(
+            file,
+            logits=logits.numpy(),
+            scores=VOTES[vote](logits).numpy(),
+            labels=torch.cat(predictions.labels).numpy(),
+            names=np.array(names),
+        )
+    draft.replace(path)
+
+
+def _weights_to_start_from(config: dict[str, Any]) -> Path:
+    """The checkpoint that `init_from` means: a file, a run by its name, or another data set's run like this one."""
+    source = str(config["init_from"])
+    if Path(source).suffix == ".ckpt":
+        return Path(source)
+    run = Run(Path(config["output_dir"]), source)
+    if run.status() != "finished":
+        raise FileNotFoundError(
+            f"the weights to start from, of the run {source}, are not there: it is {run.status()} in {run.dir}"
+        )
+    return run.best_checkpoint("soft")
+
+
+def _draw(run: Run, result: dict[str, Any]) -> None:
+    note = " (synthetic faces)" if result["synthetic"] else ""
+    draw_curves(run.dir / "curves.png", read_history(run.metrics_file), f"{run.name}{note}")
+    for vote, figures in result["votes"].items():
+        for stage in ("val", "test"):
+            if stage in figures:
+                title = f"{run.name}, {vote} vote, {stage}{note}"
+                counts = np.array(figures[stage]["confusion_counts"])
+                draw_confusion(run.dir / f"confusion-{vote}-{stage}.png", counts, result["class_names"], title)
+
+
+def _start_loggers(run: Run, config: dict[str, Any]) -> list[Logger]:
+    """The configured loggers; metrics.csv does not depend on them (`callbacks.History`)."""
+    loggers: list[Logger] = []
+    for node in config["logger"].values():
+        if node["_target_"].endswith("WandbLogger"):
+            loggers.append(
+                instantiate(
+                    node,
+                    name=run.name,
+                    save_dir=run.dir,
+                    group=config["sweep"],
+                    tags=[config["dataset"]["name"], config["split"]["name"], f"seed{config['seed']}"],
+                    job_type="refit" if config["refit"] else "train",
+                    config=config,
+                )
+            )
+        else:
+            loggers.append(instantiate(node, save_dir=run.dir, name="", version=""))
+    return loggers
+
+
+def _summarise(loggers: list[Logger], result: dict[str, Any]) -> None:
+    """The best figures as plain numbers in W&B's run table."""
+    summary = {
+        f"best/{stage}/{vote}/{name}": figures[stage][name]
+        for vote, figures in result["votes"].items()
+        for stage in ("val", "test")
+        if stage in figures
+        for name in ("accuracy", "mean_recall")
+    }
+    cost = ("forward_mib_per_image", "parameters", "gmacs", "images_per_second")
+    summary |= {name: result[name] for name in cost}
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            logger.experiment.summary.update(summary)
+
+
+def _finish_loggers(loggers: list[Logger], exit_code: int) -> None:
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            # Left open, the next run of this process would write into this one.
+            logger.experiment.finish(exit_code=exit_code, quiet=True)
+        else:
+            logger.finalize("success" if exit_code == 0 else "failed")
+
+
+def _counts(datamodule: FERDataModule) -> str:
+    counts = {stage: sum(classes.values()) for stage, classes in datamodule.counts().items()}
+    return ", ".join(f"{count:,} {stage}" for stage, count in counts.items()) + " images"
+
+
+def job(cfg: DictConfig) -> dict[str, Any]:
+    """One run of the command line; in a sweep, in a process of its own."""
+    config = plan_job(cfg)
+    if HydraConfig.get().mode is RunMode.MULTIRUN:
+        return run_isolated(train, config)
+    result = train(config)
+    announce(f"result: {Run(Path(config['output_dir']), config['name']).dir / 'result.json'}")
+    return result
+
+
+def main() -> None:
+    command(job)
+
+
+if __name__ == "__main__":
+    main()
