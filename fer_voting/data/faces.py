@@ -1,0 +1,79 @@
+"""The embedded data set: drawn faces (see face_renderer.py), never downloaded. Its results are synthetic."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fer_voting.data import face_renderer
+from fer_voting.data.base import FERDataModule, Source
+from fer_voting.data.division import Positions, apportion
+from fer_voting.data.index import Index, Sample
+from fer_voting.data.labels import CLASSES
+from fer_voting.data.pack import PREPARATION, SPLITS, Pack, Prepared, content_hash
+
+# RAF-DB's training images of each class, in CLASSES' order: the drawn faces are as unbalanced.
+_WEIGHTS = (2524, 4772, 1982, 1290, 281, 717, 705)
+_PICTURES_A_PERSON = 4
+
+
+class FacesDataModule(FERDataModule):
+    """Drawn faces with seven expressions; training, validation and test show different people.
+
+    Args:
+        train_size, val_size, test_size: images; a larger data set does not contain the smaller one.
+        shared: see FERDataModule; `data_seed` draws another data set.
+    """
+
+    synthetic: ClassVar[bool] = True
+
+    def __init__(self, *, train_size: int, val_size: int, test_size: int, **shared: Any) -> None:
+        super().__init__(**shared)
+        self.sizes = {"train": train_size, "val": val_size, "test": test_size}
+        for split, size in self.sizes.items():
+            if size < len(CLASSES):
+                raise ValueError(f"dataset.{split}_size={size} must be at least {len(CLASSES)}")
+
+    def source(self) -> Source:
+        identity = {
+            "dataset": type(self).__name__,
+            "sizes": self.sizes,
+            "data_seed": self.data_seed,
+            "size": self.size,
+            "preparation": PREPARATION,
+            "source": content_hash(Path(face_renderer.__file__).read_bytes()).hex(),
+        }
+        return Source(identity, self._read, self._draw)
+
+    def _read(self) -> Index:
+        samples = []
+        for split, size in self.sizes.items():
+            labels = np.repeat(CLASSES[: len(_WEIGHTS)], apportion(size, _WEIGHTS))
+            labels = np.random.default_rng((self.data_seed, SPLITS.index(split))).permutation(labels)
+            samples += [
+                Sample(name=f"{split}/{number:06d}", label=str(label), split=split)
+                for number, label in enumerate(labels)
+            ]
+        return Index(samples)
+
+    def _draw(self, samples: Sequence[Sample], size: int) -> list[Prepared]:
+        numbers = [int(sample.name.rpartition("/")[2]) for sample in samples]
+        parts = [SPLITS.index(sample.split) for sample in samples]
+        # Every third picture and person belongs to the same split, so none is in two.
+        pictures = face_renderer.render_faces(
+            seed=self.data_seed,
+            indices=[len(SPLITS) * number + part for number, part in zip(numbers, parts, strict=True)],
+            identities=[
+                len(SPLITS) * (number // _PICTURES_A_PERSON) + part for number, part in zip(numbers, parts, strict=True)
+            ],
+            expressions=[sample.label for sample in samples],
+            size=size,
+        )
+        return [(picture, content_hash(picture.tobytes())) for picture in pictures]
+
+    def divide(self, pack: Pack, usable: NDArray[np.bool_]) -> dict[str, Positions]:
+        return {split: np.flatnonzero(usable & (pack.split_ids == i)) for i, split in enumerate(SPLITS)}
