@@ -1,0 +1,72 @@
+"""Ten crops against torchvision's, against hand-placed pixels, and against autograd's own gradient."""
+
+import pytest
+import torch
+from torchvision.transforms.v2.functional import ten_crop
+
+from fer_voting.models.crops import CROPS, crop_corners, crop_side, ten_crops
+
+
+def torchvision_crops(x: torch.Tensor, fraction: float = 5 / 6) -> torch.Tensor:
+    size = [round(side * fraction) for side in x.shape[-2:]]
+    return torch.stack(ten_crop(x, size), dim=1)
+
+
+# Margins of 1 to 8 pixels: on odd ones, torchvision's centre is rounded to even.
+@pytest.mark.parametrize("height", [6, 12, 18, 24, 30, 48])
+@pytest.mark.parametrize("width", [6, 18, 48])
+def test_equal_to_torchvision_bit_for_bit(height: int, width: int) -> None:
+    x = torch.randn(3, 4, height, width)
+    assert torch.equal(ten_crops(x), torchvision_crops(x))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.uint8])
+def test_equal_to_torchvision_in_any_dtype(dtype: torch.dtype) -> None:
+    x = (torch.rand(2, 3, 12, 12) * 255).to(dtype)
+    assert torch.equal(ten_crops(x), torchvision_crops(x))
+
+
+def test_equal_to_torchvision_at_another_fraction() -> None:
+    x = torch.randn(2, 3, 20, 30)
+    assert torch.equal(ten_crops(x, fraction=0.8), torchvision_crops(x, fraction=0.8))
+
+
+def test_order_of_the_positions_by_sentinel_pixels() -> None:
+    """A pixel in each corner and one in the middle of a 12x12 map: which crop sees which, and where."""
+    x = torch.zeros(1, 1, 12, 12)
+    x[0, 0, 0, 0], x[0, 0, 0, 11], x[0, 0, 11, 0], x[0, 0, 11, 11], x[0, 0, 5, 4] = 1, 2, 3, 4, 5
+    crops = ten_crops(x)[0, :, 0]
+    corners_seen = [[1, 0, 0, 0], [0, 2, 0, 0], [0, 0, 3, 0], [0, 0, 0, 4], [0, 0, 0, 0]]
+    mirrored = [[2, 0, 0, 0], [0, 1, 0, 0], [0, 0, 4, 0], [0, 0, 0, 3], [0, 0, 0, 0]]
+    for crop, expected in zip(crops, corners_seen + mirrored, strict=True):
+        assert [crop[y, x].item() for y in (0, 9) for x in (0, 9)] == expected
+    # (5, 4) minus the crop's corner; mirrored, the pixel is at (5, 7).
+    middle = [(5, 4), (5, 2), (3, 4), (3, 2), (4, 3), (5, 7), (5, 5), (3, 7), (3, 5), (4, 6)]
+    assert [tuple((crop == 5).nonzero()[0].tolist()) for crop in crops] == middle
+
+
+def test_corners_by_hand() -> None:
+    assert crop_corners(18, 12, 15, 10) == [(0, 0), (0, 2), (3, 0), (3, 2), (2, 1)]
+
+
+@pytest.mark.parametrize("side", [6, 12, 48, 600])
+def test_crop_side_is_five_sixths(side: int) -> None:
+    assert crop_side(side) * 6 == side * 5
+
+
+def test_a_side_that_does_not_divide_is_an_error_that_names_it() -> None:
+    message = r"`height` \(=47\) must be divisible by 6, so that a crop of 5/6 of it has whole pixels"
+    with pytest.raises(ValueError, match=message):
+        ten_crops(torch.zeros(1, 1, 47, 48))
+    with pytest.raises(ValueError, match=r"`width` \(=50\) must be divisible by 6"):
+        ten_crops(torch.zeros(1, 1, 48, 50))
+
+
+@pytest.mark.parametrize("fraction", [0.0, -0.5, 1.01])
+def test_a_fraction_outside_its_range_is_an_error(fraction: float) -> None:
+    with pytest.raises(ValueError, match=r"`fraction` \(=.*\) must be greater than 0 and at most 1"):
+        ten_crops(torch.zeros(1, 1, 12, 12), fraction)
+
+
+def test_shape() -> None:
+    assert ten_crops(torch.zeros(2, 64, 48, 24)).shape == (2, CROPS, 64, 40, 20)
