@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -226,6 +227,7 @@ _BEARD_SHARES = {"none": 0.4, "stubble": 0.15, "full": 0.25, "goatee": 0.1, "mou
 _GLASSES_SHARES = {"thin": 0.40, "thick": 0.30, "round": 0.24, "dark": 0.06}
 
 
+@lru_cache(maxsize=4096)  # a data set shows each person many times
 def draw_identity(seed: int, identity: int) -> Identity:
     """The person with number `identity` (>= 0): the same one in every picture made with `seed`."""
     rng = np.random.default_rng((_WHO, seed, identity))
@@ -329,7 +331,7 @@ def draw_scene(seed: int, index: int) -> Scene:
     uniform, normal = rng.uniform, rng.normal
     lamp = (normal(0, 0.7), normal(-0.4, 0.5), uniform(0.5, 1.2))
     far = (lamp[0] ** 2 + lamp[1] ** 2 + lamp[2] ** 2) ** 0.5
-    red, green, blue = np.exp(normal(0, 0.06, 3)).tolist()
+    red, green, blue = np.exp(normal(0, 0.045, 3)).tolist()
     return Scene(
         yaw=min(max(normal(0, 0.20), -0.55), 0.55),
         pitch=min(max(normal(0, 0.11), -0.3), 0.3),
