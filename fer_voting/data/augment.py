@@ -1,10 +1,8 @@
 """The paper's five augmentations (section 3.3) by albumentations, with randomness that resuming can repeat."""
 
-from __future__ import annotations
-
 import os
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 # Before the import: albumentations otherwise asks its server for news.
@@ -16,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer_voting.data.sampling import Key
+
+__all__ = ["Augment"]
 
 # A 48x48 image is too small to share out over threads.
 cv2.setNumThreads(0)
@@ -44,7 +44,7 @@ class Augment:
         rotation: Step = None,
         erase: Step = None,
     ) -> None:
-        self._steps = {
+        self._steps: dict[Callable[..., Any], Step] = {
             _resized_crop: resized_crop,
             _color_jitter: color_jitter,
             _translation: translation,

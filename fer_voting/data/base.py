@@ -1,12 +1,10 @@
 """The flow that all data sets share: find the layout, pack, divide, deal out batches."""
 
-from __future__ import annotations
-
 import logging
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,8 +16,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from fer_voting.data.augment import Augment
-from fer_voting.data.division import Positions
-from fer_voting.data.index import Index, Problem
+from fer_voting.data.division import draw_share
+from fer_voting.data.index import Index
 from fer_voting.data.labels import CLASSES
 from fer_voting.data.manifest import read_manifest, write_manifest
 from fer_voting.data.pack import (
@@ -34,14 +32,18 @@ from fer_voting.data.pack import (
     decode_all,
     stamp,
 )
-from fer_voting.data.sampling import EpochSampler, EvalSampler, Key, target_count
+from fer_voting.data.sampling import EpochSampler, EvalSampler, Key, Positions, target_count
 
-__all__ = ["FERDataModule", "FilesDataModule", "Layout", "Source", "normalise"]
+__all__ = ["Counts", "Division", "FERDataModule", "FilesDataModule", "Layout", "Source", "normalise"]
 
 log = logging.getLogger(__name__)
 
 Batch = tuple[Tensor, Tensor, Tensor]
-Counts = dict[str, dict[str, int]]
+"""images, targets, positions in the pack"""
+Counts = Mapping[str, Mapping[str, int]]
+"""split or stage -> class -> images"""
+Division = dict[str, Positions]
+"""stage ("train", "val", "test") -> positions in the pack"""
 
 
 def normalise(images: Tensor) -> Tensor:
@@ -56,6 +58,7 @@ class Source:
     identity: Identity
     read: Callable[[], Index]
     decoder: Decoder = decode_all
+    expected: Counts = field(default_factory=dict)  # published numbers of images by official split
 
 
 class PackedImages(Dataset[Batch]):
@@ -79,6 +82,7 @@ class FERDataModule(L.LightningDataModule):
 
     Args:
         name: of the data set, in run and folder names.
+        cache_dir: where packs and manifests lie.
         classes: 7, or 8 where the data set has contempt.
         size: side of the images in pixels.
         batch_size: images a batch and process.
@@ -87,15 +91,13 @@ class FERDataModule(L.LightningDataModule):
             train and are judged on the same images.
         balance: `target`: images a class and epoch (see `sampling.target_count`).
         augment: changes of training images.
-        cache_dir: where packs and manifests lie.
         num_workers: processes that load batches; `auto`: none where the CPU trains, else up to 8.
         drop_leaks: train without the images that also occur in validation or test.
-        manifest: a CSV file as `manifest_file` writes it, whose division is used instead of `divide`.
+        manifest: a CSV file such as `manifest_file`, whose division is used instead of `divide`.
         refit: train on training + validation; there is then no validation.
     """
 
-    expected: ClassVar[Mapping[str, Mapping[str, int]]] = {}  # official split -> class -> images
-    class_choices: ClassVar[tuple[int, ...]] = (7,)
+    class_choices: ClassVar[tuple[int | None, ...]] = (7,)
     synthetic: ClassVar[bool] = False
 
     def __init__(
@@ -103,7 +105,7 @@ class FERDataModule(L.LightningDataModule):
         *,
         name: str,
         cache_dir: str | Path,
-        classes: int = 7,
+        classes: int | None = 7,
         size: int = 48,
         batch_size: int = 135,
         seed: int = 0,
@@ -118,22 +120,21 @@ class FERDataModule(L.LightningDataModule):
         super().__init__()
         if classes not in self.class_choices:
             choices = " or ".join(map(str, self.class_choices))
-            raise ValueError(f"dataset.classes={classes}: {name} has {choices} classes")
+            raise ValueError(f"dataset.classes={classes} must be {choices} for {name}")
         for argument, value, least in (("size", size, 8), ("batch_size", batch_size, 2)):
             if value < least:
                 raise ValueError(f"dataset.{argument}={value} must be at least {least}")
         if num_workers != "auto" and not (isinstance(num_workers, int) and num_workers >= 0):
-            raise ValueError(f"dataset.num_workers={num_workers} must be auto or a number from 0")
+            raise ValueError(f"dataset.num_workers={num_workers} must be auto, 0 or more")
         self.name = name
+        self.cache_dir = Path(cache_dir)
         self.class_names: tuple[str, ...] = CLASSES[:classes]
         self.size, self.batch_size, self.seed, self.data_seed = size, batch_size, seed, data_seed
         self.balance_target = (balance or {"target": "none"})["target"]
         self.augment, self.num_workers = augment, num_workers
-        self.cache_dir = Path(cache_dir)
         self.drop_leaks, self.refit = drop_leaks, refit
-        self.manifest = Path(manifest) if manifest is not None else None
-        self._pack: Pack | None = None
-        self._division: dict[str, Positions] = {}
+        self.manifest = None if manifest is None else Path(manifest)
+        self._division: Division = {}
 
     # What a data set says of itself ---------------------------------------------------------------------------
 
@@ -142,100 +143,121 @@ class FERDataModule(L.LightningDataModule):
         """What the pack is made of. Its identity must change with everything that could change the pack."""
 
     @abstractmethod
-    def divide(self, pack: Pack, usable: NDArray[np.bool_]) -> dict[str, Positions]:
-        """Positions of the usable images that train, validate and test; "test" is missing where there are none.
+    def divide(self, pack: Pack, usable: NDArray[np.bool_]) -> Division:
+        """Positions of the usable images (bool [N]) that train, validate and test; no "test" where none can."""
 
-        Args:
-            usable: bool [N]: can be decoded, and is of one of `class_names`.
-        """
+    def names_of_classes(self, pack: Pack) -> tuple[str, ...]:
+        """The classes, in the order in which the network's outputs stand for them."""
+        return self.class_names
+
+    def usable(self, pack: Pack) -> NDArray[np.bool_]:
+        """bool [N]: can be decoded and is of one of the classes."""
+        return pack.good & (self.class_ids(pack) >= 0)
+
+    def train_targets(self, pack: Pack) -> NDArray[Any]:
+        """What training compares with, by row: classes int64 [N]; a data set may offer shares float32 [N, K]."""
+        return self.class_ids(pack)
 
     def check(self, pack: Pack) -> None:
         """Stop, or warn, if too much of the pack is amiss."""
 
     # The flow -------------------------------------------------------------------------------------------------
 
-    def pack(self) -> Pack:
-        """The opened pack, made if need be."""
-        if self._pack is None:
-            source = self.source()
-            # The folder's name tells packs apart that may live side by side; the identity tells fresh from stale.
-            place = {key: value for key, value in source.identity.items() if key not in ("source", "preparation")}
-            key = content_hash(repr(sorted(place.items())).encode()).hex()[:8]
-            folder = self.cache_dir / f"{self.name}-{self.size}px-{key}"
-            self._pack = build_pack(folder, source.identity, source.read, source.decoder, **self._build_options())
-        return self._pack
-
-    def _build_options(self) -> dict[str, Any]:
-        return {}
+    def make_pack(self, stop_at_first_problem: bool = False) -> Pack:
+        """Open the pack, made anew if it is not there or not fresh."""
+        source = self.source()
+        # The folder's name tells apart what may lie side by side; the whole identity tells fresh from stale.
+        place = {key: value for key, value in source.identity.items() if key not in ("source", "preparation")}
+        key = content_hash(repr(sorted(place.items())).encode()).hex()[:8]
+        folder = self.cache_dir / f"{self.name}-{self.size}px-{key}"
+        self.expected = source.expected
+        self.pack = build_pack(
+            folder, source.identity, source.read, source.decoder, stop_at_first_problem=stop_at_first_problem
+        )
+        self.class_names = self.names_of_classes(self.pack)
+        return self.pack
 
     def setup(self, stage: str | None = None) -> None:
         """Open the pack (make it if need be) and divide it. Doing it twice does it once."""
         if self._division:
             return
-        pack = self.pack()
+        pack = self.make_pack()
         self.check(pack)
-        self.class_names = self._class_names(pack)
-        self._labels = self._class_ids(pack)
-        usable = pack.good & (self._labels >= 0)
-        division = self._usual_division(pack, usable)
+        self._labels = self.class_ids(pack)
+        self._targets = self.train_targets(pack)
+        usable = self.usable(pack)
+        self._compare_with_expected(pack, usable)
+        division = read_manifest(self.manifest, pack, usable) if self.manifest else self.divide(pack, usable)
+        for name in {"train", "val", *division}:
+            if not len(division.get(name, ())):
+                raise ValueError(f"{self.name}: there are no {name} images of the classes {self.class_names}")
         if self.refit:
             division["train"] = np.sort(np.concatenate([division["train"], division.pop("val")]))
         if self.drop_leaks:
             division["train"] = self._without_leaks(pack, division)
-        for name, positions in division.items():
-            if not len(positions):
-                raise ValueError(f"{self.name}: there are no {name} images (class names: {self.class_names})")
         self._division = division
-        if "test" not in division:
-            log.warning("%s has no test images here: the test stage is left out", self.name)
-        self._report_counts()
-        self.manifest_file = self.cache_dir / "manifests" / f"{self.name}-{self.fingerprint[:12]}.csv"
-        if not self.manifest_file.exists():
-            write_manifest(self.manifest_file, pack, division)
-        log.info("division written to %s (dataset.manifest=FILE uses it again)", self.manifest_file)
+        self._make_sampler()
+        self._write_manifest()
+        if not self.has_test:
+            log.info(f"{self.name}: there are no test images here, so the test stage is left out")
 
-    def _class_names(self, pack: Pack) -> tuple[str, ...]:
-        return self.class_names
-
-    def _class_ids(self, pack: Pack) -> NDArray[np.int64]:
+    def class_ids(self, pack: Pack) -> NDArray[np.int64]:
         """Class of every row as a position in `class_names`, -1 for a label that is not among them: int64 [N]."""
         ids = [self.class_names.index(label) if label in self.class_names else -1 for label in pack.labels]
         return np.array(ids, np.int64)[pack.label_ids]
 
-    def _usual_division(self, pack: Pack, usable: NDArray[np.bool_]) -> dict[str, Positions]:
-        if self.manifest is None:
-            return self.divide(pack, usable)
-        return read_manifest(self.manifest, pack, usable)
+    def official_counts(self, pack: Pack, usable: NDArray[np.bool_]) -> dict[str, dict[str, int]]:
+        """Images of each class in each official split that has any; a row counts where `usable` (bool [N])."""
+        counts: dict[str, dict[str, int]] = {}
+        for split_id, split in enumerate(SPLITS):
+            if (rows := usable & (pack.split_ids == split_id)).any():
+                counts[split] = self._count(self.class_ids(pack)[rows])
+        return counts
 
-    def _without_leaks(self, pack: Pack, division: Mapping[str, Positions]) -> Positions:
-        judged = np.concatenate([positions for name, positions in division.items() if name != "train"])
+    def _count(self, class_ids: NDArray[np.int64]) -> dict[str, int]:
+        counts = np.bincount(class_ids, minlength=len(self.class_names)).tolist()
+        return dict(zip(self.class_names, counts, strict=True))
+
+    def _compare_with_expected(self, pack: Pack, usable: NDArray[np.bool_]) -> None:
+        for split, found in self.official_counts(pack, usable).items():
+            published = {label: self.expected.get(split, {}).get(label, count) for label, count in found.items()}
+            if found != published:
+                different = ", ".join(
+                    f"{label} {count:,} instead of {published[label]:,}"
+                    for label, count in found.items()
+                    if count != published[label]
+                )
+                log.warning(
+                    f"{self.name}: the official {split} part has {sum(found.values()):,} images here "
+                    f"instead of {sum(published.values()):,} ({different})"
+                )
+
+    def _without_leaks(self, pack: Pack, division: Division) -> Positions:
+        judged = np.concatenate([np.empty(0, np.int64), *(p for stage, p in division.items() if stage != "train")])
         leaks = np.isin(pack.hashes[division["train"]], pack.hashes[judged])
-        log.info("%s: %d training images also occur in validation or test: left out", self.name, leaks.sum())
+        log.info(f"{self.name}: left out {leaks.sum()} training images that also occur in validation or test")
         return division["train"][~leaks]
 
-    def _report_counts(self) -> None:
-        counts = self.counts()
-        for name, classes in counts.items():
-            log.info("%s %s: %d images (%s)", self.name, name, sum(classes.values()), _listed(classes))
-        for label in (label for label, count in counts["train"].items() if not count):
-            log.warning("%s: no training image is of class %s", self.name, label)
-        target = target_count([count for count in counts["train"].values() if count], self.balance_target)
-        if target is not None:
-            balanced = {label: target for label, count in counts["train"].items() if count}
-            log.info(
-                "%s: balanced to %s: %d images an epoch (%s)",
-                self.name,
-                self.balance_target,
-                sum(balanced.values()),
-                _listed(balanced),
-            )
+    def _make_sampler(self) -> None:
+        train = self._division["train"]
+        for stage, classes in self.counts().items():
+            log.info(f"{self.name}: {stage}: {sum(classes.values()):,} images ({_listed(classes)})")
+        counts = [count for count in self.counts()["train"].values() if count]
+        target = target_count(counts, self.balance_target)
         self._sampler = EpochSampler(
-            self._division["train"],
-            self._labels[self._division["train"]],
-            batch_size=self.batch_size,
-            seed=self.seed,
-            target=target,
+            train, self._labels[train], batch_size=self.batch_size, seed=self.seed, target=target
         )
+        if target is not None:
+            log.info(
+                f"{self.name}: balanced ({self.balance_target}): {self.train_size:,} images an epoch, "
+                f"{target:,} of each class"
+            )
+
+    def _write_manifest(self) -> None:
+        self.manifest_file = self.cache_dir / "manifests" / f"{self.name}-{self.fingerprint[:12]}.csv"
+        if not self.manifest_file.exists():
+            write_manifest(self.manifest_file, self.pack, self._division)
+            log.info(f"{self.name}: division written to {self.manifest_file}; dataset.manifest=FILE uses it again")
 
     # What training relies on ----------------------------------------------------------------------------------
 
@@ -254,20 +276,11 @@ class FERDataModule(L.LightningDataModule):
 
     def names(self, stage: str) -> list[str]:
         """Sample names of a stage, in the order of evaluation."""
-        return self.pack().names(self._division[stage])
+        return self.pack.names(self._division[stage])
 
-    def counts(self) -> Counts:
+    def counts(self) -> dict[str, dict[str, int]]:
         """Stage -> class -> images, before balancing."""
-        return {
-            stage: dict(
-                zip(
-                    self.class_names,
-                    np.bincount(self._labels[positions], minlength=len(self.class_names)).tolist(),
-                    strict=True,
-                )
-            )
-            for stage, positions in self._division.items()
-        }
+        return {stage: self._count(self._labels[positions]) for stage, positions in self._division.items()}
 
     @property
     def fingerprint(self) -> str:
@@ -276,18 +289,16 @@ class FERDataModule(L.LightningDataModule):
         for stage, positions in sorted(self._division.items()):
             parts.append(stage.encode())
             parts += [name.encode() + b"\0" for name in self.names(stage)]
-            parts += [self._labels[positions].tobytes(), self.pack().hashes[positions].tobytes()]
+            parts += [self._labels[positions].tobytes(), self.pack.hashes[positions].tobytes()]
         return content_hash(*parts).hex()
-
-    def train_targets(self) -> NDArray[Any]:
-        """What training compares with, by row: classes int64 [N]; a data set may offer float32 [N, K]."""
-        return self._labels
 
     def train_dataloader(self) -> DataLoader[Batch]:
         if self.trainer is not None:
-            # A resumed training must not show the first epoch again: Lightning sets the epoch too late.
-            self._sampler.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)
-        return self._loader(PackedImages(self.pack(), self.train_targets(), self.augment, self.seed), self._sampler)
+            # A resumed training must not show the first epoch again: Lightning sets the epoch only after the
+            # loader's workers have begun.
+            progress = self.trainer.fit_loop.epoch_progress.current
+            self._sampler.set_epoch(progress.processed)  # type: ignore[attr-defined]
+        return self._loader(PackedImages(self.pack, self._targets, self.augment, self.seed), self._sampler)
 
     def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
         return [] if self.refit else self._evaluation("val")
@@ -297,7 +308,7 @@ class FERDataModule(L.LightningDataModule):
 
     def _evaluation(self, stage: str) -> DataLoader[Batch]:
         sampler = EvalSampler(self._division[stage], batch_size=self.batch_size)
-        return self._loader(PackedImages(self.pack(), self._labels, None, self.seed), sampler)
+        return self._loader(PackedImages(self.pack, self._labels, None, self.seed), sampler)
 
     def _loader(self, images: PackedImages, sampler: EpochSampler | EvalSampler) -> DataLoader[Batch]:
         on_cpu = self.trainer is None or self.trainer.strategy.root_device.type == "cpu"
@@ -331,13 +342,15 @@ class Layout:
     Attributes:
         looks_for: for the user, what tells this layout, e.g. "fer2013.csv".
         find: the folder that holds it under a root, or None.
-        read: everything that the folder `find` gave holds.
+        read: everything in the folder that `find` gave.
+        expected: published numbers of images, by official split and class.
     """
 
     name: str
     looks_for: str
     find: Callable[[Path], Path | None]
     read: Callable[[Path], Index]
+    expected: Counts = field(default_factory=dict)
 
 
 class FilesDataModule(FERDataModule):
@@ -348,6 +361,7 @@ class FilesDataModule(FERDataModule):
         layout: `auto` takes the first layout of `layouts` that is found.
         on_error: `skip` leaves out what can't be used, `raise` stops at the first.
         max_bad_fraction: share of unusable images above which training stops.
+        val_fraction: share of the training images that validates where there is no official validation part.
         shared: see FERDataModule.
     """
 
@@ -360,16 +374,19 @@ class FilesDataModule(FERDataModule):
         layout: str = "auto",
         on_error: str = "skip",
         max_bad_fraction: float = 0.01,
+        val_fraction: float = 0.1,
         **shared: Any,
     ) -> None:
         super().__init__(**shared)
         known = [layout.name for layout in self.layouts]
         if layout not in ("auto", *known):
-            raise ValueError(f"dataset.layout={layout} is none of auto, {', '.join(known)}")
+            raise ValueError(f"dataset.layout={layout} must be auto, {' or '.join(known)}")
         if on_error not in ("skip", "raise"):
             raise ValueError(f"dataset.on_error={on_error} must be skip or raise")
+        if not 0 < val_fraction < 1:
+            raise ValueError(f"dataset.val_fraction={val_fraction} must be between 0 and 1")
         self.root, self.layout = root, layout
-        self.on_error, self.max_bad_fraction = on_error, max_bad_fraction
+        self.on_error, self.max_bad_fraction, self.val_fraction = on_error, max_bad_fraction, val_fraction
 
     def find_layout(self) -> tuple[Layout, Path]:
         """The layout under `root`, and the folder in which it lies.
@@ -386,17 +403,17 @@ class FilesDataModule(FERDataModule):
         candidates = [layout for layout in self.layouts if self.layout in ("auto", layout.name)]
         for layout in candidates:
             if (base := layout.find(root)) is not None:
-                log.info("%s: found the layout %s in %s", self.name, layout.name, base)
                 return layout, base
         there = sorted(entry.name for entry in root.iterdir())[:8]
-        looked_for = "; ".join(f"{layout.name}: {layout.looks_for}" for layout in candidates)
+        looked_for = "; ".join(f"({layout.name}) {layout.looks_for}" for layout in candidates)
         raise FileNotFoundError(
-            f"dataset.root={self.root} holds no known layout of {self.name}; looked for {looked_for}; "
+            f"dataset.root={self.root} holds no layout of {self.name} that is known: looked for {looked_for}; "
             f"found {', '.join(there) or 'an empty folder'}"
         )
 
     def source(self) -> Source:
         layout, base = self.find_layout()
+        log.info(f"{self.name}: layout {layout.name} in {base}")
         identity = {
             "dataset": type(self).__name__,
             "layout": layout.name,
@@ -405,35 +422,41 @@ class FilesDataModule(FERDataModule):
             "preparation": PREPARATION,
             "source": stamp(base),
         }
-        return Source(identity, lambda: layout.read(base))
+        return Source(identity, lambda: layout.read(base), expected=layout.expected)
 
-    def _build_options(self) -> dict[str, Any]:
-        return {"stop_at_first_problem": self.on_error == "raise"}
+    def make_pack(self, stop_at_first_problem: bool = False) -> Pack:
+        return super().make_pack(stop_at_first_problem or self.on_error == "raise")
 
     def check(self, pack: Pack) -> None:
         """Raises ValueError where more than `max_bad_fraction` of the images, or with on_error=raise any, is bad."""
-        bad = pack.problems
-        if not bad:
+        if not (bad := pack.problems):
             return
         if self.on_error == "raise":
             raise ValueError(f"{bad[0]} (dataset.on_error=raise)")
         total = int(pack.good.sum()) + len(bad)
-        told = f"{self.name}: {len(bad)} of {total} images can't be used ({_listed(_kinds(bad))}; first {bad[0]})"
+        kinds = Counter(problem.kind for problem in bad)
+        told = f"{self.name}: {len(bad):,} of {total:,} images can't be used ({_listed(kinds)}), e.g. {bad[0]}"
         if len(bad) > self.max_bad_fraction * total:
             raise ValueError(
-                f"{told}; that is more than dataset.max_bad_fraction={self.max_bad_fraction} allows: "
-                "python -m fer_voting.audit with the same dataset options lists them"
+                f"{told}; dataset.max_bad_fraction={self.max_bad_fraction} allows fewer: "
+                "python -m fer_voting.audit with the same dataset options lists them all"
             )
-        log.warning("%s: left out", told)
+        log.warning(f"{told}: left out")
 
-    def divide(self, pack: Pack, usable: NDArray[np.bool_]) -> dict[str, Positions]:
-        """The official parts as they are."""
+    def divide(self, pack: Pack, usable: NDArray[np.bool_]) -> Division:
+        """The official parts; where there is no validation part, a stratified share of the training images."""
+        parts = self.official_parts(pack, usable)
+        if "val" not in parts and "train" in parts:
+            train = parts["train"]
+            drawn = draw_share(pack.hashes[train], self.class_ids(pack)[train], self.val_fraction, self.data_seed)
+            parts |= {"train": np.delete(train, drawn), "val": train[drawn]}
+        return parts
+
+    @staticmethod
+    def official_parts(pack: Pack, usable: NDArray[np.bool_]) -> Division:
+        """Positions of the usable images of each official split that has any."""
         parts = {split: np.flatnonzero(usable & (pack.split_ids == i)) for i, split in enumerate(SPLITS)}
-        return {split: positions for split, positions in parts.items() if len(positions) or split != "test"}
-
-
-def _kinds(problems: Sequence[Problem]) -> dict[str, int]:
-    return dict(Counter(problem.kind for problem in problems))
+        return {split: positions for split, positions in parts.items() if len(positions)}
 
 
 def _listed(counts: Mapping[str, int]) -> str:

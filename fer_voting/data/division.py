@@ -4,16 +4,15 @@ Images are drawn in the order of a hash of (seed, content), not of their place i
 the same files, another file system's order or another release of NumPy gives the same division.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fer_voting.data.pack import content_hash
+from fer_voting.data.sampling import Positions
 
-Positions = NDArray[np.int64]
+__all__ = ["apportion", "draw", "draw_share"]
 
 
 def apportion(total: int, weights: Sequence[float]) -> list[int]:

@@ -1,7 +1,5 @@
 """The embedded data set: drawn faces (see face_renderer.py), never downloaded. Its results are synthetic."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -10,11 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer_voting.data import face_renderer
-from fer_voting.data.base import FERDataModule, Source
-from fer_voting.data.division import Positions, apportion
+from fer_voting.data.base import Division, FERDataModule, Source
+from fer_voting.data.division import apportion
 from fer_voting.data.index import Index, Sample
 from fer_voting.data.labels import CLASSES
 from fer_voting.data.pack import PREPARATION, SPLITS, Pack, Prepared, content_hash
+
+__all__ = ["FacesDataModule"]
 
 # RAF-DB's training images of each class, in CLASSES' order: the drawn faces are as unbalanced.
 _WEIGHTS = (2524, 4772, 1982, 1290, 281, 717, 705)
@@ -75,5 +75,5 @@ class FacesDataModule(FERDataModule):
         )
         return [(picture, content_hash(picture.tobytes())) for picture in pictures]
 
-    def divide(self, pack: Pack, usable: NDArray[np.bool_]) -> dict[str, Positions]:
+    def divide(self, pack: Pack, usable: NDArray[np.bool_]) -> Division:
         return {split: np.flatnonzero(usable & (pack.split_ids == i)) for i, split in enumerate(SPLITS)}

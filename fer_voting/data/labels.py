@@ -5,7 +5,7 @@ accuracy silently. So a label is a name wherever it crosses a border (index, pac
 and a number only between a data set's `class_names` and the loss.
 """
 
-from __future__ import annotations
+__all__ = ["CLASSES", "canonical"]
 
 # AffectNet's ids; the first seven are the classes of the paper and of RAF-DB, FER2013 and the drawn faces.
 CLASSES: tuple[str, ...] = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger", "contempt")

@@ -1,7 +1,5 @@
 """A division as a file that another lab can use: stage, name, label and content hash of each image, no pictures."""
 
-from __future__ import annotations
-
 import csv
 from collections import defaultdict
 from collections.abc import Mapping
@@ -12,6 +10,8 @@ from numpy.typing import NDArray
 
 from fer_voting.data.pack import SPLITS, Pack
 from fer_voting.files import write_atomically
+
+__all__ = ["read_manifest", "write_manifest"]
 
 _COLUMNS = ["split", "name", "label", "hash"]
 
@@ -48,10 +48,11 @@ def read_manifest(path: Path, pack: Pack, usable: NDArray[np.bool_]) -> dict[str
         )
     names = pack.names()
     by_hash: dict[str, list[int]] = defaultdict(list)
-    for position in np.flatnonzero(usable):
-        by_hash[pack.hashes[position].tobytes().hex()].append(int(position))
+    for row_number in np.flatnonzero(usable).tolist():
+        by_hash[pack.hashes[row_number].tobytes().hex()].append(row_number)
     division: dict[str, list[int]] = defaultdict(list)
-    missing, relabelled = [], []
+    missing: list[str] = []
+    relabelled: list[str] = []
     # Rows whose name is here go first, so that a copy of theirs can't take their picture.
     known = set(names)
     for row in sorted(rows, key=lambda row: row["name"] not in known):

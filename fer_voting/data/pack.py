@@ -9,8 +9,6 @@ A pack is used only if its `identity` (source files, preparation, size, …) is 
 whole; else it is made again.
 """
 
-from __future__ import annotations
-
 import fcntl
 import hashlib
 import json
@@ -25,7 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import PIL.Image
@@ -33,8 +31,26 @@ import PIL.ImageOps
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from fer_voting.data.index import IMAGE_SUFFIXES, Index, Problem, Sample
+from fer_voting.data.index import IMAGE_SUFFIXES, Box, Index, Problem, Sample
 from fer_voting.files import read_json, write_json
+
+__all__ = [
+    "HASH_BYTES",
+    "PREPARATION",
+    "SPLITS",
+    "Decoder",
+    "Identity",
+    "Pack",
+    "Prepared",
+    "build_pack",
+    "content_hash",
+    "cores",
+    "decode",
+    "decode_all",
+    "open_pack",
+    "prepare",
+    "stamp",
+]
 
 log = logging.getLogger(__name__)
 
@@ -62,9 +78,7 @@ def cores() -> int:
 # --------------------------------------------------------------------------------------------------------------
 
 
-def prepare(
-    image: PIL.Image.Image, size: int, box: tuple[float, float, float, float] | None = None
-) -> NDArray[np.uint8]:
+def prepare(image: PIL.Image.Image, size: int, box: Box | None = None) -> NDArray[np.uint8]:
     """A picture as the network sees it: uint8 [size, size, 3], RGB; grey becomes three equal channels.
 
     Pillow's bilinear resize widens its filter by the scale, so shrinking is antialiased. The sides are scaled each
@@ -162,7 +176,7 @@ class Pack:
         split_ids: uint8 [N], positions in SPLITS; the official part, not the run's.
         hashes: bytes [N] (dtype V16), of the content.
         good: bool [N]; rows that hold a picture.
-        votes: uint8 [N, 8] in CLASSES' order, or None.
+        votes: uint8 [N, columns], or None.
         problems, left_out: what the reader and the decoder could not or would not use.
     """
 
@@ -192,7 +206,7 @@ class Pack:
     def __len__(self) -> int:
         return len(self._names)
 
-    def __reduce__(self) -> tuple[type[Pack], tuple[Path]]:
+    def __reduce__(self) -> "tuple[type[Pack], tuple[Path]]":
         return Pack, (self.folder,)
 
     def names(self, positions: NDArray[np.int64] | slice = slice(None)) -> list[str]:
@@ -207,11 +221,11 @@ def open_pack(folder: Path, identity: Identity) -> Pack | None:
     try:
         pack = Pack(folder)
     except (OSError, ValueError, KeyError, EOFError) as error:
-        log.warning("%s is damaged (%s): it is made again", folder, error)
+        log.warning(f"{folder} is damaged ({error}): it is made again")
         return None
     if pack.identity != _plain(identity):
         changed = [key for key, value in _plain(identity).items() if pack.identity.get(key) != value]
-        log.warning("%s is out of date (%s changed): it is made again", folder, ", ".join(changed))
+        log.warning(f"{folder} is out of date ({', '.join(changed)} changed): it is made again")
         return None
     return pack
 
@@ -279,7 +293,7 @@ class _Partial:
             np.lib.format.read_array_header_1_0(file)
             self._header_bytes = file.tell()
 
-    def __enter__(self) -> _Partial:
+    def __enter__(self) -> Self:
         self._images = open(self.folder / "images.npy", "r+b")
         self._hashes = open(self.folder / "hashes.bin", "r+b")
         self._problems = open(self.folder / "problems.jsonl", "r+")
@@ -295,7 +309,7 @@ class _Partial:
         self._hashes.seek(0, os.SEEK_END)
         self._pending = b""
         if self.done:
-            log.info("%s: %d of %d pictures are already packed", self.folder, self.done, self.count)
+            log.info(f"{self.folder}: goes on after {self.done:,} of {self.count:,} pictures")
         return self
 
     def __exit__(self, *_: object) -> None:

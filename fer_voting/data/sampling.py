@@ -4,14 +4,15 @@ An epoch's draw is the same on every process and does not depend on the epochs b
 and one of several processes see exactly the images they should.
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch.distributed as dist
 from numpy.typing import NDArray
 from torch.utils.data import Sampler
+
+__all__ = ["EpochSampler", "EvalSampler", "Key", "Positions", "draw_epoch", "rank_and_world", "target_count"]
 
 Positions = NDArray[np.int64]
 Key = tuple[int, int]
@@ -31,7 +32,12 @@ def target_count(counts: Sequence[int], target: str | int) -> int | None:
         return None
     if isinstance(target, int) and target > 0:
         return target
-    rules = {"mean": np.mean, "median": np.median, "min": np.min, "max": np.max}
+    rules: Mapping[str, Callable[[list[int]], Any]] = {
+        "mean": np.mean,
+        "median": np.median,
+        "min": np.min,
+        "max": np.max,
+    }
     if target not in rules:
         raise ValueError(f"dataset.balance.target={target} is none of mean, median, min, max, none or a number above 0")
     return max(1, round(float(rules[str(target)](list(counts)))))

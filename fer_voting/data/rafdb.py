@@ -1,0 +1,131 @@
+"""RAF-DB, basic expressions (Li and Deng 2019, doi:10.1109/TIP.2018.2868382): official, or as image folders."""
+
+import csv
+import os
+from pathlib import Path
+from typing import ClassVar
+
+from fer_voting.data.base import FilesDataModule, Layout
+from fer_voting.data.folders import find_split_folders, read_class_folders, split_folders
+from fer_voting.data.index import IMAGE_SUFFIXES, Index, Problem, Sample, bases, inside
+from fer_voting.data.labels import canonical
+
+__all__ = ["RAFDBDataModule"]
+
+# Ids 1 to 7.
+ID_NAMES = ("surprise", "fear", "disgust", "happy", "sad", "anger", "neutral")
+LIST_FILES = ("list_patition_label.txt", "list_partition_label.txt")  # the first is how the authors spell it
+EXPECTED = {
+    "train": dict(zip(ID_NAMES, (1290, 281, 717, 4772, 1982, 705, 2524), strict=True)),
+    "test": dict(zip(ID_NAMES, (329, 74, 160, 1185, 478, 162, 680), strict=True)),
+}
+
+
+def label_of(text: str) -> str:
+    """The class of an id 1 to 7, or of a name.
+
+    Raises:
+        ValueError: neither.
+    """
+    text = text.strip()
+    if text.isdigit():
+        if not 1 <= int(text) <= len(ID_NAMES):
+            raise ValueError(f"label {text} is not 1 to {len(ID_NAMES)}")
+        return ID_NAMES[int(text) - 1]
+    return canonical(text)
+
+
+def _list_file(base: Path) -> Path | None:
+    files = (base / "EmoLabel" / name for name in LIST_FILES)
+    return next((path for path in files if path.is_file()), None)
+
+
+def _find_official(root: Path, kind: str) -> Path | None:
+    return next((base for base in bases(root) if _list_file(base) and (base / "Image" / kind).is_dir()), None)
+
+
+def read_official(base: Path, kind: str) -> Index:
+    """The list's images, as `Image/aligned/<name>_aligned.*` or `Image/original/<name>.*`, in any format."""
+    list_file, folder = _list_file(base), base / "Image" / kind
+    assert list_file is not None
+    files = {
+        stem: Path(entry.path)
+        for entry in os.scandir(folder)
+        for stem, suffix in [os.path.splitext(entry.name)]
+        if suffix.lower() in IMAGE_SUFFIXES
+    }
+    index = Index()
+    for number, line in enumerate(list_file.read_text(encoding="utf-8-sig").splitlines(), start=1):
+        if line.strip():
+            index.add(_listed(line, f"{list_file}, line {number}", folder, files, kind))
+    return index
+
+
+def _listed(line: str, where: str, folder: Path, files: dict[str, Path], kind: str) -> Sample | Problem:
+    words = line.split()
+    if len(words) < 2:
+        return Problem("row", where, "expected a file name and a label")
+    name = words[0]
+    split = name.partition("_")[0]
+    if inside(folder, name) is None:
+        return Problem("outside", where, f"{name!r} leads out of {folder}")
+    if split not in EXPECTED:
+        return Problem("row", where, f"{name!r} begins with neither train_ nor test_")
+    try:
+        label = label_of(words[1])
+    except ValueError as error:
+        return Problem("label", f"{folder / name} ({where})", str(error))
+    stem = os.path.splitext(name)[0] + ("_aligned" if kind == "aligned" else "")
+    if stem not in files:
+        return Problem("missing", str(folder / f"{stem}.*"), f"no image for {where}")
+    return Sample(os.path.splitext(name)[0], label, split, files[stem])
+
+
+def read_folders(base: Path) -> Index:
+    """Class folders 1 to 7; where a train_labels.csv or test_labels.csv is there too, the two must agree."""
+    index = Index()
+    for split, folder in split_folders(base).items():
+        places = (base / f"{split}_labels.csv", base.parent / f"{split}_labels.csv")
+        label_file = next((path for path in places if path.is_file()), None)
+        read_class_folders(index, base, folder, split, label_of, _csv_labels(label_file, index))
+    return index
+
+
+def _csv_labels(path: Path | None, index: Index) -> dict[str, str]:
+    labels: dict[str, str] = {}
+    if path is not None:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            for number, row in enumerate(csv.DictReader(file), start=1):
+                try:
+                    labels[row["image"]] = label_of(row["label"])
+                except (KeyError, ValueError, AttributeError) as error:
+                    index.add(Problem("row", f"{path}, row {number}", f"expected image,label: {error}"))
+    return labels
+
+
+class RAFDBDataModule(FilesDataModule):
+    """The official test images test; a stratified tenth of the training images validates (section 3.2.2)."""
+
+    layouts: ClassVar = (
+        Layout(
+            "aligned",
+            f"EmoLabel/{LIST_FILES[0]} with Image/aligned/",
+            lambda root: _find_official(root, "aligned"),
+            lambda base: read_official(base, "aligned"),
+            EXPECTED,
+        ),
+        Layout(
+            "original",
+            f"EmoLabel/{LIST_FILES[0]} with Image/original/",
+            lambda root: _find_official(root, "original"),
+            lambda base: read_official(base, "original"),
+            EXPECTED,
+        ),
+        Layout(
+            "folders",
+            "train/1 to 7/ and test/1 to 7/ with images (in DATASET/, or not)",
+            lambda root: find_split_folders(root, label_of),
+            read_folders,
+            EXPECTED,
+        ),
+    )
