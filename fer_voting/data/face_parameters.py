@@ -79,14 +79,14 @@ def draw_units(seed: int, index: int, expression: str) -> Array:
     complete = complete_units(expression)
     rng = np.random.default_rng((_WHAT, seed, index))
     count = len(AU_NAMES)
-    strength = 0.3 + 0.7 * rng.beta(1.5, 1.1)
-    varied = strength * rng.uniform(0.55, 1.15, count) * (rng.random(count) > 0.12)
-    noise = np.abs(rng.normal(0.0, 0.07, count)) + rng.uniform(0, 0.45, count) * (rng.random(count) < 0.06)
-    speaking, blinking = rng.random(2) < (0.2, 0.03)
+    strength = 0.52 + 0.48 * rng.beta(2.0, 1.0)
+    varied = strength * rng.uniform(0.7, 1.2, count) * (rng.random(count) > 0.07)
+    noise = np.abs(rng.normal(0.0, 0.05, count)) + rng.uniform(0, 0.45, count) * (rng.random(count) < 0.04)
+    speaking, blinking = rng.random(2) < (0.12, 0.03)
     noise[AU_ROW[25]] += speaking * rng.uniform(0.2, 0.9)
     noise[AU_ROW[26]] += speaking * rng.uniform(0.0, 0.5)
     noise[AU_ROW[43]] += blinking * rng.uniform(0.5, 1.0)
-    both = np.maximum(complete, 0.0) * varied[:, None]
+    both = complete * varied[:, None]
     lopsided = rng.normal(0.0, 0.12) + rng.normal(0.0, 0.06, count)
     sides = 1.0 + lopsided[:, None] * np.array([-1.0, 1.0])
     return np.clip(np.maximum(both, noise[:, None]) * sides, 0.0, 1.0)
@@ -346,9 +346,9 @@ def draw_scene(seed: int, index: int) -> Scene:
         cast=(red, green, blue),
         backdrop=_choose(rng, _BACKDROP_SHARES),
         occluder=_choose(rng, _OCCLUDER_SHARES),
-        blur=uniform(0.3, 0.9) if uniform() < 0.25 else 0.0,
-        detail=uniform(0.45, 0.8) if uniform() < 0.15 else 1.0,
-        noise=uniform(0.5, 9.0) if uniform() < 0.6 else 0.5,
+        blur=uniform(0.3, 0.9) if uniform() < 0.2 else 0.0,
+        detail=uniform(0.5, 0.8) if uniform() < 0.12 else 1.0,
+        noise=uniform(0.5, 7.0) if uniform() < 0.6 else 0.5,
         jpeg_quality=int(rng.integers(35, 90)) if uniform() < 0.4 else 100,
         greyscale=bool(uniform() < 0.2),
         texture_key=int(rng.integers(2**31)),

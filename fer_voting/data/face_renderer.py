@@ -1,11 +1,12 @@
 """Draw faces with expressions: the parametric renderer behind `dataset=faces`.
 
 `face_parameters` draws who is seen, what the face does and where; `face_geometry` turns that into curves on a head;
-here the curves are painted at twice the asked resolution, lit and photographed.
+here the curves are painted at a multiple of the asked resolution, lit and photographed.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -78,8 +79,9 @@ def paint(person: Identity, scene: Scene, units: Array, size: int) -> Pixels:
     """The picture [size, size, 3] of `person` in `scene` with the action units `units` [len(AU_NAMES), 2]."""
     rng = np.random.default_rng(scene.texture_key)
     face = face_geometry(person, units)
-    paths = project(face, scene, 2 * size)
-    canvas = Canvas(_backdrop(scene, rng, 2 * size), paths, pen=size / 48)
+    canvas_size = size * max(2, math.ceil(96 / size))  # below 96 pixels the thinnest line would be too thick
+    paths = project(face, scene, canvas_size)
+    canvas = Canvas(_backdrop(scene, rng, canvas_size), paths, pen=canvas_size / 96)
     _paint_head(canvas, person)
     _paint_relief(canvas, face, person, scene)
     if person.beard != "none":
@@ -95,7 +97,7 @@ def paint(person: Identity, scene: Scene, units: Array, size: int) -> Pixels:
 
 @dataclass(frozen=True)
 class Canvas:
-    """Pixels to paint on, the face's paths in them, and the width of a thin line (1 for a picture of 48 pixels)."""
+    """Pixels to paint on, the face's paths in them, and the width in pixels of a thin line."""
 
     pixels: Pixels
     paths: dict[str, Path]
