@@ -70,3 +70,62 @@ def test_a_fraction_outside_its_range_is_an_error(fraction: float) -> None:
 
 def test_shape() -> None:
     assert ten_crops(torch.zeros(2, 64, 48, 24)).shape == (2, CROPS, 64, 40, 20)
+
+
+def test_gradient_is_the_one_of_the_slices() -> None:
+    """Sums in another order than autograd's, so equal in float64; whole numbers are equal in any order."""
+    x = torch.randint(-4, 5, (3, 5, 18, 12)).double()
+    weights = torch.randint(-4, 5, (3, CROPS, 5, 15, 10)).double()
+    ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
+    (ten_crops(ours) * weights).square().sum().backward()
+    (torchvision_crops(theirs) * weights).square().sum().backward()
+    assert torch.equal(ours.grad, theirs.grad)
+
+
+@pytest.mark.parametrize("size", [(6, 6), (6, 12)])
+def test_gradcheck(size: tuple[int, int]) -> None:
+    x = torch.randn(2, 2, *size, dtype=torch.float64, requires_grad=True)
+    torch.autograd.gradcheck(ten_crops, (x,))
+
+
+def test_the_operators_keep_torchs_contract() -> None:
+    """Schema, fake tensors' shapes and strides, autograd registration: torch's own checks of an operator."""
+    checks = ("test_schema", "test_faketensor", "test_autograd_registration")
+    ops = torch.ops.fer_voting
+    x = torch.randn(2, 3, 6, 12, requires_grad=True)
+    torch.library.opcheck(ops.ten_crops, (x, 5, 10), test_utils=checks)
+    torch.library.opcheck(ops.ten_crops_backward, (torch.randn(2, CROPS, 3, 5, 10), 6, 12), test_utils=checks)
+
+
+def test_gradient_in_bfloat16_is_summed_in_float32() -> None:
+    x = torch.randn(2, 3, 12, 12, requires_grad=True)
+    weights = torch.randn(2, CROPS, 3, 10, 10).bfloat16()
+    (exact,) = torch.autograd.grad(ten_crops(x), x, weights.float())
+    half = x.detach().bfloat16().requires_grad_()
+    (rounded,) = torch.autograd.grad(ten_crops(half), half, weights)
+    torch.testing.assert_close(rounded, exact.bfloat16(), rtol=2**-7, atol=0)  # the last place
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_crops_and_gradient_lie_in_channels_last(memory_format: torch.memory_format) -> None:
+    x = torch.randn(2, 4, 12, 12).contiguous(memory_format=memory_format).requires_grad_()
+    crops = ten_crops(x).flatten(0, 1)
+    assert crops.is_contiguous(memory_format=torch.channels_last)
+    (gradient,) = torch.autograd.grad(crops.sum(), x)
+    assert gradient.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_shapes_alone_need_no_data() -> None:
+    assert ten_crops(torch.empty(2, 3, 12, 12, device="meta")).shape == (2, CROPS, 3, 10, 10)
+
+
+def test_compiles_into_one_graph() -> None:
+    """Forward and backward, traced whole; `aot_eager` needs no C++ compiler."""
+    compiled = torch.compile(ten_crops, fullgraph=True, backend="aot_eager")
+    x = torch.randn(2, 3, 12, 12, dtype=torch.float64, requires_grad=True)
+    weights = torch.randn(2, CROPS, 3, 10, 10, dtype=torch.float64)
+    (eager,) = torch.autograd.grad(ten_crops(x), x, weights)
+    crops = compiled(x)
+    assert torch.equal(crops, ten_crops(x))
+    (gradient,) = torch.autograd.grad(crops, x, weights)
+    assert torch.equal(gradient, eager)

@@ -3,7 +3,9 @@
 Shapes: B batch, C channels, H and W the map's sides, h and w the crop's.
 """
 
+import functools
 from fractions import Fraction
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,7 +47,8 @@ def ten_crops(x: Tensor, fraction: float = 5 / 6) -> Tensor:
     """Cut each map into ten overlapping crops: `[B, C, H, W]` -> `[B, 10, C, h, w]`, any dtype.
 
     The order is top left, top right, bottom left, bottom right, centre, then the same five positions of the
-    horizontally mirrored map (Algorithm 1); equal, bit for bit, to `torchvision`'s `ten_crop`.
+    horizontally mirrored map (Algorithm 1); equal, bit for bit, to `torchvision`'s `ten_crop`. Each crop lies in
+    memory as `torch.channels_last`, whatever `x` did.
 
     Raises ValueError if H or W times `fraction` is not whole.
 
@@ -54,6 +57,76 @@ def ten_crops(x: Tensor, fraction: float = 5 / 6) -> Tensor:
     """
     height, width = x.shape[-2:]
     h, w = crop_side(height, fraction, "height"), crop_side(width, fraction, "width")
+    return _gather(x, h, w)
+
+
+# The crops as one gather of pixels, all channels of a pixel at once, and their gradient as one sum. Autograd's own
+# backward of ten slices fills ten maps with zeros and adds them up; here the gradient of a pixel is the sum of the
+# crops' pixels that were read from it: an embedding bag, which reads every number once. Custom operators, so that
+# `torch.compile` takes them as they are and the plans below are made once a map size, not once a call.
+
+
+@torch.library.custom_op("fer_voting::ten_crops", mutates_args=())
+def _gather(x: Tensor, h: int, w: int) -> Tensor:
+    """`[B, C, H, W]` -> `[B, 10, C, h, w]`."""
+    batch, channels, height, width = x.shape
+    pixels = x.permute(0, 2, 3, 1).reshape(batch * height * width, channels)
+    sources = _for_each_image(_sources(height, width, h, w, x.device), batch, stride=height * width)
+    return pixels.index_select(0, sources).view(batch, CROPS, h, w, channels).permute(0, 1, 4, 2, 3)
+
+
+@torch.library.custom_op("fer_voting::ten_crops_backward", mutates_args=())
+def _scatter(gradient: Tensor, height: int, width: int) -> Tensor:
+    """`[B, 10, C, h, w]` -> `[B, C, H, W]`, summed in float32 also where the dtype is shorter."""
+    batch, _, channels, h, w = gradient.shape
+    pixels = gradient.permute(0, 1, 3, 4, 2).reshape(batch * CROPS * h * w, channels)
+    readers, first_reader = _readers(height, width, h, w, gradient.device)
+    readers, first_reader = (_for_each_image(p, batch, stride=CROPS * h * w) for p in (readers, first_reader))
+    total = torch.embedding_bag(pixels, readers, first_reader)[0]
+    return total.view(batch, height, width, channels).permute(0, 3, 1, 2)
+
+
+@_gather.register_fake
+def _(x: Tensor, h: int, w: int) -> Tensor:
+    batch, channels = x.shape[:2]
+    return x.new_empty(batch, CROPS, h, w, channels).permute(0, 1, 4, 2, 3)
+
+
+@_scatter.register_fake
+def _(gradient: Tensor, height: int, width: int) -> Tensor:
+    batch, channels = gradient.shape[0], gradient.shape[2]
+    return gradient.new_empty(batch, height, width, channels).permute(0, 3, 1, 2)
+
+
+def _keep_size(ctx: Any, inputs: tuple[Tensor, int, int], output: Tensor) -> None:
+    ctx.height, ctx.width = inputs[0].shape[-2:]
+
+
+def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+    return _scatter(gradient, ctx.height, ctx.width), None, None
+
+
+_gather.register_autograd(_backward, setup_context=_keep_size)
+
+
+@functools.cache
+def _sources(height: int, width: int, h: int, w: int, device: torch.device) -> Tensor:
+    """Which pixel of a map, counted row by row, each pixel of its crops is: `[10 * h * w]` int32."""
+    pixels = torch.arange(height * width, dtype=torch.int32, device=device).view(height, width)
     corners = crop_corners(height, width, h, w)
-    crops = [m[..., top : top + h, left : left + w] for m in (x, x.flip(-1)) for top, left in corners]
-    return torch.stack(crops, dim=1)
+    crops = [m[top : top + h, left : left + w] for m in (pixels, pixels.flip(1)) for top, left in corners]
+    return torch.stack(crops).flatten()
+
+
+@functools.cache
+def _readers(height: int, width: int, h: int, w: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The inverse of `_sources`: the crops' pixels sorted by the map's, and where each map pixel's begin; int32."""
+    sources = _sources(height, width, h, w, device)
+    count = sources.bincount(minlength=height * width)
+    return sources.argsort(stable=True).int(), (count.cumsum(0) - count).int()
+
+
+def _for_each_image(plan: Tensor, batch: int, stride: int) -> Tensor:
+    """A plan `[P]` for one image repeated for the images of a batch, each `stride` further on: `[B * P]` int32."""
+    starts = torch.arange(0, batch * stride, stride, dtype=torch.int32, device=plan.device)
+    return (starts[:, None] + plan).flatten()
