@@ -13,6 +13,7 @@ prototypes in the Investigator's Guide to its edition of 2002.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -97,8 +98,8 @@ def draw_units(seed: int, index: int, expression: str) -> Array:
 # From very light to very dark; a person's skin lies between two neighbours.
 _SKIN = np.array(
     [
-        (246, 222, 206),
-        (238, 204, 180),
+        (234, 208, 190),
+        (229, 194, 170),
         (226, 184, 152),
         (206, 160, 124),
         (176, 128, 94),
@@ -331,7 +332,7 @@ def draw_scene(seed: int, index: int) -> Scene:
     uniform, normal = rng.uniform, rng.normal
     lamp = (normal(0, 0.7), normal(-0.4, 0.5), uniform(0.5, 1.2))
     far = (lamp[0] ** 2 + lamp[1] ** 2 + lamp[2] ** 2) ** 0.5
-    red, green, blue = np.exp(normal(0, 0.045, 3)).tolist()
+    warmth, tinge = normal(0, 0.06), normal(0, 0.015)  # lamps are yellow to blue, seldom green
     return Scene(
         yaw=min(max(normal(0, 0.20), -0.55), 0.55),
         pitch=min(max(normal(0, 0.11), -0.3), 0.3),
@@ -343,7 +344,7 @@ def draw_scene(seed: int, index: int) -> Scene:
         contrast=uniform(0.15, 0.75),
         exposure=uniform(0.85, 1.2),
         gamma=uniform(0.85, 1.2),
-        cast=(red, green, blue),
+        cast=(math.exp(warmth), math.exp(tinge), math.exp(-warmth)),
         backdrop=_choose(rng, _BACKDROP_SHARES),
         occluder=_choose(rng, _OCCLUDER_SHARES),
         blur=uniform(0.3, 0.9) if uniform() < 0.2 else 0.0,

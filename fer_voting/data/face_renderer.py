@@ -177,7 +177,7 @@ def _paint_head(canvas: Canvas, person: Identity) -> None:
 # Factor of the skin's colour (128: 1) by relief: red falls less in the shade, and rises more in the light.
 _RELIEF = np.arange(256)[:, None] - 128
 _RELIEF_FACTOR = np.clip(
-    128 + np.where(_RELIEF < 0, _RELIEF * [0.85, 1.0, 1.08], _RELIEF * [1.0, 0.9, 0.85]), 0, 255
+    128 + np.where(_RELIEF < 0, _RELIEF * [0.85, 1.0, 1.08], _RELIEF * [0.85, 0.72, 0.66]), 0, 255
 ).astype(np.uint8)[None]
 
 
