@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import lightning as L
 import numpy as np
 import torch
+from hydra.utils import instantiate
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -34,7 +35,7 @@ from fer_voting.data.pack import (
 )
 from fer_voting.data.sampling import EpochSampler, EvalSampler, Key, Positions, target_count
 
-__all__ = ["Counts", "Division", "FERDataModule", "FilesDataModule", "Layout", "Source", "normalise"]
+__all__ = ["Counts", "Division", "FERDataModule", "FilesDataModule", "Layout", "Source", "make_datamodule", "normalise"]
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,14 @@ Counts = Mapping[str, Mapping[str, int]]
 """split or stage -> class -> images"""
 Division = dict[str, Positions]
 """stage ("train", "val", "test") -> positions in the pack"""
+
+
+def make_datamodule(node: Mapping[str, Any], **arguments: Any) -> "FERDataModule":
+    """The data module of a resolved configuration's `dataset` node.
+
+    What the node says about training is left out; `arguments` overrule the node.
+    """
+    return instantiate({k: v for k, v in node.items() if k not in ("schedule", "init_from")}, **arguments)
 
 
 def normalise(images: Tensor) -> Tensor:
@@ -99,6 +108,7 @@ class FERDataModule(L.LightningDataModule):
 
     class_choices: ClassVar[tuple[int | None, ...]] = (7,)
     synthetic: ClassVar[bool] = False
+    on_error: str = "skip"
 
     def __init__(
         self,
@@ -163,7 +173,7 @@ class FERDataModule(L.LightningDataModule):
 
     # The flow -------------------------------------------------------------------------------------------------
 
-    def make_pack(self, stop_at_first_problem: bool = False) -> Pack:
+    def make_pack(self) -> Pack:
         """Open the pack, made anew if it is not there or not fresh."""
         source = self.source()
         # The folder's name tells apart what may lie side by side; the whole identity tells fresh from stale.
@@ -171,9 +181,8 @@ class FERDataModule(L.LightningDataModule):
         key = content_hash(repr(sorted(place.items())).encode()).hex()[:8]
         folder = self.cache_dir / f"{self.name}-{self.size}px-{key}"
         self.expected = source.expected
-        self.pack = build_pack(
-            folder, source.identity, source.read, source.decoder, stop_at_first_problem=stop_at_first_problem
-        )
+        stop = self.on_error == "raise"
+        self.pack = build_pack(folder, source.identity, source.read, source.decoder, stop_at_first_problem=stop)
         self.class_names = self.names_of_classes(self.pack)
         return self.pack
 
@@ -423,9 +432,6 @@ class FilesDataModule(FERDataModule):
             "source": stamp(base),
         }
         return Source(identity, lambda: layout.read(base), expected=layout.expected)
-
-    def make_pack(self, stop_at_first_problem: bool = False) -> Pack:
-        return super().make_pack(stop_at_first_problem or self.on_error == "raise")
 
     def check(self, pack: Pack) -> None:
         """Raises ValueError where more than `max_bad_fraction` of the images, or with on_error=raise any, is bad."""
