@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from fer_voting.data.base import Division, FilesDataModule, Layout
 from fer_voting.data.division import draw
-from fer_voting.data.folders import find_split_folders, read_split_folders
+from fer_voting.data.folders import find_split_folders, read_split_folders, split_folders
 from fer_voting.data.index import IMAGE_SUFFIXES, Index, LeftOut, Problem, Sample, bases, inside
 from fer_voting.data.labels import CLASSES, canonical
 from fer_voting.data.pack import Pack
@@ -78,23 +78,27 @@ def _image_folder(root: Path) -> Path | None:
     return next((path for path in (*named, root / "Manually_Annotated") if path.is_dir()), None)
 
 
-def read_release1(root: Path) -> Index:
-    """Rows of training.csv and validation.csv; the pictures are cropped to their face box when packed."""
+def _release1_parts(root: Path) -> list[Path]:
+    """training.csv, validation.csv and the folder of images."""
     lists, images = _csv_folder(root), _image_folder(root)
     assert lists is not None
     assert images is not None
+    return [*(lists / name for name in _CSV_FILES.values()), images]
+
+
+def read_release1(root: Path) -> Index:
+    """Rows of training.csv and validation.csv; the pictures are cropped to their face box when packed."""
+    *lists, images = _release1_parts(root)
     index = Index()
-    for split, name in _CSV_FILES.items():
-        with (lists / name).open(newline="", encoding="utf-8-sig") as file:
+    for split, path in zip(_CSV_FILES, lists, strict=True):
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            columns = list(_COLUMNS)  # some copies lack the header
             table = csv.reader(file)
-            for number, row in enumerate(tqdm(table, desc=f"reading {name}", unit="row")):
-                if number == 0 and _COLUMNS[0] in row:
-                    columns = [column.strip() for column in row]
-                    continue
-                if number == 0:  # some copies lack the header
-                    columns = list(_COLUMNS)
-                where = f"{lists / name}, line {table.line_num}"
-                index.add(_release1_row(images, split, columns, row, where))
+            for row in tqdm(table, desc=f"reading {path.name}", unit="row"):
+                if table.line_num == 1 and _COLUMNS[0] in (cell.strip() for cell in row):
+                    columns = [cell.strip() for cell in row]
+                else:
+                    index.add(_release1_row(images, split, columns, row, f"{path}, line {table.line_num}"))
     return index
 
 
@@ -126,7 +130,13 @@ def _release1_row(
 # Releases 2 and 3: cropped pictures, an annotation file each
 # --------------------------------------------------------------------------------------------------------------
 
-_SPLIT_FOLDERS = {"train": ("train_set",), "val": ("val_set", "valid_set", "validation_set")}
+_SET_NAMES = {"train": ("train_set",), "val": ("val_set", "valid_set", "validation_set")}
+
+
+def _set_folders(base: Path) -> dict[str, Path]:
+    """ "train" and "val" -> the folder that has its images and annotations."""
+    found = {split: next((base / n for n in names if (base / n).is_dir()), None) for split, names in _SET_NAMES.items()}
+    return {split: folder for split, folder in found.items() if folder is not None}
 
 
 def _annotation_files(folder: Path, ending: str) -> Iterator[tuple[str, Path]]:
@@ -146,10 +156,7 @@ def _find_annotated(root: Path, ending: str) -> Path | None:
 
 def _read_annotated(base: Path, ending: str, read_label: Callable[[Path], str | LeftOut]) -> Index:
     index = Index()
-    for split, names in _SPLIT_FOLDERS.items():
-        folder = next((base / name for name in names if (base / name).is_dir()), None)
-        if folder is None:
-            continue
+    for split, folder in _set_folders(base).items():
         annotations = dict(_annotation_files(folder / "annotations", ending))
         images = {
             os.path.splitext(entry.name)[0]: Path(entry.path)
@@ -212,6 +219,7 @@ class AffectNetDataModule(FilesDataModule):
             "training.csv and validation.csv (in Manually_Annotated_file_lists/) with Manually_Annotated_Images/",
             lambda root: root if _csv_folder(root) and _image_folder(root) else None,
             read_release1,
+            _release1_parts,
             EXPECTED,
         ),
         Layout(
@@ -219,6 +227,7 @@ class AffectNetDataModule(FilesDataModule):
             "train_set/images/ with train_set/annotations/*_exp.npy, and val_set/",
             lambda root: _find_annotated(root, "_exp.npy"),
             lambda base: _read_annotated(base, "_exp.npy", _npy_label),
+            lambda base: _set_folders(base).values(),
             EXPECTED,
         ),
         Layout(
@@ -226,12 +235,14 @@ class AffectNetDataModule(FilesDataModule):
             "human_annotated/train_set/images/ with human_annotated/train_set/annotations/*.json, and validation_set/",
             lambda root: _find_annotated(root, ".json"),
             lambda base: _read_annotated(base, ".json", _json_label),
+            lambda base: _set_folders(base).values(),
         ),
         Layout(
             "folders",
             "train/<class name or id>/ and val/ or test/ with images",
             lambda root: find_split_folders(root, label_of_text),
             lambda base: read_split_folders(base, label_of_text),
+            lambda base: split_folders(base).values(),
             EXPECTED,
         ),
     )

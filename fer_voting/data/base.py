@@ -3,8 +3,9 @@
 import logging
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -136,7 +137,7 @@ class FERDataModule(L.LightningDataModule):
                 raise ValueError(f"dataset.{argument}={value} must be at least {least}")
         if num_workers != "auto" and not (isinstance(num_workers, int) and num_workers >= 0):
             raise ValueError(f"dataset.num_workers={num_workers} must be auto, 0 or more")
-        self.name = name
+        self.name: str = name
         self.cache_dir = Path(cache_dir)
         self.class_names: tuple[str, ...] = CLASSES[:classes]
         self.size, self.batch_size, self.seed, self.data_seed = size, batch_size, seed, data_seed
@@ -291,7 +292,7 @@ class FERDataModule(L.LightningDataModule):
         """Stage -> class -> images, before balancing."""
         return {stage: self._count(self._labels[positions]) for stage, positions in self._division.items()}
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Hex digest of the division: stages, names, labels, content, and how the pictures are prepared."""
         parts = [repr((PREPARATION, self.size, self.class_names)).encode()]
@@ -352,6 +353,7 @@ class Layout:
         looks_for: for the user, what tells this layout, e.g. "fer2013.csv".
         find: the folder that holds it under a root, or None.
         read: everything in the folder that `find` gave.
+        parts: the files and folders in it that `read` reads; a change in them makes a pack out of date.
         expected: published numbers of images, by official split and class.
     """
 
@@ -359,6 +361,7 @@ class Layout:
     looks_for: str
     find: Callable[[Path], Path | None]
     read: Callable[[Path], Index]
+    parts: Callable[[Path], Iterable[Path]]
     expected: Counts = field(default_factory=dict)
 
 
@@ -429,7 +432,7 @@ class FilesDataModule(FERDataModule):
             "root": str(base),
             "size": self.size,
             "preparation": PREPARATION,
-            "source": stamp(base),
+            "source": stamp(layout.parts(base)),
         }
         return Source(identity, lambda: layout.read(base), expected=layout.expected)
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 from tqdm import tqdm
 
 from fer_voting.data.base import FilesDataModule, Layout
-from fer_voting.data.folders import find_split_folders, read_split_folders
+from fer_voting.data.folders import find_split_folders, read_split_folders, split_folders
 from fer_voting.data.index import Index, Problem, Sample
 from fer_voting.data.labels import canonical
 
@@ -89,6 +89,7 @@ class FER2013DataModule(FilesDataModule):
             " or ".join(FILES),
             lambda root: root if csv_file(root) else None,
             read_csv,
+            lambda base: [base / name for name in FILES if (base / name).is_file()],
             {"train": _TRAINING, "val": _PUBLIC_TEST, "test": _PRIVATE_TEST},
         ),
         Layout(
@@ -96,6 +97,7 @@ class FER2013DataModule(FilesDataModule):
             "train/<class>/ and test/<class>/ with images",
             lambda root: find_split_folders(root, folder_label),
             lambda base: read_split_folders(base, folder_label),
+            lambda base: split_folders(base).values(),
             {"train": _TRAINING, "test": {k: _PUBLIC_TEST[k] + _PRIVATE_TEST[k] for k in ID_NAMES}},
         ),
     )

@@ -78,6 +78,7 @@ class FERPlusDataModule(FilesDataModule):
             f"{' or '.join(FILES)}, with {VOTES_FILE} beside it",
             lambda root: root if csv_file(root) and (root / VOTES_FILE).is_file() else None,
             read_votes,
+            lambda base: [*(base / name for name in FILES if (base / name).is_file()), base / VOTES_FILE],
         ),
     )
     class_choices: ClassVar = (7, 8)

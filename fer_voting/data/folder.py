@@ -36,7 +36,7 @@ def _find_flat(root: Path) -> Path | None:
 
 def _read_flat(root: Path) -> Index:
     index = Index()
-    read_class_folders(index, root, root, "train", label_of)
+    read_class_folders(index, root, root, "train", label_of, {})
     return index
 
 
@@ -55,8 +55,9 @@ class FolderDataModule(FilesDataModule):
             "train/<class>/, and val/ or test/, with images",
             _find_splits,
             lambda base: read_split_folders(base, label_of),
+            lambda base: split_folders(base).values(),
         ),
-        Layout("flat", "<class>/ with images", _find_flat, _read_flat),
+        Layout("flat", "<class>/ with images", _find_flat, _read_flat, class_folders),
     )
     class_choices: ClassVar = (None,)
 

@@ -42,7 +42,7 @@ def read_split_folders(base: Path, label_of: LabelOf) -> Index:
     """The class folders in `base`'s train, val and test folders."""
     index = Index()
     for split, folder in split_folders(base).items():
-        read_class_folders(index, base, folder, split, label_of)
+        read_class_folders(index, base, folder, split, label_of, {})
     return index
 
 
@@ -52,7 +52,7 @@ def read_class_folders(
     folder: Path,
     split: str,
     label_of: LabelOf,
-    expected_labels: Mapping[str, str] | None = None,
+    expected_labels: Mapping[str, str],
 ) -> None:
     """Add every image in `folder`'s class folders to `index`, named by its path below `base`.
 
@@ -71,7 +71,7 @@ def read_class_folders(
                 index.add(Problem("label", str(path), str(label)))
             elif isinstance(label, LeftOut):
                 index.add(label)
-            elif expected_labels and (other := expected_labels.get(path.name, label)) != label:
+            elif (other := expected_labels.get(path.name, label)) != label:
                 index.add(Problem("label", str(path), f"the folder says {label}, the label file says {other}"))
             else:
                 index.add(Sample(name, label, split, path))

@@ -17,9 +17,11 @@ import os
 import shutil
 import time
 import warnings
+import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -114,11 +116,13 @@ def decode(sample: Sample, size: int) -> Prepared | Problem:
         assert sample.path is not None
         data = sample.path.read_bytes()
         with PIL.Image.open(sample.path) as image:
-            return prepare(image, size, sample.box), content_hash(data, repr(sample.box or "").encode())
+            return prepare(image, size, sample.box), content_hash(
+                data, repr(sample.box).encode() if sample.box else b""
+            )
     except FileNotFoundError:
         return Problem("missing", str(sample.path), "no such file")
     except Exception as error:  # a decoder raises whatever its file makes it stumble over
-        kind = "truncated" if "truncated" in str(error) else "unreadable"
+        kind = "truncated" if "truncated" in str(error).lower() else "unreadable"
         return Problem(kind, str(sample.path or sample.name), f"{type(error).__name__}: {error}")
 
 
@@ -135,8 +139,9 @@ def content_hash(*parts: bytes) -> bytes:
     return digest.digest()
 
 
-def stamp(root: Path) -> str:
-    """A hex digest of what could change a pack of `root`: names, sizes and times of its images and label files.
+def stamp(parts: Iterable[Path]) -> str:
+    """A hex digest of what could change a pack: names, sizes and times of these files, and of the images and
+    annotations in these folders.
 
     One `stat` a file: about a second for 287,401 images on a local disk.
     """
@@ -149,17 +154,23 @@ def stamp(root: Path) -> str:
             if entry.is_dir():
                 visit(entry.path)
             elif _matters(entry.name):
-                status = entry.stat()
-                digest.update(f"{entry.path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+                add(entry.path, entry.stat())
 
-    visit(str(root))
+    def add(path: str, status: os.stat_result) -> None:
+        digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+
+    for part in parts:
+        if part.is_dir():
+            visit(str(part))
+        else:
+            add(str(part), part.stat())
     return digest.hexdigest()
 
 
 def _matters(name: str) -> bool:
     suffix = os.path.splitext(name)[1].lower()
     # AffectNet's second release keeps four label files an image; only the expression is read.
-    return suffix in IMAGE_SUFFIXES or suffix in {".csv", ".txt", ".json"} or name.endswith("_exp.npy")
+    return suffix in IMAGE_SUFFIXES or suffix == ".json" or name.endswith("_exp.npy")
 
 
 # --------------------------------------------------------------------------------------------------------------
@@ -187,7 +198,7 @@ class Pack:
         self.labels: tuple[str, ...] = tuple(meta["labels"])
         self.problems = [Problem(**problem) for problem in meta["problems"]]
         self.left_out: Counter[str] = Counter(meta["left_out"])
-        with np.load(folder / "index.npz") as index:
+        with (folder / "index.npz").open("rb") as file, np.load(file) as index:
             self._names: NDArray[np.bytes_] = index["names"]
             self.label_ids: NDArray[np.int64] = index["labels"].astype(np.int64)
             self.split_ids: NDArray[np.uint8] = index["splits"]
@@ -220,7 +231,7 @@ def open_pack(folder: Path, identity: Identity) -> Pack | None:
         return None
     try:
         pack = Pack(folder)
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         log.warning(f"{folder} is damaged ({error}): it is made again")
         return None
     if pack.identity != _plain(identity):
@@ -257,13 +268,17 @@ def build_pack(
         index = read()
         if stop_at_first_problem and index.problems:
             raise ValueError(f"{index.problems[0]} (dataset.on_error=raise)")
-        with _Partial(folder.with_name(folder.name + ".partial"), identity, len(index.samples)) as partial:
-            for problem in partial.fill(index.samples, decoder):
-                if stop_at_first_problem:
-                    raise ValueError(f"{problem} (dataset.on_error=raise)")
-        partial.finish(index)
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.folder.replace(folder)
+        try:
+            with _Partial(folder.with_name(folder.name + ".partial"), identity, len(index.samples)) as partial:
+                for problem in partial.fill(index.samples, decoder):
+                    if stop_at_first_problem:
+                        raise ValueError(f"{problem} (dataset.on_error=raise)")
+            partial.finish(index)
+            shutil.rmtree(folder, ignore_errors=True)
+            partial.folder.replace(folder)
+        except OSError as error:
+            # A full disk shows while writing, which doesn't name the file.
+            raise OSError(error.errno, f"can't write the pack: {error.strerror}", str(folder)) from error
         return Pack(folder)
 
 
@@ -294,12 +309,13 @@ class _Partial:
             self._header_bytes = file.tell()
 
     def __enter__(self) -> Self:
-        self._images = open(self.folder / "images.npy", "r+b")
-        self._hashes = open(self.folder / "hashes.bin", "r+b")
-        self._problems = open(self.folder / "problems.jsonl", "r+")
-        row_bytes = self.size**2 * 3
+        with ExitStack() as opened:
+            self._images = opened.enter_context((self.folder / "images.npy").open("r+b"))
+            self._hashes = opened.enter_context((self.folder / "hashes.bin").open("r+b"))
+            self._problems = opened.enter_context((self.folder / "problems.jsonl").open("r+"))
+            self._close = opened.pop_all().close
         self.done = os.fstat(self._hashes.fileno()).st_size // HASH_BYTES
-        self._images.truncate(self._header_bytes + self.done * row_bytes)
+        self._images.truncate(self._header_bytes + self.done * self.size**2 * 3)
         self._hashes.truncate(self.done * HASH_BYTES)
         lines = [line for line in self._problems.read().splitlines() if line.endswith("}")]
         self._problems.seek(0)
@@ -313,9 +329,10 @@ class _Partial:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._commit()
-        for file in (self._images, self._hashes, self._problems):
-            file.close()
+        try:
+            self._commit()
+        finally:
+            self._close()
 
     def fill(self, samples: Sequence[Sample], decoder: Decoder) -> Iterator[Problem]:
         """Append every row that is missing; yields the problems as they come."""

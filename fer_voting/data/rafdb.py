@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from fer_voting.data.base import FilesDataModule, Layout
 from fer_voting.data.folders import find_split_folders, read_class_folders, split_folders
-from fer_voting.data.index import IMAGE_SUFFIXES, Index, Problem, Sample, bases, inside
+from fer_voting.data.index import IMAGE_SUFFIXES, Index, Problem, Sample, bases, image_files, inside
 from fer_voting.data.labels import canonical
 
 __all__ = ["RAFDBDataModule"]
@@ -44,10 +44,16 @@ def _find_official(root: Path, kind: str) -> Path | None:
     return next((base for base in bases(root) if _list_file(base) and (base / "Image" / kind).is_dir()), None)
 
 
+def _official_parts(base: Path, kind: str) -> tuple[Path, Path]:
+    """The list of labels and the folder of images."""
+    list_file = _list_file(base)
+    assert list_file is not None
+    return list_file, base / "Image" / kind
+
+
 def read_official(base: Path, kind: str) -> Index:
     """The list's images, as `Image/aligned/<name>_aligned.*` or `Image/original/<name>.*`, in any format."""
-    list_file, folder = _list_file(base), base / "Image" / kind
-    assert list_file is not None
+    list_file, folder = _official_parts(base, kind)
     files = {
         stem: Path(entry.path)
         for entry in os.scandir(folder)
@@ -83,23 +89,30 @@ def _listed(line: str, where: str, folder: Path, files: dict[str, Path], kind: s
 
 def read_folders(base: Path) -> Index:
     """Class folders 1 to 7; where a train_labels.csv or test_labels.csv is there too, the two must agree."""
-    index = Index()
+    index, label_files = Index(), _label_files(base)
     for split, folder in split_folders(base).items():
-        places = (base / f"{split}_labels.csv", base.parent / f"{split}_labels.csv")
-        label_file = next((path for path in places if path.is_file()), None)
-        read_class_folders(index, base, folder, split, label_of, _csv_labels(label_file, index))
+        labels = _csv_labels(label_files[split], index) if split in label_files else {}
+        read_class_folders(index, base, folder, split, label_of, labels)
+        for name in sorted(labels.keys() - {path.name for path in image_files(folder)}):
+            index.add(Problem("missing", str(folder / "*" / name), f"listed in {label_files[split]}"))
     return index
 
 
-def _csv_labels(path: Path | None, index: Index) -> dict[str, str]:
+def _label_files(base: Path) -> dict[str, Path]:
+    """The split's csv of labels, in `base` or beside it."""
+    places = [(split, place / f"{split}_labels.csv") for split in EXPECTED for place in (base.parent, base)]
+    return {split: path for split, path in places if path.is_file()}
+
+
+def _csv_labels(path: Path, index: Index) -> dict[str, str]:
+    """File name -> class; rows that give none are problems of `index`."""
     labels: dict[str, str] = {}
-    if path is not None:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            for number, row in enumerate(csv.DictReader(file), start=1):
-                try:
-                    labels[row["image"]] = label_of(row["label"])
-                except (KeyError, ValueError, AttributeError) as error:
-                    index.add(Problem("row", f"{path}, row {number}", f"expected image,label: {error}"))
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        for number, row in enumerate(csv.DictReader(file), start=1):
+            try:
+                labels[row["image"]] = label_of(row["label"])
+            except (KeyError, ValueError, AttributeError) as error:
+                index.add(Problem("row", f"{path}, row {number}", f"expected image,label: {error}"))
     return labels
 
 
@@ -112,6 +125,7 @@ class RAFDBDataModule(FilesDataModule):
             f"EmoLabel/{LIST_FILES[0]} with Image/aligned/",
             lambda root: _find_official(root, "aligned"),
             lambda base: read_official(base, "aligned"),
+            lambda base: _official_parts(base, "aligned"),
             EXPECTED,
         ),
         Layout(
@@ -119,6 +133,7 @@ class RAFDBDataModule(FilesDataModule):
             f"EmoLabel/{LIST_FILES[0]} with Image/original/",
             lambda root: _find_official(root, "original"),
             lambda base: read_official(base, "original"),
+            lambda base: _official_parts(base, "original"),
             EXPECTED,
         ),
         Layout(
@@ -126,6 +141,7 @@ class RAFDBDataModule(FilesDataModule):
             "train/1 to 7/ and test/1 to 7/ with images (in DATASET/, or not)",
             lambda root: find_split_folders(root, label_of),
             read_folders,
+            lambda base: [*split_folders(base).values(), *_label_files(base).values()],
             EXPECTED,
         ),
     )

@@ -1,0 +1,174 @@
+"""Small data sets in the layouts that users have, with the blemishes that theirs have.
+
+A picture's red channel says its class (`shown_class`), so that a test sees a wrong label or a wrong crop in the
+pixels themselves, whatever the reader under test says. The rest of it differs from picture to picture.
+"""
+
+import csv
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from fer_voting.data.labels import CLASSES
+
+SEVEN = CLASSES[:7]
+SUFFIXES = (".jpg", ".JPG", ".png", ".jpeg", ".bmp", ".TIF")
+BACKGROUND = (255, 255, 255)
+AFFECTNET_IDS = (*CLASSES, "none", "uncertain", "non-face")
+RAFDB_IDS = ("", "surprise", "fear", "disgust", "happy", "sad", "anger", "neutral")
+FER2013_IDS = ("anger", "disgust", "fear", "happy", "sad", "surprise", "neutral")
+FERPLUS_COLUMNS = (
+    "neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt", "unknown", "NF",
+)  # fmt: skip
+
+
+def picture(label: str, number: int, side: int = 32) -> Image.Image:
+    """A picture of a class; `label` may also be none, uncertain or non-face."""
+    blocks = np.random.default_rng((AFFECTNET_IDS.index(label), number)).integers(0, 256, (4, 4, 2))
+    pixels = np.empty((side, side, 3), np.uint8)
+    pixels[..., 0] = 20 * AFFECTNET_IDS.index(label) + 20
+    pixels[..., 1:] = np.kron(blocks, np.ones((side // 4, side // 4, 1)))
+    return Image.fromarray(pixels)
+
+
+def shown_class(image: NDArray[np.uint8]) -> str:
+    """The class that a packed picture [S, S, 3] shows."""
+    return AFFECTNET_IDS[round((float(image[..., 0].mean()) - 20) / 20)]
+
+
+def save(path: Path, image: Image.Image) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path, **({"quality": 95, "subsampling": 0} if path.suffix.lower() in (".jpg", ".jpeg") else {}))
+
+
+def save_broken(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"this is no picture" * 20)
+
+
+def save_truncated(path: Path, label: str, number: int) -> None:
+    """A JPEG file whose head is whole, so that PIL's `verify` finds nothing amiss."""
+    save(path, picture(label, number, side=128))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+
+
+def _numbered(counts: Mapping[str, int]) -> Iterable[tuple[int, str]]:
+    """(number, label), the classes in turn."""
+    return enumerate(label for label, count in counts.items() for _ in range(count))
+
+
+# --- AffectNet ------------------------------------------------------------------------------------------------
+
+
+def affectnet_release1(
+    root: Path, counts: Mapping[str, Mapping[str, int]], header: bool = True, parent: str = ""
+) -> tuple[list[dict[str, str]], Path]:
+    """CSV files and whole pictures in which the face fills a box on a white background.
+
+    Returns the rows of training.csv, to which a test may add, and the folder of the images.
+    """
+    images = root / parent / "Manually_Annotated_Images"
+    rows = {}
+    for split, csv_name in (("train", "training.csv"), ("val", "validation.csv")):
+        rows[split] = []
+        for number, label in _numbered(counts[split]):
+            name = f"{number % 3}/{split}{number:04d}{SUFFIXES[number % len(SUFFIXES)]}"
+            whole = Image.new("RGB", (80, 60), BACKGROUND)
+            whole.paste(picture(label, number + 1000 * (split == "val")), (40, 20))
+            save(images / name, whole)
+            box = (40, 20, 32, 32) if label != "non-face" else ("NULL", "NULL", -1, -1)
+            rows[split].append(release1_row(name, label, box))
+        write_release1_csv(root / parent / "Manually_Annotated_file_lists" / csv_name, rows[split], header)
+    return rows["train"], images
+
+
+def release1_row(name: str, label: str | int, box: tuple[object, ...]) -> dict[str, str]:
+    expression = label if isinstance(label, int) else AFFECTNET_IDS.index(label)
+    cells = (name, *box, ";".join(["1.5"] * 136), expression, "-0.1", "0.3")
+    columns = (
+        "subDirectory_filePath", "face_x", "face_y", "face_width", "face_height",
+        "facial_landmarks", "expression", "valence", "arousal",
+    )  # fmt: skip
+    return dict(zip(columns, map(str, cells), strict=True))
+
+
+def write_release1_csv(path: Path, rows: list[dict[str, str]], header: bool = True) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        table = csv.writer(file)
+        if header:
+            table.writerow(rows[0])
+        table.writerows(row.values() for row in rows)
+
+
+def affectnet_release2(root: Path, counts: Mapping[str, Mapping[str, int]], val_name: str = "val_set") -> None:
+    """Cropped pictures; the label files hold strings and numbers in turn, and ids restart in each split."""
+    for split, folder in (("train", root / "train_set"), ("val", root / val_name)):
+        (folder / "annotations").mkdir(parents=True)
+        for number, label in _numbered(counts[split]):
+            save(folder / "images" / f"{number}.jpg", picture(label, number + 1000 * (split == "val")))
+            expression = AFFECTNET_IDS.index(label)
+            np.save(folder / "annotations" / f"{number}_exp.npy", str(expression) if number % 2 else expression)
+            np.save(folder / "annotations" / f"{number}_val.npy", "-0.25")
+            np.save(folder / "annotations" / f"{number}_aro.npy", "0.5")
+
+
+def affectnet_release3(root: Path, counts: Mapping[str, Mapping[str, int]]) -> None:
+    for split, name in (("train", "train_set"), ("val", "validation_set")):
+        folder = root / "human_annotated" / name
+        (folder / "annotations").mkdir(parents=True)
+        for number, label in _numbered(counts[split]):
+            save(folder / "images" / f"{number}.jpg", picture(label, number + 1000 * (split == "val")))
+            annotation = {"human-label": AFFECTNET_IDS.index(label), "soft-label": [0.125] * 8, "meta-data": {}}
+            (folder / "annotations" / f"{number}.json").write_text(json.dumps(annotation))
+
+
+def class_folders(root: Path, counts: Mapping[str, Mapping[str, int]], folder_names: Mapping[str, str]) -> None:
+    """`<split>/<class folder>/<number>.*` for each split of `counts`; `folder_names`: class -> folder."""
+    for place, (split, classes) in enumerate(counts.items()):
+        for number, label in _numbered(classes):
+            name = f"{number:04d}{SUFFIXES[number % len(SUFFIXES)]}"
+            save(root / split / folder_names[label] / name, picture(label, number + 1000 * place))
+
+
+# --- RAF-DB ---------------------------------------------------------------------------------------------------
+
+
+def rafdb_official(root: Path, counts: Mapping[str, Mapping[str, int]], kind: str = "aligned") -> Path:
+    """Returns the label list, to which a test may add."""
+    lines = []
+    for split, digits in (("train", 5), ("test", 4)):
+        for number, label in _numbered(counts[split]):
+            stem = f"{split}_{number + 1:0{digits}d}"
+            ending = "_aligned.jpg" if kind == "aligned" else ".jpg"
+            save(root / "Image" / kind / (stem + ending), picture(label, number + 1000 * (split == "test")))
+            lines.append(f"{stem}.jpg {RAFDB_IDS.index(label)}\n")
+    path = root / "EmoLabel" / "list_patition_label.txt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(lines))
+    return path
+
+
+# --- FER2013 and FER+ -----------------------------------------------------------------------------------------
+
+
+def grey_pixels(label: str, number: int) -> str:
+    """A csv cell: 48x48 grey values about the class's own."""
+    noise = np.random.default_rng((CLASSES.index(label), number)).integers(-8, 9, 48 * 48)
+    return " ".join(map(str, 20 * CLASSES.index(label) + 20 + noise))
+
+
+def fer2013_csv(path: Path, counts: Mapping[str, Mapping[str, int]], spaces: bool = False) -> list[str]:
+    """Returns the lines, header first. `spaces`: the header of icml_face_data.csv, whose columns are also swapped."""
+    lines = ["emotion, Usage, pixels"] if spaces else ["emotion,pixels,Usage"]
+    for usage, classes in counts.items():
+        for number, label in _numbered(classes):
+            cells = [str(FER2013_IDS.index(label)), grey_pixels(label, number + len(lines)), usage]
+            lines.append(",".join([cells[0], cells[2], cells[1]] if spaces else cells))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n")
+    return lines

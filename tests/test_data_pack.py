@@ -1,0 +1,344 @@
+import os
+import pickle
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from small_sets import picture, save, save_broken, save_truncated, shown_class
+
+from fer_voting.data import pack as pack_module
+from fer_voting.data.index import Index, Problem, Sample
+from fer_voting.data.pack import Pack, build_pack, content_hash, decode, decode_all, open_pack, prepare, stamp
+
+IDENTITY = {"size": 16, "source": "a", "preparation": 1}
+
+
+def samples(folder: Path, count: int = 5) -> list[Sample]:
+    for number in range(count):
+        save(folder / f"{number}.png", picture("happy" if number % 2 else "sad", number))
+    return [
+        Sample(f"{number}", "happy" if number % 2 else "sad", "train", folder / f"{number}.png")
+        for number in range(count)
+    ]
+
+
+# --- preparing one picture ------------------------------------------------------------------------------------
+
+
+def test_resizing_is_antialiased() -> None:
+    """Equal to PyTorch's bilinear resize with its antialiasing on; far from it with antialiasing off."""
+    pixels = np.random.default_rng(0).integers(0, 256, (224, 200, 3), np.uint8)
+    ours = prepare(Image.fromarray(pixels), 48).astype(float)
+    x = torch.from_numpy(pixels).permute(2, 0, 1)[None].float()
+    smooth, rough = (
+        torch.nn.functional.interpolate(x, (48, 48), mode="bilinear", antialias=antialias)[0].permute(1, 2, 0).numpy()
+        for antialias in (True, False)
+    )
+    assert np.abs(ours - smooth).max() <= 1
+    assert np.abs(ours - rough).mean() > 20
+
+
+def test_grey_becomes_three_equal_channels_and_transparency_is_dropped() -> None:
+    grey = Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8) * 4)
+    assert (prepare(grey, 8) == np.asarray(grey)[..., None]).all()
+    rgba = picture("fear", 0).convert("RGBA")
+    assert (prepare(rgba, 32) == np.asarray(picture("fear", 0))).all()
+
+
+def test_a_box_is_cropped_and_held_inside_the_picture() -> None:
+    whole = Image.new("RGB", (80, 60), (255, 255, 255))
+    whole.paste(picture("anger", 3), (40, 20))
+    assert (prepare(whole, 32, (40, 20, 72, 52)) == np.asarray(picture("anger", 3))).all()
+    assert prepare(whole, 8, (-10, -10, 1000, 1000)).shape == (8, 8, 3)
+    with pytest.raises(ValueError, match=r"the face box \(90, 0, 99, 10\) lies outside 80x60"):
+        prepare(whole, 8, (90, 0, 99, 10))
+
+
+def test_the_cameras_orientation_is_applied_where_there_is_no_box(tmp_path: Path) -> None:
+    upright = Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees clockwise to see it upright
+    path = tmp_path / "turned.png"
+    upright.transpose(Image.Transpose.ROTATE_90).save(path, exif=exif)
+    with Image.open(path) as image:
+        assert (prepare(image, 8) == np.asarray(upright)).all()
+        assert not (prepare(image, 8, (0, 0, 8, 8)) == np.asarray(upright)).all()
+
+
+def test_more_than_8_bits_are_refused_rather_than_clipped(tmp_path: Path) -> None:
+    path = tmp_path / "deep.png"
+    Image.fromarray(np.full((8, 8), 40000, np.uint16)).save(path)
+    problem = decode(Sample("deep", "sad", "train", path), 8)
+    assert isinstance(problem, Problem)
+    assert "mode I;16 (more than 8 bits)" in problem.reason
+
+
+def test_decoding_tells_missing_truncated_and_unreadable_files(tmp_path: Path) -> None:
+    save_broken(tmp_path / "broken.jpg")
+    save_truncated(tmp_path / "short.jpg", "sad", 1)
+    (tmp_path / "empty.png").touch()
+    with Image.open(tmp_path / "short.jpg") as image:
+        image.verify()  # finds nothing amiss
+    for name, kind in {
+        "broken.jpg": "unreadable",
+        "short.jpg": "truncated",
+        "empty.png": "unreadable",
+        "none.jpg": "missing",
+    }.items():
+        problem = decode(Sample(name, "sad", "train", tmp_path / name), 8)
+        assert isinstance(problem, Problem)
+        assert (problem.kind, problem.path) == (kind, str(tmp_path / name))
+
+
+def test_the_hash_is_of_the_files_bytes_and_the_box(tmp_path: Path) -> None:
+    save(tmp_path / "a.png", picture("sad", 1))
+    (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes())
+    a, b, boxed = (
+        decode(Sample("x", "sad", "train", tmp_path / name, box=box), 8)
+        for name, box in (("a.png", None), ("b.png", None), ("b.png", (0.0, 0.0, 9.0, 9.0)))
+    )
+    assert not isinstance(a, Problem)
+    assert not isinstance(b, Problem)
+    assert not isinstance(boxed, Problem)
+    assert a[1] == b[1] == content_hash((tmp_path / "a.png").read_bytes())
+    assert boxed[1] != a[1]
+
+
+# --- the pack -------------------------------------------------------------------------------------------------
+
+
+def test_a_pack_holds_pictures_labels_hashes_and_problems(tmp_path: Path) -> None:
+    listed = samples(tmp_path / "in put")
+    save_broken(tmp_path / "in put" / "2.png")
+    index = Index(listed, [Problem("row", "list.csv, line 7", "too few columns")])
+    index.left_out["non-face"] = 3
+    pack = build_pack(tmp_path / "pack", IDENTITY, lambda: index)
+    assert len(pack) == 5
+    assert pack.good.tolist() == [True, True, False, True, True]
+    assert pack.names() == ["0", "1", "2", "3", "4"]
+    assert [pack.labels[i] for i in pack.label_ids] == ["sad", "happy", "sad", "happy", "sad"]
+    for row in np.flatnonzero(pack.good):
+        assert shown_class(pack.images[row]) == pack.labels[pack.label_ids[row]]
+        assert pack.hashes[row].tobytes() == content_hash((tmp_path / "in put" / f"{row}.png").read_bytes())
+    assert [problem.kind for problem in pack.problems] == ["row", "unreadable"]
+    assert pack.left_out == {"non-face": 3}
+    assert pack.images.dtype == np.uint8
+    assert isinstance(pack.images, np.memmap)
+    assert sorted(path.name for path in pack.folder.iterdir()) == ["images.npy", "index.npz", "pack.json"]
+
+
+def test_a_fresh_pack_is_opened_not_made(tmp_path: Path) -> None:
+    listed = samples(tmp_path)
+    build_pack(tmp_path / "pack", IDENTITY, lambda: Index(listed))
+
+    def never() -> Index:
+        raise AssertionError("read again")
+
+    assert len(build_pack(tmp_path / "pack", IDENTITY, never)) == 5
+
+
+def _truncate_images(folder: Path) -> None:
+    with (folder / "images.npy").open("r+b") as file:
+        file.truncate(os.path.getsize(folder / "images.npy") - 1)
+
+
+def _truncate_index(folder: Path) -> None:
+    with (folder / "index.npz").open("r+b") as file:
+        file.truncate(os.path.getsize(folder / "index.npz") // 2)
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (_truncate_images, "is damaged"),
+        (_truncate_index, "is damaged"),
+        (lambda folder: (folder / "pack.json").write_text("{"), "is damaged"),
+        (lambda folder: (folder / "index.npz").unlink(), "is damaged"),
+        (lambda folder: np.save(folder / "images.npy", np.zeros((4, 16, 16, 3), np.uint8)), "is damaged"),
+    ],
+)
+def test_a_damaged_pack_is_made_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: Callable[[Path], object], told: str
+) -> None:
+    listed = samples(tmp_path)
+    whole = np.array(build_pack(tmp_path / "pack", IDENTITY, lambda: Index(listed)).images)
+    damage(tmp_path / "pack")
+    assert open_pack(tmp_path / "pack", IDENTITY) is None
+    assert told in caplog.text
+    assert (build_pack(tmp_path / "pack", IDENTITY, lambda: Index(listed)).images == whole).all()
+
+
+@pytest.mark.parametrize("changed", [{"source": "b"}, {"preparation": 2}, {"size": 8}])
+def test_a_stale_pack_is_made_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, changed: dict[str, object]
+) -> None:
+    listed = samples(tmp_path)
+    build_pack(tmp_path / "pack", IDENTITY, lambda: Index(listed))
+    pack = build_pack(tmp_path / "pack", IDENTITY | changed, lambda: Index(listed[:2]))
+    assert f"is out of date ({next(iter(changed))} changed)" in caplog.text
+    assert len(pack) == 2
+
+
+def test_the_stamp_sees_added_removed_and_changed_files(tmp_path: Path) -> None:
+    samples(tmp_path / "images")
+    labels = tmp_path / "labels.csv"
+    labels.write_text("1")
+    seen = {stamp([tmp_path / "images", labels])}
+    save(tmp_path / "images" / "sub" / "9.png", picture("sad", 9))
+    seen.add(stamp([tmp_path / "images", labels]))
+    (tmp_path / "images" / "0.png").unlink()
+    seen.add(stamp([tmp_path / "images", labels]))
+    os.utime(tmp_path / "images" / "1.png", ns=(0, 0))
+    seen.add(stamp([tmp_path / "images", labels]))
+    labels.write_text("12")
+    seen.add(stamp([tmp_path / "images", labels]))
+    assert len(seen) == 5
+    (tmp_path / "images" / "note.md").write_text("of no consequence")
+    (tmp_path / "elsewhere.csv").touch()
+    assert stamp([tmp_path / "images", labels]) in seen
+
+
+def test_the_first_problem_can_stop(tmp_path: Path) -> None:
+    listed = samples(tmp_path)
+    (tmp_path / "3.png").unlink()
+    with pytest.raises(ValueError, match=r"missing: .*3\.png: no such file \(dataset.on_error=raise\)"):
+        build_pack(tmp_path / "pack", IDENTITY, lambda: Index(listed), stop_at_first_problem=True)
+    index = Index(listed[:1], [Problem("row", "list.csv", "too few columns")])
+    with pytest.raises(ValueError, match=r"row: list\.csv: too few columns"):
+        build_pack(tmp_path / "pack", IDENTITY, lambda: index, stop_at_first_problem=True)
+
+
+def test_building_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pack_module, "_CHUNK", 2)
+    listed = samples(tmp_path, 9)
+    (tmp_path / "1.png").unlink()
+    seen: list[str] = []
+
+    def stops(some: Sequence[Sample], size: int) -> list:
+        if any(sample.name == "6" for sample in some):
+            raise KeyboardInterrupt
+        return decode_all(some, size)
+
+    def notes(some: Sequence[Sample], size: int) -> list:
+        seen.extend(sample.name for sample in some)
+        return decode_all(some, size)
+
+    with pytest.raises(KeyboardInterrupt):
+        build_pack(tmp_path / "pack", IDENTITY, lambda: Index(listed), stops)
+    assert not (tmp_path / "pack").exists()
+    pack = build_pack(tmp_path / "pack", IDENTITY, lambda: Index(listed), notes)
+    assert sorted(seen) == ["6", "7", "8"]
+    assert not (tmp_path / "pack.partial").exists()
+    whole = build_pack(tmp_path / "other", IDENTITY, lambda: Index(listed))
+    assert (pack.images == whole.images).all()
+    assert (pack.hashes == whole.hashes).all()
+    assert [problem.path for problem in pack.problems] == [str(tmp_path / "1.png")]
+    assert pack.good.tolist() == whole.good.tolist()
+
+
+def test_half_written_rows_of_a_killed_build_are_not_used(tmp_path: Path) -> None:
+    """SIGKILL while packing, images and problems written further than the hashes that count them."""
+    samples(tmp_path / "images", 40)
+    script = f"""
+import time
+from pathlib import Path
+from fer_voting.data import pack
+from fer_voting.data.index import Index, Sample
+pack._CHUNK, pack._COMMIT_SECONDS = 4, 0.0
+folder = Path({str(tmp_path)!r})
+listed = [Sample(str(i), "sad", "train", folder / "images" / f"{{i}}.png") for i in range(40)]
+def slow(some, size):
+    time.sleep(0.05)
+    return pack.decode_all(some, size)
+pack.build_pack(folder / "pack", {IDENTITY!r}, lambda: Index(listed), slow)
+"""
+    hashes = tmp_path / "pack.partial" / "hashes.bin"
+    with subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None and not (hashes.exists() and hashes.stat().st_size >= 8 * 16):
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    done = hashes.stat().st_size // 16
+    assert 8 <= done < 40
+    with (tmp_path / "pack.partial" / "images.npy").open("ab") as file:
+        file.write(b"\xff" * 1000)
+    with (tmp_path / "pack.partial" / "problems.jsonl").open("a") as file:
+        file.write('{"row": 39, "kind": "missing", "path": "x", "reason": "y"}\n{"row": 3')
+    listed = [Sample(str(i), "sad", "train", tmp_path / "images" / f"{i}.png") for i in range(40)]
+    again: list[str] = []
+
+    def notes(some: Sequence[Sample], size: int) -> list:
+        again.extend(sample.name for sample in some)
+        return decode_all(some, size)
+
+    pack = build_pack(tmp_path / "pack", IDENTITY, lambda: Index(listed), notes)
+    assert len(again) == 40 - done
+    assert pack.problems == []
+    assert (pack.images == build_pack(tmp_path / "other", IDENTITY, lambda: Index(listed)).images).all()
+
+
+def test_an_unfinished_pack_of_something_else_is_begun_anew(tmp_path: Path) -> None:
+    listed = samples(tmp_path)
+
+    def stops(some: Sequence[Sample], size: int) -> list:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_pack(tmp_path / "pack", IDENTITY, lambda: Index(listed), stops)
+    pack = build_pack(tmp_path / "pack", IDENTITY | {"size": 8}, lambda: Index(listed))
+    assert pack.images.shape == (5, 8, 8, 3)
+
+
+def test_a_full_disk_is_told_with_the_packs_folder(tmp_path: Path) -> None:
+    listed = samples(tmp_path)
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, usual[1]))
+        with pytest.raises(OSError, match=rf"can't write the pack: File too large: '{tmp_path}/pack'"):
+            build_pack(tmp_path / "pack", IDENTITY, lambda: Index(listed))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    assert len(build_pack(tmp_path / "pack", IDENTITY, lambda: Index(listed))) == 5
+
+
+def test_only_the_folders_name_travels_to_another_process(tmp_path: Path) -> None:
+    listed = samples(tmp_path)
+    pack = build_pack(tmp_path / "pack", IDENTITY, lambda: Index(listed))
+    sent = pickle.dumps(pack)
+    assert len(sent) < 500
+    received = pickle.loads(sent)
+    assert isinstance(received, Pack)
+    assert (received.images == pack.images).all()
+
+
+def test_opening_and_reading_do_not_depend_on_the_number_of_pictures(tmp_path: Path) -> None:
+    """A sparse pack as large as AffectNet's opens in less than a second."""
+    count = 287_401
+    folder = tmp_path / "pack"
+    build_pack(folder, IDENTITY, lambda: Index(samples(tmp_path, 1)))
+    with (folder / "images.npy").open("wb") as file:
+        header = {"descr": "|u1", "fortran_order": False, "shape": (count, 16, 16, 3)}
+        np.lib.format.write_array_header_1_0(file, header)
+        file.truncate(file.tell() + count * 16 * 16 * 3)
+    np.savez(
+        folder / "index.npz",
+        names=np.array([f"train/Manually_Annotated_Images/{i:06d}/{i:040d}.jpg" for i in range(count)], dtype=bytes),
+        labels=np.zeros(count, np.int16),
+        splits=np.zeros(count, np.uint8),
+        hashes=np.zeros(count, "V16"),
+        good=np.ones(count, bool),
+    )
+    start = time.perf_counter()
+    pack = open_pack(folder, IDENTITY)
+    assert pack is not None
+    assert pack.images[[0, count - 1]].shape == (2, 16, 16, 3)
+    assert time.perf_counter() - start < 1
+    assert len(pack) == count
