@@ -19,6 +19,8 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from fer_voting.messages import set_up_messages
+
 __all__ = ["CONF_DIR", "command", "compose_config", "flatten"]
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -101,6 +103,7 @@ def command(job: Callable[[DictConfig], Any], config_name: str = "config") -> No
 
     HYDRA_FULL_ERROR=1 shows the traceback.
     """
+    set_up_messages()
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises to us, instead of printing an error of its own
     try:

@@ -1,6 +1,7 @@
 """How long a training will take, said before it starts."""
 
 import copy
+import logging
 import time
 
 import lightning as L
@@ -8,10 +9,12 @@ import torch
 
 from fer_voting.data.base import FERDataModule
 from fer_voting.environment import describe_device
-from fer_voting.messages import announce, duration
+from fer_voting.messages import duration
 from fer_voting.module import VotingModule, crop_cross_entropy
 
 __all__ = ["announce_duration"]
+
+log = logging.getLogger(__name__)
 
 PROBE_IMAGES = 8
 WORTH_A_HINT_SECONDS = 15 * 60
@@ -39,11 +42,11 @@ def announce_duration(module: VotingModule, datamodule: FERDataModule, trainer: 
     evaluated = sum(datamodule.counts().get("val", {}).values())
     per_image = seconds[-1] / PROBE_IMAGES / trainer.world_size
     total = per_image * trainer.max_epochs * (datamodule.train_size + EVALUATION_SHARE * evaluated)
-    announce(
+    log.info(
         f"about {duration(total)} for {trainer.max_epochs} epochs of {datamodule.train_size:,} images "
         f"in {trainer.precision} on {describe_device(device)}"
     )
     if total > WORTH_A_HINT_SECONDS:
-        announce(
+        log.info(
             "the quick form, minutes on a laptop: python -m fer_voting.train -m experiment=demo split=baseline,m1,m2,m3"
         )

@@ -1,12 +1,26 @@
 """What a command tells the person who typed it: on stderr, so that stdout keeps to results."""
 
+import logging
 import sys
+import warnings
 
-__all__ = ["announce", "duration"]
+__all__ = ["duration", "set_up_messages"]
 
 
-def announce(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
+def set_up_messages() -> None:
+    """Show this project's messages on stderr, and of Lightning's only the warnings. Once a process."""
+    root = logging.getLogger("fer_voting")
+    if not root.handlers:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        root.addHandler(handler)
+        root.setLevel(logging.INFO)
+        root.propagate = False
+    for chatty in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    # Loading in the training's own process is the choice of dataset.num_workers=auto, not an oversight.
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message="GPU available but not used")
 
 
 def duration(seconds: float) -> str:
@@ -15,3 +29,7 @@ def duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def announce(message: str) -> None:
+    logging.getLogger("fer_voting").info(message)

@@ -5,6 +5,7 @@ A sweep's folder, `<output_dir>/sweeps/<sweep>/`, holds `sweep.json` (its comman
 """
 
 import contextlib
+import logging
 import multiprocessing
 import os
 import signal
@@ -23,11 +24,16 @@ from omegaconf import DictConfig
 
 from fer_voting.config import compose_config, explain
 from fer_voting.files import read_json, write_atomically, write_json
-from fer_voting.messages import announce, duration
+from fer_voting.messages import duration
 from fer_voting.runs import Run, name_run, resolve
 from fer_voting.voting import VOTES
 
 __all__ = ["Sweep", "SweepRecord", "plan_job", "run_isolated"]
+
+log = logging.getLogger(__name__)
+
+PRELOADED = ["fer_voting.estimate", "fer_voting.tables.figures", "lightning.pytorch.loggers"]
+"""What a job imports, but for `fer_voting.train` itself, which is the job's `__main__`."""
 
 
 def plan_job(config: DictConfig, choices: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -55,7 +61,7 @@ def run_isolated(function: Callable[[dict[str, Any]], dict[str, Any]], config: d
     # A fork of a server that has imported everything starts at once and, unlike a fork of this process, inherits
     # no threads and no CUDA context.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["fer_voting.train"])
+    context.set_forkserver_preload(PRELOADED)
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_child, args=(function, config, theirs), name=config["name"])
     process.start()
@@ -76,7 +82,7 @@ def run_isolated(function: Callable[[dict[str, Any]], dict[str, Any]], config: d
     if outcome["status"] == "interrupted":
         raise KeyboardInterrupt
     if outcome["status"] == "failed":
-        announce(f"{config['name']}: failed: {outcome['error']}")
+        log.info(f"{config['name']}: failed: {outcome['error']}")
     return outcome
 
 
@@ -187,7 +193,7 @@ class SweepRecord(Callback):
             with contextlib.suppress(Exception):  # what is wrong with it, Hydra says when it comes to that job
                 jobs.append({"overrides": overrides, "run": plan_job(job, choices)["name"], "voting": job.voting.name})
         self.sweep(config).write(words, jobs)
-        announce(f"sweep {config.sweep}: {len(jobs)} jobs ({self.sweep(config).dir})")
+        log.info(f"sweep {config.sweep}: {len(jobs)} jobs ({self.sweep(config).dir})")
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         sweep = self.sweep(config)

@@ -7,7 +7,6 @@ This file only wires what the configuration names: data, network, callbacks, log
 import logging
 import time
 import traceback
-import warnings
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -30,7 +29,7 @@ from fer_voting.config import command, explain
 from fer_voting.data.base import FERDataModule
 from fer_voting.environment import describe_device, git_commit, package_versions
 from fer_voting.estimate import announce_duration
-from fer_voting.messages import announce
+from fer_voting.messages import set_up_messages
 from fer_voting.models.cost import count_gmacs, count_parameters
 from fer_voting.module import Predictions, VotingModule
 from fer_voting.runs import Run
@@ -40,7 +39,7 @@ from fer_voting.voting import VOTES
 
 __all__ = ["main", "train"]
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("fer_voting.train")  # `__name__` is `__main__` where this file is the command
 
 RESULT_FORMAT = 1
 
@@ -51,11 +50,12 @@ def train(config: dict[str, Any]) -> dict[str, Any]:
     A finished run is returned as it is; an interrupted one goes on from its last checkpoint; a failed one is
     tried again.
     """
+    set_up_messages()
     run = Run(Path(config["output_dir"]), config["name"])
     with run.open(config):
         previous = run.result()
         if previous is not None and previous["status"] == "finished":
-            announce(f"{run.name}: finished before, not trained again ({run.dir})")
+            log.info(f"{run.name}: finished before, not trained again ({run.dir})")
             return previous
         started = time.time()
         seconds_before = previous["seconds"] if previous and run.last_checkpoint.exists() else 0.0
@@ -111,7 +111,7 @@ def _fit_and_judge(run: Run, config: dict[str, Any]) -> dict[str, Any]:
         {k: v for k, v in config["dataset"].items() if k not in ("schedule", "init_from")}
     )
     datamodule.setup()
-    announce(f"{run.name}: {_counts(datamodule)}")
+    log.info(f"{run.name}: {_counts(datamodule)}")
 
     L.seed_everything(config["seed"], workers=True, verbose=False)
     net = instantiate(config["model"], split=config["split"]["name"], num_classes=len(datamodule.class_names))
@@ -134,7 +134,7 @@ def _fit_and_judge(run: Run, config: dict[str, Any]) -> dict[str, Any]:
 
     resume_from = run.last_checkpoint if run.last_checkpoint.exists() else None
     if resume_from:
-        announce(f"{run.name}: goes on from {resume_from}")
+        log.info(f"{run.name}: goes on from {resume_from}")
     else:
         announce_duration(module, datamodule, trainer)
     loggers = _start_loggers(run, config)
@@ -166,19 +166,16 @@ def _fit_and_judge(run: Run, config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _make_trainer(config: dict[str, Any], callbacks: list[Callback], max_epochs: int) -> L.Trainer:
-    with warnings.catch_warnings():
-        # Lightning's advice on a GPU that is there and was not asked for.
-        warnings.filterwarnings("ignore", message="GPU available but not used")
-        return instantiate(
-            {**config["trainer"], "max_epochs": max_epochs},
-            callbacks=callbacks,
-            logger=False,
-            enable_model_summary=False,
-            enable_progress_bar=any(isinstance(callback, RunProgress) for callback in callbacks),
-            enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
-            num_sanity_val_steps=0,
-            use_distributed_sampler=False,  # the data modules deal out each rank's part themselves
-        )
+    return instantiate(
+        {**config["trainer"], "max_epochs": max_epochs},
+        callbacks=callbacks,
+        logger=False,
+        enable_model_summary=False,
+        enable_progress_bar=any(isinstance(callback, RunProgress) for callback in callbacks),
+        enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,  # the data modules deal out each rank's part themselves
+    )
 
 
 def _checkpoints(run: Run, vote: str, refit: bool) -> list[ModelCheckpoint]:
@@ -284,8 +281,7 @@ def _start_loggers(run: Run, config: dict[str, Any]) -> list[Logger]:
     for node in config["logger"].values():
         if node["_target_"].endswith("WandbLogger"):
             loggers.append(
-                instantiate(
-                    node,
+                instantiate({**node, "_partial_": True})(
                     name=run.name,
                     save_dir=run.dir,
                     group=config["sweep"],
@@ -319,7 +315,7 @@ def _finish_loggers(loggers: list[Logger], exit_code: int) -> None:
     for logger in loggers:
         if isinstance(logger, WandbLogger):
             # Left open, the next run of this process would write into this one.
-            logger.experiment.finish(exit_code=exit_code, quiet=True)
+            logger.experiment.finish(exit_code=exit_code)
         else:
             logger.finalize("success" if exit_code == 0 else "failed")
 
@@ -335,7 +331,7 @@ def job(cfg: DictConfig) -> dict[str, Any]:
     if HydraConfig.get().mode is RunMode.MULTIRUN:
         return run_isolated(train, config)
     result = train(config)
-    announce(f"result: {Run(Path(config['output_dir']), config['name']).dir / 'result.json'}")
+    log.info(f"result: {Run(Path(config['output_dir']), config['name']).dir / 'result.json'}")
     return result
 
 
