@@ -79,6 +79,12 @@ def test_setting_the_epoch_goes_on_as_if_the_ones_before_had_been_shown() -> Non
     assert [list(resumed), list(resumed)] == epochs[2:]
 
 
+def test_an_iterator_that_is_not_used_does_not_count_as_an_epoch() -> None:
+    batches = sampler()
+    iter(batches)
+    assert next(iter(batches))[0][0] == 0
+
+
 def test_epoch_size_counts_balanced_images() -> None:
     assert sampler().epoch_size == 15
     assert sampler(target=6).epoch_size == 18

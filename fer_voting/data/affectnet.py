@@ -141,9 +141,10 @@ def _set_folders(base: Path) -> dict[str, Path]:
 
 def _annotation_files(folder: Path, ending: str) -> Iterator[tuple[str, Path]]:
     """(image id, file) of every annotation in a folder, by its ending."""
-    for entry in os.scandir(folder):
-        if entry.name.endswith(ending):
-            yield entry.name.removesuffix(ending), Path(entry.path)
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.endswith(ending):
+                yield entry.name.removesuffix(ending), Path(entry.path)
 
 
 def _find_annotated(root: Path, ending: str) -> Path | None:

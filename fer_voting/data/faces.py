@@ -14,11 +14,17 @@ from fer_voting.data.index import Index, Sample
 from fer_voting.data.labels import CLASSES
 from fer_voting.data.pack import PREPARATION, SPLITS, Pack, Prepared, content_hash
 
-__all__ = ["FacesDataModule"]
+__all__ = ["FacesDataModule", "picture_and_person"]
 
 # RAF-DB's training images of each class, in CLASSES' order: the drawn faces are as unbalanced.
 _WEIGHTS = (2524, 4772, 1982, 1290, 281, 717, 705)
 _PICTURES_A_PERSON = 4
+
+
+def picture_and_person(split: str, number: int) -> tuple[int, int]:
+    """The renderer's numbers for a split's picture `number` and whom it shows: none is in two splits."""
+    part = SPLITS.index(split)
+    return len(SPLITS) * number + part, len(SPLITS) * (number // _PICTURES_A_PERSON) + part
 
 
 class FacesDataModule(FERDataModule):
@@ -35,8 +41,8 @@ class FacesDataModule(FERDataModule):
         super().__init__(**shared)
         self.sizes = {"train": train_size, "val": val_size, "test": test_size}
         for split, size in self.sizes.items():
-            if size < len(CLASSES):
-                raise ValueError(f"dataset.{split}_size={size} must be at least {len(CLASSES)}")
+            if size < len(_WEIGHTS):
+                raise ValueError(f"dataset.{split}_size={size} must be at least {len(_WEIGHTS)}")
 
     def source(self) -> Source:
         identity = {
@@ -61,16 +67,12 @@ class FacesDataModule(FERDataModule):
         return Index(samples)
 
     def _draw(self, samples: Sequence[Sample], size: int) -> list[Prepared]:
-        numbers = [int(sample.name.rpartition("/")[2]) for sample in samples]
-        parts = [SPLITS.index(sample.split) for sample in samples]
-        # Every third picture and person belongs to the same split, so none is in two.
+        numbers = [picture_and_person(s.split, int(s.name.rpartition("/")[2])) for s in samples]
         pictures = face_renderer.render_faces(
             seed=self.data_seed,
-            indices=[len(SPLITS) * number + part for number, part in zip(numbers, parts, strict=True)],
-            identities=[
-                len(SPLITS) * (number // _PICTURES_A_PERSON) + part for number, part in zip(numbers, parts, strict=True)
-            ],
+            indices=[picture for picture, _ in numbers],
             expressions=[sample.label for sample in samples],
+            identities=[person for _, person in numbers],
             size=size,
         )
         return [(picture, content_hash(picture.tobytes())) for picture in pictures]

@@ -123,8 +123,11 @@ class EpochSampler(Sampler[list[Key]]):
         return cut(np.resize(drawn, -(-len(drawn) // world) * world)[rank::world], self.batch_size)
 
     def __iter__(self) -> Iterator[list[Key]]:
+        # The epoch counts when the first batch is asked for, because a loader with workers makes two iterators of
+        # its sampler and uses one.
         epoch, self.epoch = self.epoch, self.epoch + 1
-        return iter([[(epoch, position) for position in batch.tolist()] for batch in self._batches(epoch)])
+        for batch in self._batches(epoch):
+            yield [(epoch, position) for position in batch.tolist()]
 
     def __len__(self) -> int:
         _, world = rank_and_world()
