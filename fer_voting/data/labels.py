@@ -11,14 +11,14 @@ __all__ = ["CLASSES", "canonical"]
 CLASSES: tuple[str, ...] = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger", "contempt")
 
 _SYNONYMS = {
-    "neutral": ("neutrality", "natural", "ne"),
-    "happy": ("happiness", "joy", "ha"),
-    "sad": ("sadness", "sa"),
-    "surprise": ("surprised", "su"),
-    "fear": ("fearful", "afraid", "scared", "fe"),
-    "disgust": ("disgusted", "di"),
-    "anger": ("angry", "an"),
-    "contempt": ("contemptuous", "contemptous", "co"),
+    "neutral": (),
+    "happy": ("happiness", "joy"),
+    "sad": ("sadness",),
+    "surprise": ("surprised",),
+    "fear": ("fearful",),
+    "disgust": ("disgusted",),
+    "anger": ("angry",),
+    "contempt": ("contemptuous",),
 }
 _CANONICAL = {synonym: name for name in CLASSES for synonym in (name, *_SYNONYMS[name])}
 
