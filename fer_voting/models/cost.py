@@ -1,9 +1,13 @@
 """What a network costs: multiply-accumulates, and the memory of a forward pass (paper, Table 2)."""
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 __all__ = ["MIB", "count_gmacs", "count_parameters", "forward_mib_per_image"]
 
@@ -45,18 +49,18 @@ def count_gmacs(net: nn.Module, image_size: int) -> float:
 
 
 def forward_mib_per_image(net: nn.Module, images: Tensor) -> float:
-    """MiB an image that a training-mode forward pass of `images` `[B, 3, H, W]` leaves allocated.
+    """MiB an image that a training-mode forward pass of `images` `[B, 3, H, W]` leaves allocated, input included.
 
-    On CUDA the difference of `torch.cuda.memory_allocated` after and before the pass (the paper's measure, which
-    counts the input too); elsewhere the storages that autograd keeps for the backward pass, and the input, each
-    counted once and the parameters not at all. Under the caller's autocast, if there is one.
+    The paper's measure: `torch.cuda.memory_allocated` after and before the pass. Elsewhere the same, counted by hand:
+    the tensors made during the pass that still live after it, because autograd keeps them or they are the result.
+    Under the caller's autocast, if there is one.
 
     Works on a copy: `net`'s BatchNorm statistics, gradients and mode stay as they are. Random numbers are drawn
     under a fork of the generator.
     """
     net = copy.deepcopy(net).train()
     with torch.random.fork_rng(), torch.enable_grad():
-        total = _cuda_bytes(net, images) if images.is_cuda else _autograd_bytes(net, images)
+        total = _cuda_bytes(net, images) if images.is_cuda else _living_bytes(net, images)
     return total / MIB / len(images)
 
 
@@ -65,25 +69,40 @@ def _cuda_bytes(net: nn.Module, images: Tensor) -> int:
     net(images)
     torch.cuda.synchronize(images.device)
     before = torch.cuda.memory_allocated(images.device)
-    copy_of_images = images.clone()
-    logits = net(copy_of_images)
+    logits = net(images.clone())
     torch.cuda.synchronize(images.device)
     total = torch.cuda.memory_allocated(images.device) - before
     del logits
     return total
 
 
-def _autograd_bytes(net: nn.Module, images: Tensor) -> int:
+def _living_bytes(net: nn.Module, images: Tensor) -> int:
+    # Not `saved_tensors_hooks`, which would name what autograd keeps: only the innermost hooks see a tensor, and a
+    # lean network has its own.
+    with _Allocations() as allocations:
+        logits = net(images.clone())
     parameters = {t.untyped_storage().data_ptr() for t in (*net.parameters(), *net.buffers())}
-    kept: dict[int, tuple[Tensor, int]] = {}  # storage address -> the tensor, held so that no address recurs
+    total = sum(nbytes for address, nbytes in allocations.living() if address not in parameters)
+    del logits
+    return total
 
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in parameters:
-            kept[storage.data_ptr()] = (tensor, storage.nbytes())
-        return tensor
 
-    keep(images)
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        keep(net(images))
-    return sum(nbytes for _, nbytes in kept.values())
+class _Allocations(TorchDispatchMode):
+    """The storages of all tensors that operations within this context return."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._by_address: dict[int, tuple[StorageWeakRef, int]] = {}
+
+    def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = operation(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor):
+                storage = tensor.untyped_storage()
+                # Whatever was at this address before is gone.
+                self._by_address[storage.data_ptr()] = (StorageWeakRef(storage), storage.nbytes())
+        return result
+
+    def living(self) -> list[tuple[int, int]]:
+        """(address, bytes) of those that are still there."""
+        return [(at, nbytes) for at, (storage, nbytes) in self._by_address.items() if not storage.expired()]
