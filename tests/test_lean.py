@@ -92,7 +92,7 @@ def test_memory_of_m1(precision: str, mib: float) -> None:
 
 
 def test_nothing_is_left_when_the_graph_is_gone() -> None:
-    """A recipe that held its own graph would be a cycle, which only the garbage collector could free."""
+    """Without the help of the garbage collector, which may come a gigabyte too late."""
     _, lean = networks("m1")
     images, targets = batch()
     gc.collect()

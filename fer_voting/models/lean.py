@@ -77,7 +77,7 @@ class Recipes:
         """From now on, autograd keeps `make` in the place of `tensor`'s storage.
 
         `make` must give, in the backward pass, what the storage holds when an operation saves it. It may hold
-        detached tensors (a reference to the graph would be a cycle) and the recipes that `again` gives.
+        the recipes and tensors that `again` gives.
         """
         if self._hooks is not None:
             storage = tensor.untyped_storage()
