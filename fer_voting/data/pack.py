@@ -143,28 +143,34 @@ def stamp(parts: Iterable[Path]) -> str:
     """A hex digest of what could change a pack: names, sizes and times of these files, and of the images and
     annotations in these folders.
 
-    One `stat` a file: about a second for 287,401 images on a local disk.
+    One `stat` a file: 3 s for the 583,300 files of AffectNet's second release on a local disk.
     """
     digest = hashlib.blake2b(digest_size=HASH_BYTES)
 
     def visit(folder: str) -> None:
-        for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir():
-                visit(entry.path)
-            elif _matters(entry.name):
-                add(entry.path, entry.stat())
-
-    def add(path: str, status: os.stat_result) -> None:
-        digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+        lines, subfolders = [], []
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir():
+                    subfolders.append(entry.path)
+                elif _matters(entry.name):
+                    lines.append(_stamp_line(entry.name, entry.stat()))
+        digest.update("".join([folder, *sorted(lines)]).encode())
+        for subfolder in sorted(subfolders):
+            visit(subfolder)
 
     for part in parts:
         if part.is_dir():
             visit(str(part))
         else:
-            add(str(part), part.stat())
+            digest.update(_stamp_line(str(part), part.stat()).encode())
     return digest.hexdigest()
+
+
+def _stamp_line(name: str, status: os.stat_result) -> str:
+    return f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n"
 
 
 def _matters(name: str) -> bool:
