@@ -92,19 +92,19 @@ def initialise(
         raise ValueError(
             f"{path} (width {record.width}) does not fit the network: {_few(misshapen)}; set model.width={record.width}"
         )
-    rows = {canonical(name): row for row, name in enumerate(record.class_names)}
-    unknown = [name for name in class_names if canonical(name) not in rows]
+    rows = {_key(name): row for row, name in enumerate(record.class_names)}
+    unknown = [name for name in class_names if _key(name) not in rows]
     if unknown and missing_classes == "error":
         raise ValueError(
             f"{path} knows the classes {', '.join(record.class_names)}, not {', '.join(unknown)}; "
             "init_missing_classes=random starts these from scratch"
         )
-    matched = {name: record.class_names[rows[canonical(name)]] for name in class_names if name not in unknown}
+    matched = {name: record.class_names[rows[_key(name)]] for name in class_names if name not in unknown}
     for key in head:
         merged = own[key].clone()
         for own_row, name in enumerate(class_names):
             if name in matched:
-                merged[own_row] = state[key][rows[canonical(name)]]
+                merged[own_row] = state[key][rows[_key(name)]]
         state[key] = merged
     net.load_state_dict(state)
     log.info(
@@ -116,6 +116,14 @@ def initialise(
         f"; from scratch: {', '.join(unknown)}" if unknown else "",
     )
     return matched
+
+
+def _key(name: str) -> str:
+    """What two names of a class have in common; classes of a user's own have no synonyms."""
+    try:
+        return canonical(name)
+    except ValueError:
+        return name
 
 
 def _few(names: Sequence[str]) -> str:

@@ -1,27 +1,27 @@
 """Where the configuration lies, what its top level may hold, and how the command line reports a mistake in it."""
 
 import difflib
+import functools
 import hashlib
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from fer_voting.messages import set_up_messages
 
-__all__ = ["CONF_DIR", "command", "compose_config", "flatten"]
+__all__ = ["CONF_DIR", "command", "compose_config", "compose_with_choices", "explain", "flatten", "name_choices"]
 
 _PACKAGE = Path(__file__).resolve().parent
 CONF_DIR = next(p for p in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if p.is_dir())
@@ -80,11 +80,23 @@ def _hydra() -> Iterator[None]:
             yield
 
 
-def compose_config(overrides: list[str], with_hydra: bool = False) -> DictConfig:
-    """The configuration that these command-line words give, e.g. `["split=m2", "model.width=16"]`; Hydra's own
-    node, `hydra`, with it if asked for."""
+def compose_config(overrides: Sequence[str]) -> DictConfig:
+    """The configuration that these command-line words give, e.g. `["split=m2", "model.width=16"]`."""
+    return compose_with_choices(overrides)[0]
+
+
+def compose_with_choices(overrides: Sequence[str]) -> tuple[DictConfig, dict[str, str]]:
+    """The configuration, and the option of each group: `{"split": "m2", "experiment": "null", ...}`."""
     with _hydra():
-        return compose("config", overrides, return_hydra_config=with_hydra)
+        config = compose("config", list(overrides), return_hydra_config=True)
+    choices = name_choices(config.hydra.runtime.choices)
+    # Hydra's own node resolves only while a command runs.
+    return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]), choices
+
+
+def name_choices(choices: Mapping[str, str | None]) -> dict[str, str]:
+    """Hydra's record of the groups' options, with a group that is not chosen called `null`."""
+    return {str(group): option or "null" for group, option in choices.items()}
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
@@ -105,19 +117,29 @@ def command(job: Callable[[DictConfig], Any], config_name: str = "config") -> No
     """
     set_up_messages()
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
+
+    @functools.wraps(job)
+    def reporting_job(config: DictConfig) -> Any:
+        try:
+            return job(config)
+        except Exception as error:
+            if wants_traceback:
+                raise
+            _give_up(error)
+
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises to us, instead of printing an error of its own
     try:
-        hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)(job)()
+        hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)(reporting_job)()
     except KeyboardInterrupt:
         sys.exit("\ninterrupted: the same command goes on from the last checkpoint")
     except Exception as error:
         if wants_traceback:
             raise
-        sys.exit(f"error: {explain(error)}\n(HYDRA_FULL_ERROR=1 in the environment shows the traceback)")
-    finally:
-        os.environ.pop("HYDRA_FULL_ERROR")
-        if wants_traceback:
-            os.environ["HYDRA_FULL_ERROR"] = "1"
+        _give_up(error)
+
+
+def _give_up(error: Exception) -> NoReturn:
+    sys.exit(f"error: {explain(error)}\n(HYDRA_FULL_ERROR=1 in the environment shows the traceback)")
 
 
 def explain(error: BaseException) -> str:
@@ -126,7 +148,11 @@ def explain(error: BaseException) -> str:
     while type(root).__module__.startswith("hydra") and root.__cause__ is not None:
         root = root.__cause__
     text = re.sub(r"\s*\n\s*", "; ", str(root if root.args else error).strip())
-    if match := re.search(r"Key '([^']+)' (?:is )?not in", text) or re.search(r"Could not override '([^']+)'", text):
+    if match := re.search(
+        r"Could not find '(\w+)/([^']*)'; Available options in '\w+':; (.*); Config search path", text
+    ):
+        text = f"there is no {match[1]}={match[2]}; there are {match[3].replace('; ', ', ')}"
+    elif match := re.search(r"Key '([^']+)' (?:is )?not in", text) or re.search(r"Could not override '([^']+)'", text):
         text = f"there is no key '{match[1]}'{_known_keys(match[1], text)}"
     elif not isinstance(root, ValueError | OSError):
         text = f"{type(root).__name__}: {text}"
@@ -145,8 +171,3 @@ def _known_keys(key: str, text: str) -> str:
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean '{close[0]}'?" if close else ""
     return f" in {parent or 'the configuration'}{hint} (known: {', '.join(known)})"
-
-
-def choices() -> dict[str, str]:
-    """Group -> option of the running command, e.g. `{"split": "m1"}`."""
-    return {str(k): str(v) for k, v in HydraConfig.get().runtime.choices.items()}

@@ -28,7 +28,7 @@ def announce_duration(module: VotingModule, datamodule: FERDataModule, trainer: 
     net = copy.deepcopy(module.net).to(device).train()
     size = module.record.image_size
     with torch.random.fork_rng():
-        images = torch.randn(PROBE_IMAGES, 3, size, size, device=device).to(memory_format=torch.channels_last)
+        images = torch.randn(PROBE_IMAGES, 3, size, size, device=device).to(memory_format=module.memory_format)
     labels = torch.zeros(PROBE_IMAGES, dtype=torch.long, device=device)
     seconds = []
     for _ in range(2):  # the first warms up

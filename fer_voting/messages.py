@@ -2,7 +2,10 @@
 
 import logging
 import sys
+import threading
 import warnings
+
+from tqdm import tqdm
 
 __all__ = ["duration", "set_up_messages"]
 
@@ -18,9 +21,11 @@ def set_up_messages() -> None:
         root.propagate = False
     for chatty in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    tqdm.set_lock(threading.RLock())  # its own default, a semaphore of the system, outlives a sweep's jobs
     # Loading in the training's own process is the choice of dataset.num_workers=auto, not an oversight.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message="GPU available but not used")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")  # Lightning's use of torch, not ours
 
 
 def duration(seconds: float) -> str:

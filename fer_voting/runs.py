@@ -11,6 +11,7 @@ A run's folder, `<output_dir>/runs/<name>/`, holds
 """
 
 import fcntl
+import functools
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from fer_voting.config import compose_config, flatten
+from fer_voting.config import compose_with_choices, flatten
 from fer_voting.files import read_json, write_atomically, write_json
 
 __all__ = ["Run", "RunInUseError", "identity", "name_run", "resolve"]
@@ -29,7 +30,7 @@ MAX_NAME_LENGTH = 120
 # What a run's figures don't depend on: where things lie, who is told what, on how many devices; and values that
 # stand elsewhere in the configuration too.
 NOT_IDENTITY = re.compile(
-    r"name|output_dir|sweep|voting\..*|logger\..*|callbacks\..*"
+    r"name|output_dir|sweep|voting\..*|logger\..*|callbacks\..*|needs\..*"
     r"|dataset\.(root|cache_dir|num_workers|resident|seed|augment|augment\..*|init_from|schedule\.epochs)"
     r"|trainer\.(accelerator|devices|num_nodes|strategy|use_distributed_sampler)"
 )
@@ -61,18 +62,21 @@ def name_run(config: DictConfig, choices: Mapping[str, str]) -> str:
 
     Args:
         config: configuration of the run.
-        choices: option of each group, as Hydra records them.
+        choices: option of each group.
 
     Raises ValueError if so much differs that no name of at most 120 characters says it.
     """
-    chosen = [f"{group}={choices[group]}" for group in ("dataset", "split", "experiment")]
-    usual = compose_config(chosen, with_hydra=True).hydra.runtime.choices
-    switched = {group: choices[group] for group in NAMING_GROUPS if choices[group] != usual[group]}
-    reference = identity(resolve(compose_config([*chosen, *(f"{g}={option}" for g, option in switched.items())])))
     values = resolve(config)
     parts = [values["dataset"]["name"], values["split"]["name"]]
-    if choices["experiment"] not in (None, "null", "None"):
-        parts.append(choices["experiment"])
+    chosen = tuple(f"{group}={choices[group]}" for group in ("dataset", "split"))
+    reference, usual = _reference(chosen)
+    if choices["experiment"] != "null":
+        chosen += (f"experiment={choices['experiment']}",)
+        of_experiment, usual = _reference(chosen)
+        if of_experiment != reference:  # some experiments only say what to sweep over
+            parts.append(choices["experiment"])
+    switched = {group: choices[group] for group in NAMING_GROUPS if choices[group] != usual[group]}
+    reference, _ = _reference((*chosen, *(f"{group}={option}" for group, option in switched.items())))
     parts += switched.values()
     for key, value in sorted(identity(values).items()):
         if reference.get(key, ...) != value and not PLACED_IN_NAME.fullmatch(key):
@@ -88,6 +92,13 @@ def name_run(config: DictConfig, choices: Mapping[str, str]) -> str:
             "give it a name with name=..."
         )
     return name
+
+
+@functools.lru_cache
+def _reference(overrides: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Identity, and option of each group, of the configuration that these words alone give."""
+    config, choices = compose_with_choices(overrides)
+    return identity(resolve(config)), choices
 
 
 def _word(text: str) -> str:

@@ -8,21 +8,22 @@ import contextlib
 import logging
 import multiprocessing
 import os
+import re
+import shlex
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from fer_voting.config import compose_config, explain
+from fer_voting.config import CONF_DIR, compose_with_choices, explain
 from fer_voting.files import read_json, write_atomically, write_json
 from fer_voting.messages import duration
 from fer_voting.runs import Run, name_run, resolve
@@ -36,17 +37,39 @@ PRELOADED = ["fer_voting.estimate", "fer_voting.tables.figures", "lightning.pyto
 """What a job imports, but for `fer_voting.train` itself, which is the job's `__main__`."""
 
 
-def plan_job(config: DictConfig, choices: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The resolved configuration of a job, with its run's name.
+def plan_job(overrides: Sequence[str], config: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
+    """The resolved configuration of a job, with the names of its run and of the runs that it needs.
 
     Args:
-        config: the job's configuration, without Hydra's node.
-        choices: option of each group; those of the running job if not given.
+        overrides: the job's words on the command line.
+        config: what they compose to, without Hydra's node.
+        choices: the option of each group.
+
+    Adds `needs`: of the run whose weights it starts from (`weights`) and of the run that selected the epochs of a
+    refit (`selection`), the name (`run`) and the command that makes it (`command`).
     """
-    if choices is None:
-        choices = HydraConfig.get().runtime.choices
-    options = {str(group): "null" if option is None else str(option) for group, option in choices.items()}
-    return {**resolve(config), "name": config.name or name_run(config, options)}
+    planned = {**resolve(config), "name": config.name or name_run(config, choices), "needs": {}}
+    if planned["init_from"] in _datasets():
+        words = [*_without(overrides, "dataset", "init_from", "refit", "name"), f"dataset={planned['init_from']}"]
+        planned["needs"]["weights"] = _needed(words)
+        planned["init_from"] = planned["needs"]["weights"]["run"]
+    if planned["refit"]:
+        planned["needs"]["selection"] = _needed(_without(overrides, "refit", "name"))
+    return planned
+
+
+def _needed(words: Sequence[str]) -> dict[str, str]:
+    name = name_run(*compose_with_choices(words))
+    return {"run": name, "command": " ".join(["python -m fer_voting.train", *map(shlex.quote, words)])}
+
+
+def _datasets() -> set[str]:
+    return {path.stem for path in (CONF_DIR / "dataset").glob("*.yaml")}
+
+
+def _without(overrides: Sequence[str], *keys: str) -> list[str]:
+    """The words but those that set one of `keys` or, of a group, a value in it."""
+    return [word for word in overrides if re.split(r"[=.]", word.lstrip("+~"), maxsplit=1)[0] not in keys]
 
 
 # --- a job in a process of its own ------------------------------------------------------------------------------
@@ -136,7 +159,8 @@ class Sweep:
         lines = _markdown(rows)
         if synthetic:
             lines += ["", "Synthetic faces: figures of `faces` say nothing about people."]
-        return "\n".join([*lines, *([""] if notes else []), *notes]) + "\n", len(set(notes))
+        notes = list(dict.fromkeys(notes))
+        return "\n".join([*lines, *([""] if notes else []), *notes]) + "\n", len(notes)
 
 
 def _row(job: dict[str, Any], status: str, result: dict[str, Any] | None) -> dict[str, Any]:
@@ -187,11 +211,9 @@ class SweepRecord(Callback):
         parsed = OverridesParser.create().parse_overrides(words)
         jobs = []
         for overrides in BasicSweeper.split_arguments(parsed, None)[0]:
-            composed = compose_config(overrides, with_hydra=True)
-            choices = composed.hydra.runtime.choices
-            job = compose_config(overrides)
             with contextlib.suppress(Exception):  # what is wrong with it, Hydra says when it comes to that job
-                jobs.append({"overrides": overrides, "run": plan_job(job, choices)["name"], "voting": job.voting.name})
+                planned = plan_job(overrides, *compose_with_choices(overrides))
+                jobs.append({"overrides": overrides, "run": planned["name"], "voting": planned["voting"]["name"]})
         self.sweep(config).write(words, jobs)
         log.info(f"sweep {config.sweep}: {len(jobs)} jobs ({self.sweep(config).dir})")
 

@@ -25,8 +25,8 @@ from omegaconf import DictConfig
 from fer_voting.callbacks import ForwardMemory, History, RunProgress, Throughput
 from fer_voting.callbacks.history import read_history
 from fer_voting.checkpoint import NetworkRecord, initialise, load_weights
-from fer_voting.config import command, explain
-from fer_voting.data.base import FERDataModule
+from fer_voting.config import command, explain, name_choices
+from fer_voting.data.base import FERDataModule, make_datamodule
 from fer_voting.environment import describe_device, git_commit, package_versions
 from fer_voting.estimate import announce_duration
 from fer_voting.messages import set_up_messages
@@ -100,23 +100,20 @@ def _fit_and_judge(run: Run, config: dict[str, Any]) -> dict[str, Any]:
         *(instantiate(node) for node in config["callbacks"].values()),
         History(run.metrics_file),
         RunProgress(run.name, vote),
-        *_checkpoints(run, vote, config["refit"]),
+        *_checkpoints(run, config["refit"]),
     ]
     memory = next((c for c in callbacks if isinstance(c, ForwardMemory)), None)
     throughput = next((c for c in callbacks if isinstance(c, Throughput)), None)
     # First of all, for a wrong accelerator or precision shows here.
-    trainer = _make_trainer(config, callbacks, config["trainer"]["max_epochs"])
+    trainer = _make_trainer(config, callbacks, _epochs(config))
+    weights = _weights_to_start_from(config)
 
-    datamodule: FERDataModule = instantiate(
-        {k: v for k, v in config["dataset"].items() if k not in ("schedule", "init_from")}
-    )
+    datamodule = make_datamodule(config["dataset"], refit=config["refit"])
     datamodule.setup()
-    log.info(f"{run.name}: {_counts(datamodule)}")
 
     L.seed_everything(config["seed"], workers=True, verbose=False)
     net = instantiate(config["model"], split=config["split"]["name"], num_classes=len(datamodule.class_names))
-    if config["init_from"] is not None:
-        weights = _weights_to_start_from(config)
+    if weights is not None:
         initialise(net, datamodule.class_names, weights, config["init_missing_classes"])
     record = NetworkRecord(
         split=config["split"]["name"],
@@ -142,6 +139,8 @@ def _fit_and_judge(run: Run, config: dict[str, Any]) -> dict[str, Any]:
     exit_code = 1
     try:
         _fit(trainer, module, datamodule, resume_from)
+        if config["refit"]:
+            trainer.save_checkpoint(run.best_checkpoint(vote), weights_only=True)
         result = {
             "synthetic": datamodule.synthetic,
             "class_names": list(datamodule.class_names),
@@ -178,8 +177,8 @@ def _make_trainer(config: dict[str, Any], callbacks: list[Callback], max_epochs:
     )
 
 
-def _checkpoints(run: Run, vote: str, refit: bool) -> list[ModelCheckpoint]:
-    """The last epoch, to go on from, and each vote's best; of a refit, which validates nothing, the last is best."""
+def _checkpoints(run: Run, refit: bool) -> list[ModelCheckpoint]:
+    """The last epoch, to go on from, and each vote's best."""
     folder = run.last_checkpoint.parent
 
     def keep(path: Path, **how: Any) -> ModelCheckpoint:
@@ -193,12 +192,15 @@ def _checkpoints(run: Run, vote: str, refit: bool) -> list[ModelCheckpoint]:
             **how,
         )
 
-    if refit:
-        best = [keep(run.best_checkpoint(vote), save_weights_only=True)]
-    else:
-        best = [
-            keep(run.best_checkpoint(v), monitor=f"val/{v}/accuracy", mode="max", save_weights_only=True) for v in VOTES
+    # A refit validates nothing: its last epoch is saved as the vote's best when it ends.
+    best = (
+        []
+        if refit
+        else [
+            keep(run.best_checkpoint(vote), monitor=f"val/{vote}/accuracy", mode="max", save_weights_only=True)
+            for vote in VOTES
         ]
+    )
     return [*best, keep(run.last_checkpoint)]
 
 
@@ -251,17 +253,39 @@ def _save_predictions(path: Path, predictions: Predictions, vote: str, names: li
     draft.replace(path)
 
 
-def _weights_to_start_from(config: dict[str, Any]) -> Path:
-    """The checkpoint that `init_from` means: a file, a run by its name, or another data set's run like this one."""
-    source = str(config["init_from"])
-    if Path(source).suffix == ".ckpt":
+def _epochs(config: dict[str, Any]) -> int:
+    """As many as configured; a refit's, as many as its selection run found best (section 3.3)."""
+    if not config["refit"]:
+        return config["trainer"]["max_epochs"]
+    votes = _needed_run(config, "selection")["votes"]
+    return votes[config["voting"]["name"]]["best_epoch"] + 1
+
+
+def _weights_to_start_from(config: dict[str, Any]) -> Path | None:
+    """The checkpoint that `init_from` means: a file, or a finished run's best by the soft vote, the paper's."""
+    source = config["init_from"]
+    if source is None:
+        return None
+    if source.endswith(".ckpt"):
         return Path(source)
-    run = Run(Path(config["output_dir"]), source)
-    if run.status() != "finished":
+    if "weights" in config["needs"]:
+        _needed_run(config, "weights")
+    elif (run := Run(Path(config["output_dir"]), source)).status() != "finished":
+        raise FileNotFoundError(f"init_from={source}: the run in {run.dir} is {run.status()}, not finished")
+    return Run(Path(config["output_dir"]), source).best_checkpoint("soft")
+
+
+def _needed_run(config: dict[str, Any], purpose: str) -> dict[str, Any]:
+    """The result of the run that this one needs for `purpose`, which must be finished."""
+    need = config["needs"][purpose]
+    run = Run(Path(config["output_dir"]), need["run"])
+    if (status := run.status()) != "finished":
         raise FileNotFoundError(
-            f"the weights to start from, of the run {source}, are not there: it is {run.status()} in {run.dir}"
+            f"the run {run.name} is needed first, and is {status} in {run.dir}; make it by: {need['command']}"
         )
-    return run.best_checkpoint("soft")
+    result = run.result()
+    assert result is not None
+    return result
 
 
 def _draw(run: Run, result: dict[str, Any]) -> None:
@@ -320,18 +344,14 @@ def _finish_loggers(loggers: list[Logger], exit_code: int) -> None:
             logger.finalize("success" if exit_code == 0 else "failed")
 
 
-def _counts(datamodule: FERDataModule) -> str:
-    counts = {stage: sum(classes.values()) for stage, classes in datamodule.counts().items()}
-    return ", ".join(f"{count:,} {stage}" for stage, count in counts.items()) + " images"
-
-
 def job(cfg: DictConfig) -> dict[str, Any]:
     """One run of the command line; in a sweep, in a process of its own."""
-    config = plan_job(cfg)
-    if HydraConfig.get().mode is RunMode.MULTIRUN:
+    hydra = HydraConfig.get()
+    config = plan_job(hydra.overrides.task, cfg, name_choices(hydra.runtime.choices))
+    if hydra.mode is RunMode.MULTIRUN:
         return run_isolated(train, config)
     result = train(config)
-    log.info(f"result: {Run(Path(config['output_dir']), config['name']).dir / 'result.json'}")
+    log.info("result: %s", Run(Path(config["output_dir"]), config["name"]).dir / "result.json")
     return result
 
 

@@ -26,9 +26,9 @@ class ForwardMemory(L.Callback):
     ) -> None:
         if self.mib_per_image is not None:
             return
-        images = batch[0]
+        images = batch[0].contiguous(memory_format=module.memory_format)
         with trainer.precision_plugin.forward_context():
-            self.mib_per_image = forward_mib_per_image(module.net, images)
+            self.mib_per_image = forward_mib_per_image(module.get_submodule("net"), images)
         self.measure = "cuda" if images.is_cuda else "autograd"
         name = "memory/forward_mib_per_image" + ("" if images.is_cuda else "_autograd")
         for logger in trainer.loggers:
