@@ -1,16 +1,41 @@
-"""Pictures: confusion matrices and training curves."""
+"""Pictures: confusion matrices, training curves, accuracy against cost.
 
-from collections.abc import Sequence
+Functions named `..._figure` make a figure; `draw_...` writes one to a file.
+"""
+
+import io
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-__all__ = ["draw_confusion", "draw_curves", "normalise_confusion", "save"]
+from fer_voting.tables.cost import CostPoint
+from fer_voting.tables.statistics import pareto_front
+
+__all__ = [
+    "INK",
+    "SPLIT_COLOURS",
+    "cost_figure",
+    "draw_confusion",
+    "draw_curves",
+    "normalise_confusion",
+    "save",
+    "split_curves_figure",
+    "svg",
+]
 
 # Okabe and Ito's colours, told apart by colour-blind readers and in grey.
 VOTE_COLOURS = {"soft": "#0072B2", "hard": "#D55E00", "softprob": "#009E73"}
+SPLIT_COLOURS = {"baseline": "#767676", "input": "#CC79A7", "m1": "#0072B2", "m2": "#D55E00", "m3": "#009E73"}
+INK = "#111112"
+"""Of text and axes: a black that occurs nowhere else, so that a page can put its own colour in its place."""
+
+_INKED = dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK)
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -22,6 +47,19 @@ def save(figure: Figure, path: Path) -> None:
     draft.replace(path)
 
 
+def svg(figure: Figure) -> str:
+    """The figure as an SVG element that stands inside a page: without a background, as wide as its place, its text
+    real text. The same figure gives the same bytes."""
+    FigureCanvasAgg(figure)
+    buffer = io.StringIO()
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "fer_voting"}):
+        metadata = dict.fromkeys(["Date", "Creator", "Format", "Type"])
+        figure.savefig(buffer, format="svg", transparent=True, bbox_inches="tight", metadata=metadata)
+    page = buffer.getvalue()
+    tag, content = page[page.index("<svg") :].split(">", 1)
+    return re.sub(r' (?:width|height)="[^"]*"', "", tag) + ">" + content
+
+
 def normalise_confusion(counts: np.ndarray) -> np.ndarray:
     """Confusion counts `[K, K]` (true class, decision) by the images of the true class (section 3.4); a class
     without images stays 0."""
@@ -30,7 +68,11 @@ def normalise_confusion(counts: np.ndarray) -> np.ndarray:
 
 def draw_confusion(path: Path, counts: np.ndarray, class_names: Sequence[str], title: str) -> None:
     """Confusion matrix normalised per true class, in percent; the actual class along the columns' axis below, as
-    in the paper's Figures 5 and 6."""
+    in the paper's Figures 5 and 6.
+
+    Args:
+        counts: int [K, K] (true class, decision).
+    """
     share = normalise_confusion(counts).T  # the paper: a column for each actual class
     classes = len(class_names)
     figure = Figure(figsize=(0.75 * classes + 1.6, 0.75 * classes + 1.2))
@@ -58,27 +100,100 @@ def draw_curves(path: Path, history: Sequence[dict[str, float]], title: str) -> 
     epochs = [row["epoch"] + 1 for row in history]
     for name, style in (("train/loss", "-"), ("val/loss", "--")):
         if any(name in row for row in history):
-            losses.plot(
-                epochs,
-                [row.get(name, np.nan) for row in history],
-                style,
-                marker=".",
-                color="black",
-                label=name,
-            )
+            losses.plot(epochs, _column(history, name), style, marker=".", color="black", label=name)
     for vote, colour in VOTE_COLOURS.items():
         name = f"val/{vote}/accuracy"
         if any(name in row for row in history):
-            values = [100 * row.get(name, np.nan) for row in history]
+            values = 100 * _column(history, name)
             accuracies.plot(epochs, values, marker=".", color=colour, label=f"{vote} vote")
     losses.set_ylabel("cross-entropy")
     accuracies.set_ylabel("validation accuracy (%)")
-    for axes in (losses, accuracies):
+    _finish_epochs(losses, accuracies)
+    figure.suptitle(title, fontsize=10)
+    figure.tight_layout()
+    save(figure, path)
+
+
+def split_curves_figure(histories: Mapping[str, Sequence[Sequence[dict[str, float]]]], vote: str) -> Figure:
+    """Training loss and the vote's validation accuracy by epoch: a colour a split, a line a run.
+
+    Args:
+        histories: split -> the rows of metrics.csv of each of its runs.
+    """
+    with mpl.rc_context(_INKED):
+        figure = Figure(figsize=(9, 3.4))
+        losses, accuracies = figure.subplots(1, 2)
+        for split, runs in histories.items():
+            for i, history in enumerate(runs):
+                epochs = [row["epoch"] + 1 for row in history]
+                look = {"color": SPLIT_COLOURS.get(split, INK), "marker": ".", "label": split if i == 0 else None}
+                losses.plot(epochs, _column(history, "train/loss"), **look)
+                accuracies.plot(epochs, 100 * _column(history, f"val/{vote}/accuracy"), **look)
+        losses.set_ylabel("training loss (cross-entropy)")
+        accuracies.set_ylabel(f"validation accuracy, {vote} vote (%)")
+        _finish_epochs(losses, accuracies)
+        figure.tight_layout()
+    return figure
+
+
+def _column(history: Sequence[dict[str, float]], name: str) -> np.ndarray:
+    return np.array([row.get(name, np.nan) for row in history])
+
+
+def _finish_epochs(*panels: Axes) -> None:
+    for axes in panels:
         axes.set_xlabel("epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
         if axes.lines:
             axes.legend(frameon=False)
-    figure.suptitle(title, fontsize=10)
-    figure.tight_layout()
-    save(figure, path)
+
+
+def cost_figure(ours: Sequence[CostPoint], theirs: Sequence[CostPoint], title: str) -> Figure:
+    """Accuracy against forward memory and against multiply-accumulates, with the Pareto front (section 5: "a matter
+    of selecting the closest possible point to the network input, depending on the available resources").
+
+    Args:
+        ours: a point a split, with bars of one standard deviation.
+        theirs: the paper's, as rings; may be empty.
+    """
+    with mpl.rc_context(_INKED):
+        figure = Figure(figsize=(9, 3.8))
+        panels = figure.subplots(1, 2, sharey=True)
+        for axes, cost, label in (
+            (panels[0], "forward_mib", "forward memory in training (MiB an image)"),
+            (panels[1], "gmacs", "multiply-accumulates (billions an image)"),
+        ):
+            for points, own in ((theirs, False), (ours, True)):
+                _draw_points(axes, [p for p in points if getattr(p, cost) is not None], cost, own)
+            axes.set_xlabel(label)
+            axes.set_xscale("log")
+            axes.grid(alpha=0.3, which="both")
+            axes.margins(x=0.12, y=0.18)
+            axes.xaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.xaxis.set_minor_formatter(mpl.ticker.NullFormatter())
+        panels[0].set_ylabel("validation accuracy (%)")
+        figure.suptitle(title, fontsize=10)
+        figure.tight_layout()
+    return figure
+
+
+def _draw_points(axes: Axes, points: Sequence[CostPoint], cost: str, own: bool) -> None:
+    costs = [getattr(point, cost) for point in points]
+    front = pareto_front(costs, [point.accuracy for point in points])
+    style, label = ("-", "Pareto front") if own else (":", "Pareto front of the paper")
+    if front:
+        x, y = [costs[i] for i in front], [points[i].accuracy for i in front]
+        axes.plot(x, y, style, color=INK, lw=1, alpha=0.6, drawstyle="steps-post", label=label, zorder=1)
+    for point, x_value in zip(points, costs, strict=True):
+        colour = SPLIT_COLOURS.get(point.split, INK)
+        face = colour if own else "none"
+        if point.std is not None:
+            axes.errorbar(x_value, point.accuracy, point.std, color=colour, capsize=3, lw=1, zorder=2)
+        axes.plot(x_value, point.accuracy, "o", ms=8, mfc=face, mec=colour, zorder=3)
+        if own:
+            place = {"textcoords": "offset points", "xytext": (0, 10), "ha": "center"}
+            axes.annotate(point.split, (x_value, point.accuracy), color=INK, fontsize=9, **place)
+    if axes.lines:
+        axes.legend(frameon=False, fontsize=8, loc="lower right")

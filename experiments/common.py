@@ -1,0 +1,144 @@
+"""What the scripts of the tables and figures share: options, the sections they ask for, and how results are written."""
+
+import argparse
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fer_voting.files import write_atomically, write_json
+from fer_voting.tables.load import Runs, Section, load_runs
+from fer_voting.tables.missing import missing
+from fer_voting.tables.text import Table, hole_lines, markdown
+
+SYNTHETIC = "Synthetic faces: these figures say nothing about people."
+
+
+@dataclass
+class Report:
+    """What a script has to say: Markdown for people, rows for programs, pictures, and what was not run."""
+
+    name: str
+    heading: str
+    markdown: list[str] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    pictures: dict[str, Callable[[Path], None] | None] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+
+    def add(self, text: str) -> None:
+        """A paragraph, a list or a table."""
+        self.markdown.append(text.rstrip("\n") + "\n")
+
+    def add_table(self, table: Table) -> None:
+        self.add(markdown(table))
+
+    def add_picture(self, stem: str, draw: Callable[[Path], None], caption: str) -> None:
+        """A picture: `draw` writes it to a path, once as PNG and once as SVG."""
+        self.pictures[stem] = draw
+        self.add(f"![{caption}]({stem}.png)")
+
+    def lacks_picture(self, stem: str) -> None:
+        """Removes the picture that an earlier call wrote: what it showed is not there any more."""
+        self.pictures[stem] = None
+
+    def add_holes(self, options: "Options", section: Section, holes: Iterable[Mapping[str, str]]) -> None:
+        """What gives no figures and why, and what a synthetic section has to say of itself."""
+        if lines := hole_lines(holes):
+            self.add("\n".join(f"- {line}" for line in lines))
+        settings = options.runs.settings(section.dataset)
+        if settings and not section.records:
+            found = ", ".join(f"--setting {name or repr('')} ({count} runs)" for name, count in settings.items())
+            self.add(f"There are runs of {section.dataset} under other settings: {found}.")
+        if section.synthetic:
+            self.add(SYNTHETIC)
+
+    def add_rows(self, section: Section, rows: Iterable[Any]) -> None:
+        """Dataclasses, for the JSON file."""
+        self.rows += [{"dataset": section.dataset, "setting": section.setting} | asdict(row) for row in rows]
+
+    def add_missing(self, options: "Options", section: Section, splits: Sequence[str], refit: str = "") -> None:
+        if gap := missing(options.runs, section, splits, refit):
+            self.missing.append(str(gap))
+
+
+@dataclass(frozen=True)
+class Options:
+    runs: Runs
+    datasets: list[str]
+    setting: str
+    seeds: list[int] | None
+    out: Path
+
+    def sections(self, datasets: Sequence[str] | None = None) -> list[Section]:
+        datasets = self.datasets if datasets is None else datasets
+        return [self.runs.section(dataset, self.setting, self.seeds) for dataset in datasets]
+
+
+def parse_options(description: str | None, arguments: list[str] | None) -> Options:
+    """The command line that all scripts understand."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--datasets",
+        default=os.environ.get("TABLE_DATASETS") or "affectnet rafdb",
+        help="names, by spaces or commas (default: TABLE_DATASETS in the environment, else affectnet rafdb)",
+    )
+    parser.add_argument(
+        "--setting",
+        default=os.environ.get("TABLE_SETTING") or "",
+        help="runs of this setting only, e.g. demo: what stands between split and seed in their names "
+        "(default: TABLE_SETTING in the environment, else none: the paper's protocol)",
+    )
+    parser.add_argument("--seeds", help="e.g. 0,1,2 (default: those, and all others found)")
+    parser.add_argument("--output-dir", type=Path, default=Path("outputs"), help="holds runs/ (default: outputs)")
+    parser.add_argument("--out", type=Path, help="folder of the result (default: tables/ in the output folder)")
+    words = parser.parse_args(arguments)
+    datasets = re.findall(r"[^\s,]+", words.datasets)
+    if not datasets:
+        parser.error(f"--datasets (={words.datasets!r}) names no data set")
+    seeds = None
+    if words.seeds is not None:
+        if not re.fullmatch(r"\d+(,\d+)*", words.seeds):
+            parser.error(f"--seeds (={words.seeds!r}) must be whole numbers, e.g. 0,1,2")
+        seeds = sorted({int(seed) for seed in words.seeds.split(",")})
+    try:
+        runs = load_runs(words.output_dir)
+    except FileNotFoundError as error:
+        if words.output_dir != Path("outputs"):
+            parser.error(f"--output-dir: {error}")
+        runs = Runs(words.output_dir, [], {})  # before the first training
+    return Options(runs, datasets, words.setting, seeds, words.out or words.output_dir / "tables")
+
+
+def datasets_of(table_of: str, datasets: Sequence[str]) -> list[str]:
+    """Which of `datasets` a table is about that in the paper is AffectNet's (Table 4, Figure 5) or RAF-DB's.
+
+    AffectNet's takes AffectNet, or where that is not asked for the first data set that is not RAF-DB; RAF-DB's takes
+    all others.
+    """
+    candidates = [dataset for dataset in datasets if dataset != "rafdb"]
+    first = "affectnet" if "affectnet" in candidates else next(iter(candidates), None)
+    return [dataset for dataset in datasets if (dataset == first) == (table_of == "affectnet")]
+
+
+def publish(report: Report, out: Path) -> None:
+    """Write the report's files into `out`, and tell the person at the terminal."""
+    markdown = "\n".join([f"# {report.heading}\n", *report.markdown])
+    with write_atomically(out / f"{report.name}.md") as file:
+        file.write(markdown)
+    write_json(out / f"{report.name}.json", report.rows)
+    written = [f"{report.name}.md", f"{report.name}.json"]
+    for stem, draw in report.pictures.items():
+        for suffix in ("png", "svg"):
+            path = out / f"{stem}.{suffix}"
+            if draw is None:
+                path.unlink(missing_ok=True)
+            else:
+                draw(path)
+                written.append(path.name)
+    print(markdown)
+    if report.missing:
+        print("What runs what is missing:\n")
+        print("\n\n".join(report.missing) + "\n")
+    print(f"Written to {out}: {', '.join(written)}")

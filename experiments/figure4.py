@@ -1,0 +1,56 @@
+"""Figure 4 of the paper: how many images of each class there are. `make figure4`.
+
+From the audit of a data set (`python -m fer_voting.audit`), which counts its official parts, or where there is none
+from a finished run, whose validation images may be a part of the official training images.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+
+from experiments.common import Options, Report, parse_options, publish
+from fer_voting.audit import draw_class_distribution
+from fer_voting.files import read_json
+from fer_voting.tables.load import Section
+from fer_voting.tables.missing import audit_command
+from fer_voting.tables.text import Table, title
+
+Counts = Mapping[str, Mapping[str, int]]
+
+
+def find_counts(options: Options, section: Section) -> tuple[Counts | None, str]:
+    """Part -> class -> images, and where that comes from; None, and what is the matter."""
+    audit = options.runs.output_dir / "audit" / section.dataset / "audit.json"
+    if audit.exists():
+        try:
+            return read_json(audit)["splits"], "official parts, as the audit counted them"
+        except (ValueError, KeyError, TypeError):
+            return None, "damaged: audit.json"
+    if records := section.finished(refit=""):
+        return records[0].result["counts"], f"as the run {records[0].name} divided them"
+    return None, "not run"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = parse_options(__doc__, arguments)
+    report = Report("figure4", "Figure 4: class distributions")
+    for section in options.sections(options.datasets):
+        report.add(f"## {title('Figure 4', 'class distribution', section)}")
+        counts, source = find_counts(options, section)
+        stem = f"figure4-{section.dataset}"
+        if counts is None:
+            report.lacks_picture(stem)
+            report.add(f"{source[0].upper()}{source[1:]}.")
+            report.missing.append(f"# minutes: every picture is decoded once\n{audit_command(options.runs, section)}")
+        else:
+            draw = partial(draw_class_distribution, splits=counts, name=section.dataset, synthetic=section.synthetic)
+            report.add_picture(stem, draw, f"Images of each class of {section.title}")
+            classes = list(next(iter(counts.values())))
+            rows = [[p, *(f"{of[c]:,}" for c in classes), f"{sum(of.values()):,}"] for p, of in counts.items()]
+            report.add_table(Table(["images", *classes, "all"], rows))
+            report.add(f"{source[0].upper()}{source[1:]}.")
+        report.rows.append({"dataset": section.dataset, "setting": section.setting, "source": source, "counts": counts})
+    publish(report, options.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,15 @@
+"""Figure 5 of the paper from finished runs: the confusion matrix on the test set of AffectNet.
+
+`make figure5`. Of the crops after module 1 by the soft vote, after refit (without, where no refit was run; the
+caption says which). Nothing is trained: what is missing is named, with the command and its cost.
+"""
+
+from experiments.confusion import write_figure
+
+
+def main(arguments: list[str] | None = None) -> None:
+    write_figure("figure5", "affectnet", __doc__, arguments)
+
+
+if __name__ == "__main__":
+    main()

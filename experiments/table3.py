@@ -1,0 +1,51 @@
+"""Table 3 of the paper from finished runs: validation accuracy by split and vote. `make table3`.
+
+Each variant also against the baseline, and the soft vote against the hard, on the same images; and the accuracy of
+the splits against what they cost. Nothing is trained: what is missing is named, with the command and its cost.
+"""
+
+from functools import partial
+
+from experiments.common import Options, Report, parse_options, publish
+from fer_voting.tables.compare import accuracies, comparisons
+from fer_voting.tables.cost import cost_points
+from fer_voting.tables.figures import cost_figure, save
+from fer_voting.tables.load import Section
+from fer_voting.tables.text import NO_CORRECTION, accuracy_table, comparison_table, title
+
+UNCERTAIN = "The paper's 83.26 for RAF-DB's baseline is uncertain: its digits are printed over two columns."
+
+
+def write_section(report: Report, options: Options, section: Section) -> None:
+    figures = accuracies(section, "val")
+    pairs = comparisons(section, "val")
+    report.add(f"## {title('Table 3', 'validation accuracy (%)', section)}")
+    report.add_table(accuracy_table(section, figures))
+    if section.dataset == "rafdb" and not section.setting:
+        report.add(UNCERTAIN)
+    if any(pair.difference is not None for pair in pairs):
+        report.add("### On the same images")
+        report.add_table(comparison_table(section, pairs))
+        report.add(NO_CORRECTION)
+    ours, theirs = cost_points(section, figures)
+    heading = f"Accuracy and cost on {section.title}, soft vote"
+    stem = f"table3-cost-{section.dataset}"
+    if ours:
+        report.add_picture(stem, partial(save, cost_figure(ours, theirs, heading)), heading)
+    else:
+        report.lacks_picture(stem)
+    report.add_holes(options, section, [row.holes for row in (*figures, *pairs)])
+    report.add_rows(section, (*figures, *pairs))
+    report.add_missing(options, section, section.splits())
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = parse_options(__doc__, arguments)
+    report = Report("table3", "Table 3: validation accuracy by split and vote")
+    for section in options.sections(options.datasets):
+        write_section(report, options, section)
+    publish(report, options.out)
+
+
+if __name__ == "__main__":
+    main()

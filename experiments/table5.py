@@ -1,0 +1,14 @@
+"""Table 5 of the paper from finished runs: test accuracy on RAF-DB after refit, beside the published methods.
+
+`make table5`. Nothing is trained: what is missing is named, with the command and its cost.
+"""
+
+from experiments.test_accuracy import write_table
+
+
+def main(arguments: list[str] | None = None) -> None:
+    write_table("table5", "rafdb", __doc__, arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""Tables 4 and 5: accuracy on the test set after refit, beside the published methods."""
+
+from experiments.common import Report, datasets_of, parse_options, publish
+from fer_voting.tables.compare import Figure, Judge, accuracy, compare
+from fer_voting.tables.load import Section
+from fer_voting.tables.paper import paper, paper_test_accuracy
+from fer_voting.tables.text import NO_CORRECTION, Table, comparison_table, describe, figure_text, title, two_digits
+
+REFIT = "soft"
+"""The vote by which the paper selects."""
+REFIT_MEANS = (
+    "After refit: trained on training and validation images for as many epochs as the selection found best, then "
+    "judged once (section 3.3). Without: the selected network itself."
+)
+PAPER_SPLITS = ("m1", "baseline")
+"""What the paper refits: its best, and the baseline."""
+
+
+def write_table(name: str, table_of: str, description: str | None, arguments: list[str] | None) -> None:
+    """The whole script of Table 4 (`table_of` AffectNet) or Table 5 (RAF-DB)."""
+    options = parse_options(description, arguments)
+    what = name.replace("table", "Table ")
+    report = Report(name, f"{what}: test accuracy, beside the published methods")
+    for section in options.sections(datasets_of(table_of, options.datasets)):
+        splits = [s for s in section.splits(REFIT) if s in PAPER_SPLITS or section.finished(s, refit=None)]
+        after = [accuracy(section, Judge(split, "soft", REFIT), "test") for split in splits]
+        before = [accuracy(section, Judge(split, "soft"), "test") for split in splits]
+        baseline = Judge("baseline", "soft", REFIT)
+        pairs = [compare(section, f.judge, baseline, "test") for f in after if f.judge.split != "baseline"]
+        report.add(f"## {title(what, 'test accuracy (%)', section)}")
+        report.add_table(_ours(section, after, before))
+        report.add(REFIT_MEANS)
+        if any(pair.difference is not None for pair in pairs):
+            report.add("### On the same images, after refit")
+            report.add_table(comparison_table(section, pairs))
+            report.add(NO_CORRECTION)
+        if section.dataset == table_of:
+            report.add("### Beside the published methods")
+            report.add_table(_beside_published(section, name, after))
+        report.add_holes(options, section, [row.holes for row in (*after, *pairs)])
+        report.add_rows(section, (*after, *before, *pairs))
+        report.add_missing(options, section, splits)
+        report.add_missing(options, section, splits, REFIT)
+    if not report.markdown:
+        report.add(f"None of the data sets asked for ({', '.join(options.datasets)}) belongs here.")
+    publish(report, options.out)
+
+
+def _ours(section: Section, after: list[Figure], before: list[Figure]) -> Table:
+    table = Table(["network", "runs", "after refit", "runs", "without refit"], [])
+    papers = [None if section.setting else paper_test_accuracy(section.dataset, figure.judge) for figure in after]
+    for refitted, selected in zip(after, before, strict=True):
+        cells = [
+            cell for f in (refitted, selected) for cell in (f"{len(f.seeds)} of {len(section.seeds)}", figure_text(f))
+        ]
+        table.rows.append([describe(refitted.judge), *cells])
+    if any(papers):
+        table.header.insert(3, "paper")
+        for row, value in zip(table.rows, papers, strict=True):
+            row.insert(3, two_digits(value))
+    return table
+
+
+def _beside_published(section: Section, name: str, after: list[Figure]) -> Table:
+    """The paper's table, its own rows called so, with ours below."""
+    key = next(key for key in paper() if key.startswith(f"{name}_"))
+    rows = [
+        [method.replace("(ours)", "(the paper's)"), str(year), f"{size}×{size}", two_digits(value)]
+        for method, year, size, value in paper()[key]
+    ]
+    under = f" under {section.setting}" if section.setting else ""
+    rows += [[f"{describe(f.judge)} (here{under})", "", "48×48", figure_text(f)] for f in after]
+    return Table(["method", "year", "image size", "accuracy (%)"], rows)
