@@ -107,12 +107,9 @@ def test_gradient_in_bfloat16_is_summed_in_float32() -> None:
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_crops_and_gradient_lie_in_channels_last(memory_format: torch.memory_format) -> None:
-    x = torch.randn(2, 4, 12, 12).contiguous(memory_format=memory_format).requires_grad_()
-    crops = ten_crops(x).flatten(0, 1)
-    assert crops.is_contiguous(memory_format=torch.channels_last)
-    (gradient,) = torch.autograd.grad(crops.sum(), x)
-    assert gradient.is_contiguous(memory_format=torch.channels_last)
+def test_the_memory_format_stays(memory_format: torch.memory_format) -> None:
+    x = torch.randn(2, 4, 12, 12).contiguous(memory_format=memory_format)
+    assert ten_crops(x).flatten(0, 1).is_contiguous(memory_format=memory_format)
 
 
 def test_shapes_alone_need_no_data() -> None:

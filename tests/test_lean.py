@@ -16,7 +16,7 @@ from fer_voting.module import crop_cross_entropy
 SIZE = 24
 
 
-def networks(split: str, width: int = 8) -> tuple[VotingResNet18, VotingResNet18]:
+def networks(split: str, width: int = 16) -> tuple[VotingResNet18, VotingResNet18]:
     torch.manual_seed(0)
     paper = VotingResNet18(split, width=width).to(memory_format=torch.channels_last)
     lean = VotingResNet18(split, width=width, memory="lean").to(memory_format=torch.channels_last)

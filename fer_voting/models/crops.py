@@ -47,8 +47,8 @@ def ten_crops(x: Tensor, fraction: float = 5 / 6) -> Tensor:
     """Cut each map into ten overlapping crops: `[B, C, H, W]` -> `[B, 10, C, h, w]`, any dtype.
 
     The order is top left, top right, bottom left, bottom right, centre, then the same five positions of the
-    horizontally mirrored map (Algorithm 1); equal, bit for bit, to `torchvision`'s `ten_crop`. Each crop lies in
-    memory as `torch.channels_last`, whatever `x` did.
+    horizontally mirrored map (Algorithm 1); equal, bit for bit, to `torchvision`'s `ten_crop`. The crops lie in
+    memory as `x` does, `torch.channels_last` (the faster) or contiguous.
 
     Raises ValueError if H or W times `fraction` is not whole.
 
@@ -57,7 +57,8 @@ def ten_crops(x: Tensor, fraction: float = 5 / 6) -> Tensor:
     """
     height, width = x.shape[-2:]
     h, w = crop_side(height, fraction, "height"), crop_side(width, fraction, "width")
-    return _gather(x, h, w)
+    crops = _gather(x, h, w)
+    return crops if x.is_contiguous(memory_format=torch.channels_last) else crops.contiguous()
 
 
 # The crops as one gather of pixels, all channels of a pixel at once, and their gradient as one sum. Autograd's own
