@@ -56,7 +56,7 @@ def test_the_papers_protocol_is_in_the_configuration() -> None:
     assert (affectnet.size, raf.size) == (48, 48)
     assert (affectnet.val_per_class, raf.val_fraction) == (500, 0.1)
     assert (affectnet.balance.target, raf.balance.target) == ("mean", "none")
-    assert (affectnet.init_from, raf.init_from) == (None, "auto")
+    assert (affectnet.init_from, raf.init_from) == (None, "affectnet")
 
 
 def test_a_misspelt_argument_is_refused() -> None:

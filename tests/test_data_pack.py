@@ -216,6 +216,14 @@ def test_the_first_problem_can_stop(tmp_path: Path) -> None:
         build_pack(tmp_path / "pack", IDENTITY, lambda: index, stop_at_first_problem=True)
 
 
+def test_nothing_to_pack_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="there is no labelled image to pack for pack$"):
+        build_pack(tmp_path / "pack", IDENTITY, Index)
+    index = Index([], [Problem("row", "list.csv", "too few columns")])
+    with pytest.raises(ValueError, match=r"to pack for pack: 1 problems, first row: list\.csv: too few columns"):
+        build_pack(tmp_path / "pack", IDENTITY, lambda: index)
+
+
 def test_building_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pack_module, "_CHUNK", 2)
     listed = samples(tmp_path, 9)

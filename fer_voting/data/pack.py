@@ -11,6 +11,7 @@ whole; else it is made again.
 
 import fcntl
 import hashlib
+import io
 import json
 import logging
 import os
@@ -115,10 +116,9 @@ def decode(sample: Sample, size: int) -> Prepared | Problem:
             return prepare(image, size), content_hash(sample.pixels)
         assert sample.path is not None
         data = sample.path.read_bytes()
-        with PIL.Image.open(sample.path) as image:
-            return prepare(image, size, sample.box), content_hash(
-                data, repr(sample.box).encode() if sample.box else b""
-            )
+        content = content_hash(data, repr(sample.box).encode() if sample.box else b"")
+        with PIL.Image.open(io.BytesIO(data)) as image:
+            return prepare(image, size, sample.box), content
     except FileNotFoundError:
         return Problem("missing", str(sample.path), "no such file")
     except Exception as error:  # a decoder raises whatever its file makes it stumble over
@@ -188,7 +188,7 @@ class Pack:
     """An opened pack. Cheap to send to another process: only the folder's name travels.
 
     Attributes:
-        labels: the names that `label_ids` counts, in CLASSES' order where they are expressions.
+        labels: the names that `label_ids` counts, sorted.
         label_ids: int64 [N].
         split_ids: uint8 [N], positions in SPLITS; the official part, not the run's.
         hashes: bytes [N] (dtype V16), of the content.
@@ -274,6 +274,9 @@ def build_pack(
         index = read()
         if stop_at_first_problem and index.problems:
             raise ValueError(f"{index.problems[0]} (dataset.on_error=raise)")
+        if not index.samples:
+            first = f": {len(index.problems):,} problems, first {index.problems[0]}" if index.problems else ""
+            raise ValueError(f"there is no labelled image to pack for {folder.name}{first}")
         try:
             with _Partial(folder.with_name(folder.name + ".partial"), identity, len(index.samples)) as partial:
                 for problem in partial.fill(index.samples, decoder):
