@@ -217,7 +217,7 @@ def test_the_first_problem_can_stop(tmp_path: Path) -> None:
 
 
 def test_nothing_to_pack_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="there is no labelled image to pack for pack$"):
+    with pytest.raises(ValueError, match=r"there is no labelled image to pack for pack$"):
         build_pack(tmp_path / "pack", IDENTITY, Index)
     index = Index([], [Problem("row", "list.csv", "too few columns")])
     with pytest.raises(ValueError, match=r"to pack for pack: 1 problems, first row: list\.csv: too few columns"):
