@@ -66,7 +66,7 @@ def audit(config: Mapping[str, Any]) -> dict[str, Any]:
         "pack": str(pack.folder),
         "splits": data.official_counts(pack, data.usable(pack)),
         "expected": {split: {c: counts.get(c, 0) for c in data.class_names} for split, counts in data.expected.items()},
-        "left_out": {**pack.left_out, **_other_labels(data, pack)},
+        "left_out": {**pack.left_out, **_not_asked_for(data, pack)},
         "problems": [asdict(problem) for problem in (*pack.problems, *blank)],
         "duplicates": duplicates,
         "conflicts": conflicts,
@@ -98,10 +98,12 @@ def _look_at(pack: Pack, rows: NDArray[np.int64], want_hashes: bool) -> tuple[li
     return blank, hashes
 
 
-def _other_labels(data: FERDataModule, pack: Pack) -> dict[str, int]:
-    """Pictures of classes that were not asked for, e.g. contempt where there are seven classes."""
+def _not_asked_for(data: FERDataModule, pack: Pack) -> dict[str, int]:
+    """Pictures of other classes, e.g. contempt where there are seven, and those whose raters don't agree enough."""
     counts = np.bincount(pack.label_ids[pack.good], minlength=len(pack.labels))
-    return {n: int(c) for n, c in zip(pack.labels, counts, strict=True) if n not in data.class_names}
+    others = {n: int(c) for n, c in zip(pack.labels, counts, strict=True) if n not in data.class_names}
+    undecided = int((pack.good & (data.class_ids(pack) >= 0) & ~data.usable(pack)).sum())
+    return others | ({"no majority of votes": undecided} if undecided else {})
 
 
 def count_duplicates(

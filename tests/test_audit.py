@@ -9,7 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from small_sets import SEVEN, affectnet_release2, picture, rafdb_official, save, save_broken, save_truncated
+from small_sets import (
+    FERPLUS_COLUMNS,
+    SEVEN,
+    affectnet_release2,
+    fer2013_csv,
+    picture,
+    rafdb_official,
+    save,
+    save_broken,
+    save_truncated,
+)
 
 from fer_voting.audit import audit, count_duplicates, format_report
 from fer_voting.config import compose_config
@@ -105,6 +115,17 @@ def test_images_of_other_classes_are_listed_as_left_out(tmp_path: Path) -> None:
     assert report["duplicates"] == {}
     assert report["problems"] == []
     assert "no unusable or blank picture" in format_report(report)
+
+
+def test_images_without_a_majority_of_votes_are_listed_as_left_out(tmp_path: Path) -> None:
+    root = tmp_path / "my data"
+    fer2013_csv(root / "fer2013.csv", {"Training": {"happy": 3}})
+    votes = ["a.png,6,4,0,0,0,0,0,0,0,0", "b.png,5,5,0,0,0,0,0,0,0,0", ",0,0,0,0,0,0,0,0,0,10"]
+    header = ",".join(["Usage", "Image name", *FERPLUS_COLUMNS])
+    (root / "fer2013new.csv").write_text("\n".join([header, *(f"Training,{row}" for row in votes)]) + "\n")
+    report = audit(configuration(tmp_path, "ferplus"))
+    assert report["splits"] == {"train": dict.fromkeys(SEVEN, 0) | {"neutral": 1}}
+    assert report["left_out"] == {"not a face": 1, "no majority of votes": 1}
 
 
 def test_near_duplicates_are_an_option(root: Path, tmp_path: Path) -> None:
