@@ -7,17 +7,20 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from fer_voting.tables.cost import CostPoint
 from fer_voting.tables.statistics import pareto_front
 
 __all__ = [
+    "COST_LABELS",
     "INK",
     "SPLIT_COLOURS",
     "cost_figure",
@@ -35,7 +38,17 @@ SPLIT_COLOURS = {"baseline": "#767676", "input": "#CC79A7", "m1": "#0072B2", "m2
 INK = "#111112"
 """Of text and axes: a black that occurs nowhere else, so that a page can put its own colour in its place."""
 
-_INKED = dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK)
+PANEL = (4.5, 3.4)
+"""Inches: one panel is as wide as a phone shows, two as a page of paper."""
+
+COST_LABELS = {
+    "forward_mib": "forward memory in training (MiB an image)",
+    "gmacs": "multiply-accumulates (billions an image)",
+}
+
+_INKED: dict[Any, Any] = dict.fromkeys(
+    ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK
+)
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -114,24 +127,24 @@ def draw_curves(path: Path, history: Sequence[dict[str, float]], title: str) -> 
     save(figure, path)
 
 
-def split_curves_figure(histories: Mapping[str, Sequence[Sequence[dict[str, float]]]], vote: str) -> Figure:
-    """Training loss and the vote's validation accuracy by epoch: a colour a split, a line a run.
+def split_curves_figure(
+    histories: Mapping[str, Sequence[Sequence[dict[str, float]]]], column: str, label: str, scale: float = 1
+) -> Figure:
+    """One column of metrics.csv by epoch, times `scale`: a colour a split, a line a run.
 
     Args:
         histories: split -> the rows of metrics.csv of each of its runs.
     """
     with mpl.rc_context(_INKED):
-        figure = Figure(figsize=(9, 3.4))
-        losses, accuracies = figure.subplots(1, 2)
+        figure = Figure(figsize=PANEL)
+        axes = figure.add_subplot()
         for split, runs in histories.items():
             for i, history in enumerate(runs):
                 epochs = [row["epoch"] + 1 for row in history]
-                look = {"color": SPLIT_COLOURS.get(split, INK), "marker": ".", "label": split if i == 0 else None}
-                losses.plot(epochs, _column(history, "train/loss"), **look)
-                accuracies.plot(epochs, 100 * _column(history, f"val/{vote}/accuracy"), **look)
-        losses.set_ylabel("training loss (cross-entropy)")
-        accuracies.set_ylabel(f"validation accuracy, {vote} vote (%)")
-        _finish_epochs(losses, accuracies)
+                look: dict[str, Any] = {"color": SPLIT_COLOURS.get(split, INK), "marker": ".", "lw": 1.2}
+                axes.plot(epochs, scale * _column(history, column), label=split if i == 0 else None, **look)
+        axes.set_ylabel(label)
+        _finish_epochs(axes)
         figure.tight_layout()
     return figure
 
@@ -143,36 +156,36 @@ def _column(history: Sequence[dict[str, float]], name: str) -> np.ndarray:
 def _finish_epochs(*panels: Axes) -> None:
     for axes in panels:
         axes.set_xlabel("epoch")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         if axes.lines:
             axes.legend(frameon=False)
 
 
-def cost_figure(ours: Sequence[CostPoint], theirs: Sequence[CostPoint], title: str) -> Figure:
+def cost_figure(
+    ours: Sequence[CostPoint], theirs: Sequence[CostPoint], title: str, costs: Sequence[str] = tuple(COST_LABELS)
+) -> Figure:
     """Accuracy against forward memory and against multiply-accumulates, with the Pareto front (section 5: "a matter
     of selecting the closest possible point to the network input, depending on the available resources").
 
     Args:
         ours: a point a split, with bars of one standard deviation.
         theirs: the paper's, as rings; may be empty.
+        costs: a panel each, of the keys of COST_LABELS.
     """
     with mpl.rc_context(_INKED):
-        figure = Figure(figsize=(9, 3.8))
-        panels = figure.subplots(1, 2, sharey=True)
-        for axes, cost, label in (
-            (panels[0], "forward_mib", "forward memory in training (MiB an image)"),
-            (panels[1], "gmacs", "multiply-accumulates (billions an image)"),
-        ):
+        figure = Figure(figsize=(PANEL[0] * len(costs), PANEL[1]))
+        panels = figure.subplots(1, len(costs), sharey=True, squeeze=False)[0]
+        for axes, cost in zip(panels, costs, strict=True):
             for points, own in ((theirs, False), (ours, True)):
                 _draw_points(axes, [p for p in points if getattr(p, cost) is not None], cost, own)
-            axes.set_xlabel(label)
+            axes.set_xlabel(COST_LABELS[cost])
             axes.set_xscale("log")
-            axes.grid(alpha=0.3, which="both")
-            axes.margins(x=0.12, y=0.18)
-            axes.xaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)))
+            axes.grid(alpha=0.3)
+            axes.margins(x=0.2, y=0.18)
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes.xaxis.set_major_formatter("{x:g}")
-            axes.xaxis.set_minor_formatter(mpl.ticker.NullFormatter())
+            axes.xaxis.set_minor_formatter(NullFormatter())
         panels[0].set_ylabel("validation accuracy (%)")
         figure.suptitle(title, fontsize=10)
         figure.tight_layout()
@@ -193,7 +206,13 @@ def _draw_points(axes: Axes, points: Sequence[CostPoint], cost: str, own: bool) 
             axes.errorbar(x_value, point.accuracy, point.std, color=colour, capsize=3, lw=1, zorder=2)
         axes.plot(x_value, point.accuracy, "o", ms=8, mfc=face, mec=colour, zorder=3)
         if own:
-            place = {"textcoords": "offset points", "xytext": (0, 10), "ha": "center"}
-            axes.annotate(point.split, (x_value, point.accuracy), color=INK, fontsize=9, **place)
+            axes.annotate(
+                point.split,
+                (x_value, point.accuracy),
+                xytext=(7, -13),  # the front comes from below and leaves to the right
+                textcoords="offset points",
+                color=INK,
+                fontsize=9,
+            )
     if axes.lines:
         axes.legend(frameon=False, fontsize=8, loc="lower right")

@@ -130,7 +130,11 @@ def accuracy_table(section: Section, figures: Sequence[Figure]) -> Table:
     votes = list(dict.fromkeys(vote for _, vote in of))
     header, columns = ["architecture", "runs"], []
     for vote in votes:
-        papers = {split: _paper_value(section, of[split, vote]) for split in splits if (split, vote) in of}
+        papers = {
+            split: _paper_accuracy(section, of[split, vote].judge, of[split, vote].stage)
+            for split in splits
+            if (split, vote) in of
+        }
         header.append(VOTE_TITLES.get(vote, vote))
         columns.append([figure_text(of[split, vote]) if (split, vote) in of else "" for split in splits])
         if any(value is not None for value in papers.values()):
@@ -143,11 +147,11 @@ def accuracy_table(section: Section, figures: Sequence[Figure]) -> Table:
     return Table(header, rows)
 
 
-def _paper_value(section: Section, figure: Figure) -> float | None:
-    if section.setting:
+def _paper_accuracy(section: Section, judge: Judge, stage: str) -> float | None:
+    """The paper judged on test after refit only, so that nothing else stands beside its figures."""
+    if section.setting or (stage == "test" and not judge.refit):
         return None
-    value = paper_validation_accuracy if figure.stage == "val" else paper_test_accuracy
-    return value(section.dataset, figure.judge)
+    return (paper_validation_accuracy if stage == "val" else paper_test_accuracy)(section.dataset, judge)
 
 
 def two_digits(value: float | None) -> str:
@@ -186,10 +190,7 @@ def _against(c: Comparison) -> str:
 
 
 def _paper_difference(section: Section, c: Comparison) -> float | None:
-    if section.setting:
-        return None
-    value = paper_validation_accuracy if c.stage == "val" else paper_test_accuracy
-    first, second = value(section.dataset, c.first), value(section.dataset, c.second)
+    first, second = (_paper_accuracy(section, judge, c.stage) for judge in (c.first, c.second))
     return None if first is None or second is None else first - second
 
 
