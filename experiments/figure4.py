@@ -34,7 +34,8 @@ def main(arguments: list[str] | None = None) -> None:
     options = parse_options(__doc__, arguments)
     report = Report("figure4", "Figure 4: class distributions")
     for section in options.sections(options.datasets):
-        report.add(f"## {title('Figure 4', 'class distribution', section)}")
+        whole = options.runs.section(section.dataset)  # the images are the same under every setting
+        report.add(f"## {title('Figure 4', 'class distribution', whole)}")
         counts, source = find_counts(options, section)
         stem = f"figure4-{section.dataset}"
         if counts is None:
@@ -43,7 +44,7 @@ def main(arguments: list[str] | None = None) -> None:
             report.missing.append(f"# minutes: every picture is decoded once\n{audit_command(options.runs, section)}")
         else:
             draw = partial(draw_class_distribution, splits=counts, name=section.dataset, synthetic=section.synthetic)
-            report.add_picture(stem, draw, f"Images of each class of {section.title}")
+            report.add_picture(stem, draw, f"Images of each class of {whole.title}")
             classes = list(next(iter(counts.values())))
             rows = [[p, *(f"{of[c]:,}" for c in classes), f"{sum(of.values()):,}"] for p, of in counts.items()]
             report.add_table(Table(["images", *classes, "all"], rows))

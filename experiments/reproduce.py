@@ -5,9 +5,11 @@ the tables, figures and the report. Stopped at any point, the same command goes 
 """
 
 import argparse
+import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from fer_voting.config import compose_with_choices
@@ -16,6 +18,8 @@ from fer_voting.tables.load import Runs, load_runs, setting_of
 from fer_voting.tables.missing import missing
 
 SPLITS = ("baseline", "m1", "m2", "m3")
+SCRIPTS = {"affectnet": ["table3", "table4", "figure4", "figure5"], "rafdb": ["table5", "figure6"]}
+"""What each data set adds; RAF-DB's networks start from AffectNet's, so its tables show both."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -24,26 +28,35 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--root", type=Path, required=True, help="the folder that holds the data set")
     parser.add_argument("--seeds", default="0,1,2", help="(default: 0,1,2; the paper does not say how many it took)")
     parser.add_argument("--output-dir", type=Path, default=Path("outputs"))
+    parser.add_argument("--plan", action="store_true", help="only say what would be run, and what it costs")
     parser.add_argument("overrides", nargs="*", help="of the training, e.g. trainer.precision=bf16-mixed")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     if not options.root.is_dir():
         parser.error(f"--root (={str(options.root)!r}) is not a folder: make reproduce-{options.dataset} ROOT=DIR")
+    if not re.fullmatch(r"\d+(,\d+)*", options.seeds):
+        parser.error(f"--seeds (={options.seeds!r}) must be whole numbers, e.g. 0,1,2")
 
-    output = [f"output_dir={options.output_dir}"]
-    files = [f"dataset={options.dataset}", f"dataset.root={options.root}"]
-    words = [*files, *output, *options.overrides]
-    setting = _setting([*words, "split=m1", f"seed={options.seeds.split(',')[0]}"])
-    _announce(options, setting, words)
-    sweep = [*words, f"split={','.join(SPLITS)}", f"seed={options.seeds}"]
-    _call("fer_voting.audit", *files, *output)
-    _call("fer_voting.train", "-m", *sweep)
-    _call("fer_voting.train", "-m", *sweep, "refit=true")
+    words = [f"dataset={options.dataset}", f"dataset.root={options.root}", f"output_dir={options.output_dir}"]
+    setting = _setting([*words, *options.overrides])
+    _announce(options, setting)
+    for command in _commands(options, words, setting):
+        print(f"\n$ python -m {shlex.join(command)}", flush=True)
+        if not options.plan and (code := subprocess.run([sys.executable, "-m", *command]).returncode):
+            sys.exit(f"stopped: {command[0]} ended with exit code {code}; the same command goes on from here")
 
-    datasets = "affectnet rafdb" if options.dataset == "rafdb" else "affectnet"
-    selection = ["--datasets", datasets, "--setting", setting, "--seeds", options.seeds]
-    for script in ("table3", "table4", "table5", "figure4", "figure5", "figure6"):
-        _call(f"experiments.{script}", *selection, "--output-dir", str(options.output_dir))
-    _call("fer_voting.report", "--output-dir", str(options.output_dir))
+
+def _commands(options: argparse.Namespace, words: list[str], setting: str) -> Iterator[list[str]]:
+    sweep = [*words, *options.overrides, f"split={','.join(SPLITS)}", f"seed={options.seeds}"]
+    yield ["fer_voting.audit", *words]
+    yield ["fer_voting.train", "-m", *sweep]
+    yield ["fer_voting.train", "-m", *sweep, "refit=true"]
+    output = ["--output-dir", str(options.output_dir)]
+    scripts, datasets = SCRIPTS["affectnet"], "affectnet"
+    if options.dataset == "rafdb":
+        scripts, datasets = scripts + SCRIPTS["rafdb"], "affectnet rafdb"
+    for script in scripts:
+        yield [f"experiments.{script}", "--datasets", datasets, "--setting", setting, "--seeds", options.seeds, *output]
+    yield ["fer_voting.report", *output]
 
 
 def _setting(words: list[str]) -> str:
@@ -52,13 +65,13 @@ def _setting(words: list[str]) -> str:
     return setting_of(config["name"], config["dataset"]["name"], config["split"]["name"], "", config["seed"])
 
 
-def _announce(options: argparse.Namespace, setting: str, words: list[str]) -> None:
+def _announce(options: argparse.Namespace, setting: str) -> None:
     """What is still to be done, and how long it takes; stops if RAF-DB's initial weights are not there."""
     seeds = [int(seed) for seed in options.seeds.split(",")]
     runs = load_runs(options.output_dir) if options.output_dir.is_dir() else Runs(options.output_dir, [], {})
-    if options.dataset == "rafdb" and not any(word.startswith("init_from=") for word in words):
-        weights = runs.section("affectnet", setting, seeds)
-        if gap := missing(runs, weights, SPLITS):
+    if options.dataset == "rafdb" and not any(word.startswith("init_from=") for word in options.overrides):
+        gap = missing(runs, runs.section("affectnet", setting, seeds), SPLITS)
+        if gap:
             sys.exit(
                 f"error: RAF-DB's networks start from AffectNet's weights (section 3.3), and {gap.jobs} of those runs "
                 f"are not there: make reproduce-affectnet ROOT=DIR first, or\n{gap.command}"
@@ -67,14 +80,6 @@ def _announce(options: argparse.Namespace, setting: str, words: list[str]) -> No
     for what, refit in (("selection", ""), ("refit", "soft")):
         gap = missing(runs, section, SPLITS, refit)
         print(f"{what}: {gap.cost if gap else 'all there'}", flush=True)
-
-
-def _call(module: str, *words: str) -> None:
-    command = ["python", "-m", module, *words]
-    print(f"\n$ {shlex.join(command)}", flush=True)
-    code = subprocess.run([sys.executable, *command[1:]]).returncode
-    if code:
-        sys.exit(f"stopped: {shlex.join(command)} ended with exit code {code}; the same command goes on from here")
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ def write_section(report: Report, options: Options, section: Section) -> None:
         report.add_picture(stem, partial(save, cost_figure(ours, theirs, heading)), heading)
     else:
         report.lacks_picture(stem)
-    report.add_holes(options, section, [row.holes for row in (*figures, *pairs)])
+    report.add_holes(options, section, [*(figure.holes for figure in figures), *(pair.holes for pair in pairs)])
     report.add_rows(section, (*figures, *pairs))
     report.add_missing(options, section, section.splits())
 

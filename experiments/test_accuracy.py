@@ -36,8 +36,8 @@ def write_table(name: str, table_of: str, description: str | None, arguments: li
             report.add(NO_CORRECTION)
         if section.dataset == table_of:
             report.add("### Beside the published methods")
-            report.add_table(_beside_published(section, name, after))
-        report.add_holes(options, section, [row.holes for row in (*after, *pairs)])
+            report.add_table(_beside_published(name, after))
+        report.add_holes(options, section, [*(figure.holes for figure in after), *(pair.holes for pair in pairs)])
         report.add_rows(section, (*after, *before, *pairs))
         report.add_missing(options, section, splits)
         report.add_missing(options, section, splits, REFIT)
@@ -61,13 +61,12 @@ def _ours(section: Section, after: list[Figure], before: list[Figure]) -> Table:
     return table
 
 
-def _beside_published(section: Section, name: str, after: list[Figure]) -> Table:
+def _beside_published(name: str, after: list[Figure]) -> Table:
     """The paper's table, its own rows called so, with ours below."""
     key = next(key for key in paper() if key.startswith(f"{name}_"))
     rows = [
         [method.replace("(ours)", "(the paper's)"), str(year), f"{size}×{size}", two_digits(value)]
         for method, year, size, value in paper()[key]
     ]
-    under = f" under {section.setting}" if section.setting else ""
-    rows += [[f"{describe(f.judge)} (here{under})", "", "48×48", figure_text(f)] for f in after]
+    rows += [[f"{describe(f.judge)} (here)", "", "48×48", figure_text(f)] for f in after]
     return Table(["method", "year", "image size", "accuracy (%)"], rows)

@@ -1,0 +1,84 @@
+"""Keep a finished sweep in the repository: `python -m experiments.record outputs/sweeps/NAME experiments/NAME`.
+
+Writes `table.md`, `results.json` (each run's result.json) and the pictures of each run's soft vote into the folder,
+and puts the table into README.md between the lines `<!-- FOLDER/table.md -->` and `<!-- end -->`, where they exist.
+No picture shows a face.
+"""
+
+import argparse
+import re
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from fer_voting.files import write_atomically, write_json
+from fer_voting.runs import Run
+from fer_voting.sweep import Sweep
+
+README = Path(__file__).resolve().parent.parent / "README.md"
+
+
+def record(sweep: Sweep, folder: Path) -> str:
+    """Copy what is worth keeping of `sweep` into `folder`; returns its table with its origin.
+
+    Raises ValueError if a run of the sweep is not finished.
+    """
+    runs = list(dict.fromkeys(job["run"] for job in sweep.jobs()))
+    results: list[dict[str, Any]] = []
+    for name in runs:
+        run = Run(sweep.output_dir, name)
+        if (status := run.status()) != "finished":
+            raise ValueError(f"the run {name} is {status}: only a finished sweep is recorded")
+        result = run.result()
+        assert result is not None
+        results.append(result)
+        stage = "test" if "test" in result["votes"]["soft"] else "val"
+        for picture in ("curves.png", f"confusion-soft-{stage}.png"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(run.dir / picture, folder / name / picture)
+    table, _ = sweep.table()
+    text = f"{table}\n{_origin(results)}\n"
+    with write_atomically(folder / "table.md") as file:
+        file.write(text)
+    write_json(folder / "results.json", results)
+    return text
+
+
+def _origin(results: list[dict[str, Any]]) -> str:
+    def each(key: str) -> str:
+        return ", ".join(sorted({str(result[key]) for result in results}))
+
+    versions = results[0]["versions"]
+    return (
+        f"Seed {each('seed')}; commit {each('git_commit')}; {each('precision')} on {each('device')}; "
+        f"torch {versions['torch']}, lightning {versions['lightning']}; {results[-1]['started'][:10]}."
+    )
+
+
+def put_into_readme(folder: Path, text: str) -> bool:
+    """Replace what stands in the README between the folder's marks; False if it has none."""
+    marks = rf"(<!-- {re.escape(folder.as_posix())}/table\.md -->\n).*?(<!-- end -->)"
+    readme, replaced = re.subn(marks, lambda m: f"{m[1]}{text}{m[2]}", README.read_text(), flags=re.DOTALL)
+    if replaced:
+        with write_atomically(README) as file:
+            file.write(readme)
+    return bool(replaced)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sweep", type=Path, help="a sweep's folder, as its last line names it")
+    parser.add_argument("folder", type=Path, help="e.g. experiments/demo, relative to the repository")
+    options = parser.parse_args()
+    try:
+        text = record(Sweep(options.sweep), options.folder)
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
+    print(text)
+    told = "README.md shows it" if put_into_readme(options.folder, text) else "README.md has no place for it"
+    print(f"recorded in {options.folder}; {told}")
+
+
+if __name__ == "__main__":
+    main()
