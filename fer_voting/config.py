@@ -136,6 +136,9 @@ def command(job: Callable[[DictConfig], Any], config_name: str = "config") -> No
         if wants_traceback:
             raise
         _give_up(error)
+    finally:
+        if not wants_traceback:
+            del os.environ["HYDRA_FULL_ERROR"]
 
 
 def _give_up(error: Exception) -> NoReturn:

@@ -166,7 +166,7 @@ def _fit_and_judge(run: Run, config: dict[str, Any]) -> dict[str, Any]:
 
 def _make_trainer(config: dict[str, Any], callbacks: list[Callback], max_epochs: int) -> L.Trainer:
     return instantiate(
-        {**config["trainer"], "max_epochs": max_epochs},
+        {**config["trainer"], "max_epochs": max_epochs, **({"limit_val_batches": 0} if config["refit"] else {})},
         callbacks=callbacks,
         logger=False,
         enable_model_summary=False,

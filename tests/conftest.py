@@ -1,6 +1,8 @@
 """Fixtures that several test files share."""
 
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,3 +21,35 @@ def shared_data() -> Path:
     if not path.is_dir():
         pytest.skip(f"the real faces are not at {path}")
     return path
+
+
+TINY = (
+    "dataset=faces",
+    "dataset.train_size=60",
+    "dataset.val_size=20",
+    "dataset.test_size=20",
+    "dataset.batch_size=20",
+    "dataset.schedule.epochs=2",
+    "model.width=4",
+    "logger=none",
+)
+"""A training of a second."""
+
+
+@pytest.fixture
+def run_train(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Path]:
+    """`python -m fer_voting.train WORDS...` in this process, on tiny data and into a folder of the test's own.
+
+    Returns the output folder; raises what the command raises, SystemExit for an error.
+    """
+    from fer_voting.train import main
+
+    def run(*words: str) -> Path:
+        output_dir = tmp_path / "outputs"
+        first = [word for word in words if word == "-m"]
+        words = tuple(word for word in words if word != "-m")
+        monkeypatch.setattr(sys, "argv", ["fer_voting.train", *first, f"output_dir={output_dir}", *TINY, *words])
+        main()
+        return output_dir
+
+    return run
