@@ -86,7 +86,7 @@ def make_run(
             "device": "a made-up device",
         }
         run.write_result(made_up | result)
-    write_history(run, [votes[vote] for vote in votes][0])
+    write_history(run, next(votes[vote] for vote in votes))
     return run
 
 

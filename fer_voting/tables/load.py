@@ -84,8 +84,9 @@ class RunRecord:
         """Raises ValueError if the file of the predictions is gone or damaged."""
         path = self.run.predictions_file(vote, stage)
         try:
-            with np.load(path) as file:
-                return Decisions(file["names"], file["labels"], file["scores"].argmax(axis=1))
+            # Opened here, for np.load leaves open what it finds damaged.
+            with path.open("rb") as file, np.load(file) as arrays:
+                return Decisions(arrays["names"], arrays["labels"], arrays["scores"].argmax(axis=1))
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             what = "missing" if isinstance(error, FileNotFoundError) else "damaged"
             raise ValueError(f"{path.parent.name}/{path.name} is {what}") from error
