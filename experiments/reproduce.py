@@ -25,14 +25,14 @@ SCRIPTS = {"affectnet": ["table3", "table4", "figure4", "figure5"], "rafdb": ["t
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", choices=["affectnet", "rafdb"])
-    parser.add_argument("--root", type=Path, required=True, help="the folder that holds the data set")
+    parser.add_argument("--root", required=True, help="the folder that holds the data set")
     parser.add_argument("--seeds", default="0,1,2", help="(default: 0,1,2; the paper does not say how many it took)")
     parser.add_argument("--output-dir", type=Path, default=Path("outputs"))
     parser.add_argument("--plan", action="store_true", help="only say what would be run, and what it costs")
     parser.add_argument("overrides", nargs="*", help="of the training, e.g. trainer.precision=bf16-mixed")
     options = parser.parse_intermixed_args(arguments)
-    if not options.root.is_dir():
-        parser.error(f"--root (={str(options.root)!r}) is not a folder: make reproduce-{options.dataset} ROOT=DIR")
+    if not options.root or not Path(options.root).is_dir():
+        parser.error(f"--root (={options.root!r}) is not a folder: make reproduce-{options.dataset} ROOT=DIR")
     if not re.fullmatch(r"\d+(,\d+)*", options.seeds):
         parser.error(f"--seeds (={options.seeds!r}) must be whole numbers, e.g. 0,1,2")
 
