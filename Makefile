@@ -3,7 +3,8 @@ PYTHON ?= python3.11
 RUN := .venv/bin/python
 INSTALLED := .venv/.installed
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format table2 clean
+TABLES := table3 table4 table5 figure4 figure5 figure6
+.PHONY: help demo test lint format table2 $(TABLES) tables report reproduce-affectnet reproduce-rafdb clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 24
@@ -32,6 +33,27 @@ format: $(INSTALLED) ## format the code
 
 table2: $(INSTALLED) ## measure the paper's Table 2: memory and arithmetic of each split
 	$(RUN) -m experiments.table2
+
+# TABLE_DATASETS="fer2013 faces" TABLE_SETTING=demo, in the environment or on make's command line, choose other runs.
+$(TABLES): $(INSTALLED)
+	$(RUN) -m experiments.$@
+
+table3: ## validation accuracy by split and vote, from finished runs
+table4: ## test accuracy on AffectNet after refit, beside the published
+table5: ## the same on RAF-DB
+figure4: ## class distributions
+figure5: ## confusion matrix on AffectNet's test set
+figure6: ## confusion matrix on RAF-DB's test set
+tables: table2 $(TABLES) ## all of these
+
+report: $(INSTALLED) ## one page of all finished runs: outputs/report.html
+	$(RUN) -m fer_voting.report
+
+reproduce-affectnet: $(INSTALLED) ## the paper on AffectNet: make reproduce-affectnet ROOT=DIR (days; restartable)
+	$(RUN) -m experiments.reproduce affectnet --root "$(ROOT)" $(OPTIONS)
+
+reproduce-rafdb: $(INSTALLED) ## the paper on RAF-DB, from AffectNet's weights: make reproduce-rafdb ROOT=DIR
+	$(RUN) -m experiments.reproduce rafdb --root "$(ROOT)" $(OPTIONS)
 
 clean: ## remove what tools leave behind; outputs/ and .venv/ stay
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache
