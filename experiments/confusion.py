@@ -9,7 +9,7 @@ from experiments.common import Report, datasets_of, parse_options, publish
 from fer_voting.tables.compare import Judge, confusion
 from fer_voting.tables.figures import draw_confusion, normalise_confusion
 from fer_voting.tables.paper import paper
-from fer_voting.tables.text import Table, describe, title
+from fer_voting.tables.text import NO_TEST, Table, describe, title
 
 BEST = Judge("m1", "soft", refit="soft")
 """The network that the paper's validation selects, retrained."""
@@ -49,7 +49,10 @@ def write_figure(name: str, figure_of: str, description: str | None, arguments: 
             report.rows.append({"dataset": section.dataset, "setting": section.setting, **row})
         report.add_holes(options, section, [section.holes(BEST.split, BEST.refit)])
         report.add_missing(options, section, [BEST.split])
-        report.add_missing(options, section, [BEST.split], BEST.refit)
+        if section.lacks_test:
+            report.add(NO_TEST)
+        else:
+            report.add_missing(options, section, [BEST.split], BEST.refit)
     if not report.markdown:
         report.add(f"None of the data sets asked for ({', '.join(options.datasets)}) belongs here.")
     publish(report, options.out)

@@ -4,7 +4,16 @@ from experiments.common import Report, datasets_of, parse_options, publish
 from fer_voting.tables.compare import Figure, Judge, accuracy, compare
 from fer_voting.tables.load import Section
 from fer_voting.tables.paper import paper, paper_test_accuracy
-from fer_voting.tables.text import NO_CORRECTION, Table, comparison_table, describe, figure_text, title, two_digits
+from fer_voting.tables.text import (
+    NO_CORRECTION,
+    NO_TEST,
+    Table,
+    comparison_table,
+    describe,
+    figure_text,
+    title,
+    two_digits,
+)
 
 REFIT = "soft"
 """The vote by which the paper selects."""
@@ -40,7 +49,10 @@ def write_table(name: str, table_of: str, description: str | None, arguments: li
         report.add_holes(options, section, [*(figure.holes for figure in after), *(pair.holes for pair in pairs)])
         report.add_rows(section, (*after, *before, *pairs))
         report.add_missing(options, section, splits)
-        report.add_missing(options, section, splits, REFIT)
+        if section.lacks_test:
+            report.add(NO_TEST)
+        else:
+            report.add_missing(options, section, splits, REFIT)
     if not report.markdown:
         report.add(f"None of the data sets asked for ({', '.join(options.datasets)}) belongs here.")
     publish(report, options.out)

@@ -189,6 +189,20 @@ def test_a_run_deleted_or_damaged_leaves_a_named_hole_and_no_old_picture(
     assert not list(tmp_path.glob("figure5-affectnet.*"))
 
 
+def test_without_test_images_no_refit_is_asked_for(run: Script, tmp_path: Path) -> None:
+    outputs = tmp_path / "outputs"
+    counts = {stage: {"neutral": 4} for stage in ("train", "val")}
+    words = ["dataset=fer2013", "model.width=4", "seed=0"]
+    make_run(outputs, [*words, "split=m1"], {"val": LABELS}, LABELS, counts=counts)
+    choice = ("--datasets", "fer2013", "--setting", "width4", "--seeds", "0")
+    for name in ("table4", "figure5"):
+        markdown, _, printed = run(name, *choice, output_dir=outputs)
+        assert "There are no test images in these runs' data" in markdown
+        assert "refit=true" not in printed
+    markdown, _, _ = run("table4", *choice, output_dir=outputs)
+    assert row(markdown, "crops after module 1, soft vote ")[1:] == ["0 of 1", "not run", "0 of 1", "no test images"]
+
+
 def test_which_table_a_data_set_belongs_to() -> None:
     def places(*datasets: str) -> tuple[list[str], list[str]]:
         return datasets_of("affectnet", datasets), datasets_of("rafdb", datasets)

@@ -54,7 +54,7 @@ def test_accuracies_over_seeds(section: Section) -> None:
     assert figures["m2", "soft"].holes == {"faces-m2-width4-seed1": "not run"}
     no_test = accuracy(section, Judge("m3", "soft"), "test")
     assert no_test.mean is None
-    assert no_test.holes["faces-m3-width4-seed0"] == "has no test figures of the soft vote"
+    assert no_test.holes["faces-m3-width4-seed0"] == "no test figures of the soft vote"
 
 
 def test_against_the_baseline_on_the_same_images(section: Section) -> None:

@@ -1,5 +1,6 @@
 """Commands for what was not run: they make the very runs that are missing, at the cost that is said."""
 
+import fcntl
 import shlex
 from pathlib import Path
 
@@ -66,6 +67,19 @@ def test_nothing_missing_gives_no_command(tmp_path: Path) -> None:
     make_run(tmp_path, ["dataset=faces", "split=m1", "seed=0", "model.width=4"], RIGHT, LABELS)
     runs = load_runs(tmp_path)
     assert missing(runs, runs.section("faces", "width4", seeds=[0]), ["m1"]) is None
+
+
+def test_what_is_under_way_is_not_asked_for_again(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        words = ["dataset=faces", "split=m1", f"seed={seed}", "model.width=4"]
+        run = make_run(tmp_path, words, RIGHT, LABELS, status="running")
+    with (run.dir / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        runs = load_runs(tmp_path)
+    gap = missing(runs, runs.section("faces", "width4", seeds=[0, 1]), ["m1"])
+    assert gap is not None
+    assert gap.jobs == 1
+    assert gap.command.endswith("split=m1 seed=0")
 
 
 def test_cost_of_finished_runs_and_of_their_siblings(tmp_path: Path) -> None:

@@ -85,7 +85,8 @@ def accuracy(section: Section, judge: Judge, stage: str) -> Figure:
         if figures := record.figures(judge.vote, stage):
             seeds[record.place.seed] = figures["accuracy"]
         else:
-            holes[record.name] = f"has no {stage} figures of the {judge.vote} vote"
+            of_vote = f" figures of the {judge.vote} vote" if stage in record.result["counts"] else " images"
+            holes[record.name] = f"no {stage}{of_vote}"
     return Figure(judge, stage, seeds, *mean_std(list(seeds.values())), holes)
 
 

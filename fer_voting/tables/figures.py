@@ -215,4 +215,4 @@ def _draw_points(axes: Axes, points: Sequence[CostPoint], cost: str, own: bool) 
                 fontsize=9,
             )
     if axes.lines:
-        axes.legend(frameon=False, fontsize=8, loc="lower right")
+        axes.legend(frameon=False, fontsize=8)

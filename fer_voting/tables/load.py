@@ -113,6 +113,12 @@ class Section:
     def synthetic(self) -> bool:
         return self.dataset == "faces" or any(record.result["synthetic"] for record in self.finished())
 
+    @cached_property
+    def lacks_test(self) -> bool:
+        """The data set as it was found here has no test images, so that there is nothing to judge a refit on."""
+        finished = self.finished()
+        return bool(finished) and not any("test" in record.result["counts"] for record in finished)
+
     def splits(self, refit: str = "") -> list[str]:
         """The paper's four, and crops before the network where that was run; by cost, the costliest first."""
         found = {place.split for place in self.records if place.refit == refit}

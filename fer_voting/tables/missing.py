@@ -54,11 +54,11 @@ def _long_duration(seconds: float) -> str:
 
 
 def missing(runs: Runs, section: Section, splits: Sequence[str], refit: str = "") -> Missing | None:
-    """The command for the runs of `splits` that give no figures; None if there are all of them.
+    """The command for the runs of `splits` that give no figures; None if all are there or under way.
 
     It names whole splits and seeds, for a sweep does only what is not finished yet.
     """
-    holes = {split: section.holes(split, refit) for split in splits}
+    holes = {split: [n for n, why in section.holes(split, refit).items() if why != "running"] for split in splits}
     gaps = {split: names for split, names in holes.items() if names}
     if not gaps:
         return None

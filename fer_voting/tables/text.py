@@ -9,6 +9,7 @@ from fer_voting.tables.paper import PAPER_DATASETS, paper_test_accuracy, paper_v
 
 __all__ = [
     "NO_CORRECTION",
+    "NO_TEST",
     "Table",
     "accuracy_table",
     "comparison_table",
@@ -36,6 +37,7 @@ NO_CORRECTION = (
     "Difference in percentage points with its 95 % bootstrap interval over images and seeds; McNemar's exact p of each "
     "seed, two-sided, not corrected for the number of comparisons."
 )
+NO_TEST = "There are no test images in these runs' data, so there is nothing to judge a refit on."
 
 
 @dataclass(frozen=True)
