@@ -3,7 +3,7 @@
 `make table5`. Nothing is trained: what is missing is named, with the command and its cost.
 """
 
-from experiments.test_accuracy import write_table
+from experiments.refit_accuracy import write_table
 
 
 def main(arguments: list[str] | None = None) -> None:

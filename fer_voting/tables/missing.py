@@ -126,11 +126,14 @@ def _is_set_here(word: str) -> bool:
 
 
 def _root(section: Section) -> str | None:
-    """Where the section's runs had their files, DIR if there are none yet; None for a data set without files."""
+    """Where the section's runs had their files, DIR if there are none yet; None if the data set needs no such word."""
     for record in section.records.values():
         return record.config["dataset"].get("root")
     config = _composed([f"dataset={section.dataset}"])
-    return "DIR" if config is None or "root" in config["dataset"] else None
+    if config is None:
+        return "DIR"
+    named_by_the_environment = config["dataset"].get("root") is not None
+    return "DIR" if "root" in config["dataset"] and not named_by_the_environment else None
 
 
 def _composed(words: Sequence[str]) -> dict[str, Any] | None:
