@@ -147,3 +147,18 @@ def test_an_error_in_the_forward_pass_leaves_no_hooks() -> None:
 def test_unknown_memory() -> None:
     with pytest.raises(ValueError, match=r"`memory` \(='tiny'\) must be one of paper, lean"):
         VotingResNet18(memory="tiny")
+
+
+@pytest.mark.parametrize("memory", ["paper", "lean"])
+def test_compiles_into_one_graph(memory: str) -> None:
+    """Under `torch.compile`, which has a budget of its own, a lean network is like any other."""
+    torch.manual_seed(0)
+    net = VotingResNet18("m1", width=16, memory=memory).to(memory_format=torch.channels_last)
+    images, targets = batch()
+    loss = step(net, images, targets)
+    expected = {name: parameter.grad.clone() for name, parameter in net.named_parameters()}
+    net.zero_grad()
+    compiled = torch.compile(net, fullgraph=True, backend="aot_eager")  # needs no C++ compiler
+    assert step(compiled, images, targets) == loss
+    for name, parameter in net.named_parameters():
+        torch.testing.assert_close(parameter.grad, expected[name], msg=name)

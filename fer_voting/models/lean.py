@@ -52,7 +52,8 @@ class Recipes:
     """The recipes of one forward pass; use it as a context around the pass.
 
     Within it, `instead_of` names a tensor that autograd shall not keep, and `again` says how to get a tensor in the
-    backward pass. Outside of it, or without gradients, both leave everything as it is.
+    backward pass. Outside of it, or without gradients, both leave everything as it is; also under `torch.compile`,
+    which decides by itself what to make again.
     """
 
     def __init__(self) -> None:
@@ -62,7 +63,7 @@ class Recipes:
         self._by_address: dict[int, tuple[StorageWeakRef, Recipe]] = {}
 
     def __enter__(self) -> Recipes:
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
             self._hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, self._unpack)
             self._hooks.__enter__()
         return self
@@ -85,7 +86,7 @@ class Recipes:
 
     def again(self, tensor: Tensor) -> Callable[[], Tensor]:
         """How to get `tensor` in the backward pass: its recipe, or the tensor itself, kept."""
-        recipe = self._find(tensor)
+        recipe = None if self._hooks is None else self._find(tensor)
         if recipe is not None:
             return recipe
         kept = tensor.detach()
