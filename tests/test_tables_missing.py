@@ -43,7 +43,7 @@ def test_command_makes_what_is_missing(dataset: str, setting: str, refit: str) -
 
 
 def test_command_of_a_setting_comes_from_its_sweep(tmp_path: Path) -> None:
-    overrides = ["dataset=faces", "model.width=4", "split=m1", "seed=0", f"output_dir={tmp_path}", "logger=none"]
+    overrides = ["experiment=table3", "dataset=faces", "model.width=4", "split=m1", "seed=0", "logger=none"]
     run = make_run(tmp_path, ["dataset=faces", "model.width=4", "split=m1", "seed=0"], RIGHT, LABELS)
     runs = load_runs(tmp_path)
     section = runs.section("faces", "width4", seeds=[0, 1])

@@ -67,7 +67,7 @@ def missing(runs: Runs, section: Section, splits: Sequence[str], refit: str = ""
     sweep = [*words, f"split={','.join(gaps)}", f"seed={','.join(map(str, seeds))}"]
     if refit:
         sweep += ["refit=true", *([f"voting={refit}"] if refit != "soft" else [])]
-    command = " ".join(["python -m fer_voting.train -m", *map(_quote, sweep)])
+    command = " ".join(["python -m fer_voting.train -m", *map(shlex.quote, sweep)])
     jobs = sum(len(names) for names in gaps.values())
     estimates = [(len(names), _estimate(runs, section, words, split)) for split, names in gaps.items()]
     basis = "; ".join(dict.fromkeys(basis for _, (_, basis) in estimates))
@@ -75,14 +75,10 @@ def missing(runs: Runs, section: Section, splits: Sequence[str], refit: str = ""
     return Missing(jobs, command, sum(seconds) if len(seconds) == len(estimates) else None, basis)
 
 
-def _quote(word: str) -> str:
-    return word if word == "dataset.root=DIR" else shlex.quote(word)
-
-
 def audit_command(runs: Runs, section: Section) -> str:
     """The command that counts the data set's images."""
     words = [f"dataset={section.dataset}", *_files_and_output(runs, section)]
-    return " ".join(["python -m fer_voting.audit", *map(_quote, words)])
+    return " ".join(["python -m fer_voting.audit", *map(shlex.quote, words)])
 
 
 def training_words(runs: Runs, section: Section) -> list[str]:
@@ -113,15 +109,19 @@ def _words_of_a_sweep(runs: Runs, section: Section) -> list[str] | None:
     for folder in sorted((runs.output_dir / "sweeps").glob("*/")):
         try:
             jobs = Sweep(folder).jobs()
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError):
             continue  # a sweep without a record of itself; the runs tell for themselves
         for job in jobs:
             if job["run"] in names:
-                return [word for word in job["overrides"] if not _is_set_here(word)]
+                return [word for word in job["overrides"] if not _is_set_here(word, section.setting)]
     return None
 
 
-def _is_set_here(word: str) -> bool:
+def _is_set_here(word: str, setting: str) -> bool:
+    """Whether the command gets a word of its own in its place. So do experiments that only say what to sweep over, and
+    are therefore no part of the setting."""
+    if word.startswith("experiment="):
+        return not f"{setting}-".startswith(f"{word.removeprefix('experiment=')}-")
     return word.lstrip("+~").split("=")[0].split(".")[0] in SET_HERE
 
 
