@@ -8,7 +8,6 @@ import contextlib
 import logging
 import multiprocessing
 import os
-import re
 import shlex
 import signal
 import sys
@@ -23,7 +22,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from fer_voting.config import CONF_DIR, compose_with_choices, explain
+from fer_voting.config import CONF_DIR, compose_config, compose_with_choices, explain
 from fer_voting.files import read_json, write_atomically, write_json
 from fer_voting.messages import duration
 from fer_voting.runs import Run, name_run, resolve
@@ -50,8 +49,7 @@ def plan_job(overrides: Sequence[str], config: DictConfig, choices: Mapping[str,
     """
     planned = {**resolve(config), "name": config.name or name_run(config, choices), "needs": {}}
     if planned["init_from"] in _datasets():
-        words = [*_without(overrides, "dataset", "init_from", "refit", "name"), f"dataset={planned['init_from']}"]
-        planned["needs"]["weights"] = _needed(words)
+        planned["needs"]["weights"] = _needed(_words_for_dataset(overrides, planned["init_from"]))
         planned["init_from"] = planned["needs"]["weights"]["run"]
     if planned["refit"]:
         planned["needs"]["selection"] = _needed(_without(overrides, "refit", "name"))
@@ -67,9 +65,25 @@ def _datasets() -> set[str]:
     return {path.stem for path in (CONF_DIR / "dataset").glob("*.yaml")}
 
 
+def _words_for_dataset(overrides: Sequence[str], dataset: str) -> list[str]:
+    """The words of the run of another data set that is like this one: its own values of `dataset` hold there too,
+    where there is such a value, but for where and in which form the files lie."""
+    known = compose_config([f"dataset={dataset}"]).dataset.keys() - {"root", "layout", "manifest"}
+    words = [f"dataset={dataset}"]
+    for word in _without(overrides, "init_from", "refit", "name"):
+        group, _, key = _key(word).partition(".")
+        if group != "dataset" or key.split(".")[0] in known:
+            words.append(word)
+    return words
+
+
 def _without(overrides: Sequence[str], *keys: str) -> list[str]:
-    """The words but those that set one of `keys` or, of a group, a value in it."""
-    return [word for word in overrides if re.split(r"[=.]", word.lstrip("+~"), maxsplit=1)[0] not in keys]
+    return [word for word in overrides if _key(word) not in keys]
+
+
+def _key(word: str) -> str:
+    """`dataset.size` of `+dataset.size=48`."""
+    return word.lstrip("+~").partition("=")[0]
 
 
 # --- a job in a process of its own ------------------------------------------------------------------------------

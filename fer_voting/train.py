@@ -282,6 +282,7 @@ def _needed_run(config: dict[str, Any], purpose: str) -> dict[str, Any]:
     if (status := run.status()) != "finished":
         raise FileNotFoundError(
             f"the run {run.name} is needed first, and is {status} in {run.dir}; make it by: {need['command']}"
+            f"{' (or name another: init_from=...)' if purpose == 'weights' else ''}"
         )
     result = run.result()
     assert result is not None

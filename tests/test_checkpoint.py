@@ -73,7 +73,7 @@ def test_weights_that_do_not_fit_say_why(trained, tmp_path: Path):
     cut["state_dict"].pop("net.bn1.weight")
     cut["state_dict"]["net.head.weight"] = torch.zeros(1)
     torch.save(cut, tmp_path / "cut.ckpt")
-    with pytest.raises(ValueError, match="missing keys bn1.weight; unknown keys head.weight"):
+    with pytest.raises(ValueError, match=r"missing keys bn1.weight; unknown keys head.weight"):
         initialise(net, SEVEN, tmp_path / "cut.ckpt")
 
 

@@ -15,6 +15,7 @@ import torch
 from conftest import REPO, TINY
 from PIL import Image
 
+from fer_voting.callbacks.history import read_history
 from fer_voting.models import VotingResNet18
 from fer_voting.runs import Run
 from fer_voting.voting import VOTES
@@ -135,7 +136,7 @@ def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_happened(tmp_path: Path
     printed, _ = process.communicate(timeout=120)
     assert process.returncode == 0, printed
     assert "goes on from" in printed
-    assert run.metrics_file.read_text() == Run(whole, name).metrics_file.read_text()
+    assert read_history(run.metrics_file) == read_history(Run(whole, name).metrics_file)
     ours, theirs = (
         torch.load(Run(folder, name).best_checkpoint("soft"), weights_only=True)["state_dict"]
         for folder in (killed, whole)

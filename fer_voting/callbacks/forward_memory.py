@@ -26,7 +26,7 @@ class ForwardMemory(L.Callback):
     ) -> None:
         if self.mib_per_image is not None:
             return
-        images = batch[0].contiguous(memory_format=module.memory_format)
+        images = batch[0].contiguous(memory_format=module.memory_format)  # type: ignore[arg-type]
         with trainer.precision_plugin.forward_context():
             self.mib_per_image = forward_mib_per_image(module.get_submodule("net"), images)
         self.measure = "cuda" if images.is_cuda else "autograd"

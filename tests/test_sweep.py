@@ -1,0 +1,98 @@
+"""Jobs in processes of their own, what a job needs, and the sweep's record."""
+
+import os
+import signal
+from pathlib import Path
+
+from fer_voting.config import compose_with_choices
+from fer_voting.runs import Run, resolve
+from fer_voting.sweep import Sweep, plan_job, run_isolated
+
+
+def plan(*words: str) -> dict:
+    return plan_job(words, *compose_with_choices(words))
+
+
+def killed(config: dict) -> dict:
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("unreachable")
+
+
+def wrong(config: dict) -> dict:
+    raise ValueError(f"no good: {config['name']}")
+
+
+def doubled(config: dict) -> dict:
+    return {"status": "finished", "value": 2 * config["value"], "pid": os.getpid()}
+
+
+def test_a_job_has_a_process_of_its_own():
+    outcome = run_isolated(doubled, {"name": "x", "value": 21})
+    assert outcome["value"] == 42
+    assert outcome["pid"] != os.getpid()
+
+
+def test_a_job_that_is_killed_or_fails_takes_nothing_with_it():
+    assert run_isolated(killed, {"name": "x"}) == {
+        "status": "failed",
+        "error": "the job's process was killed by SIGKILL",
+    }
+    assert run_isolated(wrong, {"name": "x"}) == {"status": "failed", "error": "no good: x"}
+
+
+def test_a_job_needs_the_other_data_sets_run_of_the_same_split_seed_and_values():
+    planned = plan("dataset=rafdb", "dataset.root=/r", "split=m2", "seed=3", "model.width=16")
+    assert planned["name"] == "rafdb-m2-width16-seed3"
+    assert planned["init_from"] == "affectnet-m2-width16-seed3"
+    command = planned["needs"]["weights"]["command"]
+    assert command == "python -m fer_voting.train dataset=affectnet split=m2 seed=3 model.width=16"
+
+
+def test_values_of_a_data_set_hold_for_the_run_that_gives_the_weights_where_it_knows_them():
+    planned = plan("dataset=rafdb", "dataset.root=/r", "dataset.val_fraction=0.2", "dataset.batch_size=32")
+    assert planned["name"] == "rafdb-m1-batch_size32-val_fraction0.2-seed0"
+    assert planned["init_from"] == "affectnet-m1-batch_size32-seed0"
+
+
+def test_a_refit_needs_its_selection():
+    planned = plan("split=m3", "refit=true", "voting=hard")
+    assert planned["name"] == "faces-m3-refit_hard-seed0"
+    assert planned["needs"]["selection"] == {
+        "run": "faces-m3-seed0",
+        "command": "python -m fer_voting.train split=m3 voting=hard",
+    }
+
+
+def test_a_table_shows_holes_by_name(tmp_path: Path):
+    sweep = Sweep(tmp_path / "sweeps" / "mine")
+    sweep.write(["seed=0,1,2"], [{"overrides": [], "run": f"r{k}", "voting": "soft"} for k in (0, 1, 2)])
+    figures = {"accuracy": 0.625}
+    Run(tmp_path, "r0").write_result(
+        {
+            "status": "finished",
+            "synthetic": True,
+            "votes": {"soft": {"val": figures}},
+            "forward_mib_per_image": 40.341,
+            "gmacs": 6.6561,
+            "images_per_second": 99.6,
+            "seconds": 60,
+        }
+    )
+    Run(tmp_path, "r1").write_result({"status": "failed", "error": "no space left"})
+    table, unfinished = sweep.table()
+    assert unfinished == 2
+    lines = table.splitlines()
+    assert [cell.strip() for cell in lines[0].split("|")[1:-1]] == [
+        "run", "status", "val soft (%)", "MiB/image", "GMACs/image", "images/s", "time",
+    ]  # fmt: skip
+    assert [cell.strip() for cell in lines[2].split("|")[1:-1]] == [
+        "r0", "finished", "62.50", "40.34", "6.656", "100", "60 s",
+    ]  # fmt: skip
+    assert "r1: failed: no space left" in lines
+    assert "r2: missing" in lines
+    assert "Synthetic faces" in table
+
+
+def test_resolved_configurations_travel_to_other_processes():
+    config = resolve(compose_with_choices(["split=m1"])[0])
+    assert run_isolated(doubled, {**config, "name": "x", "value": 1})["value"] == 2
