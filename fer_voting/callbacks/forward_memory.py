@@ -24,16 +24,16 @@ class ForwardMemory(L.Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, module: L.LightningModule, batch: tuple[Tensor, ...], batch_idx: int
     ) -> None:
-        if self.mib_per_image is not None:
-            return
         images = batch[0].contiguous(memory_format=module.memory_format)  # type: ignore[arg-type]
-        with trainer.precision_plugin.forward_context():
-            self.mib_per_image = forward_mib_per_image(module.get_submodule("net"), images)
-        self.measure = "cuda" if images.is_cuda else "autograd"
         name = "memory/forward_mib_per_image" + ("" if images.is_cuda else "_autograd")
-        for logger in trainer.loggers:
-            logger.log_metrics({name: self.mib_per_image}, step=trainer.global_step)
-        trainer.callback_metrics[name] = torch.tensor(self.mib_per_image)
+        if self.mib_per_image is None:
+            with trainer.precision_plugin.forward_context():
+                self.mib_per_image = forward_mib_per_image(module.get_submodule("net"), images)
+            self.measure = "cuda" if images.is_cuda else "autograd"
+            for logger in trainer.loggers:
+                logger.log_metrics({name: self.mib_per_image}, step=trainer.global_step)
+        if batch_idx == 0:  # a resumed run reports the figure that its checkpoint holds
+            trainer.callback_metrics[name] = torch.tensor(self.mib_per_image)
 
     def state_dict(self) -> dict[str, float | str | None]:
         return {"mib_per_image": self.mib_per_image, "measure": self.measure}
