@@ -34,7 +34,3 @@ def duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def announce(message: str) -> None:
-    logging.getLogger("fer_voting").info(message)

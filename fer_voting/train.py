@@ -15,6 +15,7 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
+import wandb
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
@@ -313,6 +314,7 @@ def _start_loggers(run: Run, config: dict[str, Any]) -> list[Logger]:
                     tags=[config["dataset"]["name"], config["split"]["name"], f"seed{config['seed']}"],
                     job_type="refit" if config["refit"] else "train",
                     config=config,
+                    settings=wandb.Settings(silent=True),  # it would tell more than the training itself
                 )
             )
         else:

@@ -12,9 +12,9 @@ __all__ = ["ForwardMemory"]
 class ForwardMemory(L.Callback):
     """Logs what a training-mode forward pass of the first real batch leaves allocated, in MiB an image.
 
-    On CUDA by `torch.cuda.memory_allocated`, as `memory/forward_mib_per_image`; elsewhere the tensors that
-    autograd keeps, as `memory/forward_mib_per_image_autograd`. The measurement works on a copy of the network,
-    so that BatchNorm statistics, gradients and random numbers of the training stay as they are.
+    On CUDA by `torch.cuda.memory_allocated`, as `memory/forward_mib_per_image`; elsewhere by the tensors that
+    autograd keeps alive, as `memory/forward_mib_per_image_autograd` (see `cost.py`). The measurement works on a copy
+    of the network, so that BatchNorm statistics, gradients and random numbers of the training stay as they are.
     """
 
     def __init__(self) -> None:
@@ -24,6 +24,8 @@ class ForwardMemory(L.Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, module: L.LightningModule, batch: tuple[Tensor, ...], batch_idx: int
     ) -> None:
+        if batch_idx > 0:
+            return
         images = batch[0].contiguous(memory_format=module.memory_format)  # type: ignore[arg-type]
         name = "memory/forward_mib_per_image" + ("" if images.is_cuda else "_autograd")
         if self.mib_per_image is None:
@@ -32,8 +34,8 @@ class ForwardMemory(L.Callback):
             self.measure = "cuda" if images.is_cuda else "autograd"
             for logger in trainer.loggers:
                 logger.log_metrics({name: self.mib_per_image}, step=trainer.global_step)
-        if batch_idx == 0:  # a resumed run reports the figure that its checkpoint holds
-            trainer.callback_metrics[name] = torch.tensor(self.mib_per_image)
+        # In every epoch: a resumed run reports the figure that its checkpoint holds.
+        trainer.callback_metrics[name] = torch.tensor(self.mib_per_image)
 
     def state_dict(self) -> dict[str, float | str | None]:
         return {"mib_per_image": self.mib_per_image, "measure": self.measure}
