@@ -1,0 +1,29 @@
+"""The wheel: what it holds runs from anywhere, without the checkout."""
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+from conftest import REPO
+
+
+def test_an_installed_wheel_finds_its_configuration(tmp_path: Path):
+    build = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q", "-w", str(tmp_path), "."]
+    subprocess.run(build, cwd=REPO, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("fer_voting-*.whl")
+    site = tmp_path / "site"
+    with zipfile.ZipFile(wheel) as file:
+        file.extractall(site)
+        names = file.namelist()
+    conf = {str(path.relative_to(REPO / "conf")) for path in (REPO / "conf").rglob("*.yaml")}
+    assert {name.removeprefix("fer_voting/conf/") for name in names if name.startswith("fer_voting/conf/")} == conf
+
+    command = [sys.executable, "-m", "fer_voting.train", "split=m2", "--cfg", "job"]
+    environment = {**os.environ, "PYTHONPATH": str(site)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True)
+    assert "name: m2" in done.stdout
+    where = [sys.executable, "-c", "import fer_voting.config as c; print(c.CONF_DIR)"]
+    done = subprocess.run(where, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True)
+    assert Path(done.stdout.strip()) == site / "fer_voting" / "conf"
