@@ -107,6 +107,8 @@ def _fit_and_judge(run: Run, config: dict[str, Any]) -> dict[str, Any]:
     throughput = next((c for c in callbacks if isinstance(c, Throughput)), None)
     # First of all, for a wrong accelerator or precision shows here.
     trainer = _make_trainer(config, callbacks, _epochs(config))
+    # Deterministic algorithms also fill every new tensor, against code that reads what it never wrote: 3 % of a step.
+    torch.utils.deterministic.fill_uninitialized_memory = False
     weights = _weights_to_start_from(config)
 
     datamodule = make_datamodule(config["dataset"], refit=config["refit"])
