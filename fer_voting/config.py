@@ -47,6 +47,7 @@ class Schema:
     output_dir: str = MISSING
     sweep: str | None = None
     refit: bool = False
+    compile: bool = False
     init_from: str | None = None
     init_missing_classes: str = MISSING
 

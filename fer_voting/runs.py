@@ -30,7 +30,7 @@ MAX_NAME_LENGTH = 120
 # What a run's figures don't depend on: where things lie, who is told what, on how many devices; and values that
 # stand elsewhere in the configuration too.
 NOT_IDENTITY = re.compile(
-    r"name|output_dir|sweep|voting\..*|logger\..*|callbacks\..*|needs\..*"
+    r"name|output_dir|sweep|compile|voting\..*|logger\..*|callbacks\..*|needs\..*"
     r"|dataset\.(root|cache_dir|num_workers|resident|seed|augment|augment\..*|init_from|schedule\.epochs)"
     r"|trainer\.(accelerator|devices|num_nodes|strategy|use_distributed_sampler)"
 )

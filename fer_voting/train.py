@@ -31,6 +31,7 @@ from fer_voting.data.base import FERDataModule, make_datamodule
 from fer_voting.environment import describe_device, git_commit, package_versions
 from fer_voting.estimate import announce_duration
 from fer_voting.messages import set_up_messages
+from fer_voting.models.compiled import compile_network
 from fer_voting.models.cost import count_gmacs, count_parameters
 from fer_voting.module import Predictions, VotingModule
 from fer_voting.runs import Run
@@ -108,7 +109,7 @@ def _fit_and_judge(run: Run, config: dict[str, Any]) -> dict[str, Any]:
     # First of all, for a wrong accelerator or precision shows here.
     trainer = _make_trainer(config, callbacks, _epochs(config))
     # Deterministic algorithms also fill every new tensor, against code that reads what it never wrote: 3 % of a step.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     weights = _weights_to_start_from(config)
 
     datamodule = make_datamodule(config["dataset"], refit=config["refit"])
@@ -137,6 +138,8 @@ def _fit_and_judge(run: Run, config: dict[str, Any]) -> dict[str, Any]:
         log.info(f"{run.name}: goes on from {resume_from}")
     else:
         announce_duration(module, datamodule, trainer)
+    if config["compile"]:
+        compile_network(net)
     loggers = _start_loggers(run, config)
     trainer.loggers = loggers
     exit_code = 1

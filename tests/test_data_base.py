@@ -13,7 +13,8 @@ from omegaconf import OmegaConf
 from small_sets import SEVEN, affectnet_release2, class_folders, picture, rafdb_official, save
 
 from fer_voting.config import CONF_DIR, compose_config
-from fer_voting.data.augment import Augment
+from fer_voting.data.augment_albumentations import AlbumentationsAugment
+from fer_voting.data.augment_batched import BatchedAugment
 from fer_voting.data.base import FilesDataModule, make_datamodule, normalise
 from fer_voting.data.rafdb import RAFDBDataModule
 
@@ -42,7 +43,7 @@ def test_every_data_set_of_the_configuration_is_one(name: str, tmp_path: Path) -
     assert "init_from" in node
     data = make_datamodule(node)
     assert data.name == name
-    assert isinstance(data.augment, Augment)
+    assert isinstance(data.augment, BatchedAugment)
     if isinstance(data, FilesDataModule):
         with pytest.raises(ValueError, match=rf"dataset\.root is not set: give the folder that holds {name}"):
             data.setup()
@@ -73,6 +74,11 @@ def test_a_misspelt_argument_is_refused() -> None:
         ({"size": 4}, r"dataset\.size=4 must be at least 8"),
         ({"num_workers": "many"}, r"dataset\.num_workers=many must be auto, 0 or more"),
         ({"num_workers": -1}, r"dataset\.num_workers=-1 must be auto, 0 or more"),
+        ({"resident": "yes"}, r"dataset\.resident=yes must be auto, true or false"),
+        (
+            {"resident": True, "augment": AlbumentationsAugment(erase=ERASE)},
+            r"dataset\.resident=true is for augment\.backend=batched",
+        ),
         ({"on_error": "ignore"}, r"dataset\.on_error=ignore must be skip or raise"),
         ({"val_fraction": 1}, r"dataset\.val_fraction=1 must be between 0 and 1"),
         ({"layout": "tar"}, r"dataset\.layout=tar must be auto, aligned or original or folders"),
@@ -120,7 +126,7 @@ def test_batches(root: Path) -> None:
 
 
 def test_only_training_images_are_augmented_and_never_twice_alike(root: Path) -> None:
-    data = rafdb(root, augment=Augment(erase=ERASE))
+    data = rafdb(root, augment=AlbumentationsAugment(erase=ERASE))
     data.setup()
     for loader in (data.val_dataloader(), data.test_dataloader()):
         for images, _, positions in loader:  # type: ignore[union-attr]
@@ -169,9 +175,12 @@ class _Recorder(L.LightningModule):
         return torch.optim.SGD(self.parameters(), 1e-3)
 
 
-def _train(root: Path, epochs: int, checkpoint: Path | None, workers: int) -> list[tuple[int, list[int], float]]:
-    data = rafdb(root, batch_size=20, augment=Augment(erase=ERASE), num_workers=workers, balance={"target": 12})
-    steps: list[tuple[int, list[int], float]] = []
+Steps = list[tuple[int, list[int], float]]
+
+
+def _train(root: Path, epochs: int, checkpoint: Path | None = None, **arguments: Any) -> Steps:
+    data = rafdb(root, batch_size=20, balance={"target": 12}, **arguments)
+    steps: Steps = []
     trainer = L.Trainer(
         accelerator="cpu", max_epochs=epochs, logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, log_every_n_steps=1, default_root_dir=root.parent,
@@ -181,17 +190,54 @@ def _train(root: Path, epochs: int, checkpoint: Path | None, workers: int) -> li
     return steps
 
 
-@pytest.mark.filterwarnings("ignore:.*does not have many workers")
-@pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec")
+def quietly(test: Any) -> Any:
+    """What Lightning says of its own insides and of few workers is no fault here."""
+    for words in ("does not have many workers", "isinstance.treespec, LeafSpec"):
+        test = pytest.mark.filterwarnings(f"ignore:.*{words}")(test)
+    return test
+
+
+@quietly
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_resumed_training_is_shown_what_an_unbroken_one_is(root: Path, workers: int) -> None:
-    whole = _train(root, 4, None, workers)
-    first = _train(root, 2, None, workers)
-    rest = _train(root, 4, root.parent / "2.ckpt", workers)
+@pytest.mark.parametrize("kind", [AlbumentationsAugment, BatchedAugment])
+def test_a_resumed_training_is_shown_what_an_unbroken_one_is(root: Path, kind: Any, workers: int) -> None:
+    how = {"augment": kind(erase=ERASE), "num_workers": workers}
+    whole = _train(root, 4, **how)
+    first = _train(root, 2, **how)
+    rest = _train(root, 4, root.parent / "2.ckpt", **how)
     assert first + rest == whole
     assert {epoch for epoch, _, _ in rest} == {2, 3}
     for epoch in range(4):
         assert sum(len(positions) for e, positions, _ in whole if e == epoch) == 84
+
+
+@quietly
+def test_a_resident_pack_shows_the_same(root: Path) -> None:
+    augment = BatchedAugment(erase=ERASE)
+    plain, resident = (_train(root, 2, augment=augment, resident=resident) for resident in (False, True))
+    assert resident == plain
+    # Not the pictures as they are: erased parts are black, which is less than what was there.
+    unchanged = _train(root, 2)
+    assert [positions for _, positions, _ in plain] == [positions for _, positions, _ in unchanged]
+    assert sum(total for _, _, total in plain) < sum(total for _, _, total in unchanged)
+
+
+@quietly
+def test_validation_pictures_are_not_changed(root: Path) -> None:
+    data = rafdb(root, augment=BatchedAugment(erase={**ERASE, "probability": 1.0}))
+    seen = []
+
+    class Watching(_Recorder):
+        def validation_step(self, batch: Any, index: int) -> None:
+            seen.append(batch[0])
+
+    trainer = L.Trainer(
+        accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, log_every_n_steps=1, default_root_dir=root.parent, num_sanity_val_steps=0,
+    )  # fmt: skip
+    trainer.fit(Watching([]), datamodule=data)
+    pictures = torch.from_numpy(data.pack.images[data.positions("val")]).permute(0, 3, 1, 2)
+    assert torch.equal(torch.cat(seen), normalise(pictures))
 
 
 # --- divisions ------------------------------------------------------------------------------------------------

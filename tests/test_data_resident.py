@@ -6,7 +6,6 @@ import torch
 from torch.utils.data import DataLoader
 
 from fer_voting.config import compose_config
-from fer_voting.data.augment_batched import BatchedAugment
 from fer_voting.data.base import PackedImages, make_datamodule
 from fer_voting.data.pack import Pack
 from fer_voting.data.resident import ResidentImages, fits, load
@@ -26,25 +25,16 @@ def pack(tmp_path_factory: pytest.TempPathFactory) -> Pack:
 
 def test_batches_are_the_packs(pack: Pack) -> None:
     targets = np.eye(7, dtype=np.float32)[pack.label_ids]
-    ours, theirs = ResidentImages(load(pack, CPU), targets, None, 0), PackedImages(pack, targets, None, 0)
+    ours, theirs = ResidentImages(load(pack, CPU), targets), PackedImages(pack, targets)
     keys = [(0, 3), (0, 11), (0, 3), (0, 0)]
     for one, other in zip(ours[keys], theirs[keys], strict=True):
         assert torch.equal(one, other)
         assert one.dtype == other.dtype
 
 
-def test_images_are_changed_as_their_keys_say(pack: Pack) -> None:
-    steps = {"rotation": {"probability": 1.0, "degrees": 20}}
-    dataset = ResidentImages(load(pack, CPU), pack.label_ids, BatchedAugment(**steps), seed=5)
-    images, _, positions = dataset[[(2, 9), (2, 4)]]
-    plain = torch.from_numpy(pack.images[[9, 4]]).permute(0, 3, 1, 2)
-    assert torch.equal(images, BatchedAugment(**steps)(plain, [(2, 9), (2, 4)], 5))
-    assert positions.tolist() == [9, 4]
-
-
 def test_an_epoch_through_a_loader_is_the_samplers(pack: Pack) -> None:
     sampler = EpochSampler(np.arange(40), pack.label_ids[:40], batch_size=16, seed=0, target=None)
-    dataset = ResidentImages(load(pack, CPU), pack.label_ids, None, 0)
+    dataset = ResidentImages(load(pack, CPU), pack.label_ids)
     epochs = [torch.cat([p for _, _, p in DataLoader(dataset, batch_size=None, sampler=sampler)]) for _ in range(2)]
     assert all(torch.equal(epoch.sort().values, torch.arange(40)) for epoch in epochs)
     assert not torch.equal(*epochs)

@@ -1,95 +1,49 @@
-"""The paper's five augmentations (section 3.3) by albumentations, with randomness that resuming can repeat."""
+"""Which augmentation a configuration means: the paper's five steps (section 3.3), by one of two backends."""
 
-import os
-import random
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from __future__ import annotations
 
-# Before the import: albumentations otherwise asks its server for news.
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-import albumentations as A
-import cv2
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    from fer_voting.data.augment_albumentations import AlbumentationsAugment
+    from fer_voting.data.augment_batched import BatchedAugment
 
-from fer_voting.data.sampling import Key
+__all__ = ["BACKENDS", "Step", "make_augment"]
 
-__all__ = ["Augment"]
-
-# A 48x48 image is too small to share out over threads.
-cv2.setNumThreads(0)
+BACKENDS = ("batched", "albumentations")
 
 Step = Mapping[str, Any] | None
+"""The values of a step, or None to leave it out."""
 
 
-class Augment:
-    """Random changes of training images; each step is a mapping of its values, or None to leave it out.
+def make_augment(backend: str = "batched", **steps: Step) -> AlbumentationsAugment | BatchedAugment | None:
+    """Random changes of training images, each from (seed, epoch, position) alone; None if there are no steps.
 
     The paper names the steps and gives no values: `conf/augment/paper.yaml` has ours.
 
     Args:
-        resized_crop: `probability`, `area` [low, high] share of the image kept, `aspect` [low, high] of its sides.
-        color_jitter: `probability`, `brightness`, `contrast`, `saturation`: factors within 1 +- the value.
-        translation: `probability`, `share` of the side by which the image moves at most, in each direction.
-        rotation: `probability`, `degrees` to either side at most, about the centre.
-        erase: `probability`, `area` [low, high] share of the image blackened, `aspect` [low, high] of the rectangle.
+        backend: `batched` changes a whole batch at once on the device that trains; `albumentations` one image after
+            the other on the CPU. Same steps, same values, same distribution.
+        steps: of these, by name:
+            `resized_crop`: `probability`, `area` [low, high] of the share kept, `aspect` [low, high] of its sides;
+            `color_jitter`: `probability`, `brightness`, `contrast`, `saturation`: factors within 1 +- the value;
+            `translation`: `probability`, `share` of the side by which the image moves at most, in each direction;
+            `rotation`: `probability`, `degrees` to either side at most, about the centre;
+            `erase`: `probability`, `area` [low, high] share of the image blackened, `aspect` [low, high] of the
+            rectangle.
+
+    Raises ValueError if `backend` is unknown.
     """
+    if backend not in BACKENDS:
+        raise ValueError(f"augment.backend={backend} must be {' or '.join(BACKENDS)}")
+    if not steps:
+        return None
+    if backend == "batched":
+        from fer_voting.data.augment_batched import BatchedAugment
 
-    def __init__(
-        self,
-        resized_crop: Step = None,
-        color_jitter: Step = None,
-        translation: Step = None,
-        rotation: Step = None,
-        erase: Step = None,
-    ) -> None:
-        self._steps: dict[Callable[..., Any], Step] = {
-            _resized_crop: resized_crop,
-            _color_jitter: color_jitter,
-            _translation: translation,
-            _rotation: rotation,
-            _erase: erase,
-        }
-        self._pipelines: dict[int, A.Compose] = {}
+        return BatchedAugment(**steps)
+    # Imported here, because it takes a second.
+    from fer_voting.data.augment_albumentations import AlbumentationsAugment
 
-    def __call__(self, images_BHWC: NDArray[np.uint8], keys: Sequence[Key], seed: int) -> NDArray[np.uint8]:
-        """Changed copies of `images_BHWC` (uint8 [B, S, S, 3]), each from (seed, epoch, position) alone."""
-        pipeline = self._pipeline(images_BHWC.shape[1])
-        if not pipeline.transforms:
-            return images_BHWC
-        changed = np.empty_like(images_BHWC)
-        for row, (epoch, position) in enumerate(keys):
-            # One pair of generators for the whole pipeline. `set_random_seed` would give every step the same
-            # numbers, and thus apply all of them to an image or none.
-            pipeline.set_random_state(
-                np.random.default_rng((seed, epoch, position)), random.Random(f"{seed} {epoch} {position}")
-            )
-            changed[row] = pipeline(image=images_BHWC[row])["image"]
-        return changed
-
-    def _pipeline(self, size: int) -> A.Compose:
-        if size not in self._pipelines:
-            steps = [make(size, **values) for make, values in self._steps.items() if values is not None]
-            self._pipelines[size] = A.Compose(steps)
-        return self._pipelines[size]
-
-
-def _resized_crop(size: int, probability: float, area: Sequence[float], aspect: Sequence[float]) -> Any:
-    return A.RandomResizedCrop((size, size), scale=tuple(area), ratio=tuple(aspect), p=probability)
-
-
-def _color_jitter(size: int, probability: float, brightness: float, contrast: float, saturation: float) -> Any:
-    return A.ColorJitter(brightness, contrast, saturation, hue=0, p=probability)
-
-
-def _translation(size: int, probability: float, share: float) -> Any:
-    return A.Affine(translate_percent={"x": (-share, share), "y": (-share, share)}, p=probability)
-
-
-def _rotation(size: int, probability: float, degrees: float) -> Any:
-    return A.Affine(rotate=(-degrees, degrees), p=probability)
-
-
-def _erase(size: int, probability: float, area: Sequence[float], aspect: Sequence[float]) -> Any:
-    return A.Erasing(scale=tuple(area), ratio=tuple(aspect), fill=0, p=probability)
+    return AlbumentationsAugment(**steps)

@@ -1,8 +1,8 @@
-"""The augmentations of `augment`, a whole batch at a time and on the images' device.
+"""The paper's five augmentations (section 3.3), a whole batch at a time and on the images' device.
 
-Same steps, same values, same distribution; two things differ, for the speed. Resized crop, translation and rotation
-read each pixel once, where albumentations interpolates up to three times and rounds to whole levels in between. And
-the colours change first, so contrast's mean is the whole image's, not the crop's.
+As `augment_albumentations`: same steps, same values, same distribution; two things differ, for the speed. Resized
+crop, translation and rotation read each pixel once, where albumentations interpolates up to three times and rounds to
+whole levels in between. And the colours change first, so contrast's mean is the whole image's, not the crop's.
 
 Shapes: B images of S x S pixels. Positions in an image are in pixels, 0 at the centre of the first one.
 """
@@ -33,7 +33,7 @@ MOST_DRAWS = 2 * CROP_ATTEMPTS + 20
 
 
 class BatchedAugment:
-    """`augment.Augment` for tensors; arguments as there."""
+    """Random changes of training images; arguments as in `augment.make_augment`."""
 
     def __init__(
         self,

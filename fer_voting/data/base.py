@@ -1,5 +1,7 @@
 """The flow that all data sets share: find the layout, pack, divide, deal out batches."""
 
+from __future__ import annotations
+
 import logging
 from abc import abstractmethod
 from collections import Counter
@@ -7,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import lightning as L
 import numpy as np
@@ -17,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from fer_voting.data.augment import Augment
+from fer_voting.data.augment_batched import BatchedAugment
 from fer_voting.data.division import draw_share
 from fer_voting.data.index import Index
 from fer_voting.data.labels import CLASSES
@@ -34,7 +36,11 @@ from fer_voting.data.pack import (
     decode_all,
     stamp,
 )
+from fer_voting.data.resident import ResidentImages, fits, load
 from fer_voting.data.sampling import EpochSampler, EvalSampler, Key, Positions, target_count
+
+if TYPE_CHECKING:
+    from fer_voting.data.augment_albumentations import AlbumentationsAugment
 
 __all__ = ["Counts", "Division", "FERDataModule", "FilesDataModule", "Layout", "Source", "make_datamodule", "normalise"]
 
@@ -48,7 +54,7 @@ Division = dict[str, Positions]
 """stage ("train", "val", "test") -> positions in the pack"""
 
 
-def make_datamodule(node: Mapping[str, Any], **arguments: Any) -> "FERDataModule":
+def make_datamodule(node: Mapping[str, Any], **arguments: Any) -> FERDataModule:
     """The data module of a resolved configuration's `dataset` node.
 
     What the node says about training is left out; `arguments` overrule the node.
@@ -74,7 +80,9 @@ class Source:
 class PackedImages(Dataset[Batch]):
     """A pack's pictures by whole batches: `dataset[[(epoch, position), ...]]`, one read and one copy a batch."""
 
-    def __init__(self, pack: Pack, targets: NDArray[Any], augment: Augment | None, seed: int) -> None:
+    def __init__(
+        self, pack: Pack, targets: NDArray[Any], augment: AlbumentationsAugment | None = None, seed: int = 0
+    ) -> None:
         self.pack, self.targets, self.augment, self.seed = pack, targets, augment, seed
 
     def __getitem__(self, keys: Sequence[Key]) -> Batch:
@@ -102,6 +110,7 @@ class FERDataModule(L.LightningDataModule):
         balance: `target`: images a class and epoch (see `sampling.target_count`).
         augment: changes of training images.
         num_workers: processes that load batches; `auto`: none where the CPU trains, else up to 8.
+        resident: keep all pictures on the device that trains; `auto`: where it is a GPU with room for them.
         drop_leaks: train without the images that also occur in validation or test.
         manifest: a CSV file such as `manifest_file`, whose division is used instead of `divide`.
         refit: train on training + validation; there is then no validation.
@@ -122,8 +131,9 @@ class FERDataModule(L.LightningDataModule):
         seed: int = 0,
         data_seed: int = 0,
         balance: Mapping[str, Any] | None = None,
-        augment: Augment | None = None,
+        augment: AlbumentationsAugment | BatchedAugment | None = None,
         num_workers: int | str = "auto",
+        resident: bool | str = "auto",
         drop_leaks: bool = False,
         manifest: str | Path | None = None,
         refit: bool = False,
@@ -137,15 +147,22 @@ class FERDataModule(L.LightningDataModule):
                 raise ValueError(f"dataset.{argument}={value} must be at least {least}")
         if num_workers != "auto" and not (isinstance(num_workers, int) and num_workers >= 0):
             raise ValueError(f"dataset.num_workers={num_workers} must be auto, 0 or more")
+        if resident != "auto" and not isinstance(resident, bool):
+            raise ValueError(f"dataset.resident={resident} must be auto, true or false")
+        on_device = augment is None or isinstance(augment, BatchedAugment)
+        if resident is True and not on_device:
+            raise ValueError("dataset.resident=true is for augment.backend=batched, which works where the pictures are")
         self.name: str = name
         self.cache_dir = Path(cache_dir)
         self.class_names: tuple[str, ...] = CLASSES[:classes]
         self.size, self.batch_size, self.seed, self.data_seed = size, batch_size, seed, data_seed
         self.balance_target = (balance or {"target": "none"})["target"]
         self.augment, self.num_workers = augment, num_workers
+        self.resident = resident if on_device else False
         self.drop_leaks, self.refit = drop_leaks, refit
         self.manifest = None if manifest is None else Path(manifest)
         self._division: Division = {}
+        self._on_device: Tensor | None = None
 
     # What a data set says of itself ---------------------------------------------------------------------------
 
@@ -308,7 +325,7 @@ class FERDataModule(L.LightningDataModule):
             # loader's workers have begun.
             progress = self.trainer.fit_loop.epoch_progress.current
             self._sampler.set_epoch(progress.processed)  # type: ignore[attr-defined]
-        return self._loader(PackedImages(self.pack, self._targets, self.augment, self.seed), self._sampler)
+        return self._loader(self._targets, self.augment, self._sampler)
 
     def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
         return [] if self.refit else self._evaluation("val")
@@ -317,26 +334,38 @@ class FERDataModule(L.LightningDataModule):
         return self._evaluation("test")
 
     def _evaluation(self, stage: str) -> DataLoader[Batch]:
-        sampler = EvalSampler(self._division[stage], batch_size=self.batch_size)
-        return self._loader(PackedImages(self.pack, self._labels, None, self.seed), sampler)
+        return self._loader(self._labels, None, EvalSampler(self._division[stage], batch_size=self.batch_size))
 
-    def _loader(self, images: PackedImages, sampler: EpochSampler | EvalSampler) -> DataLoader[Batch]:
-        on_cpu = self.trainer is None or self.trainer.strategy.root_device.type == "cpu"
+    def _loader(
+        self,
+        targets: NDArray[Any],
+        augment: AlbumentationsAugment | BatchedAugment | None,
+        sampler: EpochSampler | EvalSampler,
+    ) -> DataLoader[Batch]:
+        device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
+        # The sampler deals out whole batches, so the loader has none to make.
+        if fits(self.pack, device) if self.resident == "auto" else self.resident:
+            if self._on_device is None:
+                self._on_device = load(self.pack, device)
+            return DataLoader(ResidentImages(self._on_device, targets), batch_size=None, sampler=sampler)
+        by_image = None if isinstance(augment, BatchedAugment) else augment
         workers = self.num_workers
         if not isinstance(workers, int):
-            workers = 0 if on_cpu else min(8, cores() - 1)
-        # The sampler deals out whole batches, so the loader has none to make.
+            workers = 0 if device.type == "cpu" else min(8, cores() - 1)
         return DataLoader(
-            images,
+            PackedImages(self.pack, targets, by_image, self.seed),
             batch_size=None,
             sampler=sampler,
             num_workers=workers,
             persistent_workers=workers > 0,
-            pin_memory=not on_cpu,
+            pin_memory=device.type != "cpu",
         )
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         images, targets, positions = batch
+        if isinstance(self.augment, BatchedAugment) and self.trainer is not None and self.trainer.training:
+            keys = torch.stack([torch.full_like(positions, self.trainer.current_epoch), positions], dim=1)
+            images = self.augment(images, keys, self.seed)
         return normalise(images), targets, positions
 
 

@@ -1,4 +1,4 @@
-"""A pack on the device that trains: dealt out, balanced and changed there, with nothing to wait for."""
+"""A pack on the device that trains: dealt out there, with nothing to wait for."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from fer_voting.data.augment_batched import BatchedAugment
 from fer_voting.data.pack import Pack
 from fer_voting.data.sampling import Key
 
@@ -37,19 +36,13 @@ class ResidentImages(Dataset[tuple[Tensor, Tensor, Tensor]]):
     Args:
         images: as `load` gives them.
         targets: of each picture, `[N]` or `[N, K]`.
-        augment: changes of training images.
-        seed: of the run.
     """
 
-    def __init__(self, images: Tensor, targets: NDArray[Any], augment: BatchedAugment | None, seed: int) -> None:
-        self.images, self.augment, self.seed = images, augment, seed
+    def __init__(self, images: Tensor, targets: NDArray[Any]) -> None:
+        self.images = images
         self.targets = torch.as_tensor(targets, device=images.device)
 
     def __getitem__(self, keys: Sequence[Key]) -> tuple[Tensor, Tensor, Tensor]:
-        """Images `[B, 3, S, S]`, uint8 or changed and float32, 0 to 255; targets `[B]` or `[B, K]`; positions `[B]`."""
-        on_device = torch.tensor(keys).to(self.images.device, non_blocking=True)
-        positions = on_device[:, 1]
-        images = self.images[positions].permute(0, 3, 1, 2)
-        if self.augment is not None:
-            images = self.augment(images, on_device, self.seed)
-        return images, self.targets[positions], positions
+        """Images uint8 `[B, 3, S, S]` in channels_last order, targets `[B]` or `[B, K]`, positions int64 `[B]`."""
+        positions = torch.tensor([position for _, position in keys]).to(self.images.device, non_blocking=True)
+        return self.images[positions].permute(0, 3, 1, 2), self.targets[positions], positions
