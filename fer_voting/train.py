@@ -28,7 +28,7 @@ from fer_voting.callbacks.history import read_history
 from fer_voting.checkpoint import NetworkRecord, initialise, load_weights
 from fer_voting.config import command, explain, name_choices
 from fer_voting.data.base import FERDataModule, make_datamodule
-from fer_voting.environment import describe_device, git_commit, package_versions
+from fer_voting.environment import describe_device, git_commit, keep_freed_memory, package_versions
 from fer_voting.estimate import announce_duration
 from fer_voting.messages import set_up_messages
 from fer_voting.models.compiled import compile_network
@@ -53,6 +53,7 @@ def train(config: dict[str, Any]) -> dict[str, Any]:
     tried again.
     """
     set_up_messages()
+    keep_freed_memory()
     run = Run(Path(config["output_dir"]), config["name"])
     with run.open(config):
         previous = run.result()

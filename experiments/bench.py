@@ -1,0 +1,523 @@
+"""How fast and how lean, measured here: `python -m experiments.bench [PART ...]`, or `make bench`.
+
+Every figure is a ratio within one run: what is compared runs in one process, warmed up, in turns, and the fastest of
+at least five repeats counts (the medians are in the JSON files). The reference is the paper's words taken literally:
+Algorithm 1's loops over images and positions, float32, contiguous maps, eager, one image at a time where it augments.
+Ten minutes on two cores, which should have nothing else to do. Writes `outputs/bench/<part>.json` and `bench.md`.
+"""
+
+import argparse
+import functools
+import io
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import PIL.Image
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+from torchvision.transforms import v2
+from tqdm import tqdm
+
+from fer_voting.checkpoint import NetworkRecord, load_weights
+from fer_voting.config import compose_config
+from fer_voting.data.augment import make_augment
+from fer_voting.data.base import FERDataModule, make_datamodule, normalise
+from fer_voting.data.pack import prepare as prepare_picture
+from fer_voting.environment import describe_device, git_commit, keep_freed_memory, package_versions
+from fer_voting.files import write_atomically, write_json
+from fer_voting.inference import prepare
+from fer_voting.messages import set_up_messages
+from fer_voting.models import VotingResNet18
+from fer_voting.models.cost import count_gmacs, forward_mib_per_image
+from fer_voting.models.crops import crop_corners, crop_side, ten_crops
+from fer_voting.module import VotingModule, crop_cross_entropy, memory_format_for
+from fer_voting.tables.text import Table, markdown
+from fer_voting.voting import soft_vote
+
+SPLITS = ("baseline", "m1", "m2", "m3")
+LEAST_SECONDS = 0.1
+"""A shorter function is called several times a measurement."""
+
+
+# The reference ----------------------------------------------------------------------------------------------------
+
+
+def algorithm_1(x: Tensor) -> Tensor:
+    """The paper's Algorithm 1: `[B, C, H, W]` -> `[B * 10, C, h, w]`."""
+    patches = []
+    for image in x:
+        height, width = image.shape[-2:]
+        h, w = crop_side(height), crop_side(width)
+        for view in (image, image.flip(-1)):
+            for top, left in crop_corners(height, width, h, w):
+                patches.append(view[None, :, top : top + h, left : left + w])
+    return torch.cat(patches)
+
+
+class Reference(VotingResNet18):
+    """The network with Algorithm 1 in the place of its crop operation."""
+
+    def _crop(self, x: Tensor) -> Tensor:
+        return algorithm_1(x)
+
+
+# Measuring --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large everything is; `quick` only shows that the script runs."""
+
+    width: int = 64
+    image: int = 48
+    batch: int = 32
+    paper_batch: int = 135
+    matrix: int = 2048
+    repeats: int = 5
+    steps: int = 3
+
+
+QUICK = Size(width=16, image=24, batch=2, paper_batch=4, matrix=64, repeats=1, steps=2)
+
+
+@dataclass
+class Row:
+    """A figure, and the bound that it should keep, `least` or `most`, if there is one."""
+
+    what: str
+    figure: float
+    unit: str = ""
+    least: float | None = None
+    most: float | None = None
+
+    @property
+    def target(self) -> str:
+        if self.least is None and self.most is None:
+            return ""
+        return f"at least {self.least:g}" if self.most is None else f"at most {self.most:g}"
+
+    @property
+    def verdict(self) -> str:
+        if self.least is None and self.most is None:
+            return ""
+        met = self.figure >= self.least if self.most is None else self.figure <= self.most  # type: ignore[operator]
+        return "met" if met else "missed"
+
+
+@dataclass
+class Part:
+    """What a part of the benchmark found: its rows, and the seconds of each repeat of everything that was timed."""
+
+    rows: list[Row] = field(default_factory=list)
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+
+    def time(self, what: str, functions: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
+        """Seconds of the fastest call of each function; they take turns."""
+        calls = {}
+        for name, function in functions.items():
+            function()  # warm-up
+            calls[name] = max(1, round(LEAST_SECONDS / max(_seconds(function, 1), 1e-6))) if repeats > 1 else 1
+        for _ in tqdm(range(repeats), desc=what, unit="round", leave=False):
+            for name, function in functions.items():
+                self.seconds.setdefault(name, []).append(_seconds(function, calls[name]))
+        return {name: min(self.seconds[name]) for name in functions}
+
+
+def _seconds(function: Callable[[], Any], calls: int) -> float:
+    start = time.perf_counter()
+    for _ in range(calls):
+        function()
+    return (time.perf_counter() - start) / calls
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+# The parts --------------------------------------------------------------------------------------------------------
+
+
+def bench_crops(size: Size, options: argparse.Namespace) -> Part:
+    """The crop operation, forward and backward, on the maps of each split."""
+    part = Part()
+    for stage, split, least in ((1, "m1", 2.5), (2, "m2", 4.0), (3, "m3", 4.0)):
+        side, channels = size.image >> (stage - 1), size.width << (stage - 1)
+        plain = torch.randn(size.batch, channels, side, side, requires_grad=True)
+        ours = plain.detach().contiguous(memory_format=torch.channels_last).requires_grad_()
+        gradient = torch.randn_like(algorithm_1(plain.detach()))
+        gradient_last = gradient.contiguous(memory_format=torch.channels_last)
+
+        def reference(x: Tensor = plain, gradient: Tensor = gradient) -> None:
+            x.grad = None
+            algorithm_1(x).backward(gradient)
+
+        def one_operation(x: Tensor = ours, gradient: Tensor = gradient_last) -> None:
+            x.grad = None
+            ten_crops(x).flatten(0, 1).backward(gradient)
+
+        best = part.time(
+            f"crops after {split}",
+            {f"{split} Algorithm 1": reference, f"{split} one operation": one_operation},
+            size.repeats,
+        )
+        ratio = best[f"{split} Algorithm 1"] / best[f"{split} one operation"]
+        part.rows.append(Row(f"crops after {split}, forward + backward", ratio, "times faster", least=least))
+    return part
+
+
+def _training_step(net: nn.Module, images: Tensor, fused: bool, bf16: bool) -> Callable[[], None]:
+    optimizer = torch.optim.Adam(net.parameters(), 2e-4, fused=fused)
+    targets = torch.arange(len(images)) % 7
+
+    def step() -> None:
+        optimizer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            loss = crop_cross_entropy(net(images), targets)
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def bench_training(size: Size, options: argparse.Namespace) -> Part:
+    """A training step of each split, and how much of the processor's arithmetic it reaches."""
+    part = Part()
+    images = torch.randn(size.batch, 3, size.image, size.image)
+    functions: dict[str, Callable[[], Any]] = {}
+    for split in SPLITS:
+        functions[f"{split} reference"] = _training_step(Reference(split, width=size.width), images, False, False)
+        for name, bf16 in (("float32", False), ("bf16", True)):
+            layout = memory_format_for(size.width)
+            net = VotingResNet18(split, width=size.width).to(memory_format=layout)
+            functions[f"{split} {name}"] = _training_step(net, images.contiguous(memory_format=layout), True, bf16)
+    for name, dtype in (("float32", torch.float32), ("bf16", torch.bfloat16)):
+        a, b = (torch.randn(size.matrix, size.matrix, dtype=dtype) for _ in range(2))
+        functions[f"product {name}"] = lambda a=a, b=b: a @ b  # type: ignore[misc]
+    best = part.time("training steps", functions, size.repeats)
+    most = {("m1", "float32"): 0.80, ("m1", "bf16"): 0.48}
+    for split in SPLITS:
+        for name in ("float32", "bf16"):
+            share = best[f"{split} {name}"] / best[f"{split} reference"]
+            what = f"{split} training step, {name}, of the reference's time"
+            part.rows.append(Row(what, share, most=most.get((split, name))))
+    for name in ("float32", "bf16"):
+        ratio = best[f"m1 {name}"] / best[f"baseline {name}"]
+        part.rows.append(Row(f"m1's time an image over the baseline's, {name}", ratio, "times", most=5.4))
+    for name in ("float32", "bf16"):
+        product = 2 * size.matrix**3 / best[f"product {name}"]
+        part.rows.append(Row(f"matrix product of {size.matrix}, {name}", product / 1e9, "GFLOP/s"))
+        for split in SPLITS:
+            gmacs = count_gmacs(VotingResNet18(split, width=size.width), size.image)
+            # The backward pass computes twice as much as the forward pass.
+            reached = 3 * 2 * gmacs * 1e9 * size.batch / best[f"{split} {name}"]
+            part.rows.append(
+                Row(f"{split} training step, {name}, of the product's FLOP/s", 100 * reached / product, "%")
+            )
+    return part
+
+
+def _settled(split: str, size: Size) -> VotingResNet18:
+    """A network whose BatchNorm has seen images, as a trained one's has."""
+    torch.manual_seed(0)
+    net = VotingResNet18(split, width=size.width)
+    with torch.no_grad():
+        for _ in range(3):
+            net(torch.randn(size.batch, 3, size.image, size.image))
+    return net.eval()
+
+
+def bench_inference(size: Size, options: argparse.Namespace) -> Part:
+    """Inference of m1 by one image and by 32, in each precision, and how far its logits are off."""
+    part = Part()
+    reference = Reference("m1", width=size.width).eval()
+    net = _settled("m1", size)
+    reference.load_state_dict(net.state_dict())
+    many = torch.randn(size.batch, 3, size.image, size.image)
+    runs = {
+        "float32": prepare(net),
+        "bf16": prepare(net, "bf16"),
+        "int8": prepare(net, "int8", torch.randn(4 * size.batch, 3, size.image, size.image)),
+    }
+    with torch.no_grad():
+        exact = net.double()(many.double())
+    for batch, least in ((1, (None, None, None)), (size.batch, (1.2, 2.2, 3.3))):
+        images = many[:batch]
+
+        def plain(images: Tensor = images) -> None:
+            with torch.no_grad():
+                reference(images)
+
+        functions: dict[str, Callable[[], Any]] = {f"reference at {batch}": plain}
+        functions |= {f"{name} at {batch}": lambda run=run, x=images: run(x) for name, run in runs.items()}  # type: ignore[misc]
+        best = part.time(f"inference at batch {batch}", functions, size.repeats)
+        for name, bound in zip(runs, least, strict=True):
+            ratio = best[f"reference at {batch}"] / best[f"{name} at {batch}"]
+            part.rows.append(Row(f"m1 inference at batch {batch}, {name}", ratio, "times faster", least=bound))
+    for name, most in (("float32", 1e-6), ("bf16", 5e-3), ("int8", None)):
+        off = ((runs[name](many).double() - exact).norm() / exact.norm()).item()
+        part.rows.append(Row(f"m1 inference, {name}: relative error of the logits", off, most=most))
+    return part
+
+
+def bench_int8(size: Size, options: argparse.Namespace) -> Part:
+    """What int8 costs a trained network in accuracy, on the validation part of a data set."""
+    part = Part()
+    if options.checkpoint is None:
+        print(
+            "int8's accuracy: not measured; give --checkpoint FILE --data dataset=... dataset.root=DIR", file=sys.stderr
+        )
+        return part
+    state, record = load_weights(options.checkpoint)
+    net = VotingResNet18(record.split, len(record.class_names), record.width)
+    net.load_state_dict(state)
+    net.eval()
+    data = _datamodule(options.data)
+    pictures = {stage: torch.from_numpy(data.pack.images[data.positions(stage)]) for stage in ("train", "val")}
+    chosen = torch.randperm(len(pictures["train"]), generator=torch.Generator().manual_seed(0))[:256]
+    calibration = normalise(pictures["train"][chosen].permute(0, 3, 1, 2))
+    labels = torch.from_numpy(data.class_ids(data.pack)[data.positions("val")])
+    accuracy = {}
+    for precision in ("float32", "bf16", "int8"):
+        run = prepare(net, precision, calibration)
+        batches = pictures["val"].permute(0, 3, 1, 2).split(size.paper_batch)
+        decisions = torch.cat([soft_vote(run(normalise(images))).argmax(1) for images in batches])
+        accuracy[precision] = 100 * (decisions == labels).double().mean().item()
+    on = f"{record.split} of width {record.width} on {data.name}'s {len(labels):,} validation images"
+    part.rows.append(Row(f"accuracy of {on}, float32", accuracy["float32"], "%"))
+    for precision, most in (("bf16", None), ("int8", 0.3)):
+        lost = accuracy["float32"] - accuracy[precision]
+        part.rows.append(Row(f"accuracy that {precision} loses there", lost, "points", most=most))
+    return part
+
+
+def _datamodule(words: list[str]) -> FERDataModule:
+    config = compose_config([*words, "augment=paper"])
+    datamodule = make_datamodule(OmegaConf.to_container(config.dataset, resolve=True))  # type: ignore[arg-type]
+    datamodule.setup()
+    return datamodule
+
+
+def _torchvision(values: Mapping[str, Any], size: int) -> Callable[[Tensor], Tensor]:
+    """The paper's five steps by torchvision v2, one image at a time."""
+    crop, color, move, turn, erase = (
+        values[name] for name in ("resized_crop", "color_jitter", "translation", "rotation", "erase")
+    )
+    jitter = v2.ColorJitter(color["brightness"], color["contrast"], color["saturation"])
+    steps = [
+        v2.RandomApply([v2.RandomResizedCrop(size, crop["area"], crop["aspect"])], crop["probability"]),
+        v2.RandomApply([jitter], color["probability"]),
+        v2.RandomApply([v2.RandomAffine(0, (move["share"], move["share"]))], move["probability"]),
+        v2.RandomApply([v2.RandomRotation(turn["degrees"])], turn["probability"]),
+        v2.RandomErasing(erase["probability"], erase["area"], erase["aspect"]),
+    ]
+    return v2.Compose(steps)
+
+
+def bench_input(size: Size, options: argparse.Namespace) -> Part:
+    """Augmentation on one core, pictures from files and from a pack, and how long a step waits for its data."""
+    part = Part()
+    with tempfile.TemporaryDirectory() as folder:
+        images = 3 * size.paper_batch
+        sizes = [f"dataset.train_size={images}", "dataset.val_size=7", "dataset.test_size=7"]
+        words = ["dataset=faces", *sizes, f"dataset.size={size.image}", f"output_dir={folder}"]
+        data = _datamodule([*words, f"dataset.batch_size={size.paper_batch}"])
+        positions = data.positions("train")[: size.paper_batch]
+        _bench_augmentation(part, data.pack.images[positions], size)
+        _bench_reading(part, data, positions, Path(folder), size)
+        for split in ("m1", "baseline"):
+            share = _waiting(data, split, size)
+            what = f"waiting for data: {split}, bf16, batch {size.paper_batch}, from a pack, of a step"
+            part.rows.append(Row(what, 100 * share, "%", most=1.0))
+    return part
+
+
+def _bench_augmentation(part: Part, pictures_BHWC: np.ndarray[Any, Any], size: Size) -> None:
+    values = {k: v for k, v in compose_config([]).augment.items() if not isinstance(v, str)}
+    by_image, by_batch = make_augment("albumentations", **values), make_augment("batched", **values)
+    by_torchvision = _torchvision(values, size.image)
+    pictures = torch.from_numpy(pictures_BHWC).permute(0, 3, 1, 2).contiguous()
+    keys = [(0, position) for position in range(len(pictures))]
+    assert by_image is not None
+    assert by_batch is not None
+    with _one_thread():
+        functions: dict[str, Callable[[], Any]] = {
+            "albumentations": lambda: by_image(pictures_BHWC, keys, 0),  # type: ignore[arg-type]
+            "torchvision v2": lambda: [by_torchvision(picture) for picture in pictures],
+            "batched": lambda: by_batch(pictures, keys, 0),  # type: ignore[arg-type]
+        }
+        best = part.time("augmentation", functions, size.repeats)
+    for name, seconds in best.items():
+        part.rows.append(Row(f"augmentation on one core, {name}", len(pictures) / seconds, "images/s"))
+    for name, least in (("albumentations", 4), ("torchvision v2", 8)):
+        ratio = best[name] / best["batched"]
+        part.rows.append(Row(f"batched augmentation against {name}", ratio, "times faster", least=least))
+
+
+def _bench_reading(part: Part, data: FERDataModule, positions: np.ndarray[Any, Any], folder: Path, size: Size) -> None:
+    files = []
+    for number, position in enumerate(positions):
+        files.append(folder / f"{number}.jpg")
+        PIL.Image.fromarray(data.pack.images[position]).resize((100, 100)).save(files[-1], quality=90)
+
+    def from_files() -> None:
+        pictures = []
+        for file in files:
+            with PIL.Image.open(io.BytesIO(file.read_bytes())) as picture:
+                pictures.append(prepare_picture(picture, size.image))
+        torch.from_numpy(np.stack(pictures))
+
+    def from_pack() -> None:
+        torch.from_numpy(data.pack.images[positions])
+
+    best = part.time("reading", {"JPEG files of 100 pixels": from_files, "pack": from_pack}, size.repeats)
+    for name, seconds in best.items():
+        part.rows.append(Row(f"reading from {name}", len(positions) / seconds, "images/s"))
+
+
+class Clock(L.Callback):
+    """Notes when a step has its batch on the device, ready for the network, and when it ends."""
+
+    def __init__(self) -> None:
+        self.begun: list[float] = []
+        self.ended: list[float] = []
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        self.begun.append(time.perf_counter())
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.ended.append(time.perf_counter())
+
+    @property
+    def share_between_steps(self) -> float:
+        """Of the time from the end of the first step to the end of the last, what lies between the steps."""
+        between = sum(begun - ended for ended, begun in zip(self.ended, self.begun[1:], strict=False))
+        return between / (self.ended[-1] - self.ended[0])
+
+
+def _waiting(data: FERDataModule, split: str, size: Size) -> float:
+    """Share of a training that passes until the next batch is ready: read, changed, normalised."""
+    record = NetworkRecord(split, size.width, data.class_names, size.image, data.name)
+    net = VotingResNet18(split, width=size.width)
+    module = VotingModule(net, functools.partial(torch.optim.Adam, lr=2e-4, fused=True), 1.0, record)
+    clock = Clock()
+    trainer = L.Trainer(
+        accelerator="cpu", precision="bf16-mixed", max_epochs=size.steps, limit_val_batches=0, logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, callbacks=[clock],
+        log_every_n_steps=1, use_distributed_sampler=False,
+    )  # fmt: skip
+    trainer.fit(module, datamodule=data)
+    return clock.share_between_steps
+
+
+def bench_memory(size: Size, options: argparse.Namespace) -> Part:
+    """What a training's forward pass leaves allocated."""
+    part = Part()
+    images = torch.randn(size.paper_batch, 3, size.image, size.image)
+    images = images.contiguous(memory_format=memory_format_for(size.width))
+    for memory, mosts in (("paper", (None, None)), ("lean", (20.0, 10.0))):
+        net = VotingResNet18("m1", width=size.width, memory=memory).to(memory_format=memory_format_for(size.width))
+        for name, bf16, most in (("float32", False, mosts[0]), ("bf16", True, mosts[1])):
+            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                mib = forward_mib_per_image(net, images)
+            part.rows.append(Row(f"forward memory of m1, {memory}, {name}", mib, "MiB an image", most=most))
+    functions = {}
+    few = images[: size.batch]
+    for memory in ("paper", "lean"):
+        net = VotingResNet18("m1", width=size.width, memory=memory).to(memory_format=memory_format_for(size.width))
+        functions[f"{memory} step"] = _training_step(net, few, True, True)
+    best = part.time("lean steps", functions, size.repeats)
+    what = "m1 training step, bf16, lean, of paper's time"
+    part.rows.append(Row(what, best["lean step"] / best["paper step"]))
+    return part
+
+
+PARTS: dict[str, Callable[[Size, argparse.Namespace], Part]] = {
+    "crops": bench_crops,
+    "training": bench_training,
+    "inference": bench_inference,
+    "int8": bench_int8,
+    "input": bench_input,
+    "memory": bench_memory,
+}
+
+
+# Telling ----------------------------------------------------------------------------------------------------------
+
+
+def table(rows: list[Row]) -> str:
+    """The rows as Markdown, each with what it should reach."""
+    cells = [[row.what, row.unit, row.target, row.verdict, _three_digits(row.figure)] for row in rows]
+    return markdown(Table(["what", "unit", "target", "", "figure"], cells, left=4))
+
+
+def _three_digits(figure: float) -> str:
+    return f"{figure:,.0f}" if abs(figure) >= 100 else f"{figure:.3g}"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} (default: all)")
+    parser.add_argument("--out", type=Path, default=Path("outputs/bench"))
+    parser.add_argument("--checkpoint", type=Path, help="a trained network, for int8's accuracy")
+    parser.add_argument("--data", nargs="+", default=[], help="what it is judged on: dataset=fer2013 dataset.root=DIR")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that it runs, the figures mean nothing")
+    options = parser.parse_args(arguments)
+    if unknown := set(options.parts) - set(PARTS):
+        parser.error(f"there is no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    if options.checkpoint is not None and not options.checkpoint.is_file():
+        parser.error(f"--checkpoint: {options.checkpoint} is not a file")
+    set_up_messages()
+    keep_freed_memory()
+    torch.manual_seed(0)
+    load = os.getloadavg()[0]
+    if load > 0.5:
+        print(f"other programs are at work here (load {load:.1f}): the figures will be off", file=sys.stderr)
+    environment = {
+        "device": describe_device(torch.device("cpu")),
+        "git_commit": git_commit(),
+        "date": date.today().isoformat(),
+        "seed": 0,
+        "quick": options.quick,
+        "load_before": load,
+        "versions": package_versions(),
+    }
+    rows = []
+    for name in options.parts or PARTS:
+        print(f"{name}: {(PARTS[name].__doc__ or '').splitlines()[0]}", file=sys.stderr)
+        part = PARTS[name](QUICK if options.quick else Size(), options)
+        medians = {what: statistics.median(seconds) for what, seconds in part.seconds.items()}
+        figures = [asdict(row) | {"verdict": row.verdict} for row in part.rows]
+        write_json(
+            options.out / f"{name}.json",
+            {"environment": environment, "rows": figures, "seconds": part.seconds, "median_seconds": medians},
+        )
+        rows += part.rows
+        print(table(part.rows) if part.rows else "", flush=True)
+    told = (
+        "{device}; commit {git_commit}; {date}; seed {seed}".format_map(environment) + f"; torch {torch.__version__}."
+    )
+    with write_atomically(options.out / "bench.md") as file:
+        file.write(f"{table(rows)}\n{told}{' Quick sizes: the figures mean nothing.' if options.quick else ''}\n")
+    print(f"{told}\nWritten to {options.out}")
+
+
+if __name__ == "__main__":
+    main()

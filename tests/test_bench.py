@@ -1,0 +1,90 @@
+"""The benchmark runs whole at tiny size, and its references are what they claim to be."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torchvision.transforms.v2.functional import ten_crop
+
+from experiments.bench import PARTS, Clock, Part, Reference, Row, algorithm_1, main
+from fer_voting.models import SPLITS, VotingResNet18
+
+
+def test_algorithm_1_gives_torchvisions_crops() -> None:
+    x = torch.randn(3, 2, 12, 18)
+    assert torch.equal(algorithm_1(x), torch.cat([torch.stack(ten_crop(image, [10, 15])) for image in x]))
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_the_reference_is_the_same_network(split: str) -> None:
+    torch.manual_seed(0)
+    reference, net = Reference(split, width=4).double(), VotingResNet18(split, width=4).double()
+    net.load_state_dict(reference.state_dict())
+    images = torch.randn(2, 3, 24, 24, dtype=torch.float64)
+    torch.testing.assert_close(net(images), reference(images), rtol=1e-12, atol=1e-12)
+
+
+def test_a_ratio_is_of_what_was_timed() -> None:
+    part = Part()
+    best = part.time("sleep", {"long": lambda: time.sleep(0.02), "short": lambda: time.sleep(0.002)}, repeats=3)
+    assert best["long"] >= 0.02
+    assert 0.002 <= best["short"] < best["long"]
+    assert {name: len(seconds) for name, seconds in part.seconds.items()} == {"long": 3, "short": 3}
+
+
+def test_the_share_between_steps_by_hand() -> None:
+    clock = Clock()
+    clock.begun, clock.ended = [0.0, 2.0, 5.0], [1.0, 4.0, 9.0]
+    assert clock.share_between_steps == (1 + 1) / 8
+
+
+@pytest.mark.parametrize(
+    ("row", "target", "verdict"),
+    [
+        (Row("x", 2.0), "", ""),
+        (Row("x", 2.0, least=2.0), "at least 2", "met"),
+        (Row("x", 1.9, least=2.0), "at least 2", "missed"),
+        (Row("x", 0.5, most=0.5), "at most 0.5", "met"),
+        (Row("x", 0.6, most=0.5), "at most 0.5", "missed"),
+    ],
+)
+def test_verdicts(row: Row, target: str, verdict: str) -> None:
+    assert (row.target, row.verdict) == (target, verdict)
+
+
+def test_the_whole_benchmark(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--quick", "--out", str(tmp_path)])
+    told = capsys.readouterr()
+    assert "int8's accuracy: not measured" in told.err
+    for name in PARTS:
+        found = json.loads((tmp_path / f"{name}.json").read_text())
+        assert found["environment"]["quick"] is True
+        assert all(0 <= row["figure"] < 1e9 for row in found["rows"])
+        assert bool(found["rows"]) == (name != "int8")
+    text = (tmp_path / "bench.md").read_text()
+    assert "m1 training step, bf16, of the reference's time" in text
+    assert "Quick sizes: the figures mean nothing." in text
+
+
+@pytest.mark.parametrize(
+    ("words", "told"), [(["speed"], "there is no part speed"), (["--checkpoint", "none.ckpt"], "is not a file")]
+)
+def test_wrong_words(words: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(words)
+    assert told in capsys.readouterr().err
+
+
+def test_what_int8_costs_a_trained_network(run_train: Callable[..., Path], tmp_path: Path) -> None:
+    runs = run_train("split=m3", "name=mine", "model.width=16") / "runs"
+    data = ["dataset=faces", "dataset.train_size=60", "dataset.val_size=20", "dataset.test_size=20"]
+    checkpoint = str(runs / "mine" / "checkpoints" / "best-soft.ckpt")
+    main(["int8", "--out", str(tmp_path), "--checkpoint", checkpoint, "--data", *data, f"output_dir={tmp_path}"])
+    rows = {row["what"]: row["figure"] for row in json.loads((tmp_path / "int8.json").read_text())["rows"]}
+    result = json.loads((runs / "mine" / "result.json").read_text())
+    plain = rows["accuracy of m3 of width 16 on faces's 20 validation images, float32"]
+    assert plain == pytest.approx(100 * result["votes"]["soft"]["val"]["accuracy"])
+    assert abs(rows["accuracy that int8 loses there"]) <= 15  # three images of twenty
