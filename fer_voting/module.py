@@ -98,7 +98,11 @@ class VotingModule(L.LightningModule):
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images `[B, 3, H, W]` -> crop logits `[B, V, K]`."""
-        return self.net(images.contiguous(memory_format=self.memory_format))
+        return self.net(self.lay_out(images))
+
+    def lay_out(self, images: Tensor) -> Tensor:
+        """Images in the order and the precision in which the network takes them (`trainer.precision=64-true`, say)."""
+        return images.to(next(self.net.parameters()).dtype, memory_format=self.memory_format)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.record.write(checkpoint)

@@ -99,6 +99,8 @@ def test_bfloat16_is_as_accurate_within_the_noise_of_three_seeds(run_train: Call
             result = json.loads((output_dir / "runs" / name / "result.json").read_text())
             accuracies.setdefault(precision, []).append(result["votes"]["soft"]["val"]["accuracy"])
     ours, plain = accuracies["bf16-mixed"], accuracies["32-true"]
-    noise = ((statistics.variance(ours) + statistics.variance(plain)) / 3) ** 0.5
-    assert abs(statistics.mean(ours) - statistics.mean(plain)) <= max(2 * noise, 0.02), accuracies
-    assert min(ours) > 0.3, accuracies  # well above chance, where nothing could differ
+    p = statistics.mean(plain)
+    # Of three seeds' training, and of judging by 200 images.
+    noise = ((statistics.variance(ours) + statistics.variance(plain) + 2 * p * (1 - p) / 200) / 3) ** 0.5
+    assert abs(statistics.mean(ours) - p) <= 2 * noise, accuracies
+    assert min(ours) > 0.25, accuracies  # well above chance, where nothing could differ

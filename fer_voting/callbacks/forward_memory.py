@@ -12,8 +12,8 @@ __all__ = ["ForwardMemory"]
 class ForwardMemory(L.Callback):
     """Logs what a training-mode forward pass of the first real batch leaves allocated, in MiB an image.
 
-    On CUDA by `torch.cuda.memory_allocated`, as `memory/forward_mib_per_image`; elsewhere by the tensors that
-    autograd keeps alive, as `memory/forward_mib_per_image_autograd` (see `cost.py`). The measurement works on a copy
+    On CUDA by `torch.cuda.memory_allocated`, as `memory/forward_mib_per_image`; elsewhere by the tensors that live
+    after the pass, as `memory/forward_mib_per_image_autograd` (see `cost.py`). The measurement works on a copy
     of the network, so that BatchNorm statistics, gradients and random numbers of the training stay as they are.
     """
 
@@ -26,7 +26,7 @@ class ForwardMemory(L.Callback):
     ) -> None:
         if batch_idx > 0:
             return
-        images = batch[0].contiguous(memory_format=module.memory_format)  # type: ignore[arg-type]
+        images = module.lay_out(batch[0])  # type: ignore[operator]
         name = "memory/forward_mib_per_image" + ("" if images.is_cuda else "_autograd")
         if self.mib_per_image is None:
             with trainer.precision_plugin.forward_context():
