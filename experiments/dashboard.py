@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import wandb
-
 from fer_voting.config import explain
 from fer_voting.files import read_json, write_json
 from fer_voting.loggers import CONFUSION_CHART, CONFUSION_FIELDS, STAGES, require
@@ -92,11 +91,11 @@ def workspace(entity: str, project: str, dataset: str, setting: str) -> Any:
         name=f"Splits and votes, {title}{f', setting {setting}' if setting else ''}",
         sections=[ws.Section(name=name, panels=panels, is_open=True) for name, panels in sections.items()],
         runset_settings=ws.RunsetSettings(
-            filters=[
+            filters=ws.And(
                 ws.Config("dataset.name") == dataset,
                 ws.Config("setting") == setting,
                 ws.Config("refit") == False,  # noqa: E712  # an expression, not a comparison
-            ],
+            ),
             pinned_columns=columns,
         ),
     )

@@ -69,6 +69,10 @@ class WandbServer(ThreadingHTTPServer):
             return {"createArtifact": {"artifact": artifact}}
         if "artifactType {" in query:
             return {"project": {"artifact": None}}
+        if "allViews" in query:
+            found = [view for view in self.views if view["name"] == variables["viewName"]]
+            nodes = [{"node": {"id": "v", "displayName": v["displayName"], "spec": v["spec"]}} for v in found[-1:]]
+            return {"project": {"allViews": {"edges": nodes}}}
         if "viewer" in query:
             return {"viewer": {"id": "u", "username": "me", "entity": "me", "flags": "{}", "teams": {"edges": []}}}
         if "serverInfo" in query:
