@@ -77,7 +77,7 @@ def workspace(entity: str, project: str, dataset: str, setting: str) -> Any:
         "config:seed.value",
         *(f"summary:{name}" for name in (*figures, MEMORY, "gmacs", "images_per_second")),
     ]
-    sections = {
+    sections: dict[str, list[Any]] = {
         "Accuracy by split and vote": accuracy,
         "Memory against accuracy": memory,
         "Curves by split": curves,
