@@ -13,13 +13,21 @@ from pathlib import Path
 from typing import Any
 
 import wandb
+
 from fer_voting.config import explain
 from fer_voting.files import read_json, write_json
 from fer_voting.loggers import CONFUSION_CHART, CONFUSION_FIELDS, STAGES, require
 from fer_voting.tables.load import TITLES
 from fer_voting.voting import VOTES
 
-SPLIT = "split.name"
+# W&B keeps a run's `config.split.name` at `split.value.name`.
+SPLIT, SEED, DATASET, SETTING, REFIT = (
+    "split.value.name",
+    "seed.value",
+    "dataset.value.name",
+    "setting.value",
+    "refit.value",
+)
 MEMORY = "forward_mib_per_image"
 
 
@@ -31,12 +39,11 @@ def workspace(entity: str, project: str, dataset: str, setting: str) -> Any:
     import wandb_workspaces.reports.v2 as wr
     import wandb_workspaces.workspaces as ws
 
-    split = wr.Config(SPLIT)
     accuracy = [
         wr.BarPlot(
             title=f"Accuracy, {stage}, {vote} vote",
             metrics=[f"best/{stage}/{vote}/accuracy"],
-            groupby=split,
+            groupby=SPLIT,
             groupby_aggfunc="mean",
             groupby_rangefunc="stddev",
         )
@@ -53,7 +60,7 @@ def workspace(entity: str, project: str, dataset: str, setting: str) -> Any:
     ]
     curves = [
         wr.LinePlot(
-            title=title, x="epoch", y=[metric], groupby=split, groupby_aggfunc="mean", groupby_rangefunc="stddev"
+            title=title, x="epoch", y=[metric], groupby=SPLIT, groupby_aggfunc="mean", groupby_rangefunc="stddev"
         )
         for title, metric in {
             "Training loss": "train/loss",
@@ -73,8 +80,8 @@ def workspace(entity: str, project: str, dataset: str, setting: str) -> Any:
     ]
     figures = [f"best/{stage}/{vote}/accuracy" for stage in STAGES for vote in VOTES]
     columns = [
-        f"config:{SPLIT.replace('.', '.value.', 1)}",
-        "config:seed.value",
+        f"config:{SPLIT}",
+        f"config:{SEED}",
         *(f"summary:{name}" for name in (*figures, MEMORY, "gmacs", "images_per_second")),
     ]
     sections: dict[str, list[Any]] = {
@@ -92,9 +99,9 @@ def workspace(entity: str, project: str, dataset: str, setting: str) -> Any:
         sections=[ws.Section(name=name, panels=panels, is_open=True) for name, panels in sections.items()],
         runset_settings=ws.RunsetSettings(
             filters=ws.And(
-                ws.Config("dataset.name") == dataset,
-                ws.Config("setting") == setting,
-                ws.Config("refit") == False,  # noqa: E712  # an expression, not a comparison
+                ws.Config(DATASET) == dataset,
+                ws.Config(SETTING) == setting,
+                ws.Config(REFIT) == False,  # noqa: E712  # an expression, not a comparison
             ),
             pinned_columns=columns,
         ),

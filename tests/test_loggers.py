@@ -7,6 +7,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -212,11 +213,40 @@ def test_without_a_server_a_run_is_kept_offline_and_uploads_later(
     with WandbServer() as later:
         command = [str(Path(sys.executable).with_name("wandb")), "sync", *run.dir.glob("wandb/offline-run-*")]
         environment = {**os.environ, "WANDB_BASE_URL": later.url}
-        subprocess.run(command, env=environment, check=True, capture_output=True, timeout=60)
+        subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True, timeout=60)
     (uploaded,) = later.runs.values()
     assert uploaded.about["displayName"] == "mine"
     assert uploaded.exit_code == 0
     assert uploaded.summary["best/test/soft/accuracy"] == summary["summary"]["best/test/soft/accuracy"]
+
+
+def test_a_server_that_is_lost_on_the_way_costs_no_training(
+    never_logged_in: pytest.MonkeyPatch, tmp_path: Path, messages
+):
+    run = Run(tmp_path, "mine")
+    with WandbServer() as server:
+        never_logged_in.setenv("WANDB_BASE_URL", server.url)
+        never_logged_in.setenv("WANDB_API_KEY", KEY)
+        never_logged_in.setenv("WANDB_HTTP_TIMEOUT", "1")
+
+        def lose_it() -> None:
+            while not run.metrics_file.exists():  # its first epoch
+                time.sleep(0.005)
+            server.shutdown()
+            server.server_close()
+
+        watcher = threading.Thread(target=lose_it)
+        watcher.start()
+        started = time.monotonic()
+        words = ["split=m3", "name=mine", "logger=wandb", "logger.upload_timeout_seconds=1"]
+        train(never_logged_in, tmp_path, *words)
+        assert time.monotonic() - started < 30
+        watcher.join()
+    assert run.status() == "finished"
+    told = set(messages.messages)
+    assert [line for line in told if line.startswith("mine: its logger was not told all of the best figures: ")]
+    (kept,) = run.dir.glob("wandb/run-*")
+    assert f"W&B: not all was uploaded within logger.upload_timeout_seconds=1; the rest: wandb sync {kept}" in told
 
 
 def test_tensorboard(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
