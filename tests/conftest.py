@@ -10,6 +10,7 @@ import pytest
 # Before any test imports a library that asks its home server for news.
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 os.environ["WANDB_MODE"] = "offline"
+os.environ["WANDB_HTTP_TIMEOUT"] = "3"  # seconds, not 19: its server is here, or gone on purpose
 
 REPO = Path(__file__).resolve().parent.parent
 
