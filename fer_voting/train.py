@@ -15,12 +15,10 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
-import wandb
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from lightning.pytorch.loggers import Logger, WandbLogger
 from omegaconf import DictConfig
 
 from fer_voting.callbacks import ForwardMemory, History, RunProgress, Throughput
@@ -107,8 +105,9 @@ def _fit_and_judge(run: Run, config: dict[str, Any]) -> dict[str, Any]:
     ]
     memory = next((c for c in callbacks if isinstance(c, ForwardMemory)), None)
     throughput = next((c for c in callbacks if isinstance(c, Throughput)), None)
-    # First of all, for a wrong accelerator or precision shows here.
+    # First of all, for a wrong accelerator or precision, or a package that is not there, shows here.
     trainer = _make_trainer(config, callbacks, _epochs(config))
+    logger = instantiate(config["logger"])
     # Deterministic algorithms also fill every new tensor, against code that reads what it never wrote: 3 % of a step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     weights = _weights_to_start_from(config)
@@ -141,10 +140,7 @@ def _fit_and_judge(run: Run, config: dict[str, Any]) -> dict[str, Any]:
         announce_duration(module, datamodule, trainer)
     if config["compile"]:
         compile_network(net)
-    loggers = _start_loggers(run, config)
-    trainer.loggers = loggers
-    exit_code = 1
-    try:
+    with logger.telling(run, config) as trainer.loggers:
         _fit(trainer, module, datamodule, resume_from)
         if config["refit"]:
             trainer.save_checkpoint(run.best_checkpoint(vote), weights_only=True)
@@ -164,10 +160,7 @@ def _fit_and_judge(run: Run, config: dict[str, Any]) -> dict[str, Any]:
             "device": describe_device(module.device if trainer.num_devices else torch.device("cpu")),
         }
         _draw(run, result)
-        _summarise(loggers, result)
-        exit_code = 0
-    finally:
-        _finish_loggers(loggers, exit_code)
+        logger.summarise(run, config, result, datamodule)
     return result
 
 
@@ -305,52 +298,6 @@ def _draw(run: Run, result: dict[str, Any]) -> None:
                 title = f"{run.name}, {vote} vote, {stage}{note}"
                 counts = np.array(figures[stage]["confusion_counts"])
                 draw_confusion(run.dir / f"confusion-{vote}-{stage}.png", counts, result["class_names"], title)
-
-
-def _start_loggers(run: Run, config: dict[str, Any]) -> list[Logger]:
-    """The configured loggers; metrics.csv does not depend on them (`callbacks.History`)."""
-    loggers: list[Logger] = []
-    for node in config["logger"].values():
-        if node["_target_"].endswith("WandbLogger"):
-            loggers.append(
-                instantiate({**node, "_partial_": True})(
-                    name=run.name,
-                    save_dir=run.dir,
-                    group=config["sweep"],
-                    tags=[config["dataset"]["name"], config["split"]["name"], f"seed{config['seed']}"],
-                    job_type="refit" if config["refit"] else "train",
-                    config=config,
-                    settings=wandb.Settings(silent=True),  # it would tell more than the training itself
-                )
-            )
-        else:
-            loggers.append(instantiate(node, save_dir=run.dir, name="", version=""))
-    return loggers
-
-
-def _summarise(loggers: list[Logger], result: dict[str, Any]) -> None:
-    """The best figures as plain numbers in W&B's run table."""
-    summary = {
-        f"best/{stage}/{vote}/{name}": figures[stage][name]
-        for vote, figures in result["votes"].items()
-        for stage in ("val", "test")
-        if stage in figures
-        for name in ("accuracy", "mean_recall")
-    }
-    cost = ("forward_mib_per_image", "parameters", "gmacs", "images_per_second")
-    summary |= {name: result[name] for name in cost}
-    for logger in loggers:
-        if isinstance(logger, WandbLogger):
-            logger.experiment.summary.update(summary)
-
-
-def _finish_loggers(loggers: list[Logger], exit_code: int) -> None:
-    for logger in loggers:
-        if isinstance(logger, WandbLogger):
-            # Left open, the next run of this process would write into this one.
-            logger.experiment.finish(exit_code=exit_code)
-        else:
-            logger.finalize("success" if exit_code == 0 else "failed")
 
 
 def job(cfg: DictConfig) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +10,7 @@ import pytest
 # Before any test imports a library that asks its home server for news.
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 os.environ["WANDB_MODE"] = "offline"
+os.environ["WANDB_HTTP_TIMEOUT"] = "3"  # seconds, not 19: its server is here, or gone on purpose
 
 REPO = Path(__file__).resolve().parent.parent
 
@@ -53,3 +54,17 @@ def run_train(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., 
         return output_dir
 
     return run
+
+
+@pytest.fixture
+def never_logged_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[pytest.MonkeyPatch]:
+    """W&B online, as a user has it who never logged in: no key anywhere, nothing of an earlier test remembered."""
+    import wandb
+
+    wandb.teardown()
+    monkeypatch.delenv("WANDB_MODE")
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "config"))
+    yield monkeypatch
+    wandb.teardown()

@@ -1,0 +1,191 @@
+"""A W&B workspace for each data set that compares the variants. `make dashboard`.
+
+Accuracy by split and vote, memory against accuracy, curves by split, confusion matrices, and a table of the runs. The
+workspaces are always written, as JSON; where W&B has a login, they are also saved there, in the project of the runs.
+Run again, it updates what it saved.
+"""
+
+import argparse
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import wandb
+
+from fer_voting.config import explain
+from fer_voting.files import read_json, write_json
+from fer_voting.loggers import CONFUSION_CHART, CONFUSION_FIELDS, STAGES, require
+from fer_voting.tables.load import TITLES
+from fer_voting.voting import VOTES
+
+# W&B keeps a run's `config.split.name` at `split.value.name`.
+SPLIT, SEED, DATASET, SETTING, REFIT = (
+    "split.value.name",
+    "seed.value",
+    "dataset.value.name",
+    "setting.value",
+    "refit.value",
+)
+MEMORY = "forward_mib_per_image"
+
+
+def workspace(entity: str, project: str, dataset: str, setting: str) -> Any:
+    """The `Workspace` of the runs of one data set under one setting, refits left out.
+
+    Runs are grouped by split in the charts: a line or a bar is the mean over the seeds.
+    """
+    import wandb_workspaces.reports.v2 as wr
+    import wandb_workspaces.workspaces as ws
+
+    accuracy = [
+        wr.BarPlot(
+            title=f"Accuracy, {stage}, {vote} vote",
+            metrics=[f"best/{stage}/{vote}/accuracy"],
+            groupby=SPLIT,
+            groupby_aggfunc="mean",
+            groupby_rangefunc="stddev",
+        )
+        for stage in STAGES
+        for vote in VOTES
+    ]
+    memory = [
+        wr.ScatterPlot(
+            title=f"Accuracy ({stage}, soft vote) by memory (MiB an image)",
+            x=wr.SummaryMetric(MEMORY),
+            y=wr.SummaryMetric(f"best/{stage}/soft/accuracy"),
+        )
+        for stage in STAGES
+    ]
+    curves = [
+        wr.LinePlot(
+            title=title, x="epoch", y=[metric], groupby=SPLIT, groupby_aggfunc="mean", groupby_rangefunc="stddev"
+        )
+        for title, metric in {
+            "Training loss": "train/loss",
+            "Validation loss": "val/loss",
+            **{f"Validation accuracy, {vote} vote": f"val/{vote}/accuracy" for vote in VOTES},
+        }.items()
+    ]
+    confusion = [
+        wr.CustomChart(
+            query={"summaryTable": {"tableKey": f"best/{stage}/{vote}/confusion_matrix_table"}},
+            chart_name=CONFUSION_CHART,
+            chart_fields=CONFUSION_FIELDS,
+            chart_strings={"title": f"Confusion, {stage}, {vote} vote"},
+        )
+        for stage in STAGES
+        for vote in VOTES
+    ]
+    figures = [f"best/{stage}/{vote}/accuracy" for stage in STAGES for vote in VOTES]
+    columns = [
+        f"config:{SPLIT}",
+        f"config:{SEED}",
+        *(f"summary:{name}" for name in (*figures, MEMORY, "gmacs", "images_per_second")),
+    ]
+    sections: dict[str, list[Any]] = {
+        "Accuracy by split and vote": accuracy,
+        "Memory against accuracy": memory,
+        "Curves by split": curves,
+        "Confusion matrices": confusion,
+        "Runs": [wr.RunComparer(diff_only="split")],
+    }
+    title = TITLES.get(dataset, dataset)
+    return ws.Workspace(
+        entity=entity,
+        project=project,
+        name=f"Splits and votes, {title}{f', setting {setting}' if setting else ''}",
+        sections=[ws.Section(name=name, panels=panels, is_open=True) for name, panels in sections.items()],
+        runset_settings=ws.RunsetSettings(
+            filters=ws.And(
+                ws.Config(DATASET) == dataset,
+                ws.Config(SETTING) == setting,
+                ws.Config(REFIT) == False,  # noqa: E712  # an expression, not a comparison
+            ),
+            pinned_columns=columns,
+        ),
+    )
+
+
+def specification(made: Any) -> dict[str, Any]:
+    """What W&B keeps of a workspace, as JSON."""
+    view = made._to_model()  # the package gives no other way to it
+    return json.loads(view.spec.model_dump_json(by_alias=True, exclude_none=True))
+
+
+def save(made: Any, url: str | None) -> str:
+    """Save a workspace in W&B, over the one at `url` where that is still there; returns its address."""
+    import wandb_workspaces.workspaces as ws
+
+    if url is not None:
+        try:
+            known = ws.Workspace.from_url(url)
+        except ValueError:  # removed since
+            pass
+        else:
+            known.name, known.sections, known.runset_settings = made.name, made.sections, made.runset_settings
+            made = known
+    return made.save().url
+
+
+def entity_of_login(timeout_seconds: int) -> str:
+    """The login's own entity. Raises ValueError if there is no login, wandb.Error if the server does not answer."""
+    if os.environ.get("WANDB_MODE", "online") != "online":
+        raise ValueError("WANDB_MODE is not online")
+    if not wandb.login(prompt=False, verify=False):
+        raise ValueError("there is no login (`wandb login`, or WANDB_API_KEY)")
+    entity = wandb.Api(timeout=timeout_seconds).default_entity
+    if entity is None:
+        raise ValueError("the login has no default entity: name one by --entity")
+    return entity
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--project", default="fer_voting", help="W&B's project of the runs (default: fer_voting)")
+    parser.add_argument("--entity", help="W&B's user or team (default: the login's own)")
+    parser.add_argument(
+        "--datasets",
+        default=os.environ.get("TABLE_DATASETS") or "affectnet rafdb",
+        help="names, by spaces or commas (default: TABLE_DATASETS in the environment, else affectnet rafdb)",
+    )
+    parser.add_argument(
+        "--setting",
+        default=os.environ.get("TABLE_SETTING") or "",
+        help="runs of this setting only, e.g. demo (default: TABLE_SETTING in the environment, else the paper's)",
+    )
+    parser.add_argument("--out", type=Path, default=Path("outputs/dashboard.json"), help="(default: %(default)s)")
+    parser.add_argument("--timeout-seconds", type=int, default=30, help="of W&B's server (default: %(default)s)")
+    words = parser.parse_args(arguments)
+    try:
+        require("the dashboard", "dashboard", "wandb_workspaces")
+    except ValueError as error:
+        parser.error(str(error))
+
+    wandb.setup(wandb.Settings(silent=True))
+    entity, problem = words.entity, ""
+    try:
+        entity = entity or entity_of_login(words.timeout_seconds)
+    except (ValueError, wandb.Error) as error:
+        problem = explain(error)
+    known = {one["name"]: one["url"] for one in read_json(words.out)} if words.out.exists() else {}
+    written = []
+    for dataset in re.findall(r"[^\s,]+", words.datasets):
+        made = workspace(entity or "", words.project, dataset, words.setting)
+        url = known.get(made.name)
+        if not problem:
+            try:
+                url = save(made, url)
+                print(f"saved: {url}")
+            except (ValueError, wandb.Error) as error:
+                problem = explain(error)
+        written.append({"name": made.name, "url": url, "specification": specification(made)})
+    write_json(words.out, written)
+    print(f"written: {words.out}")
+    if problem:
+        print(f"not saved in W&B: {problem}")
+
+
+if __name__ == "__main__":
+    main()
