@@ -25,6 +25,8 @@ def set_up_messages() -> None:
     # Loading in the training's own process is the choice of dataset.num_workers=auto, not an oversight.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message="GPU available but not used")
+    # What the evaluation logs is computed over all ranks before.
+    warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
     warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")  # Lightning's use of torch, not ours
 
 

@@ -36,11 +36,11 @@ from fer_voting.tables.figures import (
     svg,
 )
 from fer_voting.tables.load import RunRecord, Runs, Section, load_runs
+from fer_voting.tables.markdown import Table
 from fer_voting.tables.missing import missing
 from fer_voting.tables.text import (
     NO_CORRECTION,
     NOTHING,
-    Table,
     accuracy_table,
     comparison_table,
     cost_table,

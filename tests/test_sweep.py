@@ -5,8 +5,9 @@ import signal
 from pathlib import Path
 
 from fer_voting.config import compose_with_choices
+from fer_voting.processes import run_isolated
 from fer_voting.runs import Run, resolve
-from fer_voting.sweep import Sweep, plan_job, run_isolated
+from fer_voting.sweep import Sweep, plan_job
 
 
 def plan(*words: str) -> dict:
