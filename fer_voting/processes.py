@@ -93,8 +93,9 @@ def run_isolated(function: Function, config: dict[str, Any]) -> dict[str, Any]:
         outcome = child.outcome()
     except KeyboardInterrupt:
         child.process.join(30)  # it has got the same signal, and writes its last lines
-        child.process.kill()
         raise
+    finally:
+        child.process.kill()
     if outcome["status"] == "interrupted":
         raise KeyboardInterrupt
     if outcome["status"] == "failed":
@@ -115,7 +116,7 @@ def other_ranks(
         trainer: the training's; its strategy says how many devices there are.
         give_up: called with one line before this process ends itself, because a rank failed and it waits in vain.
 
-    Raises RuntimeError if another rank fails.
+    Raises ChildProcessError if another rank fails, KeyboardInterrupt if it is interrupted.
     """
     strategy = trainer.strategy
     if (
@@ -144,47 +145,53 @@ def other_ranks(
     watch = _Watch(children, give_up)
     try:
         yield
-        watch.join()
-        if dist.is_initialized():
-            dist.destroy_process_group()
+        watch.settled.wait()
     except Exception as error:
-        if watch.failed.wait(2):  # then this rank's error is only that the other one is gone
-            raise RuntimeError(watch.error) from error
+        if watch.settled.wait(2):  # then this rank's error is only that the other one is gone
+            watch.check(error)
         raise
     finally:
-        watch.ended.set()
         for child in children.values():
             child.process.kill()
+        if dist.is_initialized():
+            dist.destroy_process_group()
+        watch.ended.set()
         for variable, value in before.items():
             if value is None:
                 os.environ.pop(variable, None)
             else:
                 os.environ[variable] = value
-    if watch.error:
-        raise RuntimeError(watch.error)
+    watch.check()
 
 
 class _Watch(threading.Thread):
-    """Waits for the other ranks. `error` says how the first that failed did, empty if none did."""
+    """Waits for the other ranks, `settled` when all have finished or one has not, and then for `ended`."""
 
     def __init__(self, children: Mapping[int, _Child], give_up: Callable[[str], None]) -> None:
         super().__init__(daemon=True)
         self.children, self.give_up = children, give_up
-        self.failed, self.ended = threading.Event(), threading.Event()
-        self.error = ""
+        self.settled, self.ended = threading.Event(), threading.Event()
+        self.status, self.error = "finished", ""
         self.start()
 
     def run(self) -> None:
         ranks = {child.pipe: rank for rank, child in self.children.items()}
-        while ranks and not self.error:
+        while ranks and self.status == "finished":
             for pipe in wait(list(ranks)):
                 rank = ranks.pop(cast(Connection, pipe))
                 outcome = self.children[rank].outcome()
-                if outcome["status"] in ("failed", "interrupted"):
-                    self.error = f"rank {rank}: {outcome.get('error', 'interrupted')}"
+                if outcome["status"] != "finished":
+                    self.status = outcome["status"]
+                    self.error = f"rank {rank}: {outcome.get('error', self.status)}"
                     break
-        if self.error:
-            self.failed.set()
-            if not self.ended.wait(STUCK_SECONDS):
-                self.give_up(self.error)
-                os._exit(1)
+        self.settled.set()
+        if self.status != "finished" and not self.ended.wait(STUCK_SECONDS):
+            self.give_up(self.error)
+            os._exit(1)
+
+    def check(self, cause: Exception | None = None) -> None:
+        """Raise what another rank's end makes of the training."""
+        if self.status == "interrupted":
+            raise KeyboardInterrupt from cause
+        if self.status == "failed":
+            raise ChildProcessError(self.error) from cause

@@ -405,6 +405,7 @@ def job(cfg: DictConfig) -> dict[str, Any]:
 
 
 def main() -> None:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its makers about each sweep
     command(job)
 
 
