@@ -160,7 +160,7 @@ def explain(error: BaseException) -> str:
         text = f"there is no key '{match[1]}'{_known_keys(match[1], text)}"
     elif match := re.search(r"'hydra/launcher/(submitit)_\w+'|Unknown plugin class : .*\b(ray)_launcher", text):
         extra = "slurm" if match[1] else "ray"
-        text = f"this launcher needs an extra: pip install 'fer_voting[{extra}]', in a checkout pip install -e '.[{extra}]'"
+        text = f"this launcher needs more: pip install 'fer_voting[{extra}]', in a checkout pip install -e '.[{extra}]'"
     elif match := re.match(r"Job \S+ \(task: \d+\) with path (\S+);", text):  # submitit's word for it
         job = Path(match[1]).parent
         text = (

@@ -32,7 +32,7 @@ from fer_voting.runs import Run, name_run, resolve
 from fer_voting.tables.markdown import Table, markdown
 from fer_voting.voting import VOTES
 
-__all__ = ["JobState", "Sweep", "SweepRecord", "plan_job", "words_without"]
+__all__ = ["JobState", "Sweep", "SweepRecord", "main", "plan_job", "seconds_left", "words_without"]
 
 log = logging.getLogger(__name__)
 
@@ -309,7 +309,8 @@ def _find(text: str, parser: argparse.ArgumentParser) -> Path:
     for folder in (Path(text), sweeps / text):
         if (folder / "sweep.json").is_file():
             return folder
-    there = sorted(record.parent for folder in (Path(text), sweeps) for record in folder.glob("**/sweep.json"))
+    patterns = ("*/sweep.json", "sweeps/*/sweep.json")
+    there = sorted({r.parent for folder in (Path(text), sweeps) for p in patterns for r in folder.glob(p)})
     told = f"there are {', '.join(map(str, there[:8]))}" if there else f"and none below {sweeps}"
     parser.error(f"{text} is no sweep's folder (there is no sweep.json in it); {told}")
 
