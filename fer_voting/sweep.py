@@ -24,11 +24,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from fer_voting.callbacks.history import read_history
 from fer_voting.config import CONF_DIR, compose_config, compose_with_choices
 from fer_voting.files import read_json, write_atomically, write_json
 from fer_voting.messages import duration
-from fer_voting.runs import Run, name_run, resolve
+from fer_voting.runs import Run, name_run, read_history, resolve
 from fer_voting.tables.markdown import Table, markdown
 from fer_voting.voting import VOTES
 

@@ -26,7 +26,6 @@ from lightning.pytorch.loggers import Logger, WandbLogger
 from omegaconf import DictConfig
 
 from fer_voting.callbacks import ForwardMemory, History, RunProgress, Throughput
-from fer_voting.callbacks.history import read_history
 from fer_voting.checkpoint import NetworkRecord, initialise, load_weights
 from fer_voting.config import command, explain, name_choices
 from fer_voting.data.base import FERDataModule, make_datamodule
@@ -37,7 +36,7 @@ from fer_voting.models.compiled import compile_network
 from fer_voting.models.cost import count_gmacs, count_parameters
 from fer_voting.module import Predictions, VotingModule
 from fer_voting.processes import is_first_rank, other_ranks, run_isolated
-from fer_voting.runs import Run
+from fer_voting.runs import Run, read_history
 from fer_voting.sweep import plan_job
 from fer_voting.tables.figures import draw_confusion, draw_curves
 from fer_voting.voting import VOTES
