@@ -396,7 +396,10 @@ def job(cfg: DictConfig) -> dict[str, Any]:
     os.chdir(hydra.runtime.cwd)  # a launcher's worker may be elsewhere, and paths are relative to the command's folder
     config = plan_job(hydra.overrides.task, cfg, name_choices(hydra.runtime.choices))
     if hydra.mode is RunMode.MULTIRUN:
-        return run_isolated(train, config)
+        outcome = run_isolated(train, config)
+        if outcome["status"] == "failed" and int(os.environ.get("SLURM_NTASKS", "1")) > 1:
+            raise ChildProcessError(outcome["error"])  # so that Slurm ends the other ranks, which wait for this one
+        return outcome
     result = train(config)
     if is_first_rank():
         log.info("result: %s", Run(Path(config["output_dir"]), config["name"]).dir / "result.json")
