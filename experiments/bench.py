@@ -43,7 +43,7 @@ from fer_voting.models import VotingResNet18
 from fer_voting.models.cost import count_gmacs, forward_mib_per_image
 from fer_voting.models.crops import crop_corners, crop_side, ten_crops
 from fer_voting.module import VotingModule, crop_cross_entropy, memory_format_for
-from fer_voting.tables.text import Table, markdown
+from fer_voting.tables.markdown import Table, markdown
 from fer_voting.voting import soft_vote
 
 SPLITS = ("baseline", "m1", "m2", "m3")

@@ -10,8 +10,9 @@ from typing import Any
 
 from fer_voting.files import write_atomically, write_json
 from fer_voting.tables.load import Runs, Section, load_runs
+from fer_voting.tables.markdown import Table, markdown
 from fer_voting.tables.missing import missing
-from fer_voting.tables.text import Table, hole_lines, markdown
+from fer_voting.tables.text import hole_lines
 
 SYNTHETIC = "Synthetic faces: these figures say nothing about people."
 

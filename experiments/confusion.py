@@ -8,8 +8,9 @@ import numpy as np
 from experiments.common import Report, datasets_of, parse_options, publish
 from fer_voting.tables.compare import Judge, confusion
 from fer_voting.tables.figures import draw_confusion, normalise_confusion
+from fer_voting.tables.markdown import Table
 from fer_voting.tables.paper import paper
-from fer_voting.tables.text import NO_TEST, Table, describe, title
+from fer_voting.tables.text import NO_TEST, describe, title
 
 BEST = Judge("m1", "soft", refit="soft")
 """The network that the paper's validation selects, retrained."""

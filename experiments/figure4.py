@@ -11,8 +11,9 @@ from experiments.common import Options, Report, parse_options, publish
 from fer_voting.audit import draw_class_distribution
 from fer_voting.files import read_json
 from fer_voting.tables.load import Section
+from fer_voting.tables.markdown import Table
 from fer_voting.tables.missing import audit_command
-from fer_voting.tables.text import Table, title
+from fer_voting.tables.text import title
 
 Counts = Mapping[str, Mapping[str, int]]
 

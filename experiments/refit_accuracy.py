@@ -3,11 +3,11 @@
 from experiments.common import Report, datasets_of, parse_options, publish
 from fer_voting.tables.compare import Figure, Judge, accuracy, compare
 from fer_voting.tables.load import Section
+from fer_voting.tables.markdown import Table
 from fer_voting.tables.paper import paper, paper_test_accuracy
 from fer_voting.tables.text import (
     NO_CORRECTION,
     NO_TEST,
-    Table,
     comparison_table,
     describe,
     figure_text,

@@ -158,6 +158,15 @@ def explain(error: BaseException) -> str:
         text = f"there is no {match[1]}={match[2]}; there are {match[3].replace('; ', ', ')}"
     elif match := re.search(r"Key '([^']+)' (?:is )?not in", text) or re.search(r"Could not override '([^']+)'", text):
         text = f"there is no key '{match[1]}'{_known_keys(match[1], text)}"
+    elif match := re.search(r"'hydra/launcher/(submitit)_\w+'|Unknown plugin class : .*\b(ray)_launcher", text):
+        extra = "slurm" if match[1] else "ray"
+        text = f"this launcher needs more: pip install 'fer_voting[{extra}]', in a checkout pip install -e '.[{extra}]'"
+    elif match := re.match(r"Job \S+ \(task: \d+\) with path (\S+);", text):  # submitit's word for it
+        job = Path(match[1]).parent
+        text = (
+            f"a job was killed; what it printed is in {job}. The others go on by themselves; "
+            f"python -m fer_voting.sweep status {job.parent.parent}"
+        )
     elif not isinstance(root, ValueError | OSError):
         text = f"{type(root).__name__}: {text}"
     return text

@@ -48,6 +48,8 @@ def evaluate(config: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
+    if trainer.world_size > 1:
+        raise ValueError("a checkpoint is judged on one device: trainer=auto, or trainer.devices=1")
     datamodule = make_datamodule(config["dataset"])
     datamodule.setup()
     if config["stage"] not in datamodule.counts():

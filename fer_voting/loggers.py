@@ -18,11 +18,11 @@ import numpy as np
 import torch
 import wandb
 from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from numpy.typing import NDArray
 
 from fer_voting.config import explain, flatten
 from fer_voting.data.base import FERDataModule
+from fer_voting.processes import is_first_rank
 from fer_voting.runs import Run
 from fer_voting.tables.load import setting_of
 from fer_voting.voting import softprob_vote
@@ -93,7 +93,7 @@ class RunLogger:
     @contextmanager
     def telling(self, run: Run, config: dict[str, Any]) -> Iterator[list[Logger]]:
         """Lightning's loggers for the run that `config` (resolved) describes; on the first rank alone."""
-        if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+        if is_first_rank():
             self.logger = self._start(run, config)
         finished = False
         try:

@@ -25,6 +25,10 @@ def set_up_messages() -> None:
     # Loading in the training's own process is the choice of dataset.num_workers=auto, not an oversight.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message="GPU available but not used")
+    # What the evaluation logs is computed over all ranks before.
+    warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
+    # The launcher's schema, by its name, is what conf/hydra/launcher/ray.yaml is meant to be checked by.
+    warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/ray' is validated against ConfigStore schema")
     warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")  # Lightning's use of torch, not ours
 
 

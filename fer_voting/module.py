@@ -8,8 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix, MulticlassRecall
@@ -62,6 +65,23 @@ class Predictions:
     logits: list[Tensor] = field(default_factory=list)
     labels: list[Tensor] = field(default_factory=list)
     index: list[Tensor] = field(default_factory=list)
+
+    def gather(self, positions: NDArray[np.int64]) -> "Predictions":
+        """Those of all ranks in the order of `positions` (int64 [n], in the pack), each list one tensor.
+
+        Every rank must call it. Positions that were not evaluated (`trainer.limit_test_batches`) are left out.
+        """
+        parts = [self]
+        if dist.is_initialized():
+            parts = [self] * dist.get_world_size()
+            dist.all_gather_object(parts, self)
+        logits, labels, index = (
+            torch.cat([tensor for part in parts for tensor in getattr(part, name)])
+            for name in ("logits", "labels", "index")
+        )
+        row_of = {position: row for row, position in enumerate(index.tolist())}
+        rows = torch.tensor([row_of[position] for position in positions.tolist() if position in row_of])
+        return Predictions([logits[rows]], [labels[rows]], [index[rows]])
 
 
 class VotingModule(L.LightningModule):
@@ -137,6 +157,10 @@ class VotingModule(L.LightningModule):
         self._end_evaluation("test")
 
     def _reset_evaluation(self) -> None:
+        if dist.is_initialized():
+            # All ranks judge with the running statistics that a checkpoint keeps, the first one's.
+            for buffer in self.net.buffers():
+                dist.broadcast(buffer, 0)
         self.predictions = Predictions()
         for metrics in self._vote_metrics().values():
             metrics.reset()

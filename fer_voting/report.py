@@ -17,12 +17,11 @@ import jinja2
 from markupsafe import Markup
 from matplotlib.figure import Figure as Picture
 
-from fer_voting.callbacks.history import read_history
 from fer_voting.config import compose_config
 from fer_voting.environment import git_commit
 from fer_voting.files import write_atomically
 from fer_voting.messages import duration
-from fer_voting.runs import identity, resolve
+from fer_voting.runs import identity, read_history, resolve
 from fer_voting.tables.compare import Comparison, Figure, Judge, accuracies, accuracy, compare, comparisons, confusion
 from fer_voting.tables.compare import recalls as mean_recalls
 from fer_voting.tables.cost import cost_points
@@ -36,11 +35,11 @@ from fer_voting.tables.figures import (
     svg,
 )
 from fer_voting.tables.load import RunRecord, Runs, Section, load_runs
+from fer_voting.tables.markdown import Table
 from fer_voting.tables.missing import missing
 from fer_voting.tables.text import (
     NO_CORRECTION,
     NOTHING,
-    Table,
     accuracy_table,
     comparison_table,
     cost_table,

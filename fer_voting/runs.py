@@ -10,6 +10,7 @@ A run's folder, `<output_dir>/runs/<name>/`, holds
     result.json        status, figures, cost, versions, device: always whole, replaced as the run goes on
 """
 
+import csv
 import fcntl
 import functools
 import re
@@ -23,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from fer_voting.config import compose_with_choices, flatten
 from fer_voting.files import read_json, write_atomically, write_json
 
-__all__ = ["Run", "RunInUseError", "identity", "name_run", "resolve"]
+__all__ = ["Run", "RunInUseError", "identity", "name_run", "read_history", "resolve"]
 
 MAX_NAME_LENGTH = 120
 
@@ -104,6 +105,14 @@ def _reference(overrides: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, st
 def _word(text: str) -> str:
     """Text without what a path or Hydra's command line takes for its own."""
     return re.sub(r"[^A-Za-z0-9._]+", "_", text).strip("_.")
+
+
+def read_history(path: Path) -> list[dict[str, float]]:
+    """Rows of a metrics.csv, one an epoch; empty if there is no file. Cells that were not logged are left out."""
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        return [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
 
 
 class Run:

@@ -5,8 +5,10 @@ This file only wires what the configuration names: data, network, callbacks, log
 """
 
 import logging
+import os
 import time
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -22,7 +24,6 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from omegaconf import DictConfig
 
 from fer_voting.callbacks import ForwardMemory, History, RunProgress, Throughput
-from fer_voting.callbacks.history import read_history
 from fer_voting.checkpoint import NetworkRecord, initialise, load_weights
 from fer_voting.config import command, explain, name_choices
 from fer_voting.data.base import FERDataModule, make_datamodule
@@ -32,14 +33,15 @@ from fer_voting.messages import set_up_messages
 from fer_voting.models.compiled import compile_network
 from fer_voting.models.cost import count_gmacs, count_parameters
 from fer_voting.module import Predictions, VotingModule
-from fer_voting.runs import Run
-from fer_voting.sweep import plan_job, run_isolated
+from fer_voting.processes import is_first_rank, other_ranks, run_isolated
+from fer_voting.runs import Run, read_history
+from fer_voting.sweep import plan_job
 from fer_voting.tables.figures import draw_confusion, draw_curves
 from fer_voting.voting import VOTES
 
 __all__ = ["main", "train"]
 
-log = logging.getLogger("fer_voting.train")  # `__name__` is `__main__` where this file is the command
+log = logging.getLogger(__name__)
 
 RESULT_FORMAT = 1
 
@@ -53,6 +55,8 @@ def train(config: dict[str, Any]) -> dict[str, Any]:
     set_up_messages()
     keep_freed_memory()
     run = Run(Path(config["output_dir"]), config["name"])
+    if not is_first_rank():
+        return _train_beside(run, config)
     with run.open(config):
         previous = run.result()
         if previous is not None and previous["status"] == "finished":
@@ -76,9 +80,15 @@ def train(config: dict[str, Any]) -> dict[str, Any]:
             "git_commit": git_commit(),
         }
         run.write_result(result)
+
+        def note(**figures: Any) -> None:
+            result.update(figures)
+            run.write_result(result)
+
         try:
-            result |= _fit_and_judge(run, config)
+            result |= _fit_and_judge(run, config, note)
             result["status"] = "finished"
+            del result["progress"]
         except Exception as error:
             (run.dir / "error.txt").write_text(traceback.format_exc())
             result |= {"status": "failed", "error": explain(error)}
@@ -92,8 +102,20 @@ def train(config: dict[str, Any]) -> dict[str, Any]:
         return result
 
 
-def _fit_and_judge(run: Run, config: dict[str, Any]) -> dict[str, Any]:
-    """The part of the result that the training makes."""
+def _train_beside(run: Run, config: dict[str, Any]) -> dict[str, Any]:
+    """What every rank but the first does: the same training, without the records, which are the first one's."""
+    logging.getLogger("fer_voting").setLevel(logging.WARNING)
+    if run.status() != "finished":
+        try:
+            _fit_and_judge(run, config, lambda **figures: None)
+        except Exception:
+            (run.dir / f"error-process{os.getpid()}.txt").write_text(traceback.format_exc())
+            raise
+    return {"status": "finished"}
+
+
+def _fit_and_judge(run: Run, config: dict[str, Any], note: Callable[..., None]) -> dict[str, Any]:
+    """The part of the result that the training makes; `note(key=value)` records what is worth knowing before."""
     vote = config["voting"]["name"]
     if vote not in VOTES:
         raise ValueError(f"`voting.name` (={vote!r}) must be one of {', '.join(VOTES)}")
@@ -136,27 +158,40 @@ def _fit_and_judge(run: Run, config: dict[str, Any]) -> dict[str, Any]:
     resume_from = run.last_checkpoint if run.last_checkpoint.exists() else None
     if resume_from:
         log.info(f"{run.name}: goes on from {resume_from}")
-    else:
+    elif is_first_rank():
         announce_duration(module, datamodule, trainer)
     if config["compile"]:
         compile_network(net)
+    note(
+        progress={
+            "epochs": trainer.max_epochs,
+            "epochs_before": len(read_history(run.metrics_file)) if resume_from else 0,
+            "images_per_epoch": datamodule.train_size,
+            "since_unix_seconds": time.time(),
+        }
+    )
     with logger.telling(run, config) as trainer.loggers:
-        _fit(trainer, module, datamodule, resume_from)
-        if config["refit"]:
-            trainer.save_checkpoint(run.best_checkpoint(vote), weights_only=True)
+        with other_ranks(trainer, train, config, lambda error: note(status="failed", error=error)):
+            _fit(trainer, module, datamodule, resume_from)
+            if config["refit"]:
+                trainer.save_checkpoint(run.best_checkpoint(vote), weights_only=True)
+            votes = _judge(run, config, module, datamodule)
+        if not is_first_rank():
+            return {}
         result = {
             "synthetic": datamodule.synthetic,
             "class_names": list(datamodule.class_names),
             "counts": datamodule.counts(),
             "data_fingerprint": datamodule.fingerprint,
             "epochs": trainer.max_epochs,
-            "votes": _judge(run, config, module, datamodule),
+            "votes": votes,
             "forward_mib_per_image": memory and memory.mib_per_image,
             "forward_memory_measure": memory and memory.measure,
             "parameters": count_parameters(net),
             "gmacs": count_gmacs(net, record.image_size),
             "images_per_second": throughput and throughput.images_per_second,
             "precision": str(trainer.precision),
+            "ranks": trainer.world_size,
             "device": describe_device(module.device if trainer.num_devices else torch.device("cpu")),
         }
         _draw(run, result)
@@ -229,11 +264,14 @@ def _judge(
             for stage in stages:
                 evaluate = judge.validate if stage == "val" else judge.test
                 evaluate(module, datamodule=datamodule, verbose=False)
-                evaluated[epoch][stage] = (module.evaluation, module.predictions)
+                predictions = module.predictions.gather(datamodule.positions(stage))
+                evaluated[epoch][stage] = (module.evaluation, predictions)
         votes[vote] = {"best_epoch": epoch, "checkpoint": str(path.relative_to(run.dir))}
         for stage, (evaluation, predictions) in evaluated[epoch].items():
             votes[vote][stage] = evaluation[vote]
-            _save_predictions(run.predictions_file(vote, stage), predictions, vote, datamodule.names(stage))
+            if is_first_rank():
+                names = datamodule.pack.names(predictions.index[0].numpy())
+                _save_predictions(run.predictions_file(vote, stage), predictions, vote, names)
     return votes
 
 
@@ -303,17 +341,26 @@ def _draw(run: Run, result: dict[str, Any]) -> None:
 def job(cfg: DictConfig) -> dict[str, Any]:
     """One run of the command line; in a sweep, in a process of its own."""
     hydra = HydraConfig.get()
+    os.chdir(hydra.runtime.cwd)  # a launcher's worker may be elsewhere, and paths are relative to the command's folder
     config = plan_job(hydra.overrides.task, cfg, name_choices(hydra.runtime.choices))
     if hydra.mode is RunMode.MULTIRUN:
-        return run_isolated(train, config)
+        outcome = run_isolated(train, config)
+        if outcome["status"] == "failed" and int(os.environ.get("SLURM_NTASKS", "1")) > 1:
+            raise ChildProcessError(outcome["error"])  # so that Slurm ends the other ranks, which wait for this one
+        return outcome
     result = train(config)
-    log.info("result: %s", Run(Path(config["output_dir"]), config["name"]).dir / "result.json")
+    if is_first_rank():
+        log.info("result: %s", Run(Path(config["output_dir"]), config["name"]).dir / "result.json")
     return result
 
 
 def main() -> None:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its makers about each sweep
     command(job)
 
 
 if __name__ == "__main__":
-    main()
+    # By its name, under which other processes find what they are to do.
+    from fer_voting.train import main as importable_main
+
+    importable_main()

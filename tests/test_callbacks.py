@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from fer_voting.callbacks import ForwardMemory, History, Throughput
-from fer_voting.callbacks.history import read_history
 from fer_voting.checkpoint import NetworkRecord
 from fer_voting.models import VotingResNet18
 from fer_voting.models.cost import forward_mib_per_image
 from fer_voting.module import VotingModule
+from fer_voting.runs import read_history
 
 
 class RandomFaces(L.LightningDataModule):

@@ -2,11 +2,15 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 
+import pytest
+
 from fer_voting.config import compose_with_choices
+from fer_voting.processes import run_isolated
 from fer_voting.runs import Run, resolve
-from fer_voting.sweep import Sweep, plan_job, run_isolated
+from fer_voting.sweep import JobState, Sweep, main, plan_job, seconds_left, words_without
 
 
 def plan(*words: str) -> dict:
@@ -96,3 +100,73 @@ def test_a_table_shows_holes_by_name(tmp_path: Path):
 def test_resolved_configurations_travel_to_other_processes():
     config = resolve(compose_with_choices(["split=m1"])[0])
     assert run_isolated(doubled, {**config, "name": "x", "value": 1})["value"] == 2
+
+
+def test_words_without_a_key_and_what_lies_below_it():
+    words = ["split=m1", "+model.width=8", "model.widths=2", "~callbacks.history", "name=x"]
+    assert words_without(words, "model.width", "callbacks", "name") == ["split=m1", "model.widths=2"]
+
+
+def test_states_rates_and_time_left(tmp_path: Path):
+    sweep = Sweep(tmp_path / "sweeps" / "mine")
+    names = ("done", "wrong", "going", "none")
+    sweep.write(["name=x"], [{"overrides": [], "run": name, "voting": "soft"} for name in (*names, "done")])
+    done, wrong, going, _ = (Run(tmp_path, name) for name in names)
+    done.write_result({"status": "finished", "epochs": 20, "seconds": 600})
+    wrong.write_result({"status": "failed", "error": "first\nlast line"})
+    now = time.time()
+    # Went on after its second epoch, 100 s ago; two more are done, the last of them just now.
+    progress = {"epochs": 10, "epochs_before": 2, "images_per_epoch": 1000, "since_unix_seconds": now - 100}
+    going.write_result({"status": "running", "progress": progress})
+    going.metrics_file.write_text("epoch\n0\n1\n2\n3\n")
+    os.utime(going.metrics_file, (now, now))
+    with going._lock():
+        states = sweep.states()
+        text, unfinished = sweep.status()
+    assert [(state.run, state.status) for state in states] == [
+        ("done", "finished"), ("wrong", "failed"), ("going", "running"), ("none", "missing"),
+    ]  # fmt: skip
+    assert states[0].epochs == (20, 20)
+    assert states[1].error == "last line"
+    assert states[2].epochs == (4, 10)
+    assert states[2].images_per_second == pytest.approx(1000 / 50)
+    assert states[2].seconds_left == pytest.approx(6 * 50, abs=2)
+    # One at a time: what is left of the running, and the mean of the finished for the failed and the missing.
+    assert seconds_left(states) == pytest.approx(300 + 2 * 600, abs=2)
+    assert unfinished == 3
+    assert "wrong: last line" in text
+    assert "4 runs: 1 finished, 1 failed, 1 running, 1 missing; about 25 min left" in text
+    assert sweep.states()[2].status == "interrupted"
+
+
+def test_two_at_a_time_take_half_as_long():
+    finished, running = JobState("a", "finished", seconds=100), JobState("b", "running", seconds_left=50)
+    assert seconds_left([finished, running, running, JobState("c", "missing")]) == pytest.approx((50 + 50 + 100) / 2)
+    assert seconds_left([JobState("c", "missing")]) is None
+    assert seconds_left([finished]) is None
+
+
+@pytest.mark.parametrize("text", ["mime", "outputs/sweeps", "outputs"])
+def test_a_folder_that_is_no_sweeps_is_answered_with_those_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], text: str
+):
+    monkeypatch.chdir(tmp_path)
+    Sweep(Path("outputs") / "sweeps" / "mine").write([], [])
+    with pytest.raises(SystemExit) as exit_info:
+        main(["status", text])
+    assert exit_info.value.code == 2
+    assert capsys.readouterr().err.endswith(
+        f"error: {text} is no sweep's folder (there is no sweep.json in it); there are outputs/sweeps/mine\n"
+    )
+
+
+def test_the_table_of_a_sweep_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    sweep = Sweep(Path("outputs") / "sweeps" / "mine")
+    sweep.write([], [{"overrides": [], "run": "none", "voting": "soft"}])
+    with pytest.raises(SystemExit) as exit_info:
+        main(["table", "mine"])
+    assert exit_info.value.code == 1
+    assert capsys.readouterr().out == sweep.table()[0]

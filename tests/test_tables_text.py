@@ -7,15 +7,14 @@ from made_runs import make_run
 
 from fer_voting.tables.compare import Comparison, Figure, Judge, accuracies
 from fer_voting.tables.load import Runs, load_runs
+from fer_voting.tables.markdown import Table, markdown
 from fer_voting.tables.text import (
-    Table,
     accuracy_table,
     comparison_table,
     cost_table,
     describe,
     figure_text,
     hole_lines,
-    markdown,
     p_text,
     title,
 )

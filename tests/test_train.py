@@ -15,9 +15,8 @@ import torch
 from conftest import REPO, TINY
 from PIL import Image
 
-from fer_voting.callbacks.history import read_history
 from fer_voting.models import VotingResNet18
-from fer_voting.runs import Run
+from fer_voting.runs import Run, read_history
 from fer_voting.voting import VOTES
 
 NAME = "faces-{}-batch_size20-test_size20-train_size60-val_size20-width4-max_epochs2-seed0"

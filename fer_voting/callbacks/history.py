@@ -6,16 +6,9 @@ from pathlib import Path
 import lightning as L
 
 from fer_voting.files import write_atomically
+from fer_voting.runs import read_history
 
-__all__ = ["History", "read_history"]
-
-
-def read_history(path: Path) -> list[dict[str, float]]:
-    """Rows of a metrics.csv, one an epoch; empty if there is no file. Cells that were not logged are left out."""
-    if not path.is_file():
-        return []
-    with path.open(newline="") as file:
-        return [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+__all__ = ["History"]
 
 
 class History(L.Callback):

@@ -11,7 +11,7 @@ from fer_voting.config import CONF_DIR, compose_config
 from fer_voting.messages import duration
 from fer_voting.models.cost import count_gmacs
 from fer_voting.runs import resolve
-from fer_voting.sweep import Sweep
+from fer_voting.sweep import Sweep, words_without
 from fer_voting.tables.load import RunRecord, Runs, Section
 from fer_voting.tables.paper import paper
 
@@ -113,16 +113,13 @@ def _words_of_a_sweep(runs: Runs, section: Section) -> list[str] | None:
             continue  # a sweep without a record of itself; the runs tell for themselves
         for job in jobs:
             if job["run"] in names:
-                return [word for word in job["overrides"] if not _is_set_here(word, section.setting)]
+                return [w for w in words_without(job["overrides"], *SET_HERE) if not _only_sweeps(w, section.setting)]
     return None
 
 
-def _is_set_here(word: str, setting: str) -> bool:
-    """Whether the command gets a word of its own in its place. So do experiments that only say what to sweep over, and
-    are therefore no part of the setting."""
-    if word.startswith("experiment="):
-        return not f"{setting}-".startswith(f"{word.removeprefix('experiment=')}-")
-    return word.lstrip("+~").split("=")[0].split(".")[0] in SET_HERE
+def _only_sweeps(word: str, setting: str) -> bool:
+    """Whether it is an experiment that only says what to sweep over, and is therefore no part of the setting."""
+    return word.startswith("experiment=") and not f"{setting}-".startswith(f"{word.removeprefix('experiment=')}-")
 
 
 def _root(section: Section) -> str | None:

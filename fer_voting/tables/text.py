@@ -1,23 +1,21 @@
 """Figures as tables of text, for Markdown and for HTML: percent with two digits, differences in percentage points."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from fer_voting.tables.compare import Comparison, Figure, Judge
 from fer_voting.tables.load import NOT_RUN, Section
+from fer_voting.tables.markdown import Table
 from fer_voting.tables.paper import PAPER_DATASETS, paper_test_accuracy, paper_validation_accuracy
 
 __all__ = [
     "NO_CORRECTION",
     "NO_TEST",
-    "Table",
     "accuracy_table",
     "comparison_table",
     "cost_table",
     "describe",
     "figure_text",
     "hole_lines",
-    "markdown",
     "p_text",
     "percent",
     "title",
@@ -38,29 +36,6 @@ NO_CORRECTION = (
     "seed, two-sided, not corrected for the number of comparisons."
 )
 NO_TEST = "There are no test images in these runs' data, so there is nothing to judge a refit on."
-
-
-@dataclass(frozen=True)
-class Table:
-    """Header, and rows of as many cells; the first `left` columns are text, the others numbers."""
-
-    header: list[str]
-    rows: list[list[str]]
-    left: int = 1
-
-
-def markdown(table: Table) -> str:
-    """The table, its columns aligned for whoever reads it as text."""
-    widths = [max(3, *(len(row[i]) for row in [table.header, *table.rows])) for i in range(len(table.header))]
-
-    def line(cells: Sequence[str]) -> str:
-        padded = [
-            c.ljust(w) if i < table.left else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True))
-        ]
-        return "| " + " | ".join(padded) + " |"
-
-    ruler = ["-" * w if i < table.left else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
-    return "\n".join([line(table.header), line(ruler), *map(line, table.rows)]) + "\n"
 
 
 # --- pieces of text ---------------------------------------------------------------------------------------------
