@@ -3,7 +3,7 @@
 Every figure is a ratio within one run: what is compared runs in one process, warmed up, in turns, and the fastest of
 at least five repeats counts (the medians are in the JSON files). The reference is the paper's words taken literally:
 Algorithm 1's loops over images and positions, float32, contiguous maps, eager, one image at a time where it augments.
-Ten minutes on two cores, which should have nothing else to do. Writes `outputs/bench/<part>.json` and `bench.md`.
+Ten minutes on two cores, which should have nothing else to do. Writes `outputs/bench/<part>.json` and `table.md`.
 """
 
 import argparse
@@ -30,12 +30,13 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 from tqdm import tqdm
 
+from experiments.readme import put_into_readme
 from fer_voting.checkpoint import NetworkRecord, load_weights
 from fer_voting.config import compose_config
 from fer_voting.data.augment import make_augment
 from fer_voting.data.base import FERDataModule, make_datamodule, normalise
 from fer_voting.data.pack import prepare as prepare_picture
-from fer_voting.environment import describe_device, git_commit, keep_freed_memory, package_versions
+from fer_voting.environment import describe_device, git_commit, keep_freed_memory, now, package_versions
 from fer_voting.files import write_atomically, write_json
 from fer_voting.inference import prepare
 from fer_voting.messages import set_up_messages
@@ -399,11 +400,11 @@ class Clock(L.Callback):
         self.begun: list[float] = []
         self.ended: list[float] = []
 
-    def on_train_batch_start(self, *_: Any) -> None:
-        self.begun.append(time.perf_counter())
+    def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
+        self.begun.append(now(trainer.strategy.root_device))
 
-    def on_train_batch_end(self, *_: Any) -> None:
-        self.ended.append(time.perf_counter())
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        self.ended.append(now(trainer.strategy.root_device))
 
     @property
     def share_between_steps(self) -> float:
@@ -514,8 +515,10 @@ def main(arguments: list[str] | None = None) -> None:
     told = (
         "{device}; commit {git_commit}; {date}; seed {seed}".format_map(environment) + f"; torch {torch.__version__}."
     )
-    with write_atomically(options.out / "bench.md") as file:
-        file.write(f"{table(rows)}\n{told}{' Quick sizes: the figures mean nothing.' if options.quick else ''}\n")
+    text = f"{table(rows)}\n{told}{' Quick sizes: the figures mean nothing.' if options.quick else ''}\n"
+    with write_atomically(options.out / "table.md") as file:
+        file.write(text)
+    put_into_readme(options.out / "table.md", text)
     print(f"{told}\nWritten to {options.out}")
 
 

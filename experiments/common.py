@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from experiments.readme import put_into_readme
 from fer_voting.files import write_atomically, write_json
 from fer_voting.tables.load import Runs, Section, load_runs
 from fer_voting.tables.markdown import Table, markdown
@@ -128,6 +129,7 @@ def publish(report: Report, out: Path) -> None:
     markdown = "\n".join([f"# {report.heading}\n", *report.markdown])
     with write_atomically(out / f"{report.name}.md") as file:
         file.write(markdown)
+    put_into_readme(out / f"{report.name}.md", "\n".join(report.markdown))
     write_json(out / f"{report.name}.json", report.rows)
     written = [f"{report.name}.md", f"{report.name}.json"]
     for stem, draw in report.pictures.items():

@@ -6,17 +6,15 @@ No picture shows a face.
 """
 
 import argparse
-import re
 import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
+from experiments.readme import put_into_readme
 from fer_voting.files import write_atomically, write_json
 from fer_voting.runs import Run
 from fer_voting.sweep import Sweep
-
-README = Path(__file__).resolve().parent.parent / "README.md"
 
 
 def record(sweep: Sweep, folder: Path) -> str:
@@ -56,16 +54,6 @@ def _origin(results: list[dict[str, Any]]) -> str:
     )
 
 
-def put_into_readme(folder: Path, text: str) -> bool:
-    """Replace what stands in the README between the folder's marks; False if it has none."""
-    marks = rf"(<!-- {re.escape(folder.as_posix())}/table\.md -->\n).*?(<!-- end -->)"
-    readme, replaced = re.subn(marks, lambda m: f"{m[1]}{text}{m[2]}", README.read_text(), flags=re.DOTALL)
-    if replaced:
-        with write_atomically(README) as file:
-            file.write(readme)
-    return bool(replaced)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sweep", type=Path, help="a sweep's folder, as its last line names it")
@@ -76,7 +64,9 @@ def main() -> None:
     except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")
     print(text)
-    told = "README.md shows it" if put_into_readme(options.folder, text) else "README.md has no place for it"
+    told = (
+        "README.md shows it" if put_into_readme(options.folder / "table.md", text) else "README.md has no place for it"
+    )
     print(f"recorded in {options.folder}; {told}")
 
 

@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from experiments.readme import put_into_readme
+from fer_voting.environment import git_commit
 from fer_voting.files import write_atomically
 from fer_voting.models import VotingResNet18
 from fer_voting.models.cost import count_gmacs, count_parameters, forward_mib_per_image
@@ -86,6 +88,8 @@ def main(arguments: list[str] | None = None) -> None:
     for name, content in {"table2.json": json.dumps(rows, indent=2) + "\n", "table2.md": text}.items():
         with write_atomically(options.output_dir / name) as file:
             file.write(content)
+    told = f"Measured by `make table2`: batch {options.batch_size}, {rows[0]['device']}, commit {git_commit()}."
+    put_into_readme(options.output_dir / "table2.md", f"{text}\n{told}\n")
     print(f"Forward memory and arithmetic of one image, batch {options.batch_size}, {rows[0]['device']}\n\n{text}")
     print(f"Written to {options.output_dir / 'table2.json'} and {options.output_dir / 'table2.md'}")
 

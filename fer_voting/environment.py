@@ -3,12 +3,13 @@
 import ctypes
 import platform
 import subprocess
+import time
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
-__all__ = ["describe_device", "git_commit", "keep_freed_memory", "package_versions"]
+__all__ = ["describe_device", "git_commit", "keep_freed_memory", "now", "package_versions"]
 
 PACKAGES = ("torch", "torchvision", "lightning", "hydra-core", "torchmetrics", "albumentations", "numpy")
 
@@ -39,6 +40,13 @@ def keep_freed_memory() -> None:
 
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h
+
+
+def now(device: torch.device) -> float:
+    """Seconds of a clock that only runs forward, when `device` has done all that it was asked to."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def package_versions() -> dict[str, str]:

@@ -15,6 +15,18 @@ os.environ["WANDB_HTTP_TIMEOUT"] = "3"  # seconds, not 19: its server is here, o
 REPO = Path(__file__).resolve().parent.parent
 
 
+@pytest.fixture(autouse=True)
+def same_threads() -> Iterator[None]:
+    """Lightning leaves a process that trained beside others on the same CPU with one thread."""
+    import torch
+
+    threads, variable = torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS")
+    yield
+    torch.set_num_threads(threads)
+    if variable is None:
+        os.environ.pop("OMP_NUM_THREADS", None)
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Real faces that may not be copied into the repository; CI lays them beside the checkout."""

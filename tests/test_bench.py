@@ -64,7 +64,7 @@ def test_the_whole_benchmark(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         assert found["environment"]["quick"] is True
         assert all(0 <= row["figure"] < 1e9 for row in found["rows"])
         assert bool(found["rows"]) == (name != "int8")
-    text = (tmp_path / "bench.md").read_text()
+    text = (tmp_path / "table.md").read_text()
     assert "m1 training step, bf16, of the reference's time" in text
     assert "Quick sizes: the figures mean nothing." in text
 

@@ -1,10 +1,11 @@
 """How many images a second a training really takes in."""
 
 import statistics
-import time
 
 import lightning as L
 from torch import Tensor
+
+from fer_voting.environment import now
 
 __all__ = ["Throughput"]
 
@@ -32,11 +33,11 @@ class Throughput(L.Callback):
         batch_idx: int,
     ) -> None:
         if batch_idx + 1 == WARM_UP_STEPS:
-            self._started, self._images = time.perf_counter(), 0
+            self._started, self._images = now(trainer.strategy.root_device), 0
         elif batch_idx + 1 > WARM_UP_STEPS:
             self._images += len(batch[0]) * trainer.world_size
             if trainer.is_last_batch:
-                self.epochs.append(self._images / (time.perf_counter() - self._started))
+                self.epochs.append(self._images / (now(trainer.strategy.root_device) - self._started))
 
     def state_dict(self) -> dict[str, list[float]]:
         return {"epochs": self.epochs}
