@@ -20,8 +20,8 @@ install: $(INSTALLED) ## make .venv with the pinned dependencies
 demo: $(INSTALLED) ## compare baseline, m1, m2, m3 on drawn faces: minutes on two cores
 	$(RUN) -m fer_voting.train -m experiment=demo split=baseline,m1,m2,m3
 
-test: $(INSTALLED) ## run the whole test suite
-	$(RUN) -m pytest
+test: $(INSTALLED) ## run the whole test suite, a file a process
+	$(RUN) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 lint: $(INSTALLED) ## check format, style and types
 	$(RUN) -m ruff format --check .

@@ -12,6 +12,9 @@ os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 os.environ["WANDB_MODE"] = "offline"
 os.environ["WANDB_HTTP_TIMEOUT"] = "3"  # seconds, not 19: its server is here, or gone on purpose
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # a test file a core: more threads than that stand in each other's way
+    os.environ["OMP_NUM_THREADS"] = "1"
+
 REPO = Path(__file__).resolve().parent.parent
 
 

@@ -20,7 +20,7 @@ def test_all_parts_at_tiny_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert speed["environment"]["quick"] is True
     assert "faces-m3" in (tmp_path / "gpu" / "table.md").read_text()
     results = json.loads((tmp_path / "gpu" / "results.json").read_text())
-    assert [result["split"] for result in results] == ["baseline", "m3"]
+    assert [result["split"] for result in results] == ["m3"]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
