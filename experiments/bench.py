@@ -7,6 +7,7 @@ Ten minutes on two cores, which should have nothing else to do. Writes `outputs/
 """
 
 import argparse
+import copy
 import functools
 import io
 import os
@@ -282,13 +283,11 @@ def bench_inference(size: Size, options: argparse.Namespace) -> Part:
     return part
 
 
-def bench_int8(size: Size, options: argparse.Namespace) -> Part:
-    """What int8 costs a trained network in accuracy, on the validation part of a data set."""
+def bench_trained(size: Size, options: argparse.Namespace) -> Part:
+    """What the precisions cost a trained network, on the validation images of a data set: accuracy, and its logits."""
     part = Part()
     if options.checkpoint is None:
-        print(
-            "int8's accuracy: not measured; give --checkpoint FILE --data dataset=... dataset.root=DIR", file=sys.stderr
-        )
+        print("not measured; give --checkpoint FILE --data dataset=... dataset.root=DIR", file=sys.stderr)
         return part
     state, record = load_weights(options.checkpoint)
     net = VotingResNet18(record.split, len(record.class_names), record.width)
@@ -299,17 +298,22 @@ def bench_int8(size: Size, options: argparse.Namespace) -> Part:
     chosen = torch.randperm(len(pictures["train"]), generator=torch.Generator().manual_seed(0))[:256]
     calibration = normalise(pictures["train"][chosen].permute(0, 3, 1, 2))
     labels = torch.from_numpy(data.class_ids(data.pack)[data.positions("val")])
+    batches = [normalise(images) for images in pictures["val"].permute(0, 3, 1, 2).split(size.paper_batch)]
+    precise = copy.deepcopy(net).double()
+    with torch.no_grad():
+        exact = torch.cat([precise(images.double()) for images in batches])
     accuracy = {}
-    for precision in ("float32", "bf16", "int8"):
-        run = prepare(net, precision, calibration)
-        batches = pictures["val"].permute(0, 3, 1, 2).split(size.paper_batch)
-        decisions = torch.cat([soft_vote(run(normalise(images))).argmax(1) for images in batches])
-        accuracy[precision] = 100 * (decisions == labels).double().mean().item()
     on = f"{record.split} of width {record.width} on {data.name}'s {len(labels):,} validation images"
-    part.rows.append(Row(f"accuracy of {on}, float32", accuracy["float32"], "%"))
+    for precision, most in (("float32", 1e-6), ("bf16", 5e-3), ("int8", None)):
+        run = prepare(net, precision, calibration)
+        logits = torch.cat([run(images) for images in batches])
+        accuracy[precision] = 100 * (soft_vote(logits).argmax(1) == labels).double().mean().item()
+        off = ((logits.double() - exact).norm() / exact.norm()).item()
+        part.rows.append(Row(f"{on}, {precision}: relative error of the logits", off, most=most))
+    part.rows.append(Row(f"{on}, float32: accuracy", accuracy["float32"], "%"))
     for precision, most in (("bf16", None), ("int8", 0.3)):
         lost = accuracy["float32"] - accuracy[precision]
-        part.rows.append(Row(f"accuracy that {precision} loses there", lost, "points", most=most))
+        part.rows.append(Row(f"{on}, {precision}: accuracy lost", lost, "points", most=most))
     return part
 
 
@@ -458,7 +462,7 @@ PARTS: dict[str, Callable[[Size, argparse.Namespace], Part]] = {
     "crops": bench_crops,
     "training": bench_training,
     "inference": bench_inference,
-    "int8": bench_int8,
+    "trained": bench_trained,
     "input": bench_input,
     "memory": bench_memory,
 }
@@ -481,7 +485,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} (default: all)")
     parser.add_argument("--out", type=Path, default=Path("outputs/bench"))
-    parser.add_argument("--checkpoint", type=Path, help="a trained network, for int8's accuracy")
+    parser.add_argument("--checkpoint", type=Path, help="a trained network, for the part `trained`")
     parser.add_argument("--data", nargs="+", default=[], help="what it is judged on: dataset=fer2013 dataset.root=DIR")
     parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that it runs, the figures mean nothing")
     options = parser.parse_args(arguments)
