@@ -55,6 +55,8 @@ class Report:
             self.add(f"There are runs of {section.dataset} under other settings: {found}.")
         if section.synthetic:
             self.add(SYNTHETIC)
+        if section.records and (results := [record.result for record in section.finished(refit=None)]):
+            self.add(origin(results))
 
     def add_rows(self, section: Section, rows: Iterable[Any]) -> None:
         """Dataclasses, for the JSON file."""
@@ -63,6 +65,19 @@ class Report:
     def add_missing(self, options: "Options", section: Section, splits: Sequence[str], refit: str = "") -> None:
         if gap := missing(options.runs, section, splits, refit):
             self.missing.append(str(gap))
+
+
+def origin(results: Sequence[Mapping[str, Any]]) -> str:
+    """Where the figures of these runs come from: seeds, commits, precisions, devices, versions, the last's date."""
+
+    def each(key: str) -> str:
+        return ", ".join(sorted({str(result.get(key)) for result in results}))
+
+    versions = results[0]["versions"]
+    return (
+        f"Seed {each('seed')}; commit {each('git_commit')}; {each('precision')} on {each('device')}; "
+        f"torch {versions['torch']}, lightning {versions['lightning']}; {max(r['started'] for r in results)[:10]}."
+    )
 
 
 @dataclass(frozen=True)

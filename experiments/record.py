@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from experiments.common import origin
 from experiments.readme import put_into_readme
 from fer_voting.files import write_atomically, write_json
 from fer_voting.runs import Run
@@ -36,22 +37,11 @@ def record(sweep: Sweep, folder: Path) -> str:
             (folder / name).mkdir(parents=True, exist_ok=True)
             shutil.copyfile(run.dir / picture, folder / name / picture)
     table, _ = sweep.table()
-    text = f"{table}\n{_origin(results)}\n"
+    text = f"{table}\n{origin(results)}\n"
     with write_atomically(folder / "table.md") as file:
         file.write(text)
     write_json(folder / "results.json", results)
     return text
-
-
-def _origin(results: list[dict[str, Any]]) -> str:
-    def each(key: str) -> str:
-        return ", ".join(sorted({str(result[key]) for result in results}))
-
-    versions = results[0]["versions"]
-    return (
-        f"Seed {each('seed')}; commit {each('git_commit')}; {each('precision')} on {each('device')}; "
-        f"torch {versions['torch']}, lightning {versions['lightning']}; {results[-1]['started'][:10]}."
-    )
 
 
 def main() -> None:
