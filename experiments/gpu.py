@@ -112,7 +112,7 @@ def training(words: list[str], out: Path, quick: bool) -> None:
     output_dir = Path("outputs")
     if quick:
         how = [
-            "split=baseline,m3",
+            "split=m3",
             "model.width=16",
             "dataset.schedule.epochs=1",
             "logger=none",
