@@ -170,7 +170,7 @@ class VotingModule(L.LightningModule):
 
     def _evaluation_step(self, batch: tuple[Tensor, Tensor, Tensor], stage: str) -> None:
         images, targets, index = batch
-        logits = self(images).float()
+        logits = self._in_parts_that_fit(images).float()
         labels = targets if targets.ndim == 1 else targets.argmax(dim=1)
         loss = F.cross_entropy(soft_vote(logits), targets)
         self.log(f"{stage}/loss", loss, batch_size=len(images), sync_dist=True)
@@ -179,6 +179,16 @@ class VotingModule(L.LightningModule):
         self.predictions.logits.append(logits.cpu())
         self.predictions.labels.append(labels.cpu())
         self.predictions.index.append(index.cpu())
+
+    def _in_parts_that_fit(self, images: Tensor) -> Tensor:
+        """`self(images)`, of half the images at a time, and so on, where the device has no room for all."""
+        try:
+            return self(images)
+        except torch.OutOfMemoryError:
+            if len(images) == 1:
+                raise
+        # Outside of `except`, for the error holds on to what it could not finish.
+        return torch.cat([self._in_parts_that_fit(half) for half in images.chunk(2)])
 
     def _end_evaluation(self, stage: str) -> None:
         self.evaluation = {}

@@ -75,3 +75,24 @@ def test_the_order_in_memory_changes_no_logits(width: int):
     plain.load_state_dict(module.net.state_dict())
     for order in (torch.contiguous_format, torch.channels_last):
         torch.testing.assert_close(module(images.contiguous(memory_format=order)), plain(images), rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_an_evaluation_that_does_not_fit_goes_in_smaller_parts(monkeypatch: pytest.MonkeyPatch):
+    module = make_module().eval()
+    images = torch.randn(7, 3, 24, 24)
+    expected = module(images)
+    sizes, forward = [], module.net.forward
+
+    def of_little_memory(x: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(x))
+        if len(x) > 2:
+            raise torch.OutOfMemoryError("there is room for two")
+        return forward(x)
+
+    monkeypatch.setattr(module.net, "forward", of_little_memory)
+    torch.testing.assert_close(module._in_parts_that_fit(images), expected)
+    assert sizes == [7, 4, 2, 2, 3, 2, 1]
+    monkeypatch.setattr(module.net, "forward", lambda x: (_ for _ in ()).throw(torch.OutOfMemoryError("none")))
+    with pytest.raises(torch.OutOfMemoryError, match="none"):
+        module._in_parts_that_fit(images)
