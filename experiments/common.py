@@ -93,9 +93,8 @@ class Options:
         return [self.runs.section(dataset, self.setting, self.seeds) for dataset in datasets]
 
 
-def parse_options(description: str | None, arguments: list[str] | None) -> Options:
-    """The command line that all scripts understand."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_choice_of_runs(parser: argparse.ArgumentParser) -> None:
+    """The options `--datasets` and `--setting`, whose defaults are TABLE_DATASETS and TABLE_SETTING."""
     parser.add_argument(
         "--datasets",
         default=os.environ.get("TABLE_DATASETS") or "affectnet rafdb",
@@ -107,13 +106,25 @@ def parse_options(description: str | None, arguments: list[str] | None) -> Optio
         help="runs of this setting only, e.g. demo: what stands between split and seed in their names "
         "(default: TABLE_SETTING in the environment, else none: the paper's protocol)",
     )
+
+
+def chosen_datasets(parser: argparse.ArgumentParser, words: argparse.Namespace) -> list[str]:
+    """The names in `--datasets`; ends the command if there is none."""
+    datasets = re.findall(r"[^\s,]+", words.datasets)
+    if not datasets:
+        parser.error(f"--datasets (={words.datasets!r}) names no data set")
+    return datasets
+
+
+def parse_options(description: str | None, arguments: list[str] | None) -> Options:
+    """The command line that all scripts understand."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_choice_of_runs(parser)
     parser.add_argument("--seeds", help="e.g. 0,1,2 (default: those, and all others found)")
     parser.add_argument("--output-dir", type=Path, default=Path("outputs"), help="holds runs/ (default: outputs)")
     parser.add_argument("--out", type=Path, help="folder of the result (default: tables/ in the output folder)")
     words = parser.parse_args(arguments)
-    datasets = re.findall(r"[^\s,]+", words.datasets)
-    if not datasets:
-        parser.error(f"--datasets (={words.datasets!r}) names no data set")
+    datasets = chosen_datasets(parser, words)
     seeds = None
     if words.seeds is not None:
         if not re.fullmatch(r"\d+(,\d+)*", words.seeds):

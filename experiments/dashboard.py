@@ -8,12 +8,12 @@ Run again, it updates what it saved.
 import argparse
 import json
 import os
-import re
 from pathlib import Path
 from typing import Any
 
 import wandb
 
+from experiments.common import add_choice_of_runs, chosen_datasets
 from fer_voting.config import explain
 from fer_voting.files import read_json, write_json
 from fer_voting.loggers import CONFUSION_CHART, CONFUSION_FIELDS, STAGES, require
@@ -145,19 +145,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--project", default="fer_voting", help="W&B's project of the runs (default: fer_voting)")
     parser.add_argument("--entity", help="W&B's user or team (default: the login's own)")
-    parser.add_argument(
-        "--datasets",
-        default=os.environ.get("TABLE_DATASETS") or "affectnet rafdb",
-        help="names, by spaces or commas (default: TABLE_DATASETS in the environment, else affectnet rafdb)",
-    )
-    parser.add_argument(
-        "--setting",
-        default=os.environ.get("TABLE_SETTING") or "",
-        help="runs of this setting only, e.g. demo (default: TABLE_SETTING in the environment, else the paper's)",
-    )
+    add_choice_of_runs(parser)
     parser.add_argument("--out", type=Path, default=Path("outputs/dashboard.json"), help="(default: %(default)s)")
     parser.add_argument("--timeout-seconds", type=int, default=30, help="of W&B's server (default: %(default)s)")
     words = parser.parse_args(arguments)
+    datasets = chosen_datasets(parser, words)
     try:
         require("the dashboard", "dashboard", "wandb_workspaces")
     except ValueError as error:
@@ -171,7 +163,7 @@ def main(arguments: list[str] | None = None) -> None:
         problem = explain(error)
     known = {one["name"]: one["url"] for one in read_json(words.out)} if words.out.exists() else {}
     written = []
-    for dataset in re.findall(r"[^\s,]+", words.datasets):
+    for dataset in datasets:
         made = workspace(entity or "", words.project, dataset, words.setting)
         url = known.get(made.name)
         if not problem:

@@ -23,7 +23,7 @@ def test_all_parts_at_tiny_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert [result["split"] for result in results] == ["m3"]
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here, so the script would really start")
 def test_without_a_gpu_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["--root", "somewhere"])

@@ -231,7 +231,7 @@ def test_weights_come_from_another_data_sets_run(run_train):
 )
 def test_a_mistake_ends_with_one_line(run_train, words: list[str], told: str, tmp_path: Path):
     if "accelerator" in words[0] and torch.cuda.is_available():
-        pytest.skip("here is a GPU")
+        pytest.skip("a GPU is here, so asking for one is no mistake")
     with pytest.raises(SystemExit) as exit_info:
         run_train(*words)
     message = str(exit_info.value.code)
