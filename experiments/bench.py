@@ -42,6 +42,7 @@ from fer_voting.files import read_json, write_atomically, write_json
 from fer_voting.inference import prepare
 from fer_voting.messages import set_up_messages
 from fer_voting.models import VotingResNet18
+from fer_voting.models.compiled import compile_network, find_compiler
 from fer_voting.models.cost import count_gmacs, forward_mib_per_image
 from fer_voting.models.crops import crop_corners, crop_side, ten_crops
 from fer_voting.module import VotingModule, crop_cross_entropy, memory_format_for
@@ -436,6 +437,27 @@ def _waiting(data: FERDataModule, split: str, size: Size) -> float:
     return clock.share_between_steps
 
 
+def bench_compile(size: Size, options: argparse.Namespace) -> Part:
+    """What `compile=true` gains a step of m1, and how long the first one then takes."""
+    part = Part()
+    if find_compiler() is None:
+        print("not measured; there is no C++ compiler here", file=sys.stderr)
+        return part
+    layout = memory_format_for(size.width)
+    images = torch.randn(size.batch, 3, size.image, size.image).contiguous(memory_format=layout)
+    functions = {}
+    for name in ("eager", "compiled"):
+        net = VotingResNet18("m1", width=size.width).to(memory_format=layout)
+        if name == "compiled":
+            compile_network(net)
+        functions[name] = _training_step(net, images, True, True)
+    part.rows.append(Row("m1 training step, bf16, compiled: the first", _seconds(functions["compiled"], 1), "s"))
+    best = part.time("compiled steps", functions, size.repeats)
+    what = "m1 training step, bf16, compiled, of the eager time"
+    part.rows.append(Row(what, best["compiled"] / best["eager"]))
+    return part
+
+
 def bench_memory(size: Size, options: argparse.Namespace) -> Part:
     """What a training's forward pass leaves allocated."""
     part = Part()
@@ -465,6 +487,7 @@ PARTS: dict[str, Callable[[Size, argparse.Namespace], Part]] = {
     "trained": bench_trained,
     "input": bench_input,
     "memory": bench_memory,
+    "compile": bench_compile,
 }
 
 

@@ -95,7 +95,7 @@ def test_bfloat16_is_as_accurate_within_the_noise_of_three_seeds(run_train: Call
         "dataset.train_size=700",
         "dataset.val_size=200",
         "dataset.test_size=7",
-        "dataset.schedule.epochs=3",
+        "dataset.schedule.epochs=6",
     ]
     words = ["split=baseline", "model.width=16", "optimizer.lr=2e-3", "augment=none", *sizes]
     accuracies: dict[str, list[float]] = {}
@@ -110,4 +110,5 @@ def test_bfloat16_is_as_accurate_within_the_noise_of_three_seeds(run_train: Call
     # Of three seeds' training, and of judging by 200 images.
     noise = ((statistics.variance(ours) + statistics.variance(plain) + 2 * p * (1 - p) / 200) / 3) ** 0.5
     assert abs(statistics.mean(ours) - p) <= 2 * noise, accuracies
-    assert min(ours) > 0.25, accuracies  # well above chance, where nothing could differ
+    majority = max(result["counts"]["val"].values()) / 200
+    assert min(ours) > majority, accuracies  # a network that learned nothing could not differ
