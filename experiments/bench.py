@@ -32,22 +32,22 @@ from torchvision.transforms import v2
 from tqdm import tqdm
 
 from experiments.readme import put_into_readme
-from fer_voting.checkpoint import NetworkRecord, load_weights
 from fer_voting.config import compose_config
 from fer_voting.data.augment import make_augment
-from fer_voting.data.base import FERDataModule, make_datamodule, normalise
+from fer_voting.data.module import FERDataModule, make_datamodule, normalise
 from fer_voting.data.pack import prepare as prepare_picture
-from fer_voting.environment import describe_device, git_commit, keep_freed_memory, now, package_versions
-from fer_voting.files import read_json, write_atomically, write_json
 from fer_voting.inference import prepare
-from fer_voting.messages import set_up_messages
 from fer_voting.models import VotingResNet18
 from fer_voting.models.compiled import compile_network, find_compiler
 from fer_voting.models.cost import count_gmacs, forward_mib_per_image
 from fer_voting.models.crops import crop_corners, crop_side, ten_crops
-from fer_voting.module import VotingModule, crop_cross_entropy, memory_format_for
-from fer_voting.tables.markdown import Table, markdown
-from fer_voting.voting import soft_vote
+from fer_voting.results.markdown import Table, markdown
+from fer_voting.system.atomic import read_json, write_atomically, write_json
+from fer_voting.system.environment import describe_device, git_commit, keep_freed_memory, now, package_versions
+from fer_voting.system.messages import set_up_messages
+from fer_voting.training.checkpoint import NetworkRecord, load_weights
+from fer_voting.training.module import VotingModule, crop_cross_entropy, memory_format_for
+from fer_voting.votes import soft_vote
 
 SPLITS = ("baseline", "m1", "m2", "m3")
 LEAST_SECONDS = 0.1

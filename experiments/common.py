@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from experiments.readme import put_into_readme
-from fer_voting.files import write_atomically, write_json
-from fer_voting.tables.load import Runs, Section, load_runs
-from fer_voting.tables.markdown import Table, markdown
-from fer_voting.tables.missing import missing
-from fer_voting.tables.text import hole_lines
+from fer_voting.results.load import Runs, Section, load_runs
+from fer_voting.results.markdown import Table, markdown
+from fer_voting.results.missing import missing
+from fer_voting.results.text import hole_lines
+from fer_voting.system.atomic import write_atomically, write_json
 
 SYNTHETIC = "Synthetic faces: these figures say nothing about people."
 

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 
 from experiments.common import Report, datasets_of, parse_options, publish
-from fer_voting.tables.compare import Judge, confusion
-from fer_voting.tables.figures import draw_confusion, normalise_confusion
-from fer_voting.tables.markdown import Table
-from fer_voting.tables.paper import paper
-from fer_voting.tables.text import NO_TEST, describe, title
+from fer_voting.results.compare import Judge, confusion
+from fer_voting.results.markdown import Table
+from fer_voting.results.paper import paper
+from fer_voting.results.plots import draw_confusion, normalise_confusion
+from fer_voting.results.text import NO_TEST, describe, title
 
 BEST = Judge("m1", "soft", refit="soft")
 """The network that the paper's validation selects, retrained."""

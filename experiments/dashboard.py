@@ -15,10 +15,10 @@ import wandb
 
 from experiments.common import add_choice_of_runs, chosen_datasets
 from fer_voting.config import explain
-from fer_voting.files import read_json, write_json
-from fer_voting.loggers import CONFUSION_CHART, CONFUSION_FIELDS, STAGES, require
-from fer_voting.tables.load import TITLES
-from fer_voting.voting import VOTES
+from fer_voting.results.load import TITLES
+from fer_voting.system.atomic import read_json, write_json
+from fer_voting.training.trackers import CONFUSION_CHART, CONFUSION_FIELDS, STAGES, require
+from fer_voting.votes import VOTES
 
 # W&B keeps a run's `config.split.name` at `split.value.name`.
 SPLIT, SEED, DATASET, SETTING, REFIT = (

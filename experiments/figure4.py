@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from functools import partial
 
 from experiments.common import Options, Report, parse_options, publish
-from fer_voting.audit import draw_class_distribution
-from fer_voting.files import read_json
-from fer_voting.tables.load import Section
-from fer_voting.tables.markdown import Table
-from fer_voting.tables.missing import audit_command
-from fer_voting.tables.text import title
+from fer_voting.results.load import Section
+from fer_voting.results.markdown import Table
+from fer_voting.results.missing import audit_command
+from fer_voting.results.plots import draw_class_distribution
+from fer_voting.results.text import title
+from fer_voting.system.atomic import read_json
 
 Counts = Mapping[str, Mapping[str, int]]
 

@@ -26,18 +26,18 @@ from experiments import table2
 from experiments.bench import SPLITS, Clock, Row, table
 from experiments.readme import put_into_readme
 from experiments.record import record
-from fer_voting.callbacks import Throughput
-from fer_voting.checkpoint import NetworkRecord
 from fer_voting.config import compose_config
-from fer_voting.data.base import make_datamodule
-from fer_voting.environment import describe_device, git_commit, keep_freed_memory, package_versions
-from fer_voting.files import write_atomically, write_json
-from fer_voting.messages import set_up_messages
+from fer_voting.data.module import make_datamodule
 from fer_voting.models import VotingResNet18
 from fer_voting.models.compiled import compile_network
 from fer_voting.models.cost import count_gmacs
-from fer_voting.module import VotingModule
-from fer_voting.sweep import Sweep
+from fer_voting.runs.sweeps import Sweep
+from fer_voting.system.atomic import write_atomically, write_json
+from fer_voting.system.environment import describe_device, git_commit, keep_freed_memory, package_versions
+from fer_voting.system.messages import set_up_messages
+from fer_voting.training.callbacks import Throughput
+from fer_voting.training.checkpoint import NetworkRecord
+from fer_voting.training.module import VotingModule
 
 PARTS = ("speed", "memory", "training")
 H100_TFLOPS = 989

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from fer_voting.files import write_atomically
+from fer_voting.system.atomic import write_atomically
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 

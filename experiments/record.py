@@ -13,9 +13,10 @@ from typing import Any
 
 from experiments.common import origin
 from experiments.readme import put_into_readme
-from fer_voting.files import write_atomically, write_json
-from fer_voting.runs import Run
-from fer_voting.sweep import Sweep
+from fer_voting.results.sweep_table import sweep_table
+from fer_voting.runs.run import Run
+from fer_voting.runs.sweeps import Sweep
+from fer_voting.system.atomic import write_atomically, write_json
 
 
 def record(sweep: Sweep, folder: Path) -> str:
@@ -36,7 +37,7 @@ def record(sweep: Sweep, folder: Path) -> str:
         for picture in ("curves.png", f"confusion-soft-{stage}.png"):
             (folder / name).mkdir(parents=True, exist_ok=True)
             shutil.copyfile(run.dir / picture, folder / name / picture)
-    table, _ = sweep.table()
+    table, _ = sweep_table(sweep)
     text = f"{table}\n{origin(results)}\n"
     with write_atomically(folder / "table.md") as file:
         file.write(text)
@@ -47,7 +48,7 @@ def record(sweep: Sweep, folder: Path) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sweep", type=Path, help="a sweep's folder, as its last line names it")
-    parser.add_argument("folder", type=Path, help="e.g. experiments/demo, relative to the repository")
+    parser.add_argument("folder", type=Path, help="e.g. experiments/recorded/demo, relative to the repository")
     options = parser.parse_args()
     try:
         text = record(Sweep(options.sweep), options.folder)

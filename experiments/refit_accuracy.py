@@ -1,11 +1,11 @@
 """Tables 4 and 5: accuracy on the test set after refit, beside the published methods."""
 
 from experiments.common import Report, datasets_of, parse_options, publish
-from fer_voting.tables.compare import Figure, Judge, accuracy, compare
-from fer_voting.tables.load import Section
-from fer_voting.tables.markdown import Table
-from fer_voting.tables.paper import paper, paper_test_accuracy
-from fer_voting.tables.text import (
+from fer_voting.results.compare import Figure, Judge, accuracy, compare
+from fer_voting.results.load import Section
+from fer_voting.results.markdown import Table
+from fer_voting.results.paper import paper, paper_test_accuracy
+from fer_voting.results.text import (
     NO_CORRECTION,
     NO_TEST,
     comparison_table,

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fer_voting.config import compose_with_choices
-from fer_voting.sweep import plan_job
-from fer_voting.tables.load import Runs, load_runs, setting_of
-from fer_voting.tables.missing import missing
+from fer_voting.results.load import Runs, load_runs, setting_of
+from fer_voting.results.missing import missing
+from fer_voting.runs.plan import plan_job
 
 SPLITS = ("baseline", "m1", "m2", "m3")
 SCRIPTS = {"affectnet": ["table3", "table4", "figure4", "figure5"], "rafdb": ["table5", "figure6"]}

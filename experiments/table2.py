@@ -17,10 +17,10 @@ import torch
 from tqdm import tqdm
 
 from experiments.readme import put_into_readme
-from fer_voting.environment import git_commit
-from fer_voting.files import write_atomically
 from fer_voting.models import VotingResNet18
 from fer_voting.models.cost import count_gmacs, count_parameters, forward_mib_per_image
+from fer_voting.system.atomic import write_atomically
+from fer_voting.system.environment import git_commit
 
 PAPER = Path(__file__).with_name("paper.json")
 NUM_CLASSES = 7

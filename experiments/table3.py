@@ -7,11 +7,11 @@ the splits against what they cost. Nothing is trained: what is missing is named,
 from functools import partial
 
 from experiments.common import Options, Report, parse_options, publish
-from fer_voting.tables.compare import accuracies, comparisons
-from fer_voting.tables.cost import cost_points
-from fer_voting.tables.figures import cost_figure, save
-from fer_voting.tables.load import Section
-from fer_voting.tables.text import NO_CORRECTION, accuracy_table, comparison_table, title
+from fer_voting.results.compare import accuracies, comparisons
+from fer_voting.results.cost import cost_points
+from fer_voting.results.load import Section
+from fer_voting.results.plots import cost_figure, save
+from fer_voting.results.text import NO_CORRECTION, accuracy_table, comparison_table, title
 
 UNCERTAIN = "The paper's 83.26 for RAF-DB's baseline is uncertain: its digits are printed over two columns."
 

@@ -19,7 +19,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from fer_voting.messages import set_up_messages
+from fer_voting.system.messages import set_up_messages
 
 __all__ = ["CONF_DIR", "command", "compose_config", "compose_with_choices", "explain", "flatten", "name_choices"]
 

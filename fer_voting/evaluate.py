@@ -13,15 +13,16 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from fer_voting.checkpoint import NetworkRecord, initialise, load_weights
 from fer_voting.config import command
-from fer_voting.data.base import make_datamodule
-from fer_voting.environment import describe_device, git_commit, package_versions
-from fer_voting.files import write_json
+from fer_voting.data.module import make_datamodule
 from fer_voting.models import VotingResNet18
-from fer_voting.module import VotingModule
-from fer_voting.runs import Run, resolve
-from fer_voting.tables.figures import draw_confusion
+from fer_voting.results.plots import draw_confusion
+from fer_voting.runs.identity import resolve
+from fer_voting.runs.run import Run
+from fer_voting.system.atomic import write_json
+from fer_voting.system.environment import describe_device, git_commit, package_versions
+from fer_voting.training.checkpoint import NetworkRecord, initialise, load_weights
+from fer_voting.training.module import VotingModule
 
 __all__ = ["evaluate", "main"]
 

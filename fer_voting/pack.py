@@ -9,8 +9,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from fer_voting.config import command
-from fer_voting.data.base import make_datamodule
-from fer_voting.messages import duration
+from fer_voting.data.module import make_datamodule
+from fer_voting.system.messages import duration
 
 __all__ = ["main", "pack"]
 

@@ -23,21 +23,21 @@ from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from omegaconf import DictConfig
 
-from fer_voting.callbacks import ForwardMemory, History, RunProgress, Throughput
-from fer_voting.checkpoint import NetworkRecord, initialise, load_weights
 from fer_voting.config import command, explain, name_choices
-from fer_voting.data.base import FERDataModule, make_datamodule
-from fer_voting.environment import describe_device, git_commit, keep_freed_memory, package_versions
-from fer_voting.estimate import announce_duration
-from fer_voting.messages import set_up_messages
+from fer_voting.data.module import FERDataModule, make_datamodule
 from fer_voting.models.compiled import compile_network
 from fer_voting.models.cost import count_gmacs, count_parameters
-from fer_voting.module import Predictions, VotingModule
-from fer_voting.processes import is_first_rank, other_ranks, run_isolated
-from fer_voting.runs import Run, read_history
-from fer_voting.sweep import plan_job
-from fer_voting.tables.figures import draw_confusion, draw_curves
-from fer_voting.voting import VOTES
+from fer_voting.results.plots import draw_confusion, draw_curves
+from fer_voting.runs.plan import plan_job
+from fer_voting.runs.processes import is_first_rank, other_ranks, run_isolated
+from fer_voting.runs.run import Run, read_history
+from fer_voting.system.environment import describe_device, git_commit, keep_freed_memory, package_versions
+from fer_voting.system.messages import set_up_messages
+from fer_voting.training.callbacks import ForwardMemory, History, RunProgress, Throughput
+from fer_voting.training.checkpoint import NetworkRecord, initialise, load_weights
+from fer_voting.training.estimate import announce_duration
+from fer_voting.training.module import Predictions, VotingModule
+from fer_voting.votes import VOTES
 
 __all__ = ["main", "train"]
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tiny import REPO, TINY
 
 # Before any test imports a library that asks its home server for news.
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
@@ -14,8 +15,6 @@ os.environ["WANDB_HTTP_TIMEOUT"] = "3"  # seconds, not 19: its server is here, o
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # a test file a core: more threads than that stand in each other's way
     os.environ["OMP_NUM_THREADS"] = "1"
-
-REPO = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(autouse=True)
@@ -37,19 +36,6 @@ def shared_data() -> Path:
     if not path.is_dir():
         pytest.skip(f"the real faces are not at {path}")
     return path
-
-
-TINY = (
-    "dataset=faces",
-    "dataset.train_size=60",
-    "dataset.val_size=20",
-    "dataset.test_size=20",
-    "dataset.batch_size=20",
-    "dataset.schedule.epochs=2",
-    "model.width=4",
-    "logger=none",
-)
-"""A training of a second."""
 
 
 @pytest.fixture

@@ -8,15 +8,15 @@ import numpy as np
 import torch
 
 from fer_voting.config import compose_with_choices
-from fer_voting.environment import package_versions
-from fer_voting.files import write_atomically
 from fer_voting.models import VotingResNet18
 from fer_voting.models.cost import count_gmacs, count_parameters
-from fer_voting.module import Predictions, vote_metrics
-from fer_voting.runs import Run
-from fer_voting.sweep import plan_job
+from fer_voting.runs.plan import plan_job
+from fer_voting.runs.run import Run
+from fer_voting.system.atomic import write_atomically
+from fer_voting.system.environment import package_versions
 from fer_voting.train import _save_predictions
-from fer_voting.voting import VOTES
+from fer_voting.training.module import Predictions, vote_metrics
+from fer_voting.votes import VOTES
 
 CLASSES = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger")
 MIB = {"baseline": 1.3, "input": 9.0, "m1": 5.1, "m2": 3.0, "m3": 1.9}

@@ -10,8 +10,8 @@ from omegaconf import OmegaConf
 
 from fer_voting.config import CONF_DIR, compose_config, compose_with_choices, explain, flatten
 from fer_voting.models import SPLITS
-from fer_voting.runs import resolve
-from fer_voting.voting import VOTES
+from fer_voting.runs.identity import resolve
+from fer_voting.votes import VOTES
 
 GROUPS = sorted(p.name for p in CONF_DIR.iterdir() if p.is_dir())
 OPTIONS = [(path.parent.name, path.stem) for group in GROUPS for path in sorted((CONF_DIR / group).glob("*.yaml"))]

@@ -6,7 +6,7 @@ import sys
 import zipfile
 from pathlib import Path
 
-from conftest import REPO
+from tiny import REPO
 
 
 def test_an_installed_wheel_finds_its_configuration(tmp_path: Path):

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer_voting.data.pack import SPLITS, Pack
-from fer_voting.files import write_atomically
+from fer_voting.system.atomic import write_atomically
 
 __all__ = ["read_manifest", "write_manifest"]
 

@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from fer_voting.data.index import IMAGE_SUFFIXES, Box, Index, Problem, Sample
-from fer_voting.files import read_json, write_json
+from fer_voting.system.atomic import read_json, write_json
 
 __all__ = [
     "HASH_BYTES",

@@ -1,0 +1,190 @@
+"""The audit of a data set: counts, unusable and blank images, duplicates and near duplicates."""
+
+import itertools
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from fer_voting.data.index import Problem
+from fer_voting.data.module import FERDataModule, make_datamodule
+from fer_voting.data.pack import SPLITS, Pack
+from fer_voting.data.sampling import Positions
+
+__all__ = ["audit", "count_duplicates", "near_pairs", "perceptual_hashes", "same_content"]
+
+BLANK_LEVELS = 8
+"""A picture whose brightest and darkest values differ by less shows nothing."""
+_ROWS_AT_ONCE = 4096
+
+_HASH_BITS = 64
+_GREY = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
+
+
+def same_content(hashes: NDArray[np.void]) -> list[Positions]:
+    """Groups of two or more positions whose content hashes (V16 [N]) are equal, in order of their first position."""
+    _, group, sizes = np.unique(hashes, return_inverse=True, return_counts=True)
+    members = np.split(np.argsort(group, kind="stable"), np.cumsum(sizes)[:-1])
+    return sorted((positions for positions in members if len(positions) > 1), key=lambda positions: positions[0])
+
+
+def perceptual_hashes(images: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """64 bits a picture, most of which pictures that look alike have in common: [N, S, S, 3] -> [N].
+
+    The lowest 8x8 spatial frequencies of the picture's grey (discrete cosine transform), each above or below their
+    median: Zauner, Implementation and Benchmarking of Perceptual Image Hash Functions (2010), section 3.2.1.
+    """
+    side = images.shape[1]
+    # The constant term is left out: it says how bright a picture is, not what it shows.
+    frequencies = np.arange(1, 9)[:, None] * np.pi * (np.arange(side) + 0.5) / side
+    cosines = np.cos(frequencies).astype(np.float32)
+    spectrum = (cosines @ (images @ _GREY) @ cosines.T).reshape(len(images), _HASH_BITS)
+    bits = spectrum > np.median(spectrum, axis=1, keepdims=True)
+    return np.packbits(bits, axis=1).view(np.uint64)[:, 0]
+
+
+def near_pairs(hashes: NDArray[np.uint64], max_bits: int) -> NDArray[np.int64]:
+    """Pairs of positions (first < second) whose hashes (uint64 [N]) differ in `max_bits` bits at most: [M, 2].
+
+    Cut into max_bits + 1 bands, two such hashes agree in at least one band: only those are compared.
+    """
+    bands = np.array_split(np.arange(_HASH_BITS, dtype=np.uint64), max_bits + 1)
+    found = [np.empty((0, 2), np.int64)]
+    for band in bands:
+        key = (hashes >> band[0]) & np.uint64(2 ** len(band) - 1)
+        order = np.argsort(key, kind="stable")
+        _, starts, sizes = np.unique(key[order], return_index=True, return_counts=True)
+        for start, size in zip(starts[sizes > 1], sizes[sizes > 1], strict=True):
+            members = order[start : start + size]
+            for row, first in enumerate(members[:-1]):
+                others = members[row + 1 :]
+                near = others[np.bitwise_count(hashes[others] ^ hashes[first]) <= max_bits]
+                if len(near):
+                    found.append(np.stack([np.full_like(near, first), near], axis=1))
+    return np.unique(np.concatenate(found), axis=0)
+
+
+def audit(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The audit of the data set that a resolved configuration names, as plain values.
+
+    Returns:
+        dataset, synthetic, root, layout, pack: what was looked at ("root" and "layout" are null for drawn faces);
+        splits, expected: official split -> class -> images here, and as published (where known);
+        left_out: why -> images that the data set's own rules leave out;
+        problems: `kind`, `path` and `reason` of each unusable picture, and of blank ones (which are used);
+        duplicates: "train-val", say -> training images whose very content also occurs in validation;
+            "train-train" -> superfluous copies inside training;
+        conflicts: the same for those whose label differs from a copy's;
+        duplicate_groups: name, split and label of each copy;
+        near_duplicates: pairs that look alike but differ in content, by their names and the bits that differ; null
+            if `near_duplicate_bits` is.
+    """
+    bits = config["near_duplicate_bits"]
+    if bits is not None and not (isinstance(bits, int) and 0 <= bits <= 8):
+        raise ValueError(f"near_duplicate_bits={bits} must be null or 0 to 8")
+    node = dict(config["dataset"])
+    if "on_error" in node:
+        node["on_error"] = "skip"  # an audit reports, it does not stop
+    data = make_datamodule(node)
+    pack = data.make_pack()
+    rows = np.flatnonzero(data.usable(pack))
+    blank, looks = _look_at(pack, rows, want_hashes=bits is not None)
+    groups = [rows[members] for members in same_content(pack.hashes[rows])]
+    duplicates, conflicts = count_duplicates(groups, pack.split_ids, pack.label_ids)
+    report: dict[str, Any] = {
+        "dataset": data.name,
+        "synthetic": data.synthetic,
+        "root": pack.identity.get("root"),
+        "layout": pack.identity.get("layout"),
+        "pack": str(pack.folder),
+        "splits": data.official_counts(pack, data.usable(pack)),
+        "expected": {split: {c: counts.get(c, 0) for c in data.class_names} for split, counts in data.expected.items()},
+        "left_out": {**pack.left_out, **_not_asked_for(data, pack)},
+        "problems": [asdict(problem) for problem in (*pack.problems, *blank)],
+        "duplicates": duplicates,
+        "conflicts": conflicts,
+        "duplicate_groups": [[_described(pack, row) for row in group] for group in groups],
+        "near_duplicates": None if bits is None else _near_duplicates(pack, rows, looks, bits),
+    }
+    return report
+
+
+def _look_at(pack: Pack, rows: NDArray[np.int64], want_hashes: bool) -> tuple[list[Problem], NDArray[np.uint64]]:
+    """The blank pictures among `rows`, and the perceptual hash of each of them (if wanted)."""
+    blank: list[Problem] = []
+    hashes = np.zeros(len(rows), np.uint64)
+    with tqdm(total=len(rows), desc="looking", unit="image") as progress:
+        for start in range(0, len(rows), _ROWS_AT_ONCE):
+            some = rows[start : start + _ROWS_AT_ONCE]
+            images = pack.images[some]
+            flat = images.reshape(len(images), -1)
+            spread = flat.max(axis=1).astype(int) - flat.min(axis=1)
+            for row in np.flatnonzero(spread < BLANK_LEVELS):
+                reason = "all values are equal" if not spread[row] else f"values differ by {spread[row]} of 255 at most"
+                blank += [Problem("blank", name, reason) for name in pack.names(some[row : row + 1])]
+            if want_hashes:
+                hashes[start : start + len(some)] = perceptual_hashes(images)
+            progress.update(len(some))
+    return blank, hashes
+
+
+def _not_asked_for(data: FERDataModule, pack: Pack) -> dict[str, int]:
+    """Pictures of other classes, e.g. contempt where there are seven, and those whose raters don't agree enough."""
+    counts = np.bincount(pack.label_ids[pack.good], minlength=len(pack.labels))
+    others = {n: int(c) for n, c in zip(pack.labels, counts, strict=True) if n not in data.class_names}
+    undecided = int((pack.good & (data.class_ids(pack) >= 0) & ~data.usable(pack)).sum())
+    return others | ({"no majority of votes": undecided} if undecided else {})
+
+
+def count_duplicates(
+    groups: Sequence[NDArray[np.int64]], split_ids: NDArray[np.uint8], label_ids: NDArray[np.int64]
+) -> tuple[dict[str, int], dict[str, int]]:
+    """How many images have a copy, and how many a copy with another label, by pair of splits.
+
+    "train-val" counts the training images that also occur in validation; "train-train" the images of training
+    beyond the first of each content, and, of conflicts, all images whose copies disagree. Pairs without any are
+    left out.
+
+    Args:
+        groups: rows of equal content.
+        split_ids, label_ids: of every row [N].
+    """
+    duplicates: Counter[str] = Counter()
+    conflicts: Counter[str] = Counter()
+    for group in groups:
+        parts = {split: label_ids[group[split_ids[group] == i]] for i, split in enumerate(SPLITS)}
+        for split, labels in parts.items():
+            duplicates[f"{split}-{split}"] += max(len(labels) - 1, 0)
+            conflicts[f"{split}-{split}"] += len(labels) if len(set(labels)) > 1 else 0
+        for (split, labels), (other, theirs) in itertools.combinations(parts.items(), 2):
+            if len(theirs):
+                duplicates[f"{split}-{other}"] += len(labels)
+                conflicts[f"{split}-{other}"] += sum(bool(set(theirs) - {label}) for label in labels)
+    return dict(+duplicates), dict(+conflicts)
+
+
+def _near_duplicates(
+    pack: Pack, rows: NDArray[np.int64], hashes: NDArray[np.uint64], max_bits: int
+) -> list[dict[str, Any]]:
+    pairs = near_pairs(hashes, max_bits)
+    differ = pack.hashes[rows[pairs[:, 0]]] != pack.hashes[rows[pairs[:, 1]]]
+    return [
+        {
+            "bits": int(np.bitwise_count(hashes[first] ^ hashes[second])),
+            "images": [_described(pack, row) for row in rows[[first, second]]],
+        }
+        for first, second in pairs[differ]
+    ]
+
+
+def _described(pack: Pack, row: int) -> dict[str, str]:
+    position = np.array([row])
+    return {
+        "name": pack.names(position)[0],
+        "split": SPLITS[pack.split_ids[row]],
+        "label": pack.labels[pack.label_ids[row]],
+    }

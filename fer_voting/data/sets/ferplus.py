@@ -1,0 +1,105 @@
+"""FER+ (Barsoum et al. 2016, arXiv:1608.01041): FER2013's images with the votes of ten raters each."""
+
+import csv
+import itertools
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fer_voting.data.files import FilesDataModule, Layout
+from fer_voting.data.index import Index, LeftOut, Problem, Sample
+from fer_voting.data.labels import CLASSES, canonical
+from fer_voting.data.pack import Pack
+from fer_voting.data.sets.fer2013 import FILES, Row, csv_file, parse_row, rows
+
+__all__ = ["FERPlusDataModule"]
+
+VOTES_FILE = "fer2013new.csv"
+# After the eight classes, in the order in which a pack keeps the votes.
+OTHER_VOTES = ("unknown", "NF")
+
+
+def read_votes(base: Path) -> Index:
+    """Every face of FER2013's csv in `base`, labelled by its most frequent vote; row i of one file is row i of the
+    other, whatever the image names say."""
+    path, votes_path = csv_file(base), base / VOTES_FILE
+    assert path is not None
+    index = Index()
+    with votes_path.open(newline="", encoding="utf-8-sig") as file:
+        votes_table = csv.DictReader(file)
+        for numbered, votes in itertools.zip_longest(rows(path), votes_table):
+            if numbered is None or votes is None:
+                raise ValueError(f"{path} and {votes_path} have different numbers of rows: they belong together")
+            index.add(_label(parse_row(path, *numbered), numbered[1], votes, f"{votes_path}, row {numbered[0]}"))
+    return index
+
+
+def _label(face: Sample | Problem, row: Row, votes: dict[str, str | None], where: str) -> Sample | Problem | LeftOut:
+    if isinstance(face, Problem):
+        return face
+    if votes.get("Usage") != row["Usage"]:
+        return Problem("row", where, f"Usage {votes.get('Usage')!r} where FER2013 has {row['Usage']!r}")
+    if not votes.get("Image name"):
+        return LeftOut("not a face")
+    try:
+        by_name = {name if name in OTHER_VOTES else canonical(name): int(votes[name] or 0) for name in _columns(votes)}
+        counts = tuple(without_outliers(by_name[name]) for name in (*CLASSES, *OTHER_VOTES))
+    except (KeyError, ValueError) as error:
+        return Problem("row", where, f"votes: {error}")
+    winner = int(np.argmax(counts))
+    if winner >= len(CLASSES):
+        return LeftOut("most raters saw " + ("no face" if OTHER_VOTES[winner - len(CLASSES)] == "NF" else "no emotion"))
+    return Sample(face.name, CLASSES[winner], face.split, pixels=face.pixels, votes=counts)
+
+
+def _columns(votes: dict[str, str | None]) -> list[str]:
+    return [name for name in votes if name not in ("Usage", "Image name")]
+
+
+def without_outliers(votes: int) -> int:
+    """A single vote counts for nothing (Barsoum et al., section 3)."""
+    return votes if votes > 1 else 0
+
+
+class FERPlusDataModule(FilesDataModule):
+    """FER2013's parts with FER+ labels.
+
+    Args:
+        targets: `majority` trains and judges on images of which more than half of the votes agree; `votes` takes
+            all images whose most frequent vote is a class, and trains with the classes' shares of the votes.
+        files: see FilesDataModule.
+    """
+
+    layouts: ClassVar = (
+        Layout(
+            "csv",
+            f"{' or '.join(FILES)}, with {VOTES_FILE} beside it",
+            lambda root: root if csv_file(root) and (root / VOTES_FILE).is_file() else None,
+            read_votes,
+            lambda base: [*(base / name for name in FILES if (base / name).is_file()), base / VOTES_FILE],
+        ),
+    )
+    class_choices: ClassVar = (7, 8)
+
+    def __init__(self, *, targets: str = "majority", **files: Any) -> None:
+        super().__init__(**files)
+        if targets not in ("majority", "votes"):
+            raise ValueError(f"dataset.targets={targets} must be majority or votes")
+        self.targets = targets
+
+    def usable(self, pack: Pack) -> NDArray[np.bool_]:
+        usable = super().usable(pack)
+        if self.targets == "majority":
+            assert pack.votes is not None
+            usable &= 2 * pack.votes.max(axis=1) > pack.votes.sum(axis=1)
+        return usable
+
+    def train_targets(self, pack: Pack) -> NDArray[Any]:
+        if self.targets == "majority":
+            return super().train_targets(pack)
+        assert pack.votes is not None
+        votes = pack.votes[:, : len(self.class_names)].astype(np.float32)
+        # Rows without a vote for these classes are not usable: their zeros are never shown.
+        return votes / np.maximum(votes.sum(axis=1, keepdims=True), 1)

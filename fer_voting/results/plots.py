@@ -1,0 +1,243 @@
+"""Pictures: confusion matrices, training curves, accuracy against cost.
+
+Functions named `..._figure` make a figure; `draw_...` writes one to a file.
+"""
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+
+from fer_voting.results.cost import CostPoint
+from fer_voting.results.statistics import pareto_front
+
+__all__ = [
+    "COST_LABELS",
+    "INK",
+    "SPLIT_COLOURS",
+    "cost_figure",
+    "draw_class_distribution",
+    "draw_confusion",
+    "draw_curves",
+    "normalise_confusion",
+    "save",
+    "split_curves_figure",
+    "svg",
+]
+
+# Okabe and Ito's colours, told apart by colour-blind readers and in grey.
+VOTE_COLOURS = {"soft": "#0072B2", "hard": "#D55E00", "softprob": "#009E73"}
+SPLIT_COLOURS = {"baseline": "#767676", "input": "#CC79A7", "m1": "#0072B2", "m2": "#D55E00", "m3": "#009E73"}
+PART_COLOURS = {"train": "#0072B2", "val": "#D55E00", "test": "#009E73"}
+INK = "#111112"
+"""Of text and axes: a black that occurs nowhere else, so that a page can put its own colour in its place."""
+
+PANEL = (4.5, 3.4)
+"""Inches: one panel is as wide as a phone shows, two as a page of paper."""
+
+COST_LABELS = {
+    "forward_mib": "forward memory in training (MiB an image)",
+    "gmacs": "multiply-accumulates (billions an image)",
+}
+
+_INKED: dict[Any, Any] = dict.fromkeys(
+    ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK
+)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a picture that takes its place at `path` only when complete; its format is the suffix's."""
+    FigureCanvasAgg(figure)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}")
+    figure.savefig(draft, dpi=150, format=path.suffix[1:], bbox_inches="tight")
+    draft.replace(path)
+
+
+def svg(figure: Figure) -> str:
+    """The figure as an SVG element that stands inside a page: without a background, as wide as its place, its text
+    real text. The same figure gives the same bytes."""
+    FigureCanvasAgg(figure)
+    buffer = io.StringIO()
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "fer_voting"}):
+        metadata = dict.fromkeys(["Date", "Creator", "Format", "Type"])
+        figure.savefig(buffer, format="svg", transparent=True, bbox_inches="tight", metadata=metadata)
+    page = buffer.getvalue()
+    tag, content = page[page.index("<svg") :].split(">", 1)
+    return re.sub(r' (?:width|height)="[^"]*"', "", tag) + ">" + content
+
+
+def normalise_confusion(counts: np.ndarray) -> np.ndarray:
+    """Confusion counts `[K, K]` (true class, decision) by the images of the true class (section 3.4); a class
+    without images stays 0."""
+    return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+
+
+def draw_confusion(path: Path, counts: np.ndarray, class_names: Sequence[str], title: str) -> None:
+    """Confusion matrix normalised per true class, in percent; the actual class along the columns' axis below, as
+    in the paper's Figures 5 and 6.
+
+    Args:
+        counts: int [K, K] (true class, decision).
+    """
+    share = normalise_confusion(counts).T  # the paper: a column for each actual class
+    classes = len(class_names)
+    figure = Figure(figsize=(0.75 * classes + 1.6, 0.75 * classes + 1.2))
+    axes = figure.add_subplot()
+    picture = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    for decided in range(classes):
+        for actual in range(classes):
+            colour = "white" if share[decided, actual] > 0.55 else "black"
+            text = f"{100 * share[decided, actual]:.1f}"
+            axes.text(actual, decided, text, ha="center", va="center", color=colour, fontsize=9)
+    axes.set_xticks(range(classes), class_names, rotation=45, ha="right")
+    axes.set_yticks(range(classes), class_names)
+    axes.set_xlabel("actual class")
+    axes.set_ylabel("decision")
+    accuracy = np.trace(counts) / max(counts.sum(), 1)
+    axes.set_title(f"{title}\naccuracy {accuracy:.2%} of {counts.sum():,} images", fontsize=10)
+    figure.colorbar(picture, ax=axes, shrink=0.8, label="share of the actual class")
+    save(figure, path)
+
+
+def draw_curves(path: Path, history: Sequence[dict[str, float]], title: str) -> None:
+    """Loss, and validation accuracy of each vote, by epoch."""
+    figure = Figure(figsize=(9, 3.6))
+    losses, accuracies = figure.subplots(1, 2)
+    epochs = [row["epoch"] + 1 for row in history]
+    for name, style in (("train/loss", "-"), ("val/loss", "--")):
+        if any(name in row for row in history):
+            losses.plot(epochs, _column(history, name), style, marker=".", color="black", label=name)
+    for vote, colour in VOTE_COLOURS.items():
+        name = f"val/{vote}/accuracy"
+        if any(name in row for row in history):
+            values = 100 * _column(history, name)
+            accuracies.plot(epochs, values, marker=".", color=colour, label=f"{vote} vote")
+    losses.set_ylabel("cross-entropy")
+    accuracies.set_ylabel("validation accuracy (%)")
+    _finish_epochs(losses, accuracies)
+    figure.suptitle(title, fontsize=10)
+    figure.tight_layout()
+    save(figure, path)
+
+
+def split_curves_figure(
+    histories: Mapping[str, Sequence[Sequence[dict[str, float]]]], column: str, label: str, scale: float = 1
+) -> Figure:
+    """One column of metrics.csv by epoch, times `scale`: a colour a split, a line a run.
+
+    Args:
+        histories: split -> the rows of metrics.csv of each of its runs.
+    """
+    with mpl.rc_context(_INKED):
+        figure = Figure(figsize=PANEL)
+        axes = figure.add_subplot()
+        for split, runs in histories.items():
+            for i, history in enumerate(runs):
+                epochs = [row["epoch"] + 1 for row in history]
+                look: dict[str, Any] = {"color": SPLIT_COLOURS.get(split, INK), "marker": ".", "lw": 1.2}
+                axes.plot(epochs, scale * _column(history, column), label=split if i == 0 else None, **look)
+        axes.set_ylabel(label)
+        _finish_epochs(axes)
+        figure.tight_layout()
+    return figure
+
+
+def _column(history: Sequence[dict[str, float]], name: str) -> np.ndarray:
+    return np.array([row.get(name, np.nan) for row in history])
+
+
+def _finish_epochs(*panels: Axes) -> None:
+    for axes in panels:
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+        if axes.lines:
+            axes.legend(frameon=False)
+
+
+def cost_figure(
+    ours: Sequence[CostPoint], theirs: Sequence[CostPoint], title: str, costs: Sequence[str] = tuple(COST_LABELS)
+) -> Figure:
+    """Accuracy against forward memory and against multiply-accumulates, with the Pareto front (section 5: "a matter
+    of selecting the closest possible point to the network input, depending on the available resources").
+
+    Args:
+        ours: a point a split, with bars of one standard deviation.
+        theirs: the paper's, as rings; may be empty.
+        costs: a panel each, of the keys of COST_LABELS.
+    """
+    with mpl.rc_context(_INKED):
+        figure = Figure(figsize=(PANEL[0] * len(costs), PANEL[1]))
+        panels = figure.subplots(1, len(costs), sharey=True, squeeze=False)[0]
+        for axes, cost in zip(panels, costs, strict=True):
+            for points, own in ((theirs, False), (ours, True)):
+                _draw_points(axes, [p for p in points if getattr(p, cost) is not None], cost, own)
+            axes.set_xlabel(COST_LABELS[cost])
+            axes.set_xscale("log")
+            axes.grid(alpha=0.3)
+            axes.margins(x=0.2, y=0.18)
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.xaxis.set_minor_formatter(NullFormatter())
+        panels[0].set_ylabel("validation accuracy (%)")
+        figure.suptitle(title, fontsize=10)
+        figure.tight_layout()
+    return figure
+
+
+def _draw_points(axes: Axes, points: Sequence[CostPoint], cost: str, own: bool) -> None:
+    costs = [getattr(point, cost) for point in points]
+    front = pareto_front(costs, [point.accuracy for point in points])
+    style, label = ("-", "Pareto front") if own else (":", "Pareto front of the paper")
+    if front:
+        x, y = [costs[i] for i in front], [points[i].accuracy for i in front]
+        axes.plot(x, y, style, color=INK, lw=1, alpha=0.6, drawstyle="steps-post", label=label, zorder=1)
+    for point, x_value in zip(points, costs, strict=True):
+        colour = SPLIT_COLOURS.get(point.split, INK)
+        face = colour if own else "none"
+        if point.std is not None:
+            axes.errorbar(x_value, point.accuracy, point.std, color=colour, capsize=3, lw=1, zorder=2)
+        axes.plot(x_value, point.accuracy, "o", ms=8, mfc=face, mec=colour, zorder=3)
+        if own:
+            axes.annotate(
+                point.split,
+                (x_value, point.accuracy),
+                xytext=(7, -13),  # the front comes from below and leaves to the right
+                textcoords="offset points",
+                color=INK,
+                fontsize=9,
+            )
+    if axes.lines:
+        axes.legend(frameon=False, fontsize=8)
+
+
+def draw_class_distribution(path: Path, splits: Mapping[str, Mapping[str, int]], name: str, synthetic: bool) -> None:
+    """Images of each class in each official split, as bars (the paper's Figure 4)."""
+    classes = list(next(iter(splits.values()), {}))
+    figure = Figure(figsize=(1.1 * len(classes) + 1.5, 3.6))
+    axes = figure.add_subplot()
+    width = 0.8 / max(len(splits), 1)
+    for place, (split, counts) in enumerate(splits.items()):
+        bars = axes.bar(
+            np.arange(len(classes)) + (place - (len(splits) - 1) / 2) * width,
+            [counts[label] for label in classes],
+            width,
+            label=f"{split} ({sum(counts.values()):,})",
+            color=PART_COLOURS[split],
+        )
+        axes.bar_label(bars, fmt="{:,.0f}", fontsize=6)
+    axes.set_xticks(np.arange(len(classes)), classes)
+    axes.set_ylabel("images")
+    axes.set_title(f"{name}: images of each class" + (" (synthetic faces)" if synthetic else ""))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    save(figure, path)

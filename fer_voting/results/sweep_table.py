@@ -1,0 +1,83 @@
+"""A sweep's results and its progress as Markdown tables."""
+
+from collections import Counter
+from typing import Any
+
+from fer_voting.results.markdown import Table, markdown
+from fer_voting.runs.run import Run
+from fer_voting.runs.sweeps import Sweep, seconds_left
+from fer_voting.system.messages import duration
+from fer_voting.votes import VOTES
+
+__all__ = ["sweep_status", "sweep_table"]
+
+
+def sweep_table(sweep: Sweep) -> tuple[str, int]:
+    """The jobs' results as a Markdown table, and how many jobs are not finished."""
+    rows, notes = [], []
+    for job in sweep.jobs():
+        run = Run(sweep.output_dir, job["run"])
+        status = run.status()
+        result = run.result() if status in ("finished", "failed") else None
+        if result is None or status == "failed":
+            notes.append(f"{run.name}: {status}{': ' + result['error'] if result else ''}")
+        rows.append(_row(job, status, result))
+    rows = list({tuple(row.items()): row for row in rows}.values())  # the votes of one training, once
+    synthetic = any(row["synthetic"] for row in rows)
+    rows = [{name: cell for name, cell in row.items() if name != "synthetic"} for row in rows]
+    lines = [_table(rows).rstrip()]
+    if synthetic:
+        lines += ["", "Synthetic faces: figures of `faces` say nothing about people."]
+    notes = list(dict.fromkeys(notes))
+    return "\n".join([*lines, *([""] if notes else []), *notes]) + "\n", len(notes)
+
+
+def sweep_status(sweep: Sweep) -> tuple[str, int]:
+    """Where each job stands, with rates and time left, as text, and how many jobs are not finished."""
+    states = sweep.states()
+    rows = [
+        {
+            "run": state.run,
+            "status": state.status,
+            "epochs": f"{state.epochs[0]} of {state.epochs[1]}" if state.epochs else "",
+            "images/s": _number(state.images_per_second, 0),
+            "time": duration(state.seconds) if state.seconds is not None else "",
+            "left": duration(state.seconds_left) if state.seconds_left is not None else "",
+        }
+        for state in states
+    ]
+    notes = [f"{state.run}: {state.error}" for state in states if state.error]
+    counts = Counter(state.status for state in states)
+    summary = f"{len(states)} runs: {', '.join(f'{count} {status}' for status, count in counts.items())}"
+    left = seconds_left(states)
+    if left is not None:
+        summary += f"; about {duration(left)} left"
+    unfinished = len(states) - counts["finished"]
+    return "\n".join([_table(rows), *notes, *([""] if notes else []), summary]) + "\n", unfinished
+
+
+def _row(job: dict[str, Any], status: str, result: dict[str, Any] | None) -> dict[str, Any]:
+    row: dict[str, Any] = {"run": job["run"], "status": status, "synthetic": False}
+    finished = result if status == "finished" else None
+    for stage in ("val", "test"):
+        for vote in VOTES:
+            figures = finished["votes"].get(vote, {}).get(stage) if finished else None
+            row[f"{stage} {vote} (%)"] = f"{100 * figures['accuracy']:.2f}" if figures else ""
+    row["MiB/image"] = row["GMACs/image"] = row["images/s"] = row["time"] = ""
+    if finished:
+        row["synthetic"] = finished["synthetic"]
+        row["MiB/image"] = _number(finished["forward_mib_per_image"], 2)
+        row["GMACs/image"] = _number(finished["gmacs"], 3)
+        row["images/s"] = _number(finished["images_per_second"], 0)
+        row["time"] = duration(finished["seconds"])
+    return row
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    """Markdown; columns that are empty in every row are left out."""
+    columns = [name for name in rows[0] if any(row[name] != "" for row in rows)] if rows else []
+    return markdown(Table(columns, [[str(row[name]) for name in columns] for row in rows], left=2))

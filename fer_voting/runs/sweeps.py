@@ -1,0 +1,100 @@
+"""A sweep's folder and the state of its jobs.
+
+A sweep's folder, `<output_dir>/sweeps/<sweep>/`, holds `sweep.json` (its command, and each job's words and run) and
+`table.md`. The state of a job is read from its run's folder.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fer_voting.runs.run import Run, read_history
+from fer_voting.system.atomic import read_json, write_json
+
+__all__ = ["JobState", "Sweep", "seconds_left"]
+
+
+@dataclass(frozen=True)
+class JobState:
+    """What became of a job.
+
+    Attributes:
+        status: as `Run.status` says.
+        epochs: how many are done, and of how many; None before the training begins.
+        images_per_second: of a running job, validation included.
+        seconds_left: of a running job, once an epoch is done.
+        error: the last line of a failed job's error.
+    """
+
+    run: str
+    status: str
+    epochs: tuple[int, int] | None = None
+    images_per_second: float | None = None
+    seconds: float | None = None
+    seconds_left: float | None = None
+    error: str | None = None
+
+
+class Sweep:
+    """A sweep's folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.dir = folder.absolute()
+        self.output_dir = self.dir.parent.parent
+
+    def record(self) -> dict[str, Any]:
+        """Content of sweep.json. Raises FileNotFoundError, or ValueError if it is damaged."""
+        return read_json(self.dir / "sweep.json")
+
+    def jobs(self) -> list[dict[str, Any]]:
+        """`overrides`, `run` and `voting` of each job, in the order in which they run."""
+        return self.record()["jobs"]
+
+    def write(self, words: list[str], jobs: list[dict[str, Any]], cwd: Path | None = None) -> None:
+        """Record the words that were typed after `python -m fer_voting.train -m`, the jobs that they mean, and the
+        folder in which they were typed."""
+        record = {"command": words, "cwd": str(cwd or Path.cwd()), "jobs": jobs}
+        write_json(self.dir / "sweep.json", record)
+
+    def states(self) -> list[JobState]:
+        """Each run's state, in the order of the jobs; the votes of one training, once."""
+        return [_state(Run(self.output_dir, name)) for name in dict.fromkeys(job["run"] for job in self.jobs())]
+
+
+def _state(run: Run) -> JobState:
+    status = run.status()
+    result = None if status in ("missing", "damaged") else run.result()
+    if result is None:
+        return JobState(run.name, status)
+    if status == "finished":
+        return JobState(run.name, status, (result["epochs"], result["epochs"]), seconds=result["seconds"])
+    history = read_history(run.metrics_file)
+    progress = result.get("progress")  # there once the training has begun
+    state: dict[str, Any] = {}
+    if progress:
+        state["epochs"] = (len(history), progress["epochs"])
+    if status == "failed":
+        state["error"] = result["error"].strip().splitlines()[-1]
+    new = len(history) - progress["epochs_before"] if progress else 0
+    if status == "running" and progress and new > 0:
+        last = run.metrics_file.stat().st_mtime
+        seconds_per_epoch = (last - progress["since_unix_seconds"]) / new
+        left = (progress["epochs"] - len(history)) * seconds_per_epoch
+        state["images_per_second"] = progress["images_per_epoch"] / seconds_per_epoch
+        state["seconds_left"] = max(0.0, left - (time.time() - last))
+    return JobState(run.name, status, **state)
+
+
+def seconds_left(states: Sequence[JobState]) -> float | None:
+    """Of a whole sweep: the running jobs' own, and for each job that is still to come the mean of the finished; as
+    many side by side as run now. None if nothing is left, or nothing tells."""
+    finished = [state.seconds for state in states if state.status == "finished" and state.seconds is not None]
+    running = [state for state in states if state.status == "running"]
+    waiting = len(states) - len(finished) - len(running)
+    mean = sum(finished) / len(finished) if finished else None
+    own = [mean if state.seconds_left is None else state.seconds_left for state in running]
+    parts = [*own, *[mean] * waiting]
+    known = [part for part in parts if part is not None]
+    return sum(known) / max(1, len(running)) if parts and len(known) == len(parts) else None

@@ -1,0 +1,39 @@
+"""metrics.csv: one row an epoch, complete after a resume, never half written."""
+
+import csv
+from pathlib import Path
+
+import lightning as L
+
+from fer_voting.runs.run import read_history
+from fer_voting.system.atomic import write_atomically
+
+__all__ = ["History"]
+
+
+class History(L.Callback):
+    """Writes every figure of an epoch to `path`.
+
+    Lightning's CSVLogger starts its file anew when a run goes on; this one keeps the epochs that count.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: list[dict[str, float]] = []
+        self._rate = 0.0
+
+    def on_train_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self._rate = trainer.optimizers[0].param_groups[0]["lr"]  # at the epoch's end it is the next one's
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self.rows = [row for row in read_history(self.path) if row["epoch"] < trainer.current_epoch]
+
+    def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        figures = {name: value.item() for name, value in trainer.callback_metrics.items()}
+        self.rows.append({"epoch": trainer.current_epoch, "learning_rate": self._rate, **dict(sorted(figures.items()))})
+        if trainer.is_global_zero:
+            names = list(dict.fromkeys(name for row in self.rows for name in row))
+            with write_atomically(self.path) as file:
+                writer = csv.DictWriter(file, names)
+                writer.writeheader()
+                writer.writerows(self.rows)

@@ -1,0 +1,52 @@
+"""How long a training will take, said before it starts."""
+
+import copy
+import logging
+import time
+
+import lightning as L
+import torch
+
+from fer_voting.data.module import FERDataModule
+from fer_voting.system.environment import describe_device
+from fer_voting.system.messages import duration
+from fer_voting.training.module import VotingModule, crop_cross_entropy
+
+__all__ = ["announce_duration"]
+
+log = logging.getLogger(__name__)
+
+PROBE_IMAGES = 8
+WORTH_A_HINT_SECONDS = 15 * 60
+EVALUATION_SHARE = 1 / 3
+"""An image's evaluation takes about a third of its training: the forward pass alone."""
+
+
+def announce_duration(module: VotingModule, datamodule: FERDataModule, trainer: L.Trainer) -> None:
+    """Time two steps of a copy of the network on random images, and say what that makes of the whole run."""
+    device = trainer.strategy.root_device
+    net = copy.deepcopy(module.net).to(device).train()
+    size = module.record.image_size
+    with torch.random.fork_rng():
+        images = torch.randn(PROBE_IMAGES, 3, size, size, device=device).to(memory_format=module.memory_format)
+    labels = torch.zeros(PROBE_IMAGES, dtype=torch.long, device=device)
+    seconds = []
+    for _ in range(2):  # the first warms up
+        start = time.perf_counter()
+        with trainer.precision_plugin.forward_context():
+            loss = crop_cross_entropy(net(images), labels)
+        loss.backward()
+        loss.item()  # waits for the device
+        seconds.append(time.perf_counter() - start)
+    assert trainer.max_epochs is not None
+    evaluated = sum(datamodule.counts().get("val", {}).values())
+    per_image = seconds[-1] / PROBE_IMAGES / trainer.world_size
+    total = per_image * trainer.max_epochs * (datamodule.train_size + EVALUATION_SHARE * evaluated)
+    log.info(
+        f"about {duration(total)} for {trainer.max_epochs} epochs of {datamodule.train_size:,} images "
+        f"in {trainer.precision} on {describe_device(device)}"
+    )
+    if total > WORTH_A_HINT_SECONDS:
+        log.info(
+            "the quick form, minutes on a laptop: python -m fer_voting.train -m experiment=demo split=baseline,m1,m2,m3"
+        )

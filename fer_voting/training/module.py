@@ -1,0 +1,206 @@
+"""How a voting network is trained and judged (paper, sections 3.3 and 3.4).
+
+Shapes: B batch, V crops an image, K classes, N images of a data set.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+from torchmetrics import MetricCollection
+from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix, MulticlassRecall
+
+from fer_voting.models import VotingResNet18
+from fer_voting.training.checkpoint import NetworkRecord
+from fer_voting.votes import VOTES, soft_vote
+
+__all__ = ["Predictions", "VotingModule", "crop_cross_entropy", "memory_format_for", "vote_metrics"]
+
+
+def crop_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean cross-entropy of every crop's FC output, never of the vote (section 3.3).
+
+    Args:
+        logits: `[B, V, K]`.
+        targets: class ids `[B]` (int64), or class probabilities `[B, K]` (floating point).
+    """
+    return F.cross_entropy(logits.flatten(0, 1), targets.repeat_interleave(logits.shape[1], dim=0))
+
+
+def vote_metrics(num_classes: int) -> MetricCollection:
+    """Overall accuracy (equation 1), mean of the per-class recalls, per-class recall, and confusion counts.
+
+    Fed with scores `[B, K]` and class ids `[B]`.
+    """
+    return MetricCollection(
+        {
+            "accuracy": MulticlassAccuracy(num_classes, average="micro"),
+            "mean_recall": MulticlassRecall(num_classes, average="macro"),
+            "recall": MulticlassRecall(num_classes, average=None),
+            "confusion_counts": MulticlassConfusionMatrix(num_classes),
+        }
+    )
+
+
+def memory_format_for(width: int) -> torch.memory_format:
+    """channels_last, the faster order, but for networks too narrow for it.
+
+    oneDNN 3.12 (torch 2.14) writes out of bounds in the float32 backward pass of channels_last convolutions of 4 or
+    8 channels.
+    """
+    return torch.channels_last if width % 16 == 0 else torch.contiguous_format
+
+
+@dataclass
+class Predictions:
+    """Crop logits `[n, V, K]` (float32) of an evaluation, with labels `[n]` and positions in the pack `[n]`."""
+
+    logits: list[Tensor] = field(default_factory=list)
+    labels: list[Tensor] = field(default_factory=list)
+    index: list[Tensor] = field(default_factory=list)
+
+    def gather(self, positions: NDArray[np.int64]) -> "Predictions":
+        """Those of all ranks in the order of `positions` (int64 [n], in the pack), each list one tensor.
+
+        Every rank must call it. Positions that were not evaluated (`trainer.limit_test_batches`) are left out.
+        """
+        parts = [self]
+        if dist.is_initialized():
+            parts = [self] * dist.get_world_size()
+            dist.all_gather_object(parts, self)
+        logits, labels, index = (
+            torch.cat([tensor for part in parts for tensor in getattr(part, name)])
+            for name in ("logits", "labels", "index")
+        )
+        row_of = {position: row for row, position in enumerate(index.tolist())}
+        rows = torch.tensor([row_of[position] for position in positions.tolist() if position in row_of])
+        return Predictions([logits[rows]], [labels[rows]], [index[rows]])
+
+
+class VotingModule(L.LightningModule):
+    """One network, trained once, judged by every vote.
+
+    Args:
+        net: any module that maps images `[B, 3, H, W]` to crop logits `[B, V, K]`.
+        optimizer: makes an optimizer of parameters.
+        lr_gamma_per_epoch: factor of the learning rate after each epoch; the paper's "iteration".
+        record: what a checkpoint says of the network, the names of the K classes among it.
+
+    Logs `train/loss`, and of each `stage` (`val`, `test`) and `vote`: `<stage>/loss`, `<stage>/<vote>/accuracy`,
+    `<stage>/<vote>/mean_recall`, `<stage>/<vote>/recall/<class>`. After an evaluation, `evaluation` holds all
+    figures as plain numbers and `predictions` the crop logits.
+    """
+
+    def __init__(
+        self,
+        net: VotingResNet18,
+        optimizer: Callable[[Iterable[torch.nn.Parameter]], torch.optim.Optimizer],
+        lr_gamma_per_epoch: float,
+        record: NetworkRecord,
+    ) -> None:
+        super().__init__()
+        self.memory_format = memory_format_for(record.width)
+        self.net = net.to(memory_format=self.memory_format)
+        self.class_names = record.class_names
+        self.make_optimizer = optimizer
+        self.lr_gamma_per_epoch = lr_gamma_per_epoch
+        self.record = record
+        self.metrics = torch.nn.ModuleDict({vote: vote_metrics(len(self.class_names)) for vote in VOTES})
+        self.predictions = Predictions()
+        self.evaluation: dict[str, dict[str, Any]] = {}
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalised images `[B, 3, H, W]` -> crop logits `[B, V, K]`."""
+        return self.net(self.lay_out(images))
+
+    def lay_out(self, images: Tensor) -> Tensor:
+        """Images in the order and the precision in which the network takes them (`trainer.precision=64-true`, say)."""
+        return images.to(next(self.net.parameters()).dtype, memory_format=self.memory_format)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.record.write(checkpoint)
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.make_optimizer(self.net.parameters())
+        scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, self.lr_gamma_per_epoch)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "epoch"}}
+
+    def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> Tensor:
+        images, targets, _ = batch
+        loss = crop_cross_entropy(self(images), targets)
+        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(images), sync_dist=True)
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
+        self._evaluation_step(batch, "val")
+
+    def test_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
+        self._evaluation_step(batch, "test")
+
+    def on_validation_epoch_start(self) -> None:
+        self._reset_evaluation()
+
+    def on_test_epoch_start(self) -> None:
+        self._reset_evaluation()
+
+    def on_validation_epoch_end(self) -> None:
+        self._end_evaluation("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._end_evaluation("test")
+
+    def _reset_evaluation(self) -> None:
+        if dist.is_initialized():
+            # All ranks judge with the running statistics that a checkpoint keeps, the first one's.
+            for buffer in self.net.buffers():
+                dist.broadcast(buffer, 0)
+        self.predictions = Predictions()
+        for metrics in self._vote_metrics().values():
+            metrics.reset()
+
+    def _vote_metrics(self) -> dict[str, MetricCollection]:
+        return dict(self.metrics.items())  # type: ignore[arg-type]  # a ModuleDict forgets the class of its values
+
+    def _evaluation_step(self, batch: tuple[Tensor, Tensor, Tensor], stage: str) -> None:
+        images, targets, index = batch
+        logits = self._in_parts_that_fit(images).float()
+        labels = targets if targets.ndim == 1 else targets.argmax(dim=1)
+        loss = F.cross_entropy(soft_vote(logits), targets)
+        self.log(f"{stage}/loss", loss, batch_size=len(images), sync_dist=True)
+        for vote, metrics in self._vote_metrics().items():
+            metrics.update(VOTES[vote](logits), labels)
+        self.predictions.logits.append(logits.cpu())
+        self.predictions.labels.append(labels.cpu())
+        self.predictions.index.append(index.cpu())
+
+    def _in_parts_that_fit(self, images: Tensor) -> Tensor:
+        """`self(images)`, of half the images at a time, and so on, where the device has no room for all."""
+        try:
+            return self(images)
+        except torch.OutOfMemoryError:
+            if len(images) == 1:
+                raise
+        # Outside of `except`, for the error holds on to what it could not finish.
+        return torch.cat([self._in_parts_that_fit(half) for half in images.chunk(2)])
+
+    def _end_evaluation(self, stage: str) -> None:
+        self.evaluation = {}
+        for vote, metrics in self._vote_metrics().items():
+            figures = metrics.compute()
+            recalls = dict(zip(self.class_names, figures["recall"].tolist(), strict=True))
+            self.evaluation[vote] = {
+                "accuracy": figures["accuracy"].item(),
+                "mean_recall": figures["mean_recall"].item(),
+                "recall": recalls,
+                "confusion_counts": figures["confusion_counts"].tolist(),
+            }
+            for name in ("accuracy", "mean_recall"):
+                self.log(f"{stage}/{vote}/{name}", figures[name])
+            self.log_dict({f"{stage}/{vote}/recall/{name}": recall for name, recall in recalls.items()})

@@ -1,0 +1,176 @@
+"""Jobs in processes of their own, what a job needs, and the sweep's record."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from fer_voting.config import compose_with_choices
+from fer_voting.results.sweep_table import sweep_status, sweep_table
+from fer_voting.runs.identity import resolve
+from fer_voting.runs.plan import plan_job, words_without
+from fer_voting.runs.processes import run_isolated
+from fer_voting.runs.run import Run
+from fer_voting.runs.sweeps import JobState, Sweep, seconds_left
+from fer_voting.sweep import main
+
+
+def plan(*words: str) -> dict:
+    return plan_job(words, *compose_with_choices(words))
+
+
+def killed(config: dict) -> dict:
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("unreachable")
+
+
+def wrong(config: dict) -> dict:
+    raise ValueError(f"no good: {config['name']}")
+
+
+def doubled(config: dict) -> dict:
+    return {"status": "finished", "value": 2 * config["value"], "pid": os.getpid()}
+
+
+def test_a_job_has_a_process_of_its_own():
+    outcome = run_isolated(doubled, {"name": "x", "value": 21})
+    assert outcome["value"] == 42
+    assert outcome["pid"] != os.getpid()
+
+
+def test_a_job_that_is_killed_or_fails_takes_nothing_with_it():
+    assert run_isolated(killed, {"name": "x"}) == {
+        "status": "failed",
+        "error": "the job's process was killed by SIGKILL",
+    }
+    assert run_isolated(wrong, {"name": "x"}) == {"status": "failed", "error": "no good: x"}
+
+
+def test_a_job_needs_the_other_data_sets_run_of_the_same_split_seed_and_values():
+    planned = plan("dataset=rafdb", "dataset.root=/r", "split=m2", "seed=3", "model.width=16")
+    assert planned["name"] == "rafdb-m2-width16-seed3"
+    assert planned["init_from"] == "affectnet-m2-width16-seed3"
+    command = planned["needs"]["weights"]["command"]
+    assert command == "python -m fer_voting.train dataset=affectnet split=m2 seed=3 model.width=16"
+
+
+def test_values_of_a_data_set_hold_for_the_run_that_gives_the_weights_where_it_knows_them():
+    planned = plan("dataset=rafdb", "dataset.root=/r", "dataset.val_fraction=0.2", "dataset.batch_size=32")
+    assert planned["name"] == "rafdb-m1-batch_size32-val_fraction0.2-seed0"
+    assert planned["init_from"] == "affectnet-m1-batch_size32-seed0"
+
+
+def test_a_refit_needs_its_selection():
+    planned = plan("split=m3", "refit=true", "voting=hard")
+    assert planned["name"] == "faces-m3-refit_hard-seed0"
+    assert planned["needs"]["selection"] == {
+        "run": "faces-m3-seed0",
+        "command": "python -m fer_voting.train split=m3 voting=hard",
+    }
+
+
+def test_a_table_shows_holes_by_name(tmp_path: Path):
+    sweep = Sweep(tmp_path / "sweeps" / "mine")
+    sweep.write(["seed=0,1,2"], [{"overrides": [], "run": f"r{k}", "voting": "soft"} for k in (0, 1, 2)])
+    figures = {"accuracy": 0.625}
+    Run(tmp_path, "r0").write_result(
+        {
+            "status": "finished",
+            "synthetic": True,
+            "votes": {"soft": {"val": figures}},
+            "forward_mib_per_image": 40.341,
+            "gmacs": 6.6561,
+            "images_per_second": 99.6,
+            "seconds": 60,
+        }
+    )
+    Run(tmp_path, "r1").write_result({"status": "failed", "error": "no space left"})
+    table, unfinished = sweep_table(sweep)
+    assert unfinished == 2
+    lines = table.splitlines()
+    assert [cell.strip() for cell in lines[0].split("|")[1:-1]] == [
+        "run", "status", "val soft (%)", "MiB/image", "GMACs/image", "images/s", "time",
+    ]  # fmt: skip
+    assert [cell.strip() for cell in lines[2].split("|")[1:-1]] == [
+        "r0", "finished", "62.50", "40.34", "6.656", "100", "60 s",
+    ]  # fmt: skip
+    assert "r1: failed: no space left" in lines
+    assert "r2: missing" in lines
+    assert "Synthetic faces" in table
+
+
+def test_resolved_configurations_travel_to_other_processes():
+    config = resolve(compose_with_choices(["split=m1"])[0])
+    assert run_isolated(doubled, {**config, "name": "x", "value": 1})["value"] == 2
+
+
+def test_words_without_a_key_and_what_lies_below_it():
+    words = ["split=m1", "+model.width=8", "model.widths=2", "~callbacks.history", "name=x"]
+    assert words_without(words, "model.width", "callbacks", "name") == ["split=m1", "model.widths=2"]
+
+
+def test_states_rates_and_time_left(tmp_path: Path):
+    sweep = Sweep(tmp_path / "sweeps" / "mine")
+    names = ("done", "wrong", "going", "none")
+    sweep.write(["name=x"], [{"overrides": [], "run": name, "voting": "soft"} for name in (*names, "done")])
+    done, wrong, going, _ = (Run(tmp_path, name) for name in names)
+    done.write_result({"status": "finished", "epochs": 20, "seconds": 600})
+    wrong.write_result({"status": "failed", "error": "first\nlast line"})
+    now = time.time()
+    # Went on after its second epoch, 100 s ago; two more are done, the last of them just now.
+    progress = {"epochs": 10, "epochs_before": 2, "images_per_epoch": 1000, "since_unix_seconds": now - 100}
+    going.write_result({"status": "running", "progress": progress})
+    going.metrics_file.write_text("epoch\n0\n1\n2\n3\n")
+    os.utime(going.metrics_file, (now, now))
+    with going._lock():
+        states = sweep.states()
+        text, unfinished = sweep_status(sweep)
+    assert [(state.run, state.status) for state in states] == [
+        ("done", "finished"), ("wrong", "failed"), ("going", "running"), ("none", "missing"),
+    ]  # fmt: skip
+    assert states[0].epochs == (20, 20)
+    assert states[1].error == "last line"
+    assert states[2].epochs == (4, 10)
+    assert states[2].images_per_second == pytest.approx(1000 / 50)
+    assert states[2].seconds_left == pytest.approx(6 * 50, abs=2)
+    # One at a time: what is left of the running, and the mean of the finished for the failed and the missing.
+    assert seconds_left(states) == pytest.approx(300 + 2 * 600, abs=2)
+    assert unfinished == 3
+    assert "wrong: last line" in text
+    assert "4 runs: 1 finished, 1 failed, 1 running, 1 missing; about 25 min left" in text
+    assert sweep.states()[2].status == "interrupted"
+
+
+def test_two_at_a_time_take_half_as_long():
+    finished, running = JobState("a", "finished", seconds=100), JobState("b", "running", seconds_left=50)
+    assert seconds_left([finished, running, running, JobState("c", "missing")]) == pytest.approx((50 + 50 + 100) / 2)
+    assert seconds_left([JobState("c", "missing")]) is None
+    assert seconds_left([finished]) is None
+
+
+@pytest.mark.parametrize("text", ["mime", "outputs/sweeps", "outputs"])
+def test_a_folder_that_is_no_sweeps_is_answered_with_those_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], text: str
+):
+    monkeypatch.chdir(tmp_path)
+    Sweep(Path("outputs") / "sweeps" / "mine").write([], [])
+    with pytest.raises(SystemExit) as exit_info:
+        main(["status", text])
+    assert exit_info.value.code == 2
+    assert capsys.readouterr().err.endswith(
+        f"error: {text} is no sweep's folder (there is no sweep.json in it); there are outputs/sweeps/mine\n"
+    )
+
+
+def test_the_table_of_a_sweep_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    sweep = Sweep(Path("outputs") / "sweeps" / "mine")
+    sweep.write([], [{"overrides": [], "run": "none", "voting": "soft"}])
+    with pytest.raises(SystemExit) as exit_info:
+        main(["table", "mine"])
+    assert exit_info.value.code == 1
+    assert capsys.readouterr().out == sweep_table(sweep)[0]

@@ -1,0 +1,104 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from small_sets import FERPLUS_COLUMNS, SEVEN, fer2013_csv
+
+from fer_voting.data.labels import CLASSES
+from fer_voting.data.sets.ferplus import FERPlusDataModule
+
+# neutral, happiness, surprise, sadness, anger, disgust, fear, contempt, unknown, NF
+ROWS = [
+    ("Training", "a.png", (9, 1, 0, 0, 0, 0, 0, 0, 0, 0)),  # neutral: the single vote counts for nothing
+    ("Training", "b.png", (0, 0, 0, 6, 4, 0, 0, 0, 0, 0)),  # sad, 6 of 10
+    ("Training", "c.png", (4, 0, 0, 3, 3, 0, 0, 0, 0, 0)),  # neutral, but no majority
+    ("Training", "d.png", (5, 0, 0, 0, 1, 1, 1, 1, 1, 0)),  # neutral: 5 of 5 after the single votes
+    ("Training", "", (0, 0, 0, 0, 0, 0, 0, 0, 0, 10)),  # not a face
+    ("Training", "f.png", (2, 0, 0, 0, 0, 0, 0, 0, 8, 0)),  # unknown
+    ("Training", "g.png", (0, 0, 2, 0, 0, 0, 0, 8, 0, 0)),  # contempt
+    ("Training", "h.png", (0, 0, 6, 0, 0, 0, 4, 0, 0, 0)),  # surprise
+    ("PublicTest", "i.png", (0, 10, 0, 0, 0, 0, 0, 0, 0, 0)),  # happy
+    ("PublicTest", "j.png", (5, 5, 0, 0, 0, 0, 0, 0, 0, 0)),  # a draw
+    ("PublicTest", "k.png", (0, 0, 0, 0, 0, 2, 0, 0, 0, 8)),  # most raters saw no face
+]
+
+
+def ferplus(tmp_path: Path, **arguments: Any) -> FERPlusDataModule:
+    settings = {"root": tmp_path, "cache_dir": tmp_path / "packs"} | arguments
+    return FERPlusDataModule(name="ferplus", **settings)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    # FER2013's own labels are all happy: nothing of them may come through.
+    fer2013_csv(tmp_path / "fer2013.csv", {"Training": {"happy": 8}, "PublicTest": {"happy": 3}})
+    write_votes(tmp_path, ROWS)
+    return tmp_path
+
+
+def write_votes(root: Path, rows: list[tuple[str, str, tuple[int, ...]]]) -> None:
+    lines = [",".join(["Usage", "Image name", *FERPLUS_COLUMNS])]
+    lines += [",".join([usage, name, *map(str, votes)]) for usage, name, votes in rows]
+    (root / "fer2013new.csv").write_text("\n".join(lines) + "\n")
+
+
+def labels(data: FERPlusDataModule, stage: str) -> dict[str, str]:
+    names = data.names(stage)
+    return {n: data.pack.labels[data.pack.label_ids[i]] for n, i in zip(names, data.positions(stage), strict=True)}
+
+
+def test_majority(root: Path) -> None:
+    data = ferplus(root)
+    data.setup()
+    assert labels(data, "train") == {"00000": "neutral", "00001": "sad", "00003": "neutral", "00007": "surprise"}
+    assert labels(data, "val") == {"00008": "happy"}
+    assert data.class_names == SEVEN
+    assert data.pack.left_out == {"not a face": 1, "most raters saw no emotion": 1, "most raters saw no face": 1}
+    targets = next(iter(data.train_dataloader()))[1]
+    assert targets.dtype.is_floating_point is False
+
+
+def test_majority_with_contempt(root: Path) -> None:
+    data = ferplus(root, classes=8)
+    data.setup()
+    assert labels(data, "train")["00006"] == "contempt"
+    assert data.class_names == CLASSES
+
+
+def test_votes_as_targets(root: Path) -> None:
+    data = ferplus(root, targets="votes")
+    data.setup()
+    assert labels(data, "train") == {
+        "00000": "neutral", "00001": "sad", "00002": "neutral", "00003": "neutral", "00007": "surprise"
+    }  # fmt: skip
+    _, targets, positions = next(iter(data.train_dataloader()))
+    shares = dict(zip(data.pack.names(positions.numpy()), targets.numpy(), strict=True))
+    order = {name: i for i, name in enumerate(SEVEN)}
+    assert targets.numpy().dtype == np.float32
+    assert targets.shape == (5, 7)
+    assert shares["00000"][order["neutral"]] == 1
+    assert shares["00002"][[order["neutral"], order["sad"], order["anger"]]] == pytest.approx([0.4, 0.3, 0.3])
+    assert shares["00007"][[order["surprise"], order["fear"]]] == pytest.approx([0.6, 0.4])
+    assert targets.sum(1).tolist() == pytest.approx([1] * 5)
+    # Whoever judges, judges by the most frequent vote.
+    assert next(iter(data.val_dataloader()))[1].dtype.is_floating_point is False
+
+
+def test_rows_align_by_number_and_by_usage(root: Path) -> None:
+    rows = list(ROWS)
+    rows[7] = ("PublicTest", *rows[7][1:])
+    write_votes(root, rows)
+    data = ferplus(root, max_bad_fraction=0.5)
+    data.setup()
+    assert [(p.kind, p.reason) for p in data.pack.problems] == [
+        ("row", "Usage 'PublicTest' where FER2013 has 'Training'")
+    ]
+    write_votes(root, ROWS[:-1])
+    with pytest.raises(ValueError, match=r"fer2013\.csv and .*fer2013new\.csv have different numbers of rows"):
+        ferplus(root).setup()
+
+
+def test_an_unknown_kind_of_targets_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"dataset\.targets=soft must be majority or votes"):
+        ferplus(tmp_path, targets="soft")

@@ -1,0 +1,82 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from small_sets import class_folders, picture, save, shown_class
+
+from fer_voting.data.sets.folder import FolderDataModule
+
+
+def folder(root: Path | None, **arguments: Any) -> FolderDataModule:
+    cache_dir = root.parent / "packs" if root else "packs"
+    return FolderDataModule(name="mine", root=root, cache_dir=cache_dir, classes=None, **arguments)
+
+
+def check_pictures(data: FolderDataModule) -> None:
+    for row in np.flatnonzero(data.pack.good):
+        assert shown_class(data.pack.images[row]) == data.pack.labels[data.pack.label_ids[row]]
+
+
+def test_flat_class_folders_are_divided_by_class(tmp_path: Path) -> None:
+    root = tmp_path / "faces"
+    for number in range(100):
+        for label, name in (("sad", "Sadness"), ("anger", "angry")):
+            save(root / name / "deeper" / f"{number}.png", picture(label, number))
+    (root / "angry" / "note.txt").write_text("not a picture")
+    (root / ".cache" / "x").mkdir(parents=True)
+    data = folder(root)
+    data.setup()
+    assert data.pack.identity["layout"] == "flat"
+    assert data.class_names == ("sad", "anger")  # in the canonical order
+    assert data.counts() == {
+        "train": {"sad": 81, "anger": 81}, "val": {"sad": 9, "anger": 9}, "test": {"sad": 10, "anger": 10}
+    }  # fmt: skip
+    every = np.concatenate([data.positions(stage) for stage in data.counts()])
+    assert sorted(every) == list(range(200))
+    check_pictures(data)
+
+
+def test_without_a_test_fraction_there_is_no_test_stage(tmp_path: Path) -> None:
+    class_folders(tmp_path / "faces", {"": {"happy": 10, "fear": 10}}, {"happy": "happy", "fear": "fear"})
+    data = folder(tmp_path / "faces", test_fraction=0)
+    data.setup()
+    assert data.counts() == {"train": {"happy": 9, "fear": 9}, "val": {"happy": 1, "fear": 1}}
+
+
+@pytest.mark.parametrize("splits", [("train", "val", "test"), ("Training", "valid"), ("train", "test"), ("train",)])
+def test_split_folders_are_taken_as_they_are(tmp_path: Path, splits: tuple[str, ...]) -> None:
+    classes = {"happy": 20, "fear": 10}
+    class_folders(tmp_path / "faces", dict.fromkeys(splits, classes), {"happy": "Joy", "fear": "fear"})
+    data = folder(tmp_path / "faces")
+    data.setup()
+    counts = data.counts()
+    assert data.pack.identity["layout"] == "splits"
+    assert counts.get("test") == (classes if "test" in splits else None)
+    has_val = {"val", "valid"} & set(splits)
+    assert counts["val"] == (classes if has_val else {"happy": 2, "fear": 1})
+    assert counts["train"] == (classes if has_val else {"happy": 18, "fear": 9})
+    check_pictures(data)
+
+
+def test_classes_of_the_users_own_follow_the_expressions(tmp_path: Path) -> None:
+    root = tmp_path / "faces"
+    for number in range(10):
+        for name in ("tired", "Bored", "happiness"):
+            save(root / name / f"{number}.png", picture("happy", number))
+    data = folder(root)
+    data.setup()
+    assert data.class_names == ("happy", "Bored", "tired")
+    assert set(data.counts()["train"]) == {"happy", "Bored", "tired"}
+
+
+def test_an_empty_or_absent_root_is_told(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"dataset\.root=.*faces is not a folder"):
+        folder(tmp_path / "faces").setup()
+    (tmp_path / "faces").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"looked for .*; found an empty folder"):
+        folder(tmp_path / "faces").setup()
+    with pytest.raises(
+        ValueError, match=r"dataset\.root is not set: give the folder that holds mine, dataset.root=DIR"
+    ):
+        folder(None).setup()

@@ -1,0 +1,30 @@
+"""The GPU's script, whole, at tiny size on this machine."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from experiments.gpu import main
+
+
+def test_all_parts_at_tiny_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[2]))
+    main(["--quick", "--out", str(tmp_path / "gpu"), "speed", "training"])
+    speed = json.loads((tmp_path / "gpu" / "speed.json").read_text())
+    rate, share, waiting = (row["figure"] for row in speed["rows"])
+    assert rate > 0
+    assert 0 < share < 100
+    assert 0 < waiting < 100
+    assert speed["environment"]["quick"] is True
+    assert "faces-m3" in (tmp_path / "gpu" / "table.md").read_text()
+    results = json.loads((tmp_path / "gpu" / "results.json").read_text())
+    assert [result["split"] for result in results] == ["m3"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here, so the script would really start")
+def test_without_a_gpu_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["--root", "somewhere"])
+    assert "this machine has no GPU that torch can use" in capsys.readouterr().err

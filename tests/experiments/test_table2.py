@@ -1,0 +1,59 @@
+"""`python -m experiments.table2` from the command line on, at a small batch; the digits at 135 are `make table2`'s."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from experiments.table2 import main
+
+REPO = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def output_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("table 2")
+    main(["--batch-size", "2", "--device", "cpu", "--output-dir", str(folder)])
+    return folder
+
+
+def test_rows_stand_beside_the_papers(output_dir: Path) -> None:
+    rows = json.loads((output_dir / "table2.json").read_text())
+    assert [(row["architecture"], row["input_size"]) for row in rows] == [
+        ("baseline", 40),
+        ("baseline", 48),
+        ("input", 48),
+        ("m1", 48),
+        ("m2", 48),
+        ("m3", 48),
+    ]
+    for row in rows:
+        # BatchNorm's statistics, a few KiB a batch, are shared by two images instead of 135.
+        assert row["forward_mib_per_image"] == pytest.approx(row["paper_forward_mib"], abs=0.1)
+        assert row["parameters"] == 11_172_423
+        assert row["device"] == "cpu"
+        if row["architecture"] != "input":
+            assert round(row["gmacs"], 2) == row["paper_gmacs"]
+    assert rows[2]["paper_forward_mib"] == 70
+    assert rows[2]["paper_gmacs"] is None
+
+
+def test_markdown_says_the_same(output_dir: Path) -> None:
+    lines = (output_dir / "table2.md").read_text().splitlines()
+    assert len(lines) == 2 + 6
+    assert lines[5].startswith("| m1 | 48x48 | 40.3")
+    assert lines[5].endswith("| 40.34 | 6.66 | 6.66 | 11,172,423 |")
+    assert sorted(path.name for path in output_dir.iterdir()) == ["table2.json", "table2.md"]
+
+
+def test_bad_arguments_end_with_one_line() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.table2", "--batch-size", "1"],
+        cwd=REPO,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert "--batch-size (=1) must be at least 2" in done.stderr

@@ -1,0 +1,164 @@
+"""`memory=lean` against `memory=paper`: the same numbers to the last bit, in less memory, and nothing left behind."""
+
+import contextlib
+import gc
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fer_voting.models import SPLITS, VotingResNet18
+from fer_voting.models.cost import MIB, forward_mib_per_image
+from fer_voting.models.lean import Recipes
+from fer_voting.training.module import crop_cross_entropy
+
+SIZE = 24
+
+
+def networks(split: str, width: int = 16) -> tuple[VotingResNet18, VotingResNet18]:
+    torch.manual_seed(0)
+    paper = VotingResNet18(split, width=width).to(memory_format=torch.channels_last)
+    lean = VotingResNet18(split, width=width, memory="lean").to(memory_format=torch.channels_last)
+    lean.load_state_dict(paper.state_dict())
+    return paper, lean
+
+
+def autocast(precision: str) -> contextlib.AbstractContextManager:
+    return torch.autocast("cpu", torch.bfloat16) if precision == "bf16" else contextlib.nullcontext()
+
+
+def step(net: nn.Module, images: Tensor, targets: Tensor, precision: str = "float32") -> Tensor:
+    with autocast(precision):
+        loss = crop_cross_entropy(net(images), targets)
+    loss.backward()
+    return loss.detach()
+
+
+def batch(images: int = 4) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(images, 3, SIZE, SIZE, generator=generator), torch.arange(images) % 7
+
+
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_same_losses_gradients_and_statistics(split: str, precision: str) -> None:
+    paper, lean = networks(split)
+    optimizers = [torch.optim.Adam(net.parameters(), 1e-3) for net in (paper, lean)]
+    for _ in range(3):
+        losses = [step(net, *batch(), precision) for net in (paper, lean)]
+        assert losses[0] == losses[1]
+        for (name, ours), theirs in zip(lean.named_parameters(), paper.parameters(), strict=True):
+            torch.testing.assert_close(ours.grad, theirs.grad, rtol=0, atol=0, msg=name)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+    # Running means, variances and the number of batches: each batch counted once.
+    torch.testing.assert_close(lean.state_dict(), paper.state_dict(), rtol=0, atol=0)
+    assert lean.bn1.num_batches_tracked == 3
+
+
+def test_same_gradients_with_frozen_statistics() -> None:
+    paper, lean = networks("m2")
+    for net in (paper, lean):
+        net.eval()
+        step(net, *batch())
+    for ours, theirs in zip(lean.parameters(), paper.parameters(), strict=True):
+        assert torch.equal(ours.grad, theirs.grad)
+
+
+def test_a_graph_can_be_used_twice() -> None:
+    paper, lean = networks("m1")
+    images, targets = batch()
+    for net in (paper, lean):
+        loss = crop_cross_entropy(net(images), targets)
+        loss.backward(retain_graph=True)
+        loss.backward()
+    for ours, theirs in zip(lean.parameters(), paper.parameters(), strict=True):
+        assert torch.equal(ours.grad, theirs.grad)
+
+
+@pytest.mark.parametrize(("precision", "mib"), [("float32", 20), ("bf16", 10)])
+def test_memory_of_m1(precision: str, mib: float) -> None:
+    paper, lean = networks("m1", width=64)
+    images = torch.randn(2, 3, 48, 48)
+    with autocast(precision):
+        ours, papers = forward_mib_per_image(lean, images), forward_mib_per_image(paper, images)
+    if precision == "bf16":  # autocast's copies of the weights, once a batch; not much over 135 images
+        copies = sum(m.weight.numel() for m in lean.modules() if isinstance(m, nn.Conv2d | nn.Linear))
+        ours, papers = (total - copies * 2 / MIB / len(images) for total in (ours, papers))
+    assert ours < mib
+    assert ours < papers / 2
+
+
+def test_nothing_is_left_when_the_graph_is_gone() -> None:
+    """Without the help of the garbage collector, which may come a gigabyte too late."""
+    _, lean = networks("m1")
+    images, targets = batch()
+    gc.collect()
+    gc.disable()
+    try:
+        before = count_tensors()
+        loss = crop_cross_entropy(lean(images), targets)
+        during = count_tensors()
+        del loss
+        assert count_tensors() == before < during
+    finally:
+        gc.enable()
+
+
+def count_tensors() -> int:
+    return sum(issubclass(type(thing), Tensor) for thing in gc.get_objects())
+
+
+def test_evaluation_keeps_no_recipes() -> None:
+    _, lean = networks("m1")
+    with torch.no_grad(), lean.recipes as recipes:
+        x = torch.ones(3)
+        recipes.instead_of(x, lambda: torch.zeros(3))
+        assert torch.equal(recipes.again(x)(), x)
+
+
+def test_an_address_that_is_used_again_is_another_tensor() -> None:
+    """The allocator gives a freed tensor's memory to the next of its size; its recipe must not follow."""
+    memory = np.ones(3, dtype=np.float32)
+    weight = torch.ones(3, requires_grad=True)
+    with Recipes() as recipes:
+        first = torch.from_numpy(memory)
+        recipes.instead_of(first, lambda: torch.full((3,), 3.0))  # another value, so that the recipe shows
+        kept = weight * first
+        del first
+        second = torch.from_numpy(memory)
+        other = weight * second
+    assert torch.autograd.grad(kept.sum(), weight)[0].tolist() == [3, 3, 3]
+    assert torch.autograd.grad(other.sum(), weight)[0].tolist() == [1, 1, 1]
+
+
+def test_an_error_in_the_forward_pass_leaves_no_hooks() -> None:
+    _, lean = networks("m3")
+    with pytest.raises(ValueError, match="divisible by 6"):
+        lean(torch.zeros(1, 3, 40, 40))
+    x = torch.ones(2, requires_grad=True)
+    assert (x * x).grad_fn._raw_saved_self.data is not None
+    loss = step(lean, *batch())
+    assert loss.isfinite()
+
+
+def test_unknown_memory() -> None:
+    with pytest.raises(ValueError, match=r"`memory` \(='tiny'\) must be one of paper, lean"):
+        VotingResNet18(memory="tiny")
+
+
+@pytest.mark.parametrize("memory", ["paper", "lean"])
+def test_compiles_into_one_graph(memory: str) -> None:
+    """Under `torch.compile`, which has a budget of its own, a lean network is like any other."""
+    torch.manual_seed(0)
+    net = VotingResNet18("m1", width=16, memory=memory).to(memory_format=torch.channels_last)
+    images, targets = batch()
+    loss = step(net, images, targets)
+    expected = {name: parameter.grad.clone() for name, parameter in net.named_parameters()}
+    net.zero_grad()
+    compiled = torch.compile(net, fullgraph=True, backend="aot_eager")  # needs no C++ compiler
+    assert step(compiled, images, targets) == loss
+    for name, parameter in net.named_parameters():
+        torch.testing.assert_close(parameter.grad, expected[name], msg=name)

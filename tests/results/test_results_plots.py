@@ -1,0 +1,98 @@
+"""Pictures: what they show, and that they are whole."""
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from fer_voting.results.cost import CostPoint
+from fer_voting.results.plots import (
+    INK,
+    SPLIT_COLOURS,
+    cost_figure,
+    draw_confusion,
+    draw_curves,
+    normalise_confusion,
+    save,
+    split_curves_figure,
+    svg,
+)
+
+OURS = [
+    CostPoint("m1", 63.7, 0.2, 40.34, 6.66),
+    CostPoint("m3", 61.0, None, 14.84, 3.05),
+    CostPoint("baseline", 62.0, 0.3, 10.08, 1.26),
+    CostPoint("m2", 62.5, 0.1, None, 4.85),
+]
+HISTORY = [{"epoch": 0.0, "train/loss": 1.9, "val/soft/accuracy": 0.3}, {"epoch": 1.0, "train/loss": 1.5}]
+
+
+def texts(figure: Figure) -> list[str]:
+    """Every text in the SVG of a figure."""
+    root = ElementTree.fromstring(svg(figure))
+    return ["".join(element.itertext()) for element in root.iter("{http://www.w3.org/2000/svg}text")]
+
+
+def test_confusion_is_normalised_by_the_true_class() -> None:
+    counts = np.array([[3, 1, 0], [0, 0, 0], [2, 2, 4]])
+    assert normalise_confusion(counts).tolist() == [[0.75, 0.25, 0], [0, 0, 0], [0.25, 0.25, 0.5]]
+
+
+def test_confusion_stands_by_columns_as_in_the_paper(tmp_path: Path) -> None:
+    counts = np.array([[3, 1], [0, 4]])  # three quarters of class a are recognised, a quarter is taken for b
+    draw_confusion(tmp_path / "confusion.svg", counts, ["a", "b"], "title")
+    content = (tmp_path / "confusion.svg").read_text()
+    drawn = [text.strip() for text in content.split("<!--")[1:]]
+    percents = [text.split(" -->")[0] for text in drawn if text[0].isdigit() and "." in text.split(" -->")[0]]
+    assert percents[:4] == ["75.0", "0.0", "25.0", "100.0"]  # by rows: decided a of a, of b; decided b of a, of b
+
+
+def test_files_are_whole_pictures(tmp_path: Path) -> None:
+    draw_curves(tmp_path / "new folder" / "curves.png", HISTORY, "title")
+    with Image.open(tmp_path / "new folder" / "curves.png") as picture:
+        picture.load()
+        assert picture.width > 600
+    assert [path.name for path in (tmp_path / "new folder").iterdir()] == ["curves.png"]
+    save(cost_figure(OURS, [], "title"), tmp_path / "cost.svg")
+    ElementTree.parse(tmp_path / "cost.svg")
+
+
+def test_cost_figure_has_the_front_of_what_nothing_beats() -> None:
+    figure = cost_figure(OURS, [], "title")
+    memory, macs = figure.axes
+    fronts = [next(line for line in axes.lines if line.get_label() == "Pareto front") for axes in (memory, macs)]
+    assert fronts[0].get_xdata().tolist() == [10.08, 40.34]  # m3 costs more than the baseline and is worse
+    assert fronts[1].get_xdata().tolist() == [1.26, 4.85, 6.66]
+    assert fronts[1].get_ydata().tolist() == [62.0, 62.5, 63.7]
+    assert {"m1", "m3", "baseline"} == {text.get_text() for text in memory.texts}  # m2's memory was not measured
+    only_macs = cost_figure(OURS, OURS, "title", ["gmacs"])
+    assert [line.get_label() for line in only_macs.axes[0].lines if "front" in str(line.get_label())] == [
+        "Pareto front of the paper",
+        "Pareto front",
+    ]
+
+
+def test_curves_by_split_have_a_line_a_run() -> None:
+    histories = {"baseline": [HISTORY], "m1": [HISTORY, HISTORY]}
+    figure = split_curves_figure(histories, "val/soft/accuracy", "accuracy (%)", 100)
+    lines = figure.axes[0].lines
+    assert [line.get_color() for line in lines] == [SPLIT_COLOURS[split] for split in ("baseline", "m1", "m1")]
+    assert lines[0].get_xdata().tolist() == [1, 2]
+    assert lines[0].get_ydata()[0] == pytest.approx(30)
+    assert np.isnan(lines[0].get_ydata()[1])
+    assert {"baseline", "m1", "epoch", "accuracy (%)"} <= set(texts(figure))
+
+
+def test_svg_is_an_element_in_the_pages_ink_and_the_same_every_time() -> None:
+    element = svg(cost_figure(OURS, [], ""))
+    assert element == svg(cost_figure(OURS, [], ""))
+    root = ElementTree.fromstring(element)
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert "viewBox" in root.attrib
+    assert "width" not in root.attrib
+    assert INK in element
+    assert "#ffffff" not in element.lower()
+    assert "forward memory in training (MiB an image)" in texts(cost_figure(OURS, [], ""))

@@ -1,0 +1,102 @@
+"""Sweeps on Slurm's and Ray's launchers, on this machine, from the command line."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import hydra_plugins
+import pytest
+from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
+from hydra.core.singleton import Singleton
+from tiny import REPO, TINY
+
+from fer_voting.runs.run import Run
+from fer_voting.runs.sweeps import Sweep
+from fer_voting.sweep import main as sweep_command
+
+
+def start(*words: str, folder: Path) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "fer_voting.train", *words],
+        cwd=folder,
+        # Ray keeps a token below the home folder.
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPO), "HOME": str(folder)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen) -> tuple[int, str]:
+    printed, _ = process.communicate(timeout=240)
+    return process.returncode, printed
+
+
+def look_after(action: str, folder: str) -> int:
+    with pytest.raises(SystemExit) as exit_info:
+        sweep_command([action, folder])
+    return int(exit_info.value.code or 0)
+
+
+def test_a_killed_job_of_slurm_takes_no_other_with_it_and_goes_on_when_tried_again(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    words = ["hydra/launcher=slurm_local", *TINY, "split=baseline", "sweep=mine"]
+    process = start("-m", *words, "dataset.schedule.epochs=2,15", folder=tmp_path)
+    sweep = Sweep(tmp_path / "outputs" / "sweeps" / "mine")
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("outputs/runs/*epochs15*/checkpoints/last.ckpt")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    runs = [Run(sweep.output_dir, job["run"]) for job in sweep.jobs()]
+    state = sweep.states()[1]
+    assert state.status == "running"
+    assert state.epochs is not None
+    assert 1 <= state.epochs[0] < state.epochs[1] == 15
+    (log,) = (path for path in (sweep.dir / "jobs").glob("*/*_0_log.err") if runs[1].name in path.read_text())
+    controller = log.parent.name
+    (worker,) = Path(f"/proc/{controller}/task/{controller}/children").read_text().split()
+    os.kill(int(worker), signal.SIGKILL)
+    code, printed = finish(process)
+    assert code == 1
+    assert f"python -m fer_voting.sweep status {sweep.dir}" in printed
+    while any(run.status() == "running" for run in runs) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert look_after("status", str(sweep.dir)) == 1
+    assert "2 runs: 1 finished, 1 interrupted; about" in capfd.readouterr().out
+
+    assert look_after("retry", str(sweep.dir)) == 0
+    assert [state.status for state in sweep.states()] == ["finished", "finished"]
+    assert all(run.result()["sweep"] == "mine" for run in runs)
+    told = "".join(path.read_text() for path in (sweep.dir / "jobs").glob("*/*_log.err"))
+    assert told.count("goes on from") == 1
+    assert told.count("finished before") == 1
+
+
+def test_a_failed_job_of_ray_takes_no_other_with_it(tmp_path: Path):
+    words = ["hydra/launcher=ray", "hydra.launcher.ray.init.num_cpus=2", *TINY, "split=baseline"]
+    code, printed = finish(start("-m", *words, "dataset.size=6,48", folder=tmp_path))
+    assert code == 1
+    assert "failed: dataset.size=6 must be at least 8" in printed
+    assert printed.count("| finished") == 1
+    (folder,) = (tmp_path / "outputs" / "sweeps").iterdir()
+    assert (folder / "table.md").read_text() in printed
+    finished = [state.run for state in Sweep(folder).states() if state.status == "finished"]
+    result = Run(tmp_path / "outputs", finished[0]).result()
+    assert result is not None
+    assert result["sweep"] == folder.name
+
+
+@pytest.mark.parametrize(("launcher", "extra"), [("slurm", "slurm"), ("slurm_local", "slurm"), ("ray", "ray")])
+def test_a_launcher_that_is_not_installed_is_named_with_its_command(
+    monkeypatch: pytest.MonkeyPatch, run_train, launcher: str, extra: str
+):
+    # As if Hydra had looked for plugins and found none but its own.
+    monkeypatch.setattr(hydra_plugins, "__path__", [])
+    monkeypatch.delitem(Singleton._instances, Plugins, raising=False)
+    monkeypatch.delitem(ConfigStore.instance().repo["hydra"], "launcher", raising=False)
+    with pytest.raises(SystemExit, match=rf"error: .*pip install 'fer_voting\[{extra}\]'"):
+        run_train("-m", f"hydra/launcher={launcher}")

@@ -1,0 +1,119 @@
+"""Names, identity, claims and states of runs."""
+
+import json
+import multiprocessing
+from pathlib import Path
+
+import pytest
+
+from fer_voting.config import compose_with_choices
+from fer_voting.runs.identity import identity, name_run, resolve
+from fer_voting.runs.run import Run, RunInUseError
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        ([], "faces-m1-seed0"),
+        (["split=baseline", "seed=3"], "faces-baseline-seed3"),
+        (["dataset=fer2013", "dataset.root=/some/where", "split=m2"], "fer2013-m2-seed0"),
+        (["voting=hard", "logger=none", "output_dir=elsewhere", "trainer.accelerator=cpu"], "faces-m1-seed0"),
+        (["model.width=16"], "faces-m1-width16-seed0"),
+        (["dataset.schedule.epochs=3"], "faces-m1-max_epochs3-seed0"),
+        (["augment=none"], "faces-m1-none-seed0"),
+        (["experiment=demo"], "faces-m1-demo-seed0"),
+        (["experiment=demo", "model.width=8"], "faces-m1-demo-width8-seed0"),
+        (["experiment=table3", "dataset=rafdb"], "rafdb-m1-seed0"),  # it says what to sweep over, nothing else
+        (["refit=true", "voting=hard"], "faces-m1-refit_hard-seed0"),
+        (["init_from=other-run"], "faces-m1-from_other_run-seed0"),
+        (["augment.rotation.degrees=30"], "faces-m1-degrees30-seed0"),
+    ],
+)
+def test_a_run_is_named_by_what_tells_it_from_the_defaults(words: list[str], name: str):
+    assert name_run(*compose_with_choices(words)) == name
+
+
+def test_too_many_differences_for_a_name():
+    words = [
+        f"augment.{step}.probability=0.123456789" for step in ("resized_crop", "color_jitter", "rotation", "erase")
+    ]
+    words += [f"augment.{step}.aspect=[0.123456789,1.0]" for step in ("resized_crop", "erase")]
+    with pytest.raises(ValueError, match="give it a name with name="):
+        name_run(*compose_with_choices(words))
+
+
+def test_identity_is_what_figures_depend_on():
+    def of(*words: str) -> dict:
+        return identity(resolve(compose_with_choices(list(words))[0]))
+
+    assert of() == of("voting=hard", "logger=wandb", "dataset.num_workers=2", "output_dir=x", "~callbacks.throughput")
+    for words in (["seed=1"], ["trainer.precision=bf16-mixed"], ["dataset.size=60"], ["optimizer.lr=1"], ["split=m2"]):
+        assert of() != of(*words)
+    assert of("refit=true") != of("refit=true", "voting=hard")  # which decides for how long
+
+
+def config_of(*words: str) -> dict:
+    return resolve(compose_with_choices(list(words))[0])
+
+
+def test_a_folder_belongs_to_one_configuration(tmp_path: Path):
+    run = Run(tmp_path, "mine")
+    with run.open(config_of()):
+        pass
+    with run.open(config_of("voting=hard")):
+        pass
+    with (
+        pytest.raises(ValueError, match=r"seed: 0 there, 1 here\); it is not overwritten"),
+        run.open(config_of("seed=1")),
+    ):
+        pass
+
+
+def test_states_of_a_run(tmp_path: Path):
+    run = Run(tmp_path, "mine")
+    assert run.status() == "missing"
+    with run.open(config_of()):
+        run.write_result({"status": "running"})
+        assert run.status() == "running"
+    assert run.status() == "interrupted"  # nobody holds the folder any more
+    run.write_result({"status": "failed"})
+    assert run.status() == "failed"
+    (run.dir / "result.json").write_text('{"status": "fin')
+    assert run.status() == "damaged"
+    with pytest.raises(ValueError, match=r"result.json is damaged"):
+        run.result()
+
+
+def _open_in_another_process(folder: Path, config: dict, queue: multiprocessing.Queue) -> None:
+    try:
+        with Run(folder, "mine").open(config):
+            queue.put("opened")
+    except RunInUseError as error:
+        queue.put(str(error))
+
+
+def test_two_processes_do_not_share_a_run(tmp_path: Path):
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    with Run(tmp_path, "mine").open(config_of()):
+        process = context.Process(target=_open_in_another_process, args=(tmp_path, config_of(), queue))
+        process.start()
+        assert "another process is working on the run" in queue.get(timeout=60)
+        process.join()
+
+
+def test_results_are_written_whole_or_not_at_all(tmp_path: Path):
+    run = Run(tmp_path, "mine")
+    run.write_result({"status": "finished", "figure": 1})
+    with pytest.raises(TypeError):
+        run.write_result({"status": "finished", "figure": object()})
+    with pytest.raises(ValueError, match="JSON compliant"):
+        run.write_result({"figure": float("nan")})
+    assert json.loads((run.dir / "result.json").read_text()) == {"status": "finished", "figure": 1}
+    assert [p.name for p in run.dir.iterdir()] == ["result.json"]  # no draft is left behind
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "..", "a b", "x=1"])
+def test_names_that_are_no_folder_names(tmp_path: Path, name: str):
+    with pytest.raises(ValueError, match="must be made of letters"):
+        Run(tmp_path, name)

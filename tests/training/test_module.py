@@ -1,0 +1,98 @@
+"""The LightningModule: loss of the crops, metrics of the votes, against values computed by hand."""
+
+import math
+
+import pytest
+import torch
+
+from fer_voting.models import VotingResNet18
+from fer_voting.training.checkpoint import NetworkRecord
+from fer_voting.training.module import VotingModule, crop_cross_entropy, memory_format_for, vote_metrics
+
+CLASSES = ("neutral", "happy", "sad")
+
+
+def make_module(width: int = 4) -> VotingModule:
+    net = VotingResNet18("m3", num_classes=3, width=width)
+    record = NetworkRecord("m3", width, CLASSES, 48, "faces")
+    return VotingModule(net, lambda parameters: torch.optim.Adam(parameters, 0.5), 0.5, record)
+
+
+def test_loss_is_the_mean_over_all_crops_and_not_that_of_the_vote():
+    logits = torch.tensor([[[math.log(3.0), 0.0], [0.0, math.log(3.0)]]])  # one image, two crops that disagree
+    by_hand = (-math.log(3 / 4) - math.log(1 / 4)) / 2
+    assert crop_cross_entropy(logits, torch.tensor([0])).item() == pytest.approx(by_hand)
+    of_the_vote = math.log(2)  # the mean of the logits is even
+    assert abs(by_hand - of_the_vote) > 0.1
+
+
+def test_loss_takes_class_probabilities():
+    logits = torch.randn(4, 10, 3)
+    labels = torch.tensor([0, 2, 1, 2])
+    one_hot = torch.nn.functional.one_hot(labels, 3).float()
+    torch.testing.assert_close(crop_cross_entropy(logits, one_hot), crop_cross_entropy(logits, labels))
+
+
+def test_metrics_by_hand():
+    metrics = vote_metrics(3)
+    decisions = torch.tensor([0, 0, 1, 1, 2, 0])
+    labels = torch.tensor([0, 0, 0, 1, 2, 2])
+    metrics.update(torch.nn.functional.one_hot(decisions, 3).float(), labels)
+    figures = metrics.compute()
+    assert figures["accuracy"].item() == pytest.approx(4 / 6)
+    assert figures["recall"].tolist() == pytest.approx([2 / 3, 1.0, 0.5])
+    assert figures["mean_recall"].item() == pytest.approx((2 / 3 + 1 + 0.5) / 3)
+    assert figures["confusion_counts"].tolist() == [[2, 1, 0], [0, 1, 0], [1, 0, 1]]  # true class, decision
+
+
+def test_the_learning_rate_falls_by_the_factor_each_epoch():
+    configured = make_module().configure_optimizers()
+    scheduler = configured["lr_scheduler"]["scheduler"]
+    configured["optimizer"].step()
+    scheduler.step()
+    assert scheduler.get_last_lr() == [0.25]
+    assert configured["lr_scheduler"]["interval"] == "epoch"
+
+
+def test_a_checkpoint_says_what_its_weights_are():
+    checkpoint: dict = {}
+    make_module().on_save_checkpoint(checkpoint)
+    assert checkpoint["fer_voting"] == {
+        "split": "m3",
+        "width": 4,
+        "class_names": ["neutral", "happy", "sad"],
+        "image_size": 48,
+        "dataset": "faces",
+    }
+
+
+@pytest.mark.parametrize("width", [4, 16])
+def test_the_order_in_memory_changes_no_logits(width: int):
+    module = make_module(width).eval()
+    assert module.net.layer1[0].conv1.weight.is_contiguous(memory_format=memory_format_for(width))
+    images = torch.randn(2, 3, 48, 48)
+    plain = VotingResNet18("m3", num_classes=3, width=width).eval()
+    plain.load_state_dict(module.net.state_dict())
+    for order in (torch.contiguous_format, torch.channels_last):
+        torch.testing.assert_close(module(images.contiguous(memory_format=order)), plain(images), rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_an_evaluation_that_does_not_fit_goes_in_smaller_parts(monkeypatch: pytest.MonkeyPatch):
+    module = make_module().eval()
+    images = torch.randn(7, 3, 24, 24)
+    expected = module(images)
+    sizes, forward = [], module.net.forward
+
+    def of_little_memory(x: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(x))
+        if len(x) > 2:
+            raise torch.OutOfMemoryError("there is room for two")
+        return forward(x)
+
+    monkeypatch.setattr(module.net, "forward", of_little_memory)
+    torch.testing.assert_close(module._in_parts_that_fit(images), expected)
+    assert sizes == [7, 4, 2, 2, 3, 2, 1]
+    monkeypatch.setattr(module.net, "forward", lambda x: (_ for _ in ()).throw(torch.OutOfMemoryError("none")))
+    with pytest.raises(torch.OutOfMemoryError, match="none"):
+        module._in_parts_that_fit(images)

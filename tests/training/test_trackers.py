@@ -1,0 +1,296 @@
+"""Loggers by their real packages: W&B offline and with a server on the loopback, TensorBoard, MLflow."""
+
+import json
+import logging
+import os
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny import TINY
+from wandb_server import KEY, WandbServer
+
+from fer_voting.runs.run import Run
+from fer_voting.runs.sweeps import Sweep
+from fer_voting.train import main
+from fer_voting.training.trackers import best_figures, worst_errors
+from fer_voting.votes import VOTES
+
+OPTIONS = [word for word in TINY if word != "logger=none"]
+STOPS = "+callbacks.stop={_target_: lightning.pytorch.callbacks.EarlyStopping, monitor: nothing}"
+"""Makes a training fail after its first epoch."""
+
+
+def train(monkeypatch: pytest.MonkeyPatch, output_dir: Path, *words: str) -> None:
+    first, *rest = words
+    flags = [first] if first == "-m" else []
+    rest = rest if flags else [first, *rest]
+    monkeypatch.setattr(sys, "argv", ["train", *flags, *OPTIONS, f"output_dir={output_dir}", *rest])
+    main()
+
+
+def inspect(run: Run, *words: str) -> str:
+    """What W&B's own reader says of a run's offline file."""
+    (file,) = run.dir.glob("wandb/offline-run-*/run-*.wandb")
+    command = [str(Path(sys.executable).with_name("wandb")), "leet", "inspect", "--json", *words, str(file)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def table(run: Run, key: str) -> dict[str, Any]:
+    (path,) = run.dir.glob(f"wandb/offline-run-*/files/media/table/{key}_*.table.json")
+    return json.loads(path.read_text())
+
+
+@pytest.fixture
+def messages(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    """What the loggers and their packages say; commands keep these from the root, where caplog listens."""
+    chatty = [logging.getLogger(name) for name in ("fer_voting.training.trackers", "lightning.pytorch", "mlflow.store")]
+    for logger in chatty:
+        logger.addHandler(caplog.handler)
+    yield caplog
+    for logger in chatty:
+        logger.removeHandler(caplog.handler)
+
+
+def test_a_run_says_in_wandb_all_that_it_promises(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    words = ["split=m3", "voting=hard", "name=mine", "sweep=a_sweep", "logger=offline", "logger.images=true"]
+    train(monkeypatch, tmp_path, *words)
+    run = Run(tmp_path, "mine")
+    result = run.result()
+    assert result is not None
+    names = result["class_names"]
+    one = json.loads(inspect(run, "--summary"))
+    assert (one["state"], one["exit_code"]) == ("finished", 0)
+    assert one["name"] == "mine"
+    assert one["tags"] == ["faces", "m3", "seed0"]
+    assert one["config"]["split"] == {"name": "m3"}
+    assert one["config"]["optimizer"]["lr"] == 2e-4
+    assert one["summary"]["best/test/hard/accuracy"] == result["votes"]["hard"]["test"]["accuracy"]
+    assert one["summary"]["best/val/soft/recall/happy"] == result["votes"]["soft"]["val"]["recall"]["happy"]
+    assert one["summary"]["gmacs"] == pytest.approx(result["gmacs"])
+    assert one["summary"]["forward_mib_per_image"] == result["forward_mib_per_image"]
+    records = inspect(run)
+    assert '"run_group":"a_sweep"' in records
+    assert '"job_type":"train"' in records
+    for vote in VOTES:
+        for stage in ("val", "test"):
+            rows = table(run, f"best/{stage}/{vote}/confusion_matrix_table")["data"]
+            counts = result["votes"][vote][stage]["confusion_counts"]
+            expected = {(names[i], names[j]): counts[i][j] for i in range(7) for j in range(7)}
+            assert {(actual, predicted): count for actual, predicted, count in rows} == expected
+
+    shown = table(run, "best/test/hard/worst_errors")
+    assert shown["columns"] == ["image", "name", "actual", "predicted", "confidence"]
+    errors = shown["data"]
+    confidences = [row[4] for row in errors]
+    assert confidences == sorted(confidences, reverse=True)
+    assert len(errors) == round(20 * (1 - result["votes"]["hard"]["test"]["accuracy"]))
+    with np.load(run.predictions_file("hard", "test")) as said:
+        labels = dict(zip(said["names"], said["labels"], strict=True))
+        decided = dict(zip(said["names"], said["scores"].argmax(axis=1), strict=True))
+    for _, name, actual, predicted, _ in errors:
+        assert (actual, predicted) == (names[labels[name]], names[decided[name]])
+        assert actual != predicted
+    # The pictures are kept in the run's folder, for `wandb sync`.
+    assert len(list(run.dir.glob("wandb/artifacts/staging/*"))) >= len(errors)
+
+
+def test_the_worst_errors_by_hand():
+    likely = np.log(np.array([[0.7, 0.2, 0.1], [0.6, 0.3, 0.1], [0.1, 0.1, 0.8], [0.9, 0.05, 0.05]], np.float32))
+    logits = likely[:, None].repeat(2, axis=1)
+    found = list(worst_errors(logits, logits.mean(axis=1), np.array([1, 1, 2, 2])))
+    assert [(position, decision) for position, decision, _ in found] == [(3, 0), (0, 0), (1, 0)]
+    assert [confidence for *_, confidence in found] == pytest.approx([0.9, 0.7, 0.6])
+
+
+def test_best_figures_are_plain_numbers_by_name():
+    judged = {"accuracy": 0.5, "mean_recall": 0.4, "recall": {"a.b": 0.3}, "confusion_counts": [[1]]}
+    cost = {"forward_mib_per_image": None, "parameters": 7, "gmacs": 0.1, "images_per_second": None}
+    assert best_figures({"votes": {"soft": {"best_epoch": 3, "test": judged}}, **cost}) == {
+        "best/soft/epoch": 3,
+        "best/test/soft/accuracy": 0.5,
+        "best/test/soft/mean_recall": 0.4,
+        "best/test/soft/recall/a.b": 0.3,
+        "parameters": 7,
+        "gmacs": 0.1,
+    }
+
+
+def test_a_failed_job_is_finished_with_another_exit_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    with pytest.raises(SystemExit):
+        train(monkeypatch, tmp_path, "-m", "split=baseline", STOPS, "name=bad", "logger=offline")
+    run = Run(tmp_path, "bad")
+    assert run.status() == "failed"
+    assert json.loads(inspect(run, "--summary"))["exit_code"] == 1
+
+
+def test_online_each_job_is_a_run_of_its_own(tmp_path: Path):
+    words = ["-m", *OPTIONS, "split=baseline,m3", "sweep=mine", "logger=wandb", f"output_dir={tmp_path}"]
+    with WandbServer() as server:
+        # A process of its own, for a sweep's jobs have the environment with which the first of them was started.
+        environment = {name: value for name, value in os.environ.items() if name != "WANDB_MODE"}
+        environment |= {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": KEY, "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-m", "fer_voting.train", *words]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    printed = done.stdout + done.stderr
+    assert done.returncode == 0, printed
+    assert KEY not in printed
+    assert "anonymous" not in printed
+    assert "wandb" not in printed.replace("logger=wandb", "").lower()  # the client keeps quiet
+    runs = [Run(tmp_path, job["run"]) for job in Sweep(tmp_path / "sweeps" / "mine").jobs()]
+    seen = {one.about["displayName"]: one for one in server.runs.values()}
+    assert set(seen) == {run.name for run in runs}
+    for run, split in zip(runs, ("baseline", "m3"), strict=True):
+        one, result = seen[run.name], run.result()
+        assert result is not None
+        assert (one.complete, one.exit_code) == (True, 0)
+        assert (one.about["groupName"], one.about["jobType"]) == ("mine", "train")
+        assert one.about["tags"] == ["faces", split, "seed0"]
+        assert json.loads(one.about["config"])["split"]["value"] == {"name": split}
+        curve = [row["val/soft/accuracy"] for row in one.history if "val/soft/accuracy" in row]
+        assert len(curve) == 2  # one an epoch, none of the other job
+        assert max(curve) == pytest.approx(result["votes"]["soft"]["val"]["accuracy"])
+        assert one.summary["best/test/soft/accuracy"] == result["votes"]["soft"]["test"]["accuracy"]
+        assert not list(run.dir.glob("wandb/offline-*"))
+        for path in [run.dir / "config.yaml", run.dir / "result.json", *run.dir.glob("wandb/run-*/files/*.*")]:
+            assert KEY not in path.read_text()
+    assert {one["artifactTypeName"] for one in server.artifacts} == {"run_table"}
+
+
+def test_without_a_key_a_run_is_kept_offline(never_logged_in: pytest.MonkeyPatch, tmp_path: Path, messages):
+    train(never_logged_in, tmp_path, "split=baseline", "name=mine", "logger=wandb")
+    (line,) = {line for line in messages.messages if "W&B" in line}
+    folder = tmp_path / "runs" / "mine" / "wandb"
+    assert line == (
+        "mine: W&B: there is no key (`wandb login`, or WANDB_API_KEY); the run is kept offline, to upload: "
+        f"wandb sync {folder}/offline-run-*"
+    )
+    assert json.loads(inspect(Run(tmp_path, "mine"), "--summary"))["exit_code"] == 0
+    assert list(folder.glob("**/confusion_matrix*"))
+    assert not list(folder.glob("**/worst_errors*"))  # faces are personal data: only where asked for
+
+
+@pytest.mark.parametrize("server", ["closed", "silent"])
+def test_without_a_server_a_run_is_kept_offline_and_uploads_later(
+    never_logged_in: pytest.MonkeyPatch, tmp_path: Path, messages, server: str
+):
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        if server == "silent":  # takes connections, and never answers
+            listener.listen()
+        never_logged_in.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{listener.getsockname()[1]}")
+        never_logged_in.setenv("WANDB_API_KEY", KEY)
+        started = time.monotonic()
+        train(
+            never_logged_in, tmp_path, "split=baseline", "name=mine", "logger=wandb", "logger.start_timeout_seconds=1"
+        )
+        assert time.monotonic() - started < 30
+    (line,) = {line for line in messages.messages if "W&B" in line}
+    assert "; the run is kept offline, to upload: wandb sync " in line
+    run = Run(tmp_path, "mine")
+    assert run.status() == "finished"
+    summary = json.loads(inspect(run, "--summary"))
+    assert summary["exit_code"] == 0
+    assert not list(run.dir.glob("wandb/run-*"))
+    if server == "silent":
+        return
+    with WandbServer() as later:
+        command = [str(Path(sys.executable).with_name("wandb")), "sync", *run.dir.glob("wandb/offline-run-*")]
+        environment = {**os.environ, "WANDB_BASE_URL": later.url}
+        subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True, timeout=60)
+    (uploaded,) = later.runs.values()
+    assert uploaded.about["displayName"] == "mine"
+    assert uploaded.exit_code == 0
+    assert uploaded.summary["best/test/soft/accuracy"] == summary["summary"]["best/test/soft/accuracy"]
+
+
+def test_a_server_that_is_lost_on_the_way_costs_no_training(
+    never_logged_in: pytest.MonkeyPatch, tmp_path: Path, messages
+):
+    run = Run(tmp_path, "mine")
+    with WandbServer() as server:
+        never_logged_in.setenv("WANDB_BASE_URL", server.url)
+        never_logged_in.setenv("WANDB_API_KEY", KEY)
+
+        def lose_it() -> None:
+            while not run.metrics_file.exists():  # its first epoch
+                time.sleep(0.005)
+            server.shutdown()
+            server.server_close()
+
+        watcher = threading.Thread(target=lose_it)
+        watcher.start()
+        started = time.monotonic()
+        words = ["split=m3", "name=mine", "logger=wandb", "logger.upload_timeout_seconds=1"]
+        train(never_logged_in, tmp_path, *words)
+        assert time.monotonic() - started < 30
+        watcher.join()
+    assert run.status() == "finished"
+    told = set(messages.messages)
+    assert [line for line in told if line.startswith("mine: its logger was not told all of the best figures: ")]
+    (kept,) = run.dir.glob("wandb/run-*")
+    assert f"W&B: not all was uploaded within logger.upload_timeout_seconds=1; the rest: wandb sync {kept}" in told
+
+
+def test_tensorboard(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    train(monkeypatch, tmp_path, "split=baseline", "name=mine", "logger=tensorboard")
+    run = Run(tmp_path, "mine")
+    result = run.result()
+    assert result is not None
+    events = accumulators.EventAccumulator(str(run.dir))
+    events.Reload()
+    curve = [event.value for event in events.Scalars("val/soft/accuracy")]
+    assert len(curve) == 2
+    assert max(curve) == pytest.approx(result["votes"]["soft"]["val"]["accuracy"])
+    (best,) = events.Scalars("best/test/hard/accuracy")
+    assert best.value == pytest.approx(result["votes"]["hard"]["test"]["accuracy"])
+
+
+def test_mlflow_keeps_all_runs_in_one_database(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, messages):
+    pytest.importorskip("mlflow", reason="the extra `mlflow` is not installed")
+    monkeypatch.chdir(tmp_path)
+    output_dir = tmp_path / "outputs"
+    train(monkeypatch, output_dir, "split=baseline", "name=good", "sweep=mine", "logger=mlflow")
+    with pytest.raises(SystemExit):
+        train(monkeypatch, output_dir, "split=m3", "name=bad", STOPS, "logger=mlflow")
+    assert not [record for record in messages.records if "mlflow" in record.name]  # it keeps quiet
+    assert [path.name for path in tmp_path.iterdir()] == ["outputs"]
+    result = Run(output_dir, "good").result()
+    assert result is not None
+    # Read without MLflow.
+    with sqlite3.connect(output_dir / "mlflow.db") as database:
+        uuids = dict(database.execute("select name, run_uuid from runs"))
+        states = dict(database.execute("select name, status from runs"))
+
+        def of(what: str) -> dict[str, Any]:
+            return dict(database.execute(f"select key, value from {what} where run_uuid = ?", [uuids["good"]]))
+
+        params, tags = of("params"), of("tags")
+        rows = database.execute("select key, value from metrics where run_uuid = ?", [uuids["good"]]).fetchall()
+    database.close()
+    assert states == {"good": "FINISHED", "bad": "FAILED"}
+    assert params["optimizer.lr"] == "0.0002"
+    assert params["split.name"] == "baseline"
+    expected = {"dataset": "faces", "split": "baseline", "seed": "0", "sweep": "mine", "job_type": "train"}
+    assert tags | expected == tags
+    curve = [value for key, value in rows if key == "val/soft/accuracy"]
+    assert len(curve) == 2
+    assert max(curve) == pytest.approx(result["votes"]["soft"]["val"]["accuracy"])
+    assert dict(rows)["best/test/hard/accuracy"] == pytest.approx(result["votes"]["hard"]["test"]["accuracy"])
+
+
+@pytest.mark.parametrize("logger", ["tensorboard", "mlflow"])
+def test_an_extra_that_is_not_installed_is_named_with_its_command(monkeypatch, tmp_path: Path, logger: str):
+    monkeypatch.setitem(sys.modules, logger, None)  # what makes Python say that there is no such module
+    told = rf"^error: logger={logger} needs {logger}, which is not installed: .*pip install .*-e '\.\[{logger}\]'"
+    with pytest.raises(SystemExit, match=told):
+        train(monkeypatch, tmp_path, "split=baseline", "name=mine", f"logger={logger}")
