@@ -38,6 +38,7 @@ from fer_voting.data.module import FERDataModule, make_datamodule, normalise
 from fer_voting.data.pack import prepare as prepare_picture
 from fer_voting.inference import prepare
 from fer_voting.models import VotingResNet18
+from fer_voting.models.checkpoint import NetworkInfo, load_weights
 from fer_voting.models.compiled import compile_network, find_compiler
 from fer_voting.models.cost import count_gmacs, forward_mib_per_image
 from fer_voting.models.crops import crop_corners, crop_side, ten_crops
@@ -45,7 +46,6 @@ from fer_voting.results.markdown import Table, markdown
 from fer_voting.system.atomic import read_json, write_atomically, write_json
 from fer_voting.system.environment import describe_device, git_commit, keep_freed_memory, now, package_versions
 from fer_voting.system.messages import set_up_messages
-from fer_voting.training.checkpoint import NetworkRecord, load_weights
 from fer_voting.training.module import VotingModule, crop_cross_entropy, memory_format_for
 from fer_voting.votes import soft_vote
 
@@ -424,7 +424,7 @@ class Clock(L.Callback):
 
 def _waiting(data: FERDataModule, split: str, size: Size) -> float:
     """Share of a training that passes until the next batch is ready: read, changed, normalised."""
-    record = NetworkRecord(split, size.width, data.class_names, size.image, data.name)
+    record = NetworkInfo(split, size.width, data.class_names, size.image, data.name)
     net = VotingResNet18(split, width=size.width)
     module = VotingModule(net, functools.partial(torch.optim.Adam, lr=2e-4, fused=True), 1.0, record)
     clock = Clock()

@@ -29,6 +29,7 @@ from experiments.record import record
 from fer_voting.config import compose_config
 from fer_voting.data.module import make_datamodule
 from fer_voting.models import VotingResNet18
+from fer_voting.models.checkpoint import NetworkInfo
 from fer_voting.models.compiled import compile_network
 from fer_voting.models.cost import count_gmacs
 from fer_voting.runs.sweeps import Sweep
@@ -36,7 +37,6 @@ from fer_voting.system.atomic import write_atomically, write_json
 from fer_voting.system.environment import describe_device, git_commit, keep_freed_memory, package_versions
 from fer_voting.system.messages import set_up_messages
 from fer_voting.training.callbacks import Throughput
-from fer_voting.training.checkpoint import NetworkRecord
 from fer_voting.training.module import VotingModule
 
 PARTS = ("speed", "memory", "training")
@@ -56,7 +56,7 @@ def measure(words: list[str], split: str, batch_size: int, compiled: bool, width
         datamodule = make_datamodule(OmegaConf.to_container(config.dataset, resolve=True))  # type: ignore[arg-type]
         datamodule.setup()
         net = VotingResNet18(split, width=width)
-        record_ = NetworkRecord(split, width, datamodule.class_names, datamodule.size, datamodule.name)
+        record_ = NetworkInfo(split, width, datamodule.class_names, datamodule.size, datamodule.name)
         module = VotingModule(net, functools.partial(torch.optim.Adam, lr=2e-4, fused=True), 1.0, record_)
         if compiled:
             compile_network(net)

@@ -16,12 +16,13 @@ from omegaconf import DictConfig
 from fer_voting.config import command
 from fer_voting.data.module import make_datamodule
 from fer_voting.models import VotingResNet18
+from fer_voting.models.checkpoint import NetworkInfo, load_weights
 from fer_voting.results.plots import draw_confusion
 from fer_voting.runs.identity import resolve
 from fer_voting.runs.run import Run
 from fer_voting.system.atomic import write_json
 from fer_voting.system.environment import describe_device, git_commit, package_versions
-from fer_voting.training.checkpoint import NetworkRecord, initialise, load_weights
+from fer_voting.training.initialise import initialise
 from fer_voting.training.module import VotingModule
 
 __all__ = ["evaluate", "main"]
@@ -62,7 +63,7 @@ def evaluate(config: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
     except ValueError as error:
         told = str(error).partition("; init_missing_classes")[0]
         raise ValueError(f"{told}: it can't be judged on {datamodule.name}") from error
-    seen = NetworkRecord(record.split, record.width, datamodule.class_names, config["dataset"]["size"], datamodule.name)
+    seen = NetworkInfo(record.split, record.width, datamodule.class_names, config["dataset"]["size"], datamodule.name)
     module = VotingModule(net, torch.optim.Adam, 1.0, seen)  # the optimizer is not used
     run_stage = trainer.validate if config["stage"] == "val" else trainer.test
     run_stage(module, datamodule=datamodule, verbose=False)

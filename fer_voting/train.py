@@ -25,6 +25,7 @@ from omegaconf import DictConfig
 
 from fer_voting.config import command, explain, name_choices
 from fer_voting.data.module import FERDataModule, make_datamodule
+from fer_voting.models.checkpoint import NetworkInfo, load_weights
 from fer_voting.models.compiled import compile_network
 from fer_voting.models.cost import count_gmacs, count_parameters
 from fer_voting.results.plots import draw_confusion, draw_curves
@@ -34,8 +35,8 @@ from fer_voting.runs.run import Run, read_history
 from fer_voting.system.environment import describe_device, git_commit, keep_freed_memory, package_versions
 from fer_voting.system.messages import set_up_messages
 from fer_voting.training.callbacks import ForwardMemory, History, RunProgress, Throughput
-from fer_voting.training.checkpoint import NetworkRecord, initialise, load_weights
 from fer_voting.training.estimate import announce_duration
+from fer_voting.training.initialise import initialise
 from fer_voting.training.module import Predictions, VotingModule
 from fer_voting.votes import VOTES
 
@@ -141,7 +142,7 @@ def _fit_and_judge(run: Run, config: dict[str, Any], note: Callable[..., None]) 
     net = instantiate(config["model"], split=config["split"]["name"], num_classes=len(datamodule.class_names))
     if weights is not None:
         initialise(net, datamodule.class_names, weights, config["init_missing_classes"])
-    record = NetworkRecord(
+    record = NetworkInfo(
         split=config["split"]["name"],
         width=config["model"]["width"],
         class_names=datamodule.class_names,

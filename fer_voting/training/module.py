@@ -18,7 +18,7 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix, MulticlassRecall
 
 from fer_voting.models import VotingResNet18
-from fer_voting.training.checkpoint import NetworkRecord
+from fer_voting.models.checkpoint import NetworkInfo
 from fer_voting.votes import VOTES, soft_vote
 
 __all__ = ["Predictions", "VotingModule", "crop_cross_entropy", "memory_format_for", "vote_metrics"]
@@ -103,7 +103,7 @@ class VotingModule(L.LightningModule):
         net: VotingResNet18,
         optimizer: Callable[[Iterable[torch.nn.Parameter]], torch.optim.Optimizer],
         lr_gamma_per_epoch: float,
-        record: NetworkRecord,
+        record: NetworkInfo,
     ) -> None:
         super().__init__()
         self.memory_format = memory_format_for(record.width)

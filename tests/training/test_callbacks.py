@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from fer_voting.models import VotingResNet18
+from fer_voting.models.checkpoint import NetworkInfo
 from fer_voting.models.cost import forward_mib_per_image
 from fer_voting.runs.run import read_history
 from fer_voting.training.callbacks import ForwardMemory, History, Throughput
-from fer_voting.training.checkpoint import NetworkRecord
 from fer_voting.training.module import VotingModule
 
 
@@ -30,7 +30,7 @@ class RandomFaces(L.LightningDataModule):
 
 def fit(*callbacks: L.Callback, epochs: int = 1, resume_from: Path | None = None) -> tuple[L.Trainer, VotingModule]:
     torch.manual_seed(0)
-    record = NetworkRecord("m3", 4, ("neutral", "happy", "sad"), 24, "random")
+    record = NetworkInfo("m3", 4, ("neutral", "happy", "sad"), 24, "random")
     net = VotingResNet18("m3", num_classes=3, width=4)
     module = VotingModule(net, lambda parameters: torch.optim.SGD(parameters, 0.1), 0.5, record)
     trainer = L.Trainer(

@@ -15,7 +15,7 @@ from experiments.bench import Reference
 from fer_voting.config import compose_config
 from fer_voting.data.module import FERDataModule, make_datamodule, normalise
 from fer_voting.models import VotingResNet18
-from fer_voting.training.checkpoint import NetworkRecord
+from fer_voting.models.checkpoint import NetworkInfo
 from fer_voting.training.module import VotingModule, crop_cross_entropy
 
 EPOCHS, STEPS = 5, 20
@@ -79,7 +79,7 @@ def test_same_loss_curve(split: str, precision: Any, lr: float, tolerance: float
         data = faces(tmp_path, resident=resident)
         losses = Losses()
         optimizer = functools.partial(torch.optim.Adam, lr=lr, fused=True)
-        record = NetworkRecord(split, WIDTH, data.class_names, SIDE, "faces")
+        record = NetworkInfo(split, WIDTH, data.class_names, SIDE, "faces")
         trainer = L.Trainer(
             accelerator="cpu", precision=precision, max_epochs=EPOCHS, limit_val_batches=0, logger=False,
             enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, callbacks=[losses],

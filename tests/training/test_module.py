@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fer_voting.models import VotingResNet18
-from fer_voting.training.checkpoint import NetworkRecord
+from fer_voting.models.checkpoint import NetworkInfo
 from fer_voting.training.module import VotingModule, crop_cross_entropy, memory_format_for, vote_metrics
 
 CLASSES = ("neutral", "happy", "sad")
@@ -14,7 +14,7 @@ CLASSES = ("neutral", "happy", "sad")
 
 def make_module(width: int = 4) -> VotingModule:
     net = VotingResNet18("m3", num_classes=3, width=width)
-    record = NetworkRecord("m3", width, CLASSES, 48, "faces")
+    record = NetworkInfo("m3", width, CLASSES, 48, "faces")
     return VotingModule(net, lambda parameters: torch.optim.Adam(parameters, 0.5), 0.5, record)
 
 

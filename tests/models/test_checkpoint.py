@@ -6,14 +6,15 @@ import pytest
 import torch
 
 from fer_voting.models import VotingResNet18
-from fer_voting.training.checkpoint import NetworkRecord, initialise, load_weights
+from fer_voting.models.checkpoint import NetworkInfo, load_weights
+from fer_voting.training.initialise import initialise
 
 SEVEN = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger")
 
 
 def save(path: Path, net: VotingResNet18, class_names: tuple[str, ...]) -> Path:
     checkpoint = {"state_dict": {f"net.{k}": v for k, v in net.state_dict().items()}}
-    NetworkRecord(net.split, net.width, class_names, 48, "affectnet").write(checkpoint)
+    NetworkInfo(net.split, net.width, class_names, 48, "affectnet").write(checkpoint)
     torch.save(checkpoint, path)
     return path
 
@@ -28,7 +29,7 @@ def trained(tmp_path: Path) -> tuple[VotingResNet18, Path]:
 def test_weights_come_back_with_their_record(trained):
     net, path = trained
     state, record = load_weights(path)
-    assert record == NetworkRecord("m1", 4, SEVEN, 48, "affectnet")
+    assert record == NetworkInfo("m1", 4, SEVEN, 48, "affectnet")
     assert state.keys() == net.state_dict().keys()
 
 
