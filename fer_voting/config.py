@@ -48,6 +48,7 @@ class Schema:
     sweep: str | None = None
     refit: bool = False
     compile: bool = False
+    tf32: bool = False
     init_from: str | None = None
     init_missing_classes: str = MISSING
 

@@ -316,6 +316,10 @@ class FERDataModule(L.LightningDataModule):
             parts += [self._labels[positions].tobytes(), self.pack.hashes[positions].tobytes()]
         return content_hash(*parts).hex()
 
+    def data_summary(self) -> dict[str, Any]:
+        """The fingerprint and what explains a difference, as plain values."""
+        return {"fingerprint": self.fingerprint, "classes": list(self.class_names), "counts": self.counts()}
+
     def train_dataloader(self) -> DataLoader[Batch]:
         if self.trainer is not None:
             # A resumed training must not show the first epoch again: Lightning sets the epoch only after the

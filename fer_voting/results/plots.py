@@ -18,6 +18,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from fer_voting.results.cost import CostPoint
 from fer_voting.results.statistics import pareto_front
+from fer_voting.runs.run import Run, read_history
 
 __all__ = [
     "COST_LABELS",
@@ -28,6 +29,7 @@ __all__ = [
     "draw_confusion",
     "draw_curves",
     "normalise_confusion",
+    "plot_run",
     "save",
     "split_curves_figure",
     "svg",
@@ -241,3 +243,15 @@ def draw_class_distribution(path: Path, splits: Mapping[str, Mapping[str, int]],
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
     save(figure, path)
+
+
+def plot_run(run: Run, result: Mapping[str, Any]) -> None:
+    """Write a run's curves.png, and a confusion matrix of every vote and part, into its folder."""
+    note = " (synthetic faces)" if result["synthetic"] else ""
+    draw_curves(run.dir / "curves.png", read_history(run.metrics_file), f"{run.name}{note}")
+    for vote, metrics in result["votes"].items():
+        for part in ("val", "test"):
+            if part in metrics:
+                title = f"{run.name}, {vote} vote, {part}{note}"
+                counts = np.array(metrics[part]["confusion_counts"])
+                draw_confusion(run.dir / f"confusion-{vote}-{part}.png", counts, result["class_names"], title)

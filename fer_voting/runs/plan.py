@@ -7,7 +7,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from fer_voting.config import CONF_DIR, compose_config, compose_with_choices
-from fer_voting.runs.identity import name_run, resolve
+from fer_voting.runs.identity import name_run, resolve, setting_of
 
 __all__ = ["plan_job", "words_without"]
 
@@ -20,15 +20,21 @@ def plan_job(overrides: Sequence[str], config: DictConfig, choices: Mapping[str,
         config: what they compose to, without Hydra's node.
         choices: the option of each group.
 
-    Adds `needs`: of the run whose weights it starts from (`weights`) and of the run that selected the epochs of a
-    refit (`selection`), the name (`run`) and the command that makes it (`command`).
+    Sets `name`, and adds `run`: the `setting` (`identity.setting_of`) and what it `needs`: of the run whose weights it
+    starts from (`weights`) and of the run that selected the epochs of a refit (`selection`), the name (`run`) and the
+    command that trains it (`command`).
     """
-    planned = {**resolve(config), "name": config.name or name_run(config, choices), "needs": {}}
+    needs: dict[str, Any] = {}
+    planned = {
+        **resolve(config),
+        "name": config.name or name_run(config, choices),
+        "run": {"setting": setting_of(config, choices), "needs": needs},
+    }
     if planned["init_from"] in _datasets():
-        planned["needs"]["weights"] = _needed(_words_for_dataset(overrides, planned["init_from"]))
-        planned["init_from"] = planned["needs"]["weights"]["run"]
+        needs["weights"] = _needed(_words_for_dataset(overrides, planned["init_from"]))
+        planned["init_from"] = needs["weights"]["run"]
     if planned["refit"]:
-        planned["needs"]["selection"] = _needed(words_without(overrides, "refit", "name"))
+        needs["selection"] = _needed(words_without(overrides, "refit", "name"))
     return planned
 
 

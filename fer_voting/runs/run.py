@@ -1,48 +1,62 @@
-"""What a run is: its name, its folder, its identity, and the result it leaves.
+"""A run's folder: its lock, its configuration and inputs, its status and its result.
 
-A run's folder, `<output_dir>/runs/<name>/`, holds
+`<output_dir>/runs/<name>/` holds
 
     config.yaml        the resolved configuration
+    inputs.json        what the run read besides: fingerprint of the data, digest of the initial weights
     metrics.csv        a row an epoch
-    checkpoints/       best-<vote>.ckpt (weights), last.ckpt (weights and the optimizer, to go on from)
-    predictions/       <vote>-<stage>.npz: what the network of the vote's best epoch said of each image
+    checkpoints/       best-<vote>.ckpt (weights), last.ckpt (weights and optimizer, until the run is finished)
+    predictions/       <vote>-<part>.npz: crop logits of every image, by the network of the vote's best epoch
     *.png              training curves, confusion matrices
-    result.json        status, figures, cost, versions, device: always whole, replaced as the run goes on
+    result.json        status, metrics, cost, versions, device; replaced atomically
 """
 
 import csv
 import fcntl
+import time
+import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
+from fer_voting.config import explain, flatten
 from fer_voting.runs.identity import identity, name_word
 from fer_voting.system.atomic import read_json, write_atomically, write_json
 
-__all__ = ["Run", "RunInUseError", "read_history"]
+__all__ = ["OtherInputsError", "Run", "RunInUseError", "read_history"]
+
+LOCK_ATTEMPTS, LOCK_WAIT_SECONDS = 20, 0.05
+"""`Run.status` of another process holds the lock for an instant; a training holds it for its whole time."""
 
 
 class RunInUseError(RuntimeError):
-    """Another process is working in the run's folder."""
+    """Another process is training in the run's folder."""
+
+
+class OtherInputsError(ValueError):
+    """The folder holds a run of the same name on other data or from other initial weights."""
 
 
 def read_history(path: Path) -> list[dict[str, float]]:
-    """Rows of a metrics.csv, one an epoch; empty if there is no file. Cells that were not logged are left out."""
+    """Rows of a metrics.csv, one an epoch; empty if there is no file. Empty cells are left out."""
     if not path.is_file():
         return []
     with path.open(newline="") as file:
-        return [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+        return [
+            {name: int(cell) if name == "epoch" else float(cell) for name, cell in row.items() if cell}
+            for row in csv.DictReader(file)
+        ]
 
 
 class Run:
-    """A run's folder. `name` is a folder's name below `<output_dir>/runs`."""
+    """A run's folder. `name` is the name of a folder below `<output_dir>/runs`."""
 
     def __init__(self, output_dir: Path, name: str) -> None:
         if not name or name_word(name.replace("-", "_")) != name.replace("-", "_"):
-            raise ValueError(f"`name` (={name!r}) must be made of letters, digits, '.', '_' and '-'")
+            raise ValueError(f"`name` (={name!r}) must consist of letters, digits, '.', '_' and '-'")
         self.name = name
         self.dir = output_dir.absolute() / "runs" / name
 
@@ -60,8 +74,8 @@ class Run:
     def metrics_file(self) -> Path:
         return self.dir / "metrics.csv"
 
-    def predictions_file(self, vote: str, stage: str) -> Path:
-        return self.dir / "predictions" / f"{vote}-{stage}.npz"
+    def predictions_file(self, vote: str, part: str) -> Path:
+        return self.dir / "predictions" / f"{vote}-{part}.npz"
 
     def result(self) -> dict[str, Any] | None:
         """Content of result.json, or None if there is none. Raises ValueError if it is damaged."""
@@ -72,8 +86,8 @@ class Run:
         write_json(self.dir / "result.json", result)
 
     def status(self) -> str:
-        """`missing`, `running`, `interrupted` (killed; goes on when started again), `finished`, `failed`, or
-        `damaged`."""
+        """`missing`, `running`, `interrupted` (killed; continues when started again), `finished`, `failed` or
+        `damaged`. Needs read access alone."""
         try:
             result = self.result()
         except ValueError:
@@ -81,46 +95,124 @@ class Run:
         if result is None:
             return "missing"
         if result["status"] == "running":
-            try:
-                with self._lock():
-                    return "interrupted"
-            except RunInUseError:
-                return "running"
+            return "running" if self._is_locked() else "interrupted"
         return str(result["status"])
+
+    # Exclusive use ------------------------------------------------------------------------------------------------
 
     @contextmanager
     def open(self, config: Mapping[str, Any]) -> Iterator[None]:
-        """Take the folder for this process, for the run that `config` (resolved) describes.
+        """Lock the folder for the run that `config` (resolved) describes.
 
-        Raises RunInUseError if another process has it, ValueError if it holds a run of another configuration.
+        Raises RunInUseError if another process holds the lock, ValueError if the folder holds a run of another
+        configuration, OSError if the file system can't lock files.
         """
         self.dir.mkdir(parents=True, exist_ok=True)
-        with self._lock():
-            self._claim(config)
-            yield
-
-    @contextmanager
-    def _lock(self) -> Iterator[None]:
-        # The system frees the lock when its process ends, however that happens.
         with (self.dir / ".lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise RunInUseError(f"another process is working on the run in {self.dir}") from None
+            self._take_lock(file.fileno())
+            self._claim_config(config)
             yield
 
-    def _claim(self, config: Mapping[str, Any]) -> None:
-        record = self.dir / "config.yaml"
-        if record.exists():
-            theirs = identity(OmegaConf.to_container(OmegaConf.load(record)))  # type: ignore[arg-type]
+    def _take_lock(self, descriptor: int) -> None:
+        # The system releases the lock when the process ends, however it ends.
+        for attempt in range(LOCK_ATTEMPTS):
+            try:
+                return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if attempt + 1 < LOCK_ATTEMPTS:
+                    time.sleep(LOCK_WAIT_SECONDS)
+        raise RunInUseError(f"another process is training the run in {self.dir}")
+
+    def _is_locked(self) -> bool:
+        try:
+            with (self.dir / ".lock").open("r") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
+
+    def _claim_config(self, config: Mapping[str, Any]) -> None:
+        path = self.dir / "config.yaml"
+        if path.exists():
+            theirs = identity(OmegaConf.to_container(OmegaConf.load(path)))  # type: ignore[arg-type]
             ours = identity(config)
             different = sorted(k for k in theirs.keys() | ours.keys() if theirs.get(k, ...) != ours.get(k, ...))
             if different:
-                told = ", ".join(f"{k}: {theirs.get(k)} there, {ours.get(k)} here" for k in different[:4])
+                examples = ", ".join(f"{k}: {theirs.get(k)} there, {ours.get(k)} here" for k in different[:4])
                 raise ValueError(
-                    f"{self.dir} holds a run of another configuration ({told}); "
-                    "it is not overwritten: choose another name=..., or remove the folder"
+                    f"{self.dir} holds a run of another configuration ({examples}); it is not overwritten: "
+                    "choose another name by name=..., or remove the folder"
                 )
         else:
-            with write_atomically(record) as file:
+            with write_atomically(path) as file:
                 file.write(OmegaConf.to_yaml(OmegaConf.create(dict(config))))
+
+    @property
+    def was_started(self) -> bool:
+        """Whether an earlier start came as far as its data."""
+        return (self.dir / "inputs.json").exists() or self.metrics_file.exists()
+
+    def claim_inputs(self, inputs: Mapping[str, Any]) -> None:
+        """Record what the run reads besides its configuration, or compare it with what an earlier start recorded.
+
+        Args:
+            inputs: plain values; `data` holds a `fingerprint`, which decides, and values that explain it.
+
+        Raises OtherInputsError if they differ, or if the folder's run recorded none.
+        """
+        path = self.dir / "inputs.json"
+        if path.exists():
+            if different := _differences(read_json(path), inputs):
+                raise OtherInputsError(
+                    f"{self.dir} holds a run of the same name on other inputs ({'; '.join(different)}); "
+                    "it is neither returned nor overwritten: choose another name by name=..., or remove the folder"
+                )
+        elif self.metrics_file.exists():
+            raise OtherInputsError(
+                f"{self.dir} holds a run of an earlier fer_voting, which did not record its data, so it can't be "
+                "continued (tables and reports read it): choose another name by name=..., or remove the folder"
+            )
+        else:
+            write_json(path, inputs)
+
+    @contextmanager
+    def recording(self, result: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """Keep result.json up to date: `running` at first, then `finished` or `failed`.
+
+        After Ctrl-C or a kill it stays `running`, which `status` reads as interrupted.
+
+        Args:
+            result: what is known before the training; the caller updates it.
+
+        Yields `result`; `seconds` counts earlier starts that the run continues.
+        """
+        earlier = self.result()
+        seconds_before = earlier["seconds"] if earlier and self.last_checkpoint.exists() else 0.0
+        started = time.time()
+        result |= {"status": "running", "error": None, "seconds": seconds_before}
+        self.write_result(result)
+        try:
+            yield result
+            result["status"] = "finished"
+        except Exception as error:
+            (self.dir / "error.txt").write_text(traceback.format_exc())
+            result |= {"status": "failed", "error": explain(error)}
+            raise
+        finally:
+            result["seconds"] = round(seconds_before + time.time() - started, 1)
+            with suppress(OSError):  # a full disk, which is the error under way
+                self.write_result(result)
+        self.last_checkpoint.unlink(missing_ok=True)
+
+
+def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """`key: A there, B here` for every input that differs; of data, the values that explain the fingerprint too."""
+    explained = there.get("data", {}).get("fingerprint") != here["data"]["fingerprint"]
+    theirs, ours = flatten(dict(there)), flatten(dict(here))
+    return [
+        f"{key}: {theirs.get(key)} there, {ours.get(key)} here"
+        for key in sorted(theirs.keys() | ours.keys(), key=lambda key: (not key.endswith("fingerprint"), key))
+        if theirs.get(key) != ours.get(key) and (explained or not key.startswith("data."))
+    ]

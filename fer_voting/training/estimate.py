@@ -26,7 +26,7 @@ def announce_duration(module: VotingModule, datamodule: FERDataModule, trainer: 
     """Time two steps of a copy of the network on random images, and say what that makes of the whole run."""
     device = trainer.strategy.root_device
     net = copy.deepcopy(module.net).to(device).train()
-    size = module.record.image_size
+    size = module.info.image_size
     with torch.random.fork_rng():
         images = torch.randn(PROBE_IMAGES, 3, size, size, device=device).to(memory_format=module.memory_format)
     labels = torch.zeros(PROBE_IMAGES, dtype=torch.long, device=device)

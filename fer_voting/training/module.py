@@ -91,7 +91,7 @@ class VotingModule(L.LightningModule):
         net: any module that maps images `[B, 3, H, W]` to crop logits `[B, V, K]`.
         optimizer: makes an optimizer of parameters.
         lr_gamma_per_epoch: factor of the learning rate after each epoch; the paper's "iteration".
-        record: what a checkpoint says of the network, the names of the K classes among it.
+        info: the checkpoint's metadata of the network, with the names of the K classes.
 
     Logs `train/loss`, and of each `stage` (`val`, `test`) and `vote`: `<stage>/loss`, `<stage>/<vote>/accuracy`,
     `<stage>/<vote>/mean_recall`, `<stage>/<vote>/recall/<class>`. After an evaluation, `evaluation` holds all
@@ -103,15 +103,15 @@ class VotingModule(L.LightningModule):
         net: VotingResNet18,
         optimizer: Callable[[Iterable[torch.nn.Parameter]], torch.optim.Optimizer],
         lr_gamma_per_epoch: float,
-        record: NetworkInfo,
+        info: NetworkInfo,
     ) -> None:
         super().__init__()
-        self.memory_format = memory_format_for(record.width)
+        self.memory_format = memory_format_for(info.width)
         self.net = net.to(memory_format=self.memory_format)
-        self.class_names = record.class_names
+        self.class_names = info.class_names
         self.make_optimizer = optimizer
         self.lr_gamma_per_epoch = lr_gamma_per_epoch
-        self.record = record
+        self.info = info
         self.metrics = torch.nn.ModuleDict({vote: vote_metrics(len(self.class_names)) for vote in VOTES})
         self.predictions = Predictions()
         self.evaluation: dict[str, dict[str, Any]] = {}
@@ -125,7 +125,7 @@ class VotingModule(L.LightningModule):
         return images.to(next(self.net.parameters()).dtype, memory_format=self.memory_format)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.record.write(checkpoint)
+        self.info.write(checkpoint)
 
     def configure_optimizers(self) -> Any:
         optimizer = self.make_optimizer(self.net.parameters())

@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 
 from fer_voting.config import explain, flatten
 from fer_voting.data.module import FERDataModule
-from fer_voting.results.load import setting_of
 from fer_voting.runs.processes import is_first_rank
 from fer_voting.runs.run import Run
 from fer_voting.votes import softprob_vote
@@ -84,14 +83,14 @@ def worst_errors(
 class RunLogger:
     """Tells nobody; the others derive from it.
 
-    An object serves one run: `telling` surrounds it, `summarise` ends it if it is finished.
+    An object serves one run: `track` surrounds it, `summarise` ends it if it is finished.
     """
 
     def __init__(self) -> None:
         self.logger: Logger | None = None
 
     @contextmanager
-    def telling(self, run: Run, config: dict[str, Any]) -> Iterator[list[Logger]]:
+    def track(self, run: Run, config: dict[str, Any]) -> Iterator[list[Logger]]:
         """Lightning's loggers for the run that `config` (resolved) describes; on the first rank alone."""
         if is_first_rank():
             self.logger = self._start(run, config)
@@ -160,7 +159,7 @@ class WandbRun(RunLogger):
             "group": config["sweep"],
             "tags": [config["dataset"]["name"], config["split"]["name"], f"seed{config['seed']}"],
             "job_type": "refit" if config["refit"] else "train",
-            "config": config | {"setting": _setting(config)},
+            "config": config | {"setting": config["run"]["setting"]},
             "settings": wandb.Settings(
                 silent=True,
                 init_timeout=self.start_timeout_seconds,
@@ -215,11 +214,6 @@ class WandbRun(RunLogger):
                 f"W&B: not all was uploaded within logger.upload_timeout_seconds={self.upload_timeout_seconds:g}; "
                 f"the rest: wandb sync {Path(self.run.dir).parent}"
             )
-
-
-def _setting(config: dict[str, Any]) -> str:
-    refit = config["voting"]["name"] if config["refit"] else ""
-    return setting_of(config["name"], config["dataset"]["name"], config["split"]["name"], refit, config["seed"])
 
 
 CONFUSION_CHART = "wandb/confusion_matrix/v1"

@@ -1,5 +1,6 @@
 """Jobs in processes of their own, what a job needs, and the sweep's record."""
 
+import fcntl
 import os
 import signal
 import time
@@ -52,7 +53,7 @@ def test_a_job_needs_the_other_data_sets_run_of_the_same_split_seed_and_values()
     planned = plan("dataset=rafdb", "dataset.root=/r", "split=m2", "seed=3", "model.width=16")
     assert planned["name"] == "rafdb-m2-width16-seed3"
     assert planned["init_from"] == "affectnet-m2-width16-seed3"
-    command = planned["needs"]["weights"]["command"]
+    command = planned["run"]["needs"]["weights"]["command"]
     assert command == "python -m fer_voting.train dataset=affectnet split=m2 seed=3 model.width=16"
 
 
@@ -65,7 +66,7 @@ def test_values_of_a_data_set_hold_for_the_run_that_gives_the_weights_where_it_k
 def test_a_refit_needs_its_selection():
     planned = plan("split=m3", "refit=true", "voting=hard")
     assert planned["name"] == "faces-m3-refit_hard-seed0"
-    assert planned["needs"]["selection"] == {
+    assert planned["run"]["needs"]["selection"] == {
         "run": "faces-m3-seed0",
         "command": "python -m fer_voting.train split=m3 voting=hard",
     }
@@ -124,7 +125,9 @@ def test_states_rates_and_time_left(tmp_path: Path):
     going.write_result({"status": "running", "progress": progress})
     going.metrics_file.write_text("epoch\n0\n1\n2\n3\n")
     os.utime(going.metrics_file, (now, now))
-    with going._lock():
+    # The lock is an exclusive `flock` of the run's .lock file.
+    with (going.dir / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         states = sweep.states()
         text, unfinished = sweep_status(sweep)
     assert [(state.run, state.status) for state in states] == [

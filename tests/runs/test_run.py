@@ -2,13 +2,14 @@
 
 import json
 import multiprocessing
+import time
 from pathlib import Path
 
 import pytest
 
 from fer_voting.config import compose_with_choices
 from fer_voting.runs.identity import identity, name_run, resolve
-from fer_voting.runs.run import Run, RunInUseError
+from fer_voting.runs.run import OtherInputsError, Run, RunInUseError
 
 
 @pytest.mark.parametrize(
@@ -38,7 +39,7 @@ def test_too_many_differences_for_a_name():
         f"augment.{step}.probability=0.123456789" for step in ("resized_crop", "color_jitter", "rotation", "erase")
     ]
     words += [f"augment.{step}.aspect=[0.123456789,1.0]" for step in ("resized_crop", "erase")]
-    with pytest.raises(ValueError, match="give it a name with name="):
+    with pytest.raises(ValueError, match="name="):
         name_run(*compose_with_choices(words))
 
 
@@ -98,7 +99,7 @@ def test_two_processes_do_not_share_a_run(tmp_path: Path):
     with Run(tmp_path, "mine").open(config_of()):
         process = context.Process(target=_open_in_another_process, args=(tmp_path, config_of(), queue))
         process.start()
-        assert "another process is working on the run" in queue.get(timeout=60)
+        assert "another process" in queue.get(timeout=60)
         process.join()
 
 
@@ -115,5 +116,52 @@ def test_results_are_written_whole_or_not_at_all(tmp_path: Path):
 
 @pytest.mark.parametrize("name", ["", "a/b", "..", "a b", "x=1"])
 def test_names_that_are_no_folder_names(tmp_path: Path, name: str):
-    with pytest.raises(ValueError, match="must be made of letters"):
+    with pytest.raises(ValueError, match="`name`"):
         Run(tmp_path, name)
+
+
+def _ask_status(folder: Path, seconds: float) -> None:
+    run, end = Run(folder, "mine"), time.monotonic() + seconds
+    while time.monotonic() < end:
+        run.status()
+
+
+def test_asking_for_the_status_does_not_keep_a_run_from_starting(tmp_path: Path):
+    run = Run(tmp_path, "mine")
+    with run.open(config_of()):
+        run.write_result({"status": "running"})
+    process = multiprocessing.get_context("spawn").Process(target=_ask_status, args=(tmp_path, 4))
+    process.start()
+    config = config_of()
+    while process.is_alive():
+        with run.open(config):
+            pass
+    assert process.exitcode == 0
+
+
+def test_the_status_needs_read_access_alone(tmp_path: Path):
+    run = Run(tmp_path, "mine")
+    run.dir.mkdir(parents=True)
+    run.write_result({"status": "running"})
+    assert run.status() == "interrupted"
+    assert not (run.dir / ".lock").exists()
+
+
+def test_a_run_of_an_earlier_version_is_not_continued(tmp_path: Path):
+    run = Run(tmp_path, "mine")
+    run.dir.mkdir(parents=True)
+    run.metrics_file.write_text("epoch\n0\n")
+    with pytest.raises(OtherInputsError, match="earlier fer_voting"):
+        run.claim_inputs({"data": {"fingerprint": "a"}})
+
+
+def test_differing_inputs_are_named(tmp_path: Path):
+    run = Run(tmp_path, "mine")
+    inputs = {
+        "data": {"fingerprint": "a", "classes": ["x", "y"], "counts": {"train": {"x": 1}}},
+        "initial_weights": None,
+    }
+    run.claim_inputs(inputs)
+    run.claim_inputs(inputs | {"data": inputs["data"] | {"layout": "other, with the same content"}})
+    with pytest.raises(OtherInputsError, match=r"a there, b here.*classes.*train\.x: 1 there, 2 here"):
+        run.claim_inputs(inputs | {"data": {"fingerprint": "b", "classes": ["x"], "counts": {"train": {"x": 2}}}})

@@ -1,0 +1,77 @@
+"""The metrics of every vote on validation and test, from the checkpoint of each vote's best epoch."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from hydra.utils import instantiate
+
+from fer_voting.data.module import FERDataModule
+from fer_voting.models.checkpoint import load_weights
+from fer_voting.runs.processes import is_first_rank
+from fer_voting.runs.run import Run
+from fer_voting.training.module import Predictions, VotingModule
+from fer_voting.votes import VOTES
+
+__all__ = ["evaluate_votes", "make_evaluator"]
+
+
+def make_evaluator(trainer_node: dict[str, Any]) -> L.Trainer:
+    """A trainer that validates and tests, as a resolved configuration's `trainer` node says."""
+    return instantiate(
+        {**trainer_node, "max_epochs": 1},
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+        use_distributed_sampler=False,  # the data module deals out each rank's share itself
+    )
+
+
+def evaluate_votes(
+    run: Run, config: dict[str, Any], module: VotingModule, data: FERDataModule
+) -> dict[str, dict[str, Any]]:
+    """Vote -> `best_epoch`, `checkpoint` and the metrics of each part; every vote of an epoch in one pass.
+
+    Writes the predictions into the run's folder. Of a refit, whose length its vote decided, that vote alone.
+    """
+    evaluator = make_evaluator(config["trainer"])
+    parts = [*([] if config["refit"] else ["val"]), *(["test"] if data.has_test else [])]
+    evaluated: dict[int, dict[str, tuple[dict[str, Any], Predictions]]] = {}  # epoch -> part -> metrics, predictions
+    votes: dict[str, dict[str, Any]] = {}
+    for vote in [config["voting"]["name"]] if config["refit"] else VOTES:
+        path = run.best_checkpoint(vote)
+        state, _ = load_weights(path)
+        epoch = torch.load(path, map_location="cpu", weights_only=True)["epoch"]
+        if epoch not in evaluated:
+            module.net.load_state_dict(state)
+            evaluated[epoch] = {}
+            for part in parts:
+                run_part = evaluator.validate if part == "val" else evaluator.test
+                run_part(module, datamodule=data, verbose=False)
+                evaluated[epoch][part] = (module.evaluation, module.predictions.gather(data.positions(part)))
+        votes[vote] = {"best_epoch": epoch, "checkpoint": str(path.relative_to(run.dir))}
+        for part, (metrics, predictions) in evaluated[epoch].items():
+            votes[vote][part] = metrics[vote]
+            if is_first_rank():
+                names = data.pack.names(predictions.index[0].numpy())
+                _save_predictions(run.predictions_file(vote, part), predictions, vote, names)
+    return votes
+
+
+def _save_predictions(path: Path, predictions: Predictions, vote: str, names: list[str]) -> None:
+    """Write `logits` [N, V, K], the vote's `scores` [N, K], `labels` and `names` [N]."""
+    path.parent.mkdir(exist_ok=True)
+    logits = torch.cat(predictions.logits)
+    draft = path.with_name(f".{path.name}")
+    with draft.open("wb") as file:
+        np.savez_compressed(
+            file,
+            logits=logits.numpy(),
+            scores=VOTES[vote](logits).numpy(),
+            labels=torch.cat(predictions.labels).numpy(),
+            names=np.array(names),
+        )
+    draft.replace(path)

@@ -1,0 +1,234 @@
+"""One training: data -> network -> callbacks -> trainer -> metrics of every vote."""
+
+import hashlib
+import logging
+import os
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from hydra.utils import instantiate
+from lightning.pytorch.callbacks import Callback
+
+from fer_voting.data.module import FERDataModule, make_datamodule
+from fer_voting.models.checkpoint import NetworkInfo
+from fer_voting.models.compiled import compile_network
+from fer_voting.models.cost import count_gmacs, count_parameters
+from fer_voting.runs.identity import batchnorm_ranks
+from fer_voting.runs.processes import is_first_rank, other_ranks
+from fer_voting.runs.run import Run, read_history
+from fer_voting.system.environment import describe_device
+from fer_voting.training.callbacks import Checkpoints, ForwardMemory, History, RunProgress, Throughput
+from fer_voting.training.estimate import announce_duration
+from fer_voting.training.evaluation import evaluate_votes
+from fer_voting.training.initialise import initialise
+from fer_voting.training.module import VotingModule
+from fer_voting.votes import VOTES
+
+__all__ = ["fit", "fit_on_other_rank", "open_data", "read_inputs"]
+
+log = logging.getLogger(__name__)
+
+Result = dict[str, Any]
+
+
+def open_data(config: dict[str, Any]) -> FERDataModule:
+    """The data module of a resolved configuration, packed and divided."""
+    data = make_datamodule(config["dataset"], refit=config["refit"])
+    data.setup()
+    return data
+
+
+def read_inputs(config: dict[str, Any], data: FERDataModule) -> dict[str, Any]:
+    """What a run reads besides its configuration, as plain values: part of what the run is (`Run.claim_inputs`).
+
+    `data` (FERDataModule.data_summary), `initial_weights` (file and SHA-256, or null), and of a refit the number of
+    `epochs` that its selection run found best.
+    """
+    inputs: dict[str, Any] = {"data": data.data_summary(), "initial_weights": None}
+    if (weights := _initial_weights(config)) is not None:
+        with weights.open("rb") as file:
+            inputs["initial_weights"] = {"sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    if config["refit"]:
+        inputs["epochs"] = _epochs(config)
+    return inputs
+
+
+def fit(run: Run, config: dict[str, Any], result: Result, train: Callable[[Result], Result]) -> None:
+    """Train the run's network and evaluate every vote; writes metrics, checkpoints and predictions into its folder.
+
+    Args:
+        result: gets `progress` when the training begins, and at its end the metrics and costs instead.
+        train: what each other rank of this node calls with `config` (`runs.processes.other_ranks`).
+    """
+    if config["voting"]["name"] not in VOTES:
+        raise ValueError(f"`voting.name` (={config['voting']['name']!r}) must be one of {', '.join(VOTES)}")
+    callbacks: list[Callback] = [instantiate(node) for node in config["callbacks"].values()]
+    # Before the data, which may take minutes: an unknown accelerator, precision or tracker fails here.
+    trainer = _make_trainer(run, config, callbacks)
+    tracker = instantiate(config["logger"])
+    data = open_data(config)
+    if is_first_rank():
+        run.claim_inputs(read_inputs(config, data))
+    module = _make_module(config, data)
+    checkpoint = run.last_checkpoint if run.last_checkpoint.exists() else None
+    if checkpoint:
+        log.info(f"{run.name}: continues from {checkpoint}")
+    elif is_first_rank():
+        announce_duration(module, data, trainer)
+    if config["compile"]:
+        compile_network(module.net)
+    result["progress"] = {
+        "epochs": trainer.max_epochs,
+        "epochs_before": len(read_history(run.metrics_file)) if checkpoint else 0,
+        "images_per_epoch": data.train_size,
+        "since_unix_seconds": time.time(),
+    }
+
+    def fail(error: str) -> None:
+        run.write_result(result | {"status": "failed", "error": error})
+
+    if is_first_rank():
+        run.write_result(result)
+    with tracker.track(run, config) as trainer.loggers:
+        with other_ranks(trainer, train, config, fail):
+            try:
+                trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+            except SystemExit as error:  # Lightning's answer to Ctrl-C
+                raise KeyboardInterrupt from error
+            device = describe_device(trainer.strategy.root_device)  # afterwards Lightning moves the module to the CPU
+            votes = evaluate_votes(run, config, module, data)
+        if is_first_rank():
+            del result["progress"]
+            result |= {
+                "synthetic": data.synthetic,
+                "class_names": list(data.class_names),
+                "counts": data.counts(),
+                "data": data.data_summary(),
+                "data_fingerprint": data.fingerprint,
+                "epochs": trainer.max_epochs,
+                "votes": votes,
+                **_measured(callbacks),
+                "parameters": count_parameters(module.net),
+                "gmacs": count_gmacs(module.net, module.info.image_size),
+                "precision": str(trainer.precision),
+                "tf32": config["tf32"],
+                "ranks": trainer.world_size,
+                "device": device,
+            }
+            tracker.summarise(run, config, result, data)
+
+
+def fit_on_other_rank(run: Run, config: dict[str, Any], train: Callable[[Result], Result]) -> Result:
+    """The same training on a rank above 0; only rank 0 writes files, but for errors."""
+    logging.getLogger("fer_voting").setLevel(logging.WARNING)
+    if run.status() != "finished":
+        try:
+            fit(run, config, {}, train)
+        except Exception:
+            (run.dir / f"error-process{os.getpid()}.txt").write_text(traceback.format_exc())
+            raise
+    return {"status": "finished"}
+
+
+def _make_trainer(run: Run, config: dict[str, Any], callbacks: list[Callback]) -> L.Trainer:
+    # Deterministic algorithms also fill every new tensor, against code that reads uninitialised memory: 3 % of a step.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.set_float32_matmul_precision("high" if config["tf32"] else "highest")
+    torch.backends.cudnn.allow_tf32 = config["tf32"]
+    refit_vote = config["voting"]["name"] if config["refit"] else None
+    history = History(run.metrics_file)
+    trainer: L.Trainer = instantiate(
+        {
+            **config["trainer"],
+            "max_epochs": _epochs(config),
+            **({"limit_val_batches": 0} if config["refit"] else {}),
+        },
+        callbacks=[
+            *callbacks,
+            history,
+            RunProgress(run.name, config["voting"]["name"]),
+            Checkpoints(run, history, refit_vote),
+        ],
+        logger=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,  # the data module deals out each rank's share itself
+    )
+    if not config["trainer"].get("sync_batchnorm") and trainer.world_size != batchnorm_ranks(config):
+        raise ValueError(
+            f"this training has {trainer.world_size} ranks, and trainer.devices={config['trainer']['devices']} "
+            f"trainer.num_nodes={config['trainer'].get('num_nodes', 1)} say {batchnorm_ranks(config)}: "
+            "set both to what the launcher starts"
+        )
+    return trainer
+
+
+def _make_module(config: dict[str, Any], data: FERDataModule) -> VotingModule:
+    L.seed_everything(config["seed"], workers=True, verbose=False)
+    net = instantiate(config["model"], split=config["split"]["name"], num_classes=len(data.class_names))
+    if (weights := _initial_weights(config)) is not None:
+        initialise(net, data.class_names, weights, config["init_missing_classes"])
+    info = NetworkInfo(
+        split=config["split"]["name"],
+        width=config["model"]["width"],
+        class_names=data.class_names,
+        image_size=config["dataset"]["size"],
+        dataset=config["dataset"]["name"],
+    )
+    return VotingModule(
+        net, instantiate(config["optimizer"]), config["dataset"]["schedule"]["lr_gamma_per_epoch"], info
+    )
+
+
+def _measured(callbacks: list[Callback]) -> Result:
+    memory = next((c for c in callbacks if isinstance(c, ForwardMemory)), None)
+    throughput = next((c for c in callbacks if isinstance(c, Throughput)), None)
+    return {
+        "forward_mib_per_image": memory and memory.mib_per_image,
+        "forward_memory_measure": memory and memory.measure,
+        "images_per_second": throughput and throughput.images_per_second,
+    }
+
+
+def _epochs(config: dict[str, Any]) -> int:
+    """The configured number; of a refit, the number that its selection run found best (section 3.3)."""
+    if not config["refit"]:
+        return config["trainer"]["max_epochs"]
+    votes = _needed_run(config, "selection")["votes"]
+    return votes[config["voting"]["name"]]["best_epoch"] + 1
+
+
+def _initial_weights(config: dict[str, Any]) -> Path | None:
+    """The checkpoint that `init_from` names: a file, or a finished run's best by the soft vote, the paper's."""
+    source = config["init_from"]
+    if source is None:
+        return None
+    if source.endswith(".ckpt"):
+        if not Path(source).is_file():
+            raise FileNotFoundError(f"init_from={source} is not a file")
+        return Path(source)
+    run = Run(Path(config["output_dir"]), source)
+    if "weights" in config["run"]["needs"]:
+        _needed_run(config, "weights")
+    elif (status := run.status()) != "finished":
+        raise FileNotFoundError(f"init_from={source}: the run in {run.dir} is {status}, not finished")
+    return run.best_checkpoint("soft")
+
+
+def _needed_run(config: dict[str, Any], purpose: str) -> Result:
+    """The result of the run that this one needs for `purpose`, which must be finished."""
+    need = config["run"]["needs"][purpose]
+    run = Run(Path(config["output_dir"]), need["run"])
+    if (status := run.status()) != "finished":
+        raise FileNotFoundError(
+            f"the run {run.name} is needed first, and is {status} in {run.dir}; train it by: {need['command']}"
+            f"{' (or name another: init_from=...)' if purpose == 'weights' else ''}"
+        )
+    result = run.result()
+    assert result is not None
+    return result

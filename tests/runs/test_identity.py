@@ -1,0 +1,96 @@
+"""Every key of conf/ is part of a run's identity, or on the list of those that no result depends on."""
+
+import copy
+from fnmatch import fnmatchcase
+from typing import Any
+
+import pytest
+
+from fer_voting.config import CONF_DIR, compose_with_choices, flatten
+from fer_voting.runs.identity import NOT_IDENTITY, batchnorm_ranks, identity, name_run, resolve, run_name, setting_of
+
+GROUPS = ("dataset", "split", "voting", "model", "optimizer", "augment", "trainer", "logger", "experiment")
+OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONF_DIR / group).glob("*.yaml"))]
+
+
+def config_of(*words: str) -> dict[str, Any]:
+    return resolve(compose_with_choices(list(words))[0])
+
+
+def changed(config: dict[str, Any], key: str) -> dict[str, Any]:
+    """A copy of `config` with another value at the dotted `key`."""
+    config = copy.deepcopy(config)
+    node = config
+    *parents, last = key.split(".")
+    for parent in parents:
+        node = node[parent]
+    node[last] = not node[last] if isinstance(node[last], bool) else "another value"
+    return config
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS, ids=lambda value: value)
+def test_a_key_changes_the_identity_or_is_listed_with_a_reason(group: str, option: str) -> None:
+    config = config_of(f"{group}={option}")
+    special = {"trainer.devices", "trainer.num_nodes", "trainer.sync_batchnorm"}  # below: batchnorm_ranks
+    for key in flatten(config).keys() - special:
+        listed = any(fnmatchcase(key, pattern) for pattern in NOT_IDENTITY)
+        assert (identity(changed(config, key)) == identity(config)) == listed, key
+
+
+def test_the_list_names_no_key_that_does_not_exist() -> None:
+    keys = {key for group, option in OPTIONS for key in flatten(config_of(f"{group}={option}"))} | {"run.setting"}
+    assert [p for p in NOT_IDENTITY if not any(fnmatchcase(key, p) for key in keys)] == []
+
+
+def test_a_callback_of_a_users_own_is_part_of_the_identity() -> None:
+    own = "+callbacks.average._target_=lightning.pytorch.callbacks.WeightAveraging"
+    assert identity(config_of(own)) != identity(config_of())
+    assert identity(config_of("~callbacks.throughput")) == identity(config_of())
+
+
+@pytest.mark.parametrize(
+    ("trainer", "ranks"),
+    [
+        ({"devices": 1}, 1),
+        ({"devices": 4}, 4),
+        ({"devices": "4"}, 4),
+        ({"devices": [0, 2]}, 2),
+        ({"devices": "0,1,3"}, 3),
+        ({"devices": 2, "num_nodes": 3}, 6),
+        ({"devices": "auto", "accelerator": "cpu"}, 1),
+        ({"devices": 4, "sync_batchnorm": True}, 1),
+    ],
+)
+def test_ranks_that_divide_batchnorms_batch(trainer: dict[str, Any], ranks: int) -> None:
+    assert batchnorm_ranks({"trainer": trainer}) == ranks
+
+
+def test_ranks_without_synchronised_batchnorm_are_another_run_with_another_name() -> None:
+    words = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.strategy=ddp"]
+    one, four = config_of(*words, "trainer.devices=1"), config_of(*words, "trainer.devices=4")
+    joined = config_of(*words, "trainer.devices=4", "trainer.sync_batchnorm=true")
+    assert identity(four) == identity(one) | {"batchnorm_ranks": 4}
+    assert "batchnorm_ranks" not in identity(joined)
+    assert "ranks4" in name_run(*compose_with_choices([*words, "trainer.devices=4"]))
+
+
+@pytest.mark.parametrize(
+    ("words", "setting"),
+    [
+        ([], ""),
+        (["split=m3", "seed=4"], ""),
+        (["experiment=demo"], "demo"),
+        (["experiment=table3", "dataset=rafdb"], ""),
+        (["model.width=16", "experiment=demo"], "demo"),
+        (["model.width=8"], "width8"),
+        (["refit=true", "voting=hard"], ""),
+        (["name=mine"], "mine"),
+    ],
+)
+def test_setting_by_hand(words: list[str], setting: str) -> None:
+    assert setting_of(*compose_with_choices(words)) == setting
+
+
+def test_names_by_hand() -> None:
+    assert run_name("faces", "m1", "", "", 0) == "faces-m1-seed0"
+    assert run_name("faces", "m1", "demo", "hard", 2) == "faces-m1-demo-refit_hard-seed2"

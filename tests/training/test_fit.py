@@ -1,0 +1,97 @@
+"""What a run reads and records: inputs, device, precision."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from small_sets import class_folders
+
+from fer_voting.config import compose_with_choices
+from fer_voting.runs.plan import plan_job
+from fer_voting.runs.run import OtherInputsError, Run
+from fer_voting.system.environment import describe_device
+from fer_voting.train import train
+
+Train = Callable[..., Run]
+
+
+def faces(root: Path, classes: tuple[str, ...], count: int = 10) -> Path:
+    class_folders(root, {"train": dict.fromkeys(classes, count)}, {name: name for name in classes})
+    return root
+
+
+@pytest.fixture
+def train_on(tmp_path: Path) -> Train:
+    """The run `name` after a training of a second on the class folders in `root`."""
+
+    def train_on(root: Path, name: str = "mine", *words: str) -> Run:
+        words = (
+            *("dataset=folder", f"dataset.root={root}", "dataset.size=24", "dataset.batch_size=4", "logger=none"),
+            *("split=baseline", "model.width=4", "dataset.schedule.epochs=1", f"name={name}"),
+            *(f"output_dir={tmp_path / 'outputs'}", *words),
+        )
+        train(plan_job(words, *compose_with_choices(words)))
+        return Run(tmp_path / "outputs", name)
+
+    return train_on
+
+
+def test_a_finished_run_on_other_data_is_not_returned(train_on: Train, tmp_path: Path) -> None:
+    three = faces(tmp_path / "three", ("happy", "sad", "fear"))
+    two = faces(tmp_path / "two", ("happy", "sad"))
+    run = train_on(three)
+    before = (run.dir / "result.json").read_bytes()
+    with pytest.raises(OtherInputsError) as error:
+        train_on(two)
+    message = str(error.value)
+    inputs = json.loads((run.dir / "inputs.json").read_text())
+    assert inputs["data"]["fingerprint"] in message
+    assert "classes" in message
+    assert "fear" in message
+    assert (run.dir / "result.json").read_bytes() == before
+    # The same content in another place is the same data.
+    train_on(shutil.copytree(three, tmp_path / "copy"))
+    assert (run.dir / "result.json").read_bytes() == before
+
+
+def test_data_that_changed_since_is_not_continued(train_on: Train, tmp_path: Path) -> None:
+    root = faces(tmp_path / "faces", ("happy", "sad"))
+    run = train_on(root)
+    result = run.result()
+    assert result is not None
+    run.write_result(result | {"status": "running"})  # as if killed
+    next(root.rglob("*.jpg")).unlink()
+    with pytest.raises(OtherInputsError, match="counts"):
+        train_on(root)
+    assert run.status() == "interrupted"
+
+
+def test_other_initial_weights_under_the_same_path_are_another_run(train_on: Train, tmp_path: Path) -> None:
+    root = faces(tmp_path / "faces", ("happy", "sad"))
+    weights = tmp_path / "weights.ckpt"
+    shutil.copy(train_on(root).best_checkpoint("soft"), weights)
+    words = ("second", f"init_from={weights}")
+    train_on(root, *words)
+    train_on(root, *words)
+    checkpoint = torch.load(weights, weights_only=True)
+    checkpoint["state_dict"]["net.fc.bias"] += 1
+    torch.save(checkpoint, weights)
+    with pytest.raises(OtherInputsError, match=r"initial_weights\.sha256"):
+        train_on(root, *words)
+
+
+def test_a_run_records_the_device_it_trained_on(run_train: Callable[..., Path]) -> None:
+    output_dir = run_train("split=baseline", "name=mine", "tf32=true", "dataset.schedule.epochs=1")
+    result = Run(output_dir, "mine").result()
+    assert result is not None
+    trained_on = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    assert result["device"] == describe_device(trained_on)
+    assert result["tf32"] is True
+    assert torch.backends.cudnn.allow_tf32
+    assert torch.get_float32_matmul_precision() == "high"
+    run_train("split=baseline", "name=other", "dataset.schedule.epochs=1")
+    assert not torch.backends.cudnn.allow_tf32
+    assert torch.get_float32_matmul_precision() == "highest"
