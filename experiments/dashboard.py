@@ -17,7 +17,7 @@ from experiments.common import add_choice_of_runs, chosen_datasets
 from fer_voting.config import explain
 from fer_voting.results.load import TITLES
 from fer_voting.system.atomic import read_json, write_json
-from fer_voting.training.trackers import CONFUSION_CHART, CONFUSION_FIELDS, STAGES, require
+from fer_voting.training.trackers import CONFUSION_CHART, CONFUSION_FIELDS, PARTS, require
 from fer_voting.votes import VOTES
 
 # W&B keeps a run's `config.split.name` at `split.value.name`.
@@ -47,7 +47,7 @@ def workspace(entity: str, project: str, dataset: str, setting: str) -> Any:
             groupby_aggfunc="mean",
             groupby_rangefunc="stddev",
         )
-        for stage in STAGES
+        for stage in PARTS
         for vote in VOTES
     ]
     memory = [
@@ -56,7 +56,7 @@ def workspace(entity: str, project: str, dataset: str, setting: str) -> Any:
             x=wr.SummaryMetric(MEMORY),
             y=wr.SummaryMetric(f"best/{stage}/soft/accuracy"),
         )
-        for stage in STAGES
+        for stage in PARTS
     ]
     curves = [
         wr.LinePlot(
@@ -75,10 +75,10 @@ def workspace(entity: str, project: str, dataset: str, setting: str) -> Any:
             chart_fields=CONFUSION_FIELDS,
             chart_strings={"title": f"Confusion, {stage}, {vote} vote"},
         )
-        for stage in STAGES
+        for stage in PARTS
         for vote in VOTES
     ]
-    figures = [f"best/{stage}/{vote}/accuracy" for stage in STAGES for vote in VOTES]
+    figures = [f"best/{stage}/{vote}/accuracy" for stage in PARTS for vote in VOTES]
     columns = [
         f"config:{SPLIT}",
         f"config:{SEED}",

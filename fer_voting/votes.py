@@ -1,4 +1,4 @@
-"""The votes: how the logits of an image's crops become one decision (paper, section 3.1).
+"""Votes: from the logits of an image's crops to one decision (paper, section 3.1).
 
 Every vote maps crop logits `[B, V, K]` (batch, crops, classes; floating point) to scores `[B, K]` of the same
 dtype, whose argmax over K is the decision. To add a vote, write such a function, enter it in `VOTES`, and add
@@ -26,9 +26,9 @@ def softprob_vote(logits: Tensor) -> Tensor:
 def hard_vote(logits: Tensor) -> Tensor:
     """Share of the crops that decide for each class; ties go to the soft vote. `[B, V, K]` -> `[B, K]`.
 
-    The paper leaves ties open: of the classes with the most crops, the one with the highest soft vote is the
-    decision (the first of them, if that is a tie too). The decision counts as half a crop more, so rows sum to 1
-    and the argmax is exact in every dtype: no score has to carry the soft vote's digits.
+    The paper leaves ties open. Here, of the classes with the most crops, the one with the highest soft vote is the
+    decision (the first of them, if that is a tie too). The decision counts as half a crop more. So rows sum to 1 and
+    the argmax is exact in every dtype.
     """
     crops, classes = logits.shape[1:]
     counts = one_hot(logits.argmax(dim=2), classes).sum(dim=1)

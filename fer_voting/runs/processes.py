@@ -1,4 +1,4 @@
-"""Processes beside the command's own: a sweep's jobs, and the ranks of a training over several devices."""
+"""Child processes: the jobs of a sweep, and the ranks of a training over several devices."""
 
 import logging
 import multiprocessing
@@ -22,25 +22,25 @@ log = logging.getLogger(__name__)
 
 Function = Callable[[dict[str, Any]], dict[str, Any]]
 
-PRELOADED = ["fer_voting.training.estimate", "fer_voting.results.plots", "lightning.pytorch.loggers"]
-"""What a job imports, but for `fer_voting.train` itself, which Python runs anew as each child's `__main__`."""
+PRELOADED = ["fer_voting.training.fit", "fer_voting.results.plots", "lightning.pytorch.loggers"]
+"""Modules that every job imports: the fork server imports them once."""
 RANK_VARIABLES = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID")
-"""What torchrun, Slurm, Lightning and `other_ranks` tell a process of its rank by."""
+"""Environment variables in which torchrun, Slurm, Lightning and `other_ranks` give a process its rank."""
 STUCK_SECONDS = 30
-"""How long the first rank may go on after another has failed; then it waits in a collective that never ends."""
+"""Seconds that rank 0 may continue after another rank has failed, before it is taken to wait in a collective."""
 
 
 def is_first_rank() -> bool:
-    """Whether this process keeps the run's records: the only one of its training, or the first."""
+    """Whether this process is rank 0 of its training, which writes the run's files."""
     return all(os.environ.get(variable, "0") == "0" for variable in RANK_VARIABLES)
 
 
 class _Child:
-    """`function(config)` in a process of its own, which dies with this one."""
+    """`function(config)` in a child process, which is killed when this process ends."""
 
     def __init__(self, function: Function, config: dict[str, Any], environment: Mapping[str, str]) -> None:
-        # A fork of a server that has imported everything starts at once and, unlike a fork of this process, inherits
-        # no threads and no CUDA context.
+        # A fork of a server that has imported everything starts at once. Unlike a fork of this process, it inherits
+        # neither threads nor a CUDA context.
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(PRELOADED)
         self.pipe, theirs = context.Pipe(duplex=False)
@@ -51,7 +51,7 @@ class _Child:
         theirs.close()
 
     def outcome(self) -> dict[str, Any]:
-        """Waits for what the function returns, `{"status": "interrupted"}` or `{"status": "failed", "error": ...}`."""
+        """Wait for the function's result, `{"status": "interrupted"}` or `{"status": "failed", "error": ...}`."""
         try:
             outcome = self.pipe.recv()
         except EOFError:
@@ -83,16 +83,17 @@ def _die_with_parent() -> None:
 
 
 def run_isolated(function: Function, config: dict[str, Any]) -> dict[str, Any]:
-    """`function(config)` in a process of its own, so that a job that the system kills takes no other with it.
+    """The result of `function(config)` in a child process, or `{"status": "failed", "error": ...}`.
 
-    Returns the function's result, or `{"status": "failed", "error": ...}`: a sweep goes on after a failed job.
-    Raises KeyboardInterrupt after Ctrl-C, which ends the sweep. The child dies with its parent.
+    A sweep continues after a job that fails or that the system kills. The child is killed when this process ends.
+
+    Raises KeyboardInterrupt after Ctrl-C, which ends the sweep.
     """
     child = _Child(function, config, {})
     try:
         outcome = child.outcome()
     except KeyboardInterrupt:
-        child.process.join(30)  # it has got the same signal, and writes its last lines
+        child.process.join(30)  # it received the same signal, and writes its last lines
         raise
     finally:
         child.process.kill()
@@ -107,14 +108,14 @@ def run_isolated(function: Function, config: dict[str, Any]) -> dict[str, Any]:
 def other_ranks(
     trainer: L.Trainer, function: Function, config: dict[str, Any], give_up: Callable[[str], None]
 ) -> Iterator[None]:
-    """The other processes of this node, each of which runs `function(config)` as the rank that its environment says.
+    """Start ranks 1, 2, … of this node, each of which runs `function(config)`, for the time of the context.
 
-    Lightning would type this process's command line again, which in a sweep's job is the whole sweep's. Nothing
-    happens where one device trains, or where all ranks are started from outside (torchrun, Slurm).
+    Lightning would repeat this process's command line for each rank, which in a job of a sweep is the whole sweep's.
+    Nothing is started where one device trains, or where a launcher (torchrun, Slurm) starts all ranks.
 
     Args:
         trainer: the training's; its strategy says how many devices there are.
-        give_up: called with one line before this process ends itself, because a rank failed and it waits in vain.
+        give_up: called with one line before this process ends itself, because another rank failed and rank 0 hangs.
 
     Raises ChildProcessError if another rank fails, KeyboardInterrupt if it is interrupted.
     """
@@ -128,7 +129,7 @@ def other_ranks(
         yield
         return
     cluster = strategy.cluster_environment
-    # From here on Lightning finds all ranks started (`LightningEnvironment.creates_processes_externally`).
+    # These make Lightning take all ranks as started (`LightningEnvironment.creates_processes_externally`).
     environment = {
         "MASTER_ADDR": cluster.main_address,
         "MASTER_PORT": str(cluster.main_port),
@@ -147,7 +148,7 @@ def other_ranks(
         yield
         watch.settled.wait()
     except Exception as error:
-        if watch.settled.wait(2):  # then this rank's error is only that the other one is gone
+        if watch.settled.wait(2):  # this rank's error is then a consequence of the other's
             watch.check(error)
         raise
     finally:
@@ -165,7 +166,7 @@ def other_ranks(
 
 
 class _Watch(threading.Thread):
-    """Waits for the other ranks, `settled` when all have finished or one has not, and then for `ended`."""
+    """Waits until all other ranks have finished or one has failed (`settled`), and then for rank 0 (`ended`)."""
 
     def __init__(self, children: Mapping[int, _Child], give_up: Callable[[str], None]) -> None:
         super().__init__(daemon=True)
@@ -190,7 +191,7 @@ class _Watch(threading.Thread):
             os._exit(1)
 
     def check(self, cause: Exception | None = None) -> None:
-        """Raise what another rank's end makes of the training."""
+        """Raise the error of another rank."""
         if self.status == "interrupted":
             raise KeyboardInterrupt from cause
         if self.status == "failed":

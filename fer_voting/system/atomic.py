@@ -1,4 +1,4 @@
-"""Files that are whole or not there at all."""
+"""Text and JSON files that are written atomically."""
 
 import contextlib
 import json
@@ -12,7 +12,7 @@ __all__ = ["read_json", "write_atomically", "write_json"]
 
 @contextlib.contextmanager
 def write_atomically(path: Path) -> Iterator[TextIO]:
-    """Open a text file that takes its place at `path` only when it is complete and on disk."""
+    """A text file that replaces `path` when it is complete and on disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:

@@ -1,4 +1,4 @@
-"""Where and with what a figure was measured: device, package versions, commit."""
+"""The environment of a measurement: device, package versions, commit."""
 
 import ctypes
 import platform
@@ -27,10 +27,10 @@ def describe_device(device: torch.device) -> str:
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep what this process frees, for its next tensors; on other systems, nothing happens.
+    """Make glibc keep freed memory for the next tensors; no effect on other systems.
 
-    Training on a CPU frees and asks for the same large maps at every step. Given back to the system in between, they
-    come back as empty pages, which takes up to a tenth of a step.
+    A training step on a CPU frees and allocates the same large maps. Returned to the system in between, their pages
+    are zeroed anew, which takes up to a tenth of a step.
     """
     if platform.libc_ver()[0] != "glibc":
         return
@@ -43,7 +43,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h
 
 
 def now(device: torch.device) -> float:
-    """Seconds of a clock that only runs forward, when `device` has done all that it was asked to."""
+    """Seconds of a monotonic clock, after all work queued on `device`."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()

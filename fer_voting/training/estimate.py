@@ -1,4 +1,4 @@
-"""How long a training will take, said before it starts."""
+"""The expected duration of a training, logged before it starts."""
 
 import copy
 import logging
@@ -19,11 +19,11 @@ log = logging.getLogger(__name__)
 PROBE_IMAGES = 8
 WORTH_A_HINT_SECONDS = 15 * 60
 EVALUATION_SHARE = 1 / 3
-"""An image's evaluation takes about a third of its training: the forward pass alone."""
+"""Time of an image's evaluation (a forward pass) as a share of its training's."""
 
 
 def announce_duration(module: VotingModule, datamodule: FERDataModule, trainer: L.Trainer) -> None:
-    """Time two steps of a copy of the network on random images, and say what that makes of the whole run."""
+    """Time two steps of a copy of the network on random images, and log the expected duration of the whole run."""
     device = trainer.strategy.root_device
     net = copy.deepcopy(module.net).to(device).train()
     size = module.info.image_size

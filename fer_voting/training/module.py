@@ -1,4 +1,4 @@
-"""How a voting network is trained and judged (paper, sections 3.3 and 3.4).
+"""The LightningModule: training and evaluation of a voting network (paper, sections 3.3 and 3.4).
 
 Shapes: B batch, V crops an image, K classes, N images of a data set.
 """
@@ -50,7 +50,7 @@ def vote_metrics(num_classes: int) -> MetricCollection:
 
 
 def memory_format_for(width: int) -> torch.memory_format:
-    """channels_last, the faster order, but for networks too narrow for it.
+    """channels_last, which is faster, or contiguous for networks whose width is no multiple of 16.
 
     oneDNN 3.12 (torch 2.14) writes out of bounds in the float32 backward pass of channels_last convolutions of 4 or
     8 channels.
@@ -67,7 +67,7 @@ class Predictions:
     index: list[Tensor] = field(default_factory=list)
 
     def gather(self, positions: NDArray[np.int64]) -> "Predictions":
-        """Those of all ranks in the order of `positions` (int64 [n], in the pack), each list one tensor.
+        """The predictions of all ranks in the order of `positions` (int64 [n], in the pack), each list one tensor.
 
         Every rank must call it. Positions that were not evaluated (`trainer.limit_test_batches`) are left out.
         """
@@ -85,7 +85,7 @@ class Predictions:
 
 
 class VotingModule(L.LightningModule):
-    """One network, trained once, judged by every vote.
+    """One network, trained once and evaluated by every vote.
 
     Args:
         net: any module that maps images `[B, 3, H, W]` to crop logits `[B, V, K]`.
@@ -93,9 +93,9 @@ class VotingModule(L.LightningModule):
         lr_gamma_per_epoch: factor of the learning rate after each epoch; the paper's "iteration".
         info: the checkpoint's metadata of the network, with the names of the K classes.
 
-    Logs `train/loss`, and of each `stage` (`val`, `test`) and `vote`: `<stage>/loss`, `<stage>/<vote>/accuracy`,
-    `<stage>/<vote>/mean_recall`, `<stage>/<vote>/recall/<class>`. After an evaluation, `evaluation` holds all
-    figures as plain numbers and `predictions` the crop logits.
+    Logs `train/loss`, and of each part (`val`, `test`) and vote: `<part>/loss`, `<part>/<vote>/accuracy`,
+    `<part>/<vote>/mean_recall`, `<part>/<vote>/recall/<class>`. After an evaluation, `evaluation` holds all
+    metrics as plain numbers and `predictions` the crop logits.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class VotingModule(L.LightningModule):
         return self.net(self.lay_out(images))
 
     def lay_out(self, images: Tensor) -> Tensor:
-        """Images in the order and the precision in which the network takes them (`trainer.precision=64-true`, say)."""
+        """Images in the memory format and dtype of the network's weights (float64 with `trainer.precision=64-true`)."""
         return images.to(next(self.net.parameters()).dtype, memory_format=self.memory_format)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -158,7 +158,7 @@ class VotingModule(L.LightningModule):
 
     def _reset_evaluation(self) -> None:
         if dist.is_initialized():
-            # All ranks judge with the running statistics that a checkpoint keeps, the first one's.
+            # BatchNorm's running statistics differ between ranks; a checkpoint keeps those of rank 0.
             for buffer in self.net.buffers():
                 dist.broadcast(buffer, 0)
         self.predictions = Predictions()
@@ -168,12 +168,12 @@ class VotingModule(L.LightningModule):
     def _vote_metrics(self) -> dict[str, MetricCollection]:
         return dict(self.metrics.items())  # type: ignore[arg-type]  # a ModuleDict forgets the class of its values
 
-    def _evaluation_step(self, batch: tuple[Tensor, Tensor, Tensor], stage: str) -> None:
+    def _evaluation_step(self, batch: tuple[Tensor, Tensor, Tensor], part: str) -> None:
         images, targets, index = batch
         logits = self._in_parts_that_fit(images).float()
         labels = targets if targets.ndim == 1 else targets.argmax(dim=1)
         loss = F.cross_entropy(soft_vote(logits), targets)
-        self.log(f"{stage}/loss", loss, batch_size=len(images), sync_dist=True)
+        self.log(f"{part}/loss", loss, batch_size=len(images), sync_dist=True)
         for vote, metrics in self._vote_metrics().items():
             metrics.update(VOTES[vote](logits), labels)
         self.predictions.logits.append(logits.cpu())
@@ -181,26 +181,26 @@ class VotingModule(L.LightningModule):
         self.predictions.index.append(index.cpu())
 
     def _in_parts_that_fit(self, images: Tensor) -> Tensor:
-        """`self(images)`, of half the images at a time, and so on, where the device has no room for all."""
+        """`self(images)`; where the device runs out of memory, of each half of the images, recursively."""
         try:
             return self(images)
         except torch.OutOfMemoryError:
             if len(images) == 1:
                 raise
-        # Outside of `except`, for the error holds on to what it could not finish.
+        # Outside of `except`: the error's traceback keeps the tensors of the failed pass alive.
         return torch.cat([self._in_parts_that_fit(half) for half in images.chunk(2)])
 
-    def _end_evaluation(self, stage: str) -> None:
+    def _end_evaluation(self, part: str) -> None:
         self.evaluation = {}
         for vote, metrics in self._vote_metrics().items():
-            figures = metrics.compute()
-            recalls = dict(zip(self.class_names, figures["recall"].tolist(), strict=True))
+            values = metrics.compute()
+            recalls = dict(zip(self.class_names, values["recall"].tolist(), strict=True))
             self.evaluation[vote] = {
-                "accuracy": figures["accuracy"].item(),
-                "mean_recall": figures["mean_recall"].item(),
+                "accuracy": values["accuracy"].item(),
+                "mean_recall": values["mean_recall"].item(),
                 "recall": recalls,
-                "confusion_counts": figures["confusion_counts"].tolist(),
+                "confusion_counts": values["confusion_counts"].tolist(),
             }
             for name in ("accuracy", "mean_recall"):
-                self.log(f"{stage}/{vote}/{name}", figures[name])
-            self.log_dict({f"{stage}/{vote}/recall/{name}": recall for name, recall in recalls.items()})
+                self.log(f"{part}/{vote}/{name}", values[name])
+            self.log_dict({f"{part}/{vote}/recall/{name}": recall for name, recall in recalls.items()})

@@ -1,7 +1,7 @@
-"""Who is told of a run: W&B, TensorBoard, MLflow, or nobody. Each is an option of conf/logger.
+"""Trackers: W&B, TensorBoard, MLflow, or none. Each is an option of conf/logger.
 
-What is told under which name: the figures of every epoch as `module.VotingModule` and the callbacks log them, and when
-the run is finished, its best figures as plain numbers (`best_figures`). metrics.csv depends on none of this.
+A tracker receives the metrics of every epoch, as `module.VotingModule` and the callbacks log them, and the best metrics
+of a finished run (`best_metrics`). metrics.csv does not depend on trackers.
 """
 
 import fcntl
@@ -26,16 +26,16 @@ from fer_voting.runs.processes import is_first_rank
 from fer_voting.runs.run import Run
 from fer_voting.votes import softprob_vote
 
-__all__ = ["MlflowRun", "RunLogger", "TensorBoardRun", "WandbRun", "best_figures", "require", "worst_errors"]
+__all__ = ["MlflowTracker", "TensorBoardTracker", "Tracker", "WandbTracker", "best_metrics", "require", "worst_errors"]
 
 log = logging.getLogger(__name__)
 
-STAGES = ("val", "test")
+PARTS = ("val", "test")
 WORST_ERRORS = 32
 
 
 def require(what: str, extra: str, *modules: str) -> None:
-    """Raises ValueError with the command that installs the extra, if one of its modules is not there."""
+    """Raise ValueError with the command that installs the extra, if one of `modules` can't be imported."""
     if missing := [module for module in modules if importlib.util.find_spec(module) is None]:
         raise ValueError(
             f"{what} needs {', '.join(missing)}, which is not installed: in the checkout, "
@@ -43,30 +43,30 @@ def require(what: str, extra: str, *modules: str) -> None:
         )
 
 
-def best_figures(result: dict[str, Any]) -> dict[str, float]:
-    """A finished run's figures as plain numbers, by name; what was not measured is left out.
+def best_metrics(result: dict[str, Any]) -> dict[str, float]:
+    """A finished run's metrics as plain numbers, by name; metrics that were not measured are left out.
 
-    `best/<stage>/<vote>/accuracy`, `.../mean_recall` and `.../recall/<class>` are of the vote's best epoch,
+    `best/<part>/<vote>/accuracy`, `.../mean_recall` and `.../recall/<class>` are of the vote's best epoch,
     `best/<vote>/epoch`.
     """
-    figures: dict[str, float] = {}
-    for vote, judged in result["votes"].items():
-        figures[f"best/{vote}/epoch"] = judged["best_epoch"]
-        for stage in STAGES:
-            if stage in judged:
-                kept = {name: judged[stage][name] for name in ("accuracy", "mean_recall", "recall")}
+    metrics: dict[str, float] = {}
+    for vote, scored in result["votes"].items():
+        metrics[f"best/{vote}/epoch"] = scored["best_epoch"]
+        for part in PARTS:
+            if part in scored:
+                kept = {name: scored[part][name] for name in ("accuracy", "mean_recall", "recall")}
                 for key, value in flatten(kept).items():
-                    figures[f"best/{stage}/{vote}/{key.replace('recall.', 'recall/', 1)}"] = value
+                    metrics[f"best/{part}/{vote}/{key.replace('recall.', 'recall/', 1)}"] = value
     cost = ("forward_mib_per_image", "parameters", "gmacs", "images_per_second")
-    return figures | {name: result[name] for name in cost if result[name] is not None}
+    return metrics | {name: result[name] for name in cost if result[name] is not None}
 
 
 def worst_errors(
     logits: NDArray[np.float32], scores: NDArray[np.float32], labels: NDArray[np.int64]
 ) -> Iterator[tuple[int, int, float]]:
-    """The wrong decisions of the highest confidence: position, decision (class id), confidence; highest first.
+    """The wrong decisions by falling confidence: position, decision (class id), confidence.
 
-    The confidence of a decision is the mean of the crops' softmax, whatever the vote, so that it compares.
+    The confidence is the mean of the crops' softmax for every vote, so that votes compare.
 
     Args:
         logits: `[N, V, K]`.
@@ -80,18 +80,15 @@ def worst_errors(
         yield int(position), int(decided[position]), float(confidence[position])
 
 
-class RunLogger:
-    """Tells nobody; the others derive from it.
-
-    An object serves one run: `track` surrounds it, `summarise` ends it if it is finished.
-    """
+class Tracker:
+    """No tracker; the base class of the others. One object serves one run."""
 
     def __init__(self) -> None:
         self.logger: Logger | None = None
 
     @contextmanager
     def track(self, run: Run, config: dict[str, Any]) -> Iterator[list[Logger]]:
-        """Lightning's loggers for the run that `config` (resolved) describes; on the first rank alone."""
+        """Lightning's loggers for the run that `config` (resolved) describes; empty on ranks above 0."""
         if is_first_rank():
             self.logger = self._start(run, config)
         finished = False
@@ -103,12 +100,12 @@ class RunLogger:
                 self._finish(finished)
 
     def summarise(self, run: Run, config: dict[str, Any], result: dict[str, Any], datamodule: FERDataModule) -> None:
-        """Tell the figures of a finished run's `result`. What goes wrong in it is a warning: the training is done."""
+        """Log the best metrics of a finished run. An error is logged as a warning, because the training is done."""
         if self.logger is not None:
             try:
                 self._summarise(run, config, result, datamodule)
             except Exception as error:  # a lost network, a full disk, a locked database: each package has its own
-                log.warning(f"{run.name}: its logger was not told all of the best figures: {explain(error)}")
+                log.warning(f"{run.name}: the tracker did not receive all best metrics: {explain(error)}")
 
     def _start(self, run: Run, config: dict[str, Any]) -> Logger | None:
         return None
@@ -121,16 +118,16 @@ class RunLogger:
         self.logger.finalize("success" if finished else "failed")
 
 
-class WandbRun(RunLogger):
-    """A run of its own in W&B.
+class WandbTracker(Tracker):
+    """A run in W&B.
 
     Args:
         project: W&B's project.
         entity: user or team; null is the login's own.
-        offline: keep the run in its folder, for `wandb sync`. A run that finds no key or no server does so too.
-        images: show faces, in a table of the worst errors.
+        offline: keep the run in its folder, for `wandb sync`; also done where there is no key or no server.
+        images: log faces, in a table of the worst errors.
         start_timeout_seconds: how long to wait for the server.
-        upload_timeout_seconds: how long to wait at the run's end for what is not uploaded yet.
+        upload_timeout_seconds: how long to wait for uploads at the run's end.
     """
 
     def __init__(
@@ -147,9 +144,9 @@ class WandbRun(RunLogger):
         self.start_timeout_seconds, self.upload_timeout_seconds = start_timeout_seconds, upload_timeout_seconds
 
     def _start(self, run: Run, config: dict[str, Any]) -> Logger:
-        # W&B copies what a table holds, faces among it, to the user's home otherwise, and leaves it there.
+        # By default W&B copies the content of tables, faces among it, into the user's home.
         os.environ["WANDB_DATA_DIR"] = str(run.dir / "wandb")
-        # silent: it would tell more than the training itself.
+        # silent: W&B prints more than the training otherwise.
         wandb.setup(wandb.Settings(silent=True))
         about = {
             "project": self.project,
@@ -169,7 +166,7 @@ class WandbRun(RunLogger):
         }
         self.run = self._start_online(about) or wandb.init(**about, mode="offline")
         self.run.define_metric("*", step_metric="epoch", step_sync=True)
-        # Given the run, Lightning's logger starts none: it would set what W&B warns of (`anonymous`).
+        # Without a run, Lightning's logger would start one with an option that W&B warns of (`anonymous`).
         return WandbLogger(experiment=self.run, save_dir=run.dir)
 
     def _start_online(self, about: dict[str, Any]) -> wandb.Run | None:
@@ -179,34 +176,34 @@ class WandbRun(RunLogger):
         folder = about["dir"] / "wandb"
         before = set(folder.glob("run-*"))
         try:
-            # wandb.init would ask for a key that is not there, and wait for the answer; it verifies one that is.
+            # Without a key, wandb.init would prompt for one and wait. With a key, it verifies it.
             if wandb.login(prompt=False, verify=False):
                 return wandb.init(**about)
             problem = "there is no key (`wandb login`, or WANDB_API_KEY)"
         except wandb.Error as error:
             problem = str(error).strip().splitlines()[0]
         for attempt in set(folder.glob("run-*")) - before:
-            shutil.rmtree(attempt)  # `wandb sync --sync-all` would make an empty run of it
+            shutil.rmtree(attempt)  # `wandb sync --sync-all` would upload it as an empty run
         log.warning(
             f"{about['name']}: W&B: {problem}; the run is kept offline, to upload: wandb sync {folder}/offline-run-*"
         )
         return None
 
     def _summarise(self, run: Run, config: dict[str, Any], result: dict[str, Any], datamodule: FERDataModule) -> None:
-        self.run.summary.update(best_figures(result))  # first, for tables ask the server
+        self.run.summary.update(best_metrics(result))  # first: tables need the server
         names = result["class_names"]
-        told = {}
-        for vote, judged in result["votes"].items():
-            for stage in [stage for stage in STAGES if stage in judged]:
-                key = f"best/{stage}/{vote}"
-                counts = judged[stage]["confusion_counts"]
-                told[f"{key}/confusion_matrix"] = confusion_chart(counts, names, f"{run.name}, {vote} vote, {stage}")
+        charts = {}
+        for vote, scored in result["votes"].items():
+            for part in [part for part in PARTS if part in scored]:
+                key = f"best/{part}/{vote}"
+                counts = scored[part]["confusion_counts"]
+                charts[f"{key}/confusion_matrix"] = confusion_chart(counts, names, f"{run.name}, {vote} vote, {part}")
                 if self.images and vote == config["voting"]["name"]:
-                    told[f"{key}/worst_errors"] = _error_table(run, vote, stage, names, datamodule)
-        self.run.log(told)
+                    charts[f"{key}/worst_errors"] = _error_table(run, vote, part, names, datamodule)
+        self.run.log(charts)
 
     def _finish(self, finished: bool) -> None:
-        # Left open, the next run of this process would write into this one.
+        # The next run of this process would write into this one otherwise.
         try:
             self.run.finish(exit_code=0 if finished else 1)
         except TimeoutError:
@@ -234,18 +231,18 @@ def confusion_chart(counts: list[list[int]], names: list[str], title: str) -> An
     return wandb.plot_table(CONFUSION_CHART, table, CONFUSION_FIELDS, {"title": title})
 
 
-def _error_table(run: Run, vote: str, stage: str, names: list[str], datamodule: FERDataModule) -> wandb.Table:
+def _error_table(run: Run, vote: str, part: str, names: list[str], datamodule: FERDataModule) -> wandb.Table:
     table = wandb.Table(columns=["image", "name", "actual", "predicted", "confidence"])
-    positions = datamodule.positions(stage)
-    with np.load(run.predictions_file(vote, stage)) as said:
-        labels, samples = said["labels"], said["names"]
-        for i, decision, confidence in worst_errors(said["logits"], said["scores"], labels):
+    positions = datamodule.positions(part)
+    with np.load(run.predictions_file(vote, part)) as arrays:
+        labels, samples = arrays["labels"], arrays["names"]
+        for i, decision, confidence in worst_errors(arrays["logits"], arrays["scores"], labels):
             image = wandb.Image(datamodule.pack.images[positions[i]])
             table.add_data(image, str(samples[i]), names[labels[i]], names[decision], confidence)
     return table
 
 
-class TensorBoardRun(RunLogger):
+class TensorBoardTracker(Tracker):
     """Event files in the run's folder: `tensorboard --logdir outputs/runs`."""
 
     def __init__(self) -> None:
@@ -257,14 +254,14 @@ class TensorBoardRun(RunLogger):
 
     def _summarise(self, run: Run, config: dict[str, Any], result: dict[str, Any], datamodule: FERDataModule) -> None:
         assert isinstance(self.logger, TensorBoardLogger)
-        self.logger.log_hyperparams(flatten(config), best_figures(result))
+        self.logger.log_hyperparams(flatten(config), best_metrics(result))
 
 
-class MlflowRun(RunLogger):
+class MlflowTracker(Tracker):
     """A run in the MLflow database of the output folder: `mlflow ui --backend-store-uri sqlite:///outputs/mlflow.db`.
 
     Args:
-        experiment: MLflow's name for what a run belongs to.
+        experiment: the MLflow experiment that the runs belong to.
     """
 
     def __init__(self, experiment: str) -> None:
@@ -279,7 +276,7 @@ class MlflowRun(RunLogger):
         logging.getLogger("mlflow").setLevel(logging.WARNING)
         output_dir = run.dir.parent.parent
         uri = f"sqlite:///{output_dir / 'mlflow.db'}"
-        # Of jobs that start together, one makes the database.
+        # One of the jobs that start at the same time creates the database.
         with (output_dir / ".mlflow.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             client = MlflowClient(uri)
@@ -298,4 +295,4 @@ class MlflowRun(RunLogger):
 
     def _summarise(self, run: Run, config: dict[str, Any], result: dict[str, Any], datamodule: FERDataModule) -> None:
         assert self.logger is not None
-        self.logger.log_metrics(best_figures(result))
+        self.logger.log_metrics(best_metrics(result))

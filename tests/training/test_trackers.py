@@ -21,7 +21,7 @@ from wandb_server import KEY, WandbServer
 from fer_voting.runs.run import Run
 from fer_voting.runs.sweeps import Sweep
 from fer_voting.train import main
-from fer_voting.training.trackers import best_figures, worst_errors
+from fer_voting.training.trackers import best_metrics, worst_errors
 from fer_voting.votes import VOTES
 
 OPTIONS = [word for word in TINY if word != "logger=none"]
@@ -111,10 +111,10 @@ def test_the_worst_errors_by_hand():
     assert [confidence for *_, confidence in found] == pytest.approx([0.9, 0.7, 0.6])
 
 
-def test_best_figures_are_plain_numbers_by_name():
+def test_best_metrics_are_plain_numbers_by_name():
     judged = {"accuracy": 0.5, "mean_recall": 0.4, "recall": {"a.b": 0.3}, "confusion_counts": [[1]]}
     cost = {"forward_mib_per_image": None, "parameters": 7, "gmacs": 0.1, "images_per_second": None}
-    assert best_figures({"votes": {"soft": {"best_epoch": 3, "test": judged}}, **cost}) == {
+    assert best_metrics({"votes": {"soft": {"best_epoch": 3, "test": judged}}, **cost}) == {
         "best/soft/epoch": 3,
         "best/test/soft/accuracy": 0.5,
         "best/test/soft/mean_recall": 0.4,
@@ -235,7 +235,7 @@ def test_a_server_that_is_lost_on_the_way_costs_no_training(
         watcher.join()
     assert run.status() == "finished"
     told = set(messages.messages)
-    assert [line for line in told if line.startswith("mine: its logger was not told all of the best figures: ")]
+    assert [line for line in told if line.startswith("mine: the tracker")]
     (kept,) = run.dir.glob("wandb/run-*")
     assert f"W&B: not all was uploaded within logger.upload_timeout_seconds=1; the rest: wandb sync {kept}" in told
 

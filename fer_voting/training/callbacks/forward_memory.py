@@ -10,7 +10,7 @@ __all__ = ["ForwardMemory"]
 
 
 class ForwardMemory(L.Callback):
-    """Logs what a training-mode forward pass of the first real batch leaves allocated, in MiB an image.
+    """Logs the memory that a training-mode forward pass of the first batch leaves allocated, in MiB an image.
 
     On CUDA by `torch.cuda.memory_allocated`, as `memory/forward_mib_per_image`; elsewhere by the tensors that live
     after the pass, as `memory/forward_mib_per_image_autograd` (see `cost.py`). The measurement works on a copy
@@ -34,7 +34,7 @@ class ForwardMemory(L.Callback):
             self.measure = "cuda" if images.is_cuda else "autograd"
             for logger in trainer.loggers:
                 logger.log_metrics({name: self.mib_per_image}, step=trainer.global_step)
-        # In every epoch: a resumed run reports the figure that its checkpoint holds.
+        # In every epoch: a resumed run reports the value that its checkpoint holds.
         trainer.callback_metrics[name] = torch.tensor(self.mib_per_image)
 
     def state_dict(self) -> dict[str, float | str | None]:

@@ -1,4 +1,4 @@
-"""metrics.csv: one row an epoch, complete after a resume, never half written."""
+"""metrics.csv: one row an epoch, written atomically."""
 
 import csv
 from pathlib import Path

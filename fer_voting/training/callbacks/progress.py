@@ -1,4 +1,4 @@
-"""One bar for a whole run, with rate and time left."""
+"""One progress bar for a whole run, with rate and time left."""
 
 import sys
 
@@ -11,7 +11,7 @@ __all__ = ["RunProgress", "progress_bar"]
 
 
 def progress_bar(total: int, title: str, unit: str, initial: int = 0) -> tqdm:
-    """A bar on stderr; where that is a file, a line every half minute instead of a flicker."""
+    """A progress bar on stderr; where stderr is a file, a line every 30 s."""
     terminal = sys.stderr.isatty()
     return tqdm(
         total=total,
@@ -27,7 +27,7 @@ def progress_bar(total: int, title: str, unit: str, initial: int = 0) -> tqdm:
 
 
 class RunProgress(ProgressBar):
-    """Counts the images of all epochs, so that the time left is the run's and not the epoch's."""
+    """A progress bar over the images of all epochs, so that the time left is the run's."""
 
     def __init__(self, title: str, vote: str) -> None:
         super().__init__()

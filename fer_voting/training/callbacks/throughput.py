@@ -1,4 +1,4 @@
-"""How many images a second a training really takes in."""
+"""Images a second of a training."""
 
 import statistics
 
