@@ -23,10 +23,11 @@ demo: $(INSTALLED) ## compare baseline, m1, m2, m3 on drawn faces: minutes on tw
 test: $(INSTALLED) ## run the whole test suite, a file a process
 	$(RUN) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
-lint: $(INSTALLED) ## check format, style and types
+lint: $(INSTALLED) ## check format, style, types and the direction of imports
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy fer_voting experiments
+	.venv/bin/lint-imports --no-cache --no-logo
 
 format: $(INSTALLED) ## format the code
 	$(RUN) -m ruff format .

@@ -12,9 +12,6 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from fer_voting.config import command
-from fer_voting.data.pack import SPLITS
-from fer_voting.data.quality import audit
-from fer_voting.results.plots import draw_class_distribution
 from fer_voting.system.atomic import write_json
 
 __all__ = ["format_report", "main"]
@@ -27,6 +24,8 @@ def format_report(report: Mapping[str, Any]) -> str:
 
 def _lines(report: Mapping[str, Any]) -> Iterator[str]:
     yield f"{report['dataset']}: layout {report['layout'] or 'drawn'} in {report['root'] or report['pack']}"
+    from fer_voting.data.pack import SPLITS
+
     splits, expected = report["splits"], report["expected"]
     classes = list(next(iter(splits.values()), {}))
     table = [["images", *classes, "all"]]
@@ -57,6 +56,9 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
 
 
 def job(cfg: DictConfig) -> None:
+    from fer_voting.data.quality import audit
+    from fer_voting.results.plots import draw_class_distribution
+
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     report = audit(config)
     out = Path(config["out"])

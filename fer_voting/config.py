@@ -1,4 +1,7 @@
-"""Where the configuration lies, what its top level may hold, and how the command line reports a mistake in it."""
+"""The configuration: its folder, the schema of its top level, composing it, and one-line errors of the command line.
+
+Imports neither torch nor lightning, so that `--help` and a mistyped key are answered at once.
+"""
 
 import difflib
 import functools
@@ -13,7 +16,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
-import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
@@ -25,13 +27,15 @@ __all__ = ["CONF_DIR", "command", "compose_config", "compose_with_choices", "exp
 
 _PACKAGE = Path(__file__).resolve().parent
 CONF_DIR = next(p for p in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if p.is_dir())
-"""The configuration's groups: inside an installed wheel, beside the package in a checkout."""
+"""Folder of the configuration groups: inside the package in an installed wheel, next to it in a checkout."""
 
 
 @dataclass
 class Schema:
-    """The top level of a configuration: a key that is not here is refused. The groups' keys are checked by the
-    constructors that they name."""
+    """Keys of a configuration's top level; any other key is refused.
+
+    Keys of the groups are checked by the constructors that the groups name.
+    """
 
     dataset: Any = MISSING
     split: Any = MISSING
@@ -54,27 +58,34 @@ class Schema:
 
 
 def _sweep_name() -> str:
-    """A name that the same command gets again, so that a sweep started anew finds its own jobs."""
+    """Eight hexadecimal digits of the command line's values: the same command continues its own sweep."""
     words = sorted(word for word in sys.argv[1:] if "=" in word and not word.startswith("hydra."))
     return hashlib.sha256(" ".join(words).encode()).hexdigest()[:8]
 
 
 def _fast_precision() -> str:
-    """`bf16-mixed` where the hardware computes it, else `32-true`; resolved before the run gets its name."""
+    """`bf16-mixed` if this machine's GPU, or its processor where there is none, computes bfloat16; else `32-true`.
+
+    Emulated bfloat16 is slower than float32. Not cached: a sweep's job resolves it on the machine that trains.
+    """
+    import torch
+
     if torch.cuda.is_available():
-        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"
-    return "bf16-mixed" if torch.cpu._is_avx512_bf16_supported() else "32-true"
+        supported = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        supported = torch.cpu.get_capabilities().get("avx512_bf16", False)
+    return "bf16-mixed" if supported else "32-true"
 
 
 ConfigStore.instance().store(name="schema", node=Schema)
-# Hydra hands the cached value on to a sweep's jobs, whose own command lines differ.
+# Cached: Hydra passes the cached value to the jobs of a sweep, whose own command lines differ.
 OmegaConf.register_new_resolver("sweep_name", _sweep_name, use_cache=True, replace=True)
 OmegaConf.register_new_resolver("fast_precision", _fast_precision, replace=True)
 
 
 @contextmanager
 def _hydra() -> Iterator[None]:
-    """Hydra as the running command has initialised it, or for the time being where there is none."""
+    """Use the running command's Hydra, or initialise one for this context."""
     if GlobalHydra.instance().is_initialized():
         yield
     else:
@@ -83,21 +94,25 @@ def _hydra() -> Iterator[None]:
 
 
 def compose_config(overrides: Sequence[str]) -> DictConfig:
-    """The configuration that these command-line words give, e.g. `["split=m2", "model.width=16"]`."""
+    """The configuration of these overrides, e.g. `["split=m2", "model.width=16"]`."""
     return compose_with_choices(overrides)[0]
 
 
 def compose_with_choices(overrides: Sequence[str]) -> tuple[DictConfig, dict[str, str]]:
-    """The configuration, and the option of each group: `{"split": "m2", "experiment": "null", ...}`."""
+    """The configuration of these overrides, and each group's option: `{"split": "m2", "experiment": "null", ...}`."""
+    return _compose(overrides, "config")
+
+
+def _compose(overrides: Sequence[str], config_name: str) -> tuple[DictConfig, dict[str, str]]:
     with _hydra():
-        config = compose("config", list(overrides), return_hydra_config=True)
+        config = compose(config_name, list(overrides), return_hydra_config=True)
     choices = name_choices(config.hydra.runtime.choices)
     # Hydra's own node resolves only while a command runs.
     return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]), choices
 
 
 def name_choices(choices: Mapping[str, str | None]) -> dict[str, str]:
-    """Hydra's record of the groups' options, with a group that is not chosen called `null`."""
+    """The option of each group, from Hydra's record; `null` where none is chosen."""
     return {str(group): option or "null" for group, option in choices.items()}
 
 
@@ -113,9 +128,10 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def command(job: Callable[[DictConfig], Any], config_name: str = "config") -> None:
-    """Run `job` under Hydra as a command: a mistake ends it with one line on stderr and exit code 1.
+    """Run `job` as a command of Hydra: an error ends it with one line on stderr and exit code 1.
 
-    HYDRA_FULL_ERROR=1 shows the traceback.
+    `job` imports what takes long (torch, lightning, matplotlib) itself, not its module: then `--help` and a mistyped
+    key are answered at once. HYDRA_FULL_ERROR=1 shows the traceback.
     """
     set_up_messages()
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
@@ -127,9 +143,9 @@ def command(job: Callable[[DictConfig], Any], config_name: str = "config") -> No
         except Exception as error:
             if wants_traceback:
                 raise
-            _give_up(error)
+            _give_up(error, config_name)
 
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises to us, instead of printing an error of its own
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise its errors instead of printing them
     try:
         hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)(reporting_job)()
     except KeyboardInterrupt:
@@ -137,18 +153,22 @@ def command(job: Callable[[DictConfig], Any], config_name: str = "config") -> No
     except Exception as error:
         if wants_traceback:
             raise
-        _give_up(error)
+        _give_up(error, config_name)
     finally:
         if not wants_traceback:
             del os.environ["HYDRA_FULL_ERROR"]
 
 
-def _give_up(error: Exception) -> NoReturn:
-    sys.exit(f"error: {explain(error)}\n(HYDRA_FULL_ERROR=1 in the environment shows the traceback)")
+def _give_up(error: Exception, config_name: str) -> NoReturn:
+    sys.exit(f"error: {explain(error, config_name)}\n(HYDRA_FULL_ERROR=1 in the environment shows the traceback)")
 
 
-def explain(error: BaseException) -> str:
-    """One line for the person at the command line; of a chain of errors, the one that names the cause."""
+def explain(error: BaseException, config_name: str = "config") -> str:
+    """One line that describes an error to the user of a command; of a chain of Hydra's errors, its root cause.
+
+    Args:
+        config_name: the command's configuration file, whose keys are suggested for one that does not exist.
+    """
     root = error
     while type(root).__module__.startswith("hydra") and root.__cause__ is not None:
         root = root.__cause__
@@ -158,14 +178,18 @@ def explain(error: BaseException) -> str:
     ):
         text = f"there is no {match[1]}={match[2]}; there are {match[3].replace('; ', ', ')}"
     elif match := re.search(r"Key '([^']+)' (?:is )?not in", text) or re.search(r"Could not override '([^']+)'", text):
-        text = f"there is no key '{match[1]}'{_known_keys(match[1], text)}"
+        text = f"there is no key '{match[1]}'{_known_keys(match[1], text, config_name)}"
     elif match := re.search(r"'hydra/launcher/(submitit)_\w+'|Unknown plugin class : .*\b(ray)_launcher", text):
         extra = "slurm" if match[1] else "ray"
         text = f"this launcher needs more: pip install 'fer_voting[{extra}]', in a checkout pip install -e '.[{extra}]'"
-    elif match := re.match(r"Job \S+ \(task: \d+\) with path (\S+);", text):  # submitit's word for it
+    elif match := re.search(
+        r"Ambiguous value for argument '(.*?)';|Sweep parameters '(.*?)' requires --multirun", text
+    ):
+        text = f"{match[1] or match[2]} names several values: add -m to run a job for each"
+    elif match := re.match(r"Job \S+ \(task: \d+\) with path (\S+);", text):  # submitit's message
         job = Path(match[1]).parent
         text = (
-            f"a job was killed; what it printed is in {job}. The others go on by themselves; "
+            f"a job was killed; its output is in {job}. The other jobs continue; "
             f"python -m fer_voting.sweep status {job.parent.parent}"
         )
     elif not isinstance(root, ValueError | OSError):
@@ -173,12 +197,13 @@ def explain(error: BaseException) -> str:
     return text
 
 
-def _known_keys(key: str, text: str) -> str:
-    """Names what exists where `key` was looked for."""
+def _known_keys(key: str, text: str, config_name: str) -> str:
+    """The keys that exist where `key` was looked for, and the closest of them."""
     full_key = match[1] if (match := re.search(r"full_key: (\S+?);?(?:\s|$)", text)) else key
     parent, _, name = full_key.rpartition(".")
     try:
-        node = OmegaConf.select(compose_config([]), parent) if parent else compose_config([])
+        config = _compose([], config_name)[0]
+        node = OmegaConf.select(config, parent) if parent else config
         known = sorted(str(k) for k in node)
     except Exception:  # the error above is the one to report
         return ""

@@ -8,22 +8,12 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from fer_voting.config import command
-from fer_voting.data.module import make_datamodule
-from fer_voting.models import VotingResNet18
-from fer_voting.models.checkpoint import NetworkInfo, load_weights
-from fer_voting.results.plots import draw_confusion
 from fer_voting.runs.identity import resolve
 from fer_voting.runs.run import Run
 from fer_voting.system.atomic import write_json
-from fer_voting.system.environment import describe_device, git_commit, package_versions
-from fer_voting.training.initialise import initialise
-from fer_voting.training.module import VotingModule
 
 __all__ = ["evaluate", "main"]
 
@@ -38,6 +28,19 @@ def evaluate(config: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
     Raises ValueError if the stage does not exist or the network lacks a class of the data set, FileNotFoundError if
     there is no such checkpoint.
     """
+    # Imported here: `--help` and a misspelt key need none of it, and it takes seconds.
+    import numpy as np
+    import torch
+    from hydra.utils import instantiate
+
+    from fer_voting.data.module import make_datamodule
+    from fer_voting.models import VotingResNet18
+    from fer_voting.models.checkpoint import NetworkInfo, load_weights
+    from fer_voting.results.plots import draw_confusion
+    from fer_voting.system.environment import describe_device, git_commit, package_versions
+    from fer_voting.training.initialise import initialise
+    from fer_voting.training.module import VotingModule
+
     if config["stage"] not in STAGES:
         raise ValueError(f"stage={config['stage']} must be {' or '.join(STAGES)}")
     path = _checkpoint(config)

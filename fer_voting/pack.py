@@ -9,7 +9,6 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from fer_voting.config import command
-from fer_voting.data.module import make_datamodule
 from fer_voting.system.messages import duration
 
 __all__ = ["main", "pack"]
@@ -20,6 +19,8 @@ def pack(config: dict[str, Any]) -> dict[str, Any]:
 
     Returns `folder`, `images` (that can be used), `problems` (how many can't), `mib` and `seconds`.
     """
+    from fer_voting.data.module import make_datamodule
+
     start = time.monotonic()
     made = make_datamodule(config["dataset"]).make_pack()
     return {

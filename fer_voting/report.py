@@ -4,8 +4,6 @@ import argparse
 import sys
 from pathlib import Path
 
-from fer_voting.results.load import load_runs
-from fer_voting.results.page import build_page
 from fer_voting.system.atomic import write_atomically
 
 __all__ = ["main"]
@@ -16,6 +14,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--output-dir", type=Path, default=Path("outputs"), help="holds runs/ (default: outputs)")
     parser.add_argument("--out", type=Path, help="the page (default: report.html in the output folder)")
     options = parser.parse_args(arguments)
+    from fer_voting.results.load import load_runs
+    from fer_voting.results.page import build_page
+
     try:
         runs = load_runs(options.output_dir)
     except FileNotFoundError as error:

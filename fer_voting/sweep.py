@@ -1,7 +1,6 @@
 """Look after a sweep: `python -m fer_voting.sweep status|retry|table DIR`."""
 
 import argparse
-import contextlib
 import logging
 import shlex
 import subprocess
@@ -9,15 +8,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from fer_voting.config import compose_with_choices
+from fer_voting.config import compose_with_choices, explain
 from fer_voting.results.sweep_table import sweep_status, sweep_table
 from fer_voting.runs.plan import plan_job, words_without
-from fer_voting.runs.sweeps import Sweep
+from fer_voting.runs.sweeps import Sweep, job_overrides
 from fer_voting.system.atomic import write_atomically
 
 __all__ = ["SweepCallback", "main"]
@@ -26,17 +23,18 @@ log = logging.getLogger(__name__)
 
 
 class SweepCallback(Callback):
-    """Hydra's callback of every command: writes a sweep's job list first, and its table last."""
+    """Writes a sweep's job list before its first job and its table after the last; Hydra calls it."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         params = [f"{k}={v}" for k, v in (config.hydra.sweeper.params or {}).items()]
         task = list(config.hydra.overrides.task)
-        parsed = OverridesParser.create().parse_overrides([*params, *task])
         jobs = []
-        for overrides in BasicSweeper.split_arguments(parsed, None)[0]:
-            with contextlib.suppress(Exception):  # what is wrong with it, Hydra says when it comes to that job
+        try:
+            for overrides in job_overrides([*params, *task]):
                 planned = plan_job(overrides, *compose_with_choices(overrides))
                 jobs.append({"overrides": overrides, "run": planned["name"], "voting": planned["voting"]["name"]})
+        except Exception as error:  # Hydra turns an exception of a callback into a warning and starts the jobs
+            sys.exit(f"error: {explain(error)}")
         typed = [*words_without(config.hydra.overrides.hydra, "hydra.mode"), *task]
         self.sweep(config).write(typed, jobs, Path(config.hydra.runtime.cwd))
         log.info(f"sweep {config.sweep}: {len(jobs)} jobs ({self.sweep(config).dir})")

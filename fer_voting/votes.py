@@ -5,10 +5,13 @@ dtype, whose argmax over K is the decision. To add a vote, write such a function
 `conf/voting/<name>.yaml`.
 """
 
-from collections.abc import Callable
+from __future__ import annotations
 
-from torch import Tensor
-from torch.nn.functional import one_hot
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # commands that only need the votes' names start without torch
+    from torch import Tensor
 
 __all__ = ["VOTES", "hard_vote", "soft_vote", "softprob_vote"]
 
@@ -30,6 +33,8 @@ def hard_vote(logits: Tensor) -> Tensor:
     decision (the first of them, if that is a tie too). The decision counts as half a crop more. So rows sum to 1 and
     the argmax is exact in every dtype.
     """
+    from torch.nn.functional import one_hot
+
     crops, classes = logits.shape[1:]
     counts = one_hot(logits.argmax(dim=2), classes).sum(dim=1)
     by_soft_vote = soft_vote(logits).argsort(dim=1, descending=True, stable=True)

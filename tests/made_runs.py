@@ -14,7 +14,7 @@ from fer_voting.runs.plan import plan_job
 from fer_voting.runs.run import Run
 from fer_voting.system.atomic import write_atomically
 from fer_voting.system.environment import package_versions
-from fer_voting.train import _save_predictions
+from fer_voting.training.evaluation import _save_predictions
 from fer_voting.training.module import Predictions, vote_metrics
 from fer_voting.votes import VOTES
 

@@ -13,14 +13,26 @@ def test_an_installed_wheel_finds_its_configuration(tmp_path: Path):
     build = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q", "-w", str(tmp_path), "."]
     subprocess.run(build, cwd=REPO, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("fer_voting-*.whl")
-    site = tmp_path / "site"
     with zipfile.ZipFile(wheel) as file:
-        file.extractall(site)
         names = file.namelist()
     conf = {str(path.relative_to(REPO / "conf")) for path in (REPO / "conf").rglob("*.yaml")}
     assert {name.removeprefix("fer_voting/conf/") for name in names if name.startswith("fer_voting/conf/")} == conf
 
-    command = [sys.executable, "-m", "fer_voting.train", "split=m2", "--cfg", "job"]
+    site = tmp_path / "site"
+    install = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--no-deps",
+        "--no-index",
+        "-q",
+        "--target",
+        str(site),
+        str(wheel),
+    ]
+    subprocess.run(install, check=True, capture_output=True)
+    command = [str(site / "bin" / "fer-voting"), "train", "split=m2", "--cfg", "job"]
     environment = {**os.environ, "PYTHONPATH": str(site)}
     done = subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True)
     assert "name: m2" in done.stdout

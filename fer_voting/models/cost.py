@@ -1,13 +1,12 @@
 """What a network costs: multiply-accumulates, and the memory of a forward pass (paper, Table 2)."""
 
 import copy
+import weakref
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._python_dispatch import TorchDispatchMode  # the path that PyTorch's notes on extending it give
 
 __all__ = ["MIB", "count_gmacs", "count_parameters", "forward_mib_per_image"]
 
@@ -92,17 +91,17 @@ class _Allocations(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self._by_address: dict[int, tuple[StorageWeakRef, int]] = {}
+        self._by_address: dict[int, tuple[weakref.ref[torch.UntypedStorage], int]] = {}
 
     def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = operation(*args, **(kwargs or {}))
-        for tensor in tree_leaves(result):
+        for tensor in result if isinstance(result, tuple | list) else (result,):
             if isinstance(tensor, Tensor):
                 storage = tensor.untyped_storage()
                 # Whatever was at this address before is gone.
-                self._by_address[storage.data_ptr()] = (StorageWeakRef(storage), storage.nbytes())
+                self._by_address[storage.data_ptr()] = (weakref.ref(storage), storage.nbytes())
         return result
 
     def living(self) -> list[tuple[int, int]]:
         """(address, bytes) of those that are still there."""
-        return [(at, nbytes) for at, (storage, nbytes) in self._by_address.items() if not storage.expired()]
+        return [(at, nbytes) for at, (storage, nbytes) in self._by_address.items() if storage() is not None]

@@ -12,7 +12,7 @@ __all__ = ["PAPER_DATASETS", "paper", "paper_test_accuracy", "paper_validation_a
 _PACKAGE = Path(__file__).resolve().parents[1]
 # Inside an installed wheel, beside the package in a checkout.
 _FILE = next(
-    p for p in (_PACKAGE / "tables" / "paper.json", _PACKAGE.parent / "experiments" / "paper.json") if p.is_file()
+    p for p in (_PACKAGE / "results" / "paper.json", _PACKAGE.parent / "experiments" / "paper.json") if p.is_file()
 )
 
 PAPER_DATASETS = ("affectnet", "rafdb")

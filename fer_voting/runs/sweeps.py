@@ -4,16 +4,43 @@ A sweep's folder, `<output_dir>/sweeps/<sweep>/`, holds `sweep.json` (its comman
 `table.md`. The state of a job is read from its run's folder.
 """
 
+import itertools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
 from fer_voting.runs.run import Run, read_history
 from fer_voting.system.atomic import read_json, write_json
 
-__all__ = ["JobState", "Sweep", "seconds_left"]
+__all__ = ["JobState", "Sweep", "job_overrides", "seconds_left"]
+
+
+def job_overrides(words: Sequence[str]) -> list[list[str]]:
+    """The overrides of each job of a sweep over `words`, in the order in which Hydra's own sweeper starts them.
+
+    `["split=m1,m2", "seed=0"]` -> `[["split=m1", "seed=0"], ["split=m2", "seed=0"]]`; also `range(...)`,
+    `choice(...)`, and under a running command `glob(...)`.
+
+    Raises ValueError for `interval(...)`, which has no list of values.
+    """
+    hydra = GlobalHydra.instance()
+    parser = OverridesParser.create(hydra.config_loader() if hydra.is_initialized() else None)
+    values: dict[str, list[str]] = {}  # of a key that is given twice, the last counts
+    for override in parser.parse_overrides(list(words)):
+        key = override.get_key_element()
+        if not override.is_sweep_override():
+            values[key] = [override.get_value_element_as_str()]
+        elif override.is_discrete_sweep():
+            values[key] = list(override.sweep_string_iterator())
+        else:
+            raise ValueError(f"{override.input_line} can't be swept over: give a list of values, e.g. {key}=1,2")
+    assignments = [[f"{key}={value}" for value in of_key] for key, of_key in values.items()]
+    return [list(job) for job in itertools.product(*assignments)]
 
 
 @dataclass(frozen=True)

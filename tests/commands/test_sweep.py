@@ -3,12 +3,15 @@
 import fcntl
 import os
 import signal
+import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hydra.core.hydra_config import HydraConfig
 
-from fer_voting.config import compose_with_choices
+from fer_voting.config import command, compose_with_choices
 from fer_voting.results.sweep_table import sweep_status, sweep_table
 from fer_voting.runs.identity import resolve
 from fer_voting.runs.plan import plan_job, words_without
@@ -177,3 +180,48 @@ def test_the_table_of_a_sweep_by_its_name(
         main(["table", "mine"])
     assert exit_info.value.code == 1
     assert capsys.readouterr().out == sweep_table(sweep)[0]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["split=m1,m2", "voting=hard", "seed=1,2"],
+        ["seed=range(0,2)", "split=choice(m3,m1)"],
+        ["split=glob(*,exclude=[baseline,input])", "seed=0"],
+        ["seed=1,2", "split=m1", "~callbacks.throughput", "+optimizer.amsgrad=true,false", "seed=5"],
+        ["dataset.balance.target=mean", "model.width=sort(16,8)", "init_from='a,b'"],
+    ],
+)
+def test_the_recorded_jobs_are_those_that_hydra_starts_in_its_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+):
+    started = []
+
+    def job(config: Any) -> None:
+        started.append(list(HydraConfig.get().overrides.task))
+
+    monkeypatch.setattr(sys, "argv", ["x", "-m", f"output_dir={tmp_path}", "sweep=mine", *words])
+    with pytest.raises(SystemExit):  # nothing was trained
+        command(job)
+    assert len(started) > 1
+    assert [job["overrides"] for job in Sweep(tmp_path / "sweeps" / "mine").jobs()] == started
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["split=m1,m9"], "m9"),
+        (["seed=interval(0,1)"], "interval"),
+        (["seed=0,x"], "seed"),
+        (["seed=0,1", *(f"+optimizer.option{k}=1" for k in range(12))], "name="),  # too long a name
+    ],
+)
+def test_a_sweep_with_a_job_that_cannot_run_does_not_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], named: str
+):
+    started = []
+    monkeypatch.setattr(sys, "argv", ["x", "-m", f"output_dir={tmp_path}", "sweep=mine", *words])
+    with pytest.raises(SystemExit, match=f"error: .*{named}"):
+        command(started.append)
+    assert not started
+    assert not (tmp_path / "sweeps" / "mine" / "sweep.json").exists()

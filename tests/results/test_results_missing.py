@@ -5,8 +5,6 @@ import shlex
 from pathlib import Path
 
 import pytest
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from made_runs import make_run
 
 from fer_voting.config import compose_with_choices
@@ -15,7 +13,7 @@ from fer_voting.models.cost import count_gmacs
 from fer_voting.results.load import Runs, load_runs
 from fer_voting.results.missing import ASSUMED_GMACS_PER_SECOND, audit_command, missing
 from fer_voting.runs.plan import plan_job
-from fer_voting.runs.sweeps import Sweep
+from fer_voting.runs.sweeps import Sweep, job_overrides
 
 LABELS = [0, 1, 2, 3, 4, 5, 6]
 RIGHT = {"val": LABELS, "test": LABELS}
@@ -27,8 +25,7 @@ def names_that(command: str) -> list[str]:
     """Names of the runs that a sweep's command makes."""
     words = shlex.split(command)
     assert words[:4] == ["python", "-m", "fer_voting.train", "-m"]
-    jobs = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(words[4:]), None)[0]
-    return [plan_job(list(job), *compose_with_choices(list(job)))["name"] for job in jobs]
+    return [plan_job(job, *compose_with_choices(job))["name"] for job in job_overrides(words[4:])]
 
 
 @pytest.mark.parametrize(
