@@ -4,7 +4,7 @@ RUN := .venv/bin/python
 INSTALLED := .venv/.installed
 .DEFAULT_GOAL := help
 TABLES := table3 table4 table5 figure4 figure5 figure6
-.PHONY: help demo test lint format table2 $(TABLES) tables report dashboard bench reproduce-affectnet reproduce-rafdb \
+.PHONY: help install demo test lint format docs table2 $(TABLES) tables report dashboard bench reproduce-affectnet reproduce-rafdb \
 	clean
 
 help: ## list the targets
@@ -32,6 +32,9 @@ lint: $(INSTALLED) ## check format, style, types and the direction of imports
 format: $(INSTALLED) ## format the code
 	$(RUN) -m ruff format .
 	$(RUN) -m ruff check --fix .
+
+docs: $(INSTALLED) ## build the documentation offline: docs/_build/html/index.html
+	$(RUN) -m sphinx -b html -W --keep-going -q docs docs/_build/html
 
 table2: $(INSTALLED) ## measure the paper's Table 2: memory and arithmetic of each split
 	$(RUN) -m experiments.table2
@@ -64,5 +67,5 @@ reproduce-rafdb: $(INSTALLED) ## the paper on RAF-DB, from AffectNet's weights: 
 	$(RUN) -m experiments.reproduce rafdb --root "$(ROOT)" $(OPTIONS)
 
 clean: ## remove what tools leave behind; outputs/ and .venv/ stay
-	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf build dist docs/_build docs/generated .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

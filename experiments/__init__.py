@@ -1,1 +1,1 @@
-"""The paper's tables and figures, one script each; README.md says what each costs and gives."""
+"""The paper's tables and figures, one script each; docs/tables.md says what each costs and gives."""

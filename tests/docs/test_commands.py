@@ -1,0 +1,287 @@
+"""Every command that README and documentation show is run on tiny data, or checked where it needs what nobody ships.
+
+Training commands on drawn faces are trained with tiny sizes, under the name that they have as they are shown; the
+commands that read runs then find them. A command with a placeholder (DIR, NAME, …), of another data set, of a launcher
+or of several devices is composed, planned and its parts constructed; tests of their own run those.
+"""
+
+import argparse
+import importlib
+import itertools
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from doc_pages import PAGES, README, Command, blocks, commands
+from tiny import REPO, TINY
+
+from fer_voting.config import CONF_DIR, compose_with_choices
+from fer_voting.data.module import make_datamodule
+from fer_voting.runs.plan import plan_job
+from fer_voting.runs.sweeps import Sweep
+from fer_voting.train import train
+
+PLACEHOLDER = re.compile(r"\b(DIR|NAME|FILE|TEAM|RUN|RUNS)\b|\.\.\.")
+OTHER_PROGRAMS = {"pip", "wandb", "tensorboard", "mlflow", "source", "git"}
+LONG = {"fer_voting.pack", "experiments.table2", "experiments.bench", "experiments.gpu", "experiments.dashboard"}
+"""Modules whose command is only parsed here: their own tests run them."""
+SMALL = (*(word for word in TINY if word.startswith("dataset")), "dataset.size=24", "dataset.schedule.epochs=1")
+
+COMMANDS = commands()
+
+# As fer_voting.system.messages does: the launcher's schema is meant to be found by its name.
+pytestmark = pytest.mark.filterwarnings(r"ignore:\s*'hydra/launcher/ray' is validated against:UserWarning")
+
+
+class Parsed(Exception):
+    """Raised in place of what a command does with its parsed arguments."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the commands are typed."""
+    return tmp_path_factory.mktemp("typed")
+
+
+@pytest.fixture(autouse=True)
+def typed_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+
+
+# --- what a command means -----------------------------------------------------------------------------------------
+
+
+def python_commands(command: Command) -> Iterator[Command]:
+    """The command itself, or those of a make target's recipe, as `make -n` prints them."""
+    if command.words[0] == "python":
+        yield command
+        return
+    done = subprocess.run(
+        ["make", "-n", "-C", str(REPO), "--no-print-directory", *command.words[1:]],
+        env={**os.environ, **dict(command.environment), "MAKEFLAGS": ""},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    variables = tuple(tuple(word.split("=", 1)) for word in command.words[1:] if "=" in word)
+    for line in done.stdout.splitlines():
+        if match := re.match(r"\.venv/bin/python (-m (?:fer_voting|experiments)\..*)", line):
+            yield Command(command.page, ("python", *shlex.split(match[1])), variables)  # type: ignore[arg-type]
+
+
+def module_and_words(command: Command) -> tuple[str, list[str]]:
+    assert command.words[:2] == ("python", "-m"), command
+    return command.words[2], list(command.words[3:])
+
+
+def config_name(module: str) -> str | None:
+    """The file of conf/ that a module's command reads; None if it reads none."""
+    name = {"fer_voting.train": "config"}.get(module, module.removeprefix("fer_voting."))
+    return name if (CONF_DIR / f"{name}.yaml").is_file() else None
+
+
+def jobs(words: list[str]) -> list[list[str]]:
+    """The words of each job of a training command."""
+    flags = {word for word in words if word.startswith("-")}
+    assert flags <= {"-m", "--help", "--cfg"}, flags
+    words = [word for word in words if "=" in word]
+    if "-m" not in flags:
+        return [words]
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        hydra = compose("config", [w for w in words if "," not in w], return_hydra_config=True).hydra
+    params = [f"{key}={value}" for key, value in (hydra.sweeper.params or {}).items()]
+    values = [
+        [f"{one.get_key_element()}={value}" for value in one.sweep_string_iterator()]
+        if one.is_sweep_override()
+        else [one.input_line or ""]
+        for one in OverridesParser.create().parse_overrides([*params, *words])
+    ]
+    return [[word for word in job if not word.startswith("hydra")] for job in itertools.product(*values)]
+
+
+def can_run(command: Command) -> bool:
+    """Whether the command needs nothing but drawn faces, this process and little time."""
+    module, words = module_and_words(command)
+    if PLACEHOLDER.search(" ".join(command.words)) or module in LONG or "--help" in words:
+        return False
+    other = ("dataset=", "hydra/launcher", "trainer=ddp", "experiment=table3", "experiment=fer2013")
+    return not any(word.startswith(other) and word != "dataset=faces" for word in words)
+
+
+# --- checked ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=str)
+def test_a_command_is_one_that_exists(command: Command, monkeypatch: pytest.MonkeyPatch):
+    for name, value in command.environment:
+        monkeypatch.setenv(name, value)
+    if command.words[0] in OTHER_PROGRAMS:
+        assert command.words[0] != "pip" or pip_installs_what_there_is(command.words)
+        return
+    for each in python_commands(command):
+        module, words = module_and_words(each)
+        if (config := config_name(module)) is None:
+            parse(module, words, monkeypatch)
+        elif config != "config":
+            with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+                composed = compose(config, words)
+            construct(OmegaConf.to_container(composed.dataset, resolve=True))
+        else:
+            every = jobs(words)
+            for job in (every[0], every[-1]):
+                planned = plan_job(job, *compose_with_choices(job))
+                construct(planned["dataset"])
+                with torch.device("meta"):
+                    net = instantiate(planned["model"], split=planned["split"]["name"], num_classes=7)
+                    instantiate(planned["optimizer"])(net.parameters())
+                instantiate(planned["logger"])
+
+
+def construct(dataset: Any) -> None:
+    """The data module, which checks its arguments without looking at the disk."""
+    make_datamodule(dataset)
+
+
+def parse(module: str, words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command's own parser accepts the words; nothing is done with them."""
+    for method in ("parse_args", "parse_intermixed_args"):
+        original = getattr(argparse.ArgumentParser, method)
+
+        def parse_and_stop(self: argparse.ArgumentParser, *args: Any, original: Any = original) -> Any:
+            original(self, *args)  # ends the command where it does not know a word
+            raise Parsed
+
+        monkeypatch.setattr(argparse.ArgumentParser, method, parse_and_stop)
+    monkeypatch.setattr(sys, "argv", [module, *words])
+    with pytest.raises(Parsed):
+        importlib.import_module(module).main()
+
+
+def pip_installs_what_there_is(words: tuple[str, ...]) -> bool:
+    project = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
+    extras = {extra for word in words for extra in re.findall(r"\[([\w,]+)\]", word) for extra in extra.split(",")}
+    files = [word for word in words if word.endswith(".txt")]
+    return extras <= set(project["optional-dependencies"]) and all((REPO / file).is_file() for file in files)
+
+
+# --- run ----------------------------------------------------------------------------------------------------------
+
+
+Job = tuple[list[str], str | None]
+"""A job's words, and the name that its command gives the sweep."""
+
+
+def kind(words: list[str]) -> frozenset[str]:
+    """What tells a training command from another one here: its keys and options, whatever the split and the seed."""
+    free = ("split", "seed", "voting", "logger", "sweep")
+    return frozenset(word for word in words if word.partition("=")[0] not in free)
+
+
+def training_jobs() -> dict[str, Job]:
+    """Run name -> job, for one job of each kind of training command that can be run; m3 where there is a choice."""
+    found: dict[frozenset[str], Job] = {}
+    for command in COMMANDS:
+        if command.words[:3] == ("python", "-m", "fer_voting.train") and can_run(command):
+            sweep = next((word.partition("=")[2] for word in command.words if word.startswith("sweep=")), None)
+            for job in jobs(list(command.words[3:])):
+                known = found.get(kind(job))
+                if known is None or ("split=m3" in job and (sweep or not known[1])):
+                    found[kind(job)] = job, sweep
+    return {plan_job(job, *compose_with_choices(job))["name"]: (job, sweep) for job, sweep in found.values()}
+
+
+JOBS = training_jobs()
+
+
+def trained(name: str) -> dict[str, Any]:
+    """The result of the documented job that makes the run `name`, trained if it is not there yet."""
+    words = ["logger=none", *JOBS[name][0], *SMALL, "model.width=4", f"name={name}"]
+    return train(plan_job(words, *compose_with_choices(words)))
+
+
+def reading_commands() -> list[Command]:
+    """The commands that can be run and don't train: of each table's script, one that names its data set."""
+    every = [
+        each for command in COMMANDS if command.words[0] in ("python", "make") for each in python_commands(command)
+    ]
+    found: dict[tuple[str, ...], Command] = {}
+    for each in every:
+        if each.words[2] != "fer_voting.train" and can_run(each):
+            known = found.get(each.words)
+            if known is None or not known.environment:
+                found[each.words] = each
+    return list(found.values())
+
+
+@pytest.mark.parametrize("name", sorted(JOBS))
+def test_a_training_command_trains(name: str):
+    result = trained(name)
+    assert result["status"] == "finished"
+    assert set(result["votes"]) >= {"soft", "softprob", "hard"}
+
+
+@pytest.mark.parametrize("command", reading_commands(), ids=str)
+def test_a_command_that_reads_runs_runs(
+    command: Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    module, words = module_and_words(command)
+    for name, (job, sweep) in JOBS.items():
+        if sweep or any(word == f"checkpoint={name}" for word in words):
+            trained(name)
+        if sweep:
+            typed = [{"overrides": job, "run": name, "voting": "soft"}]
+            Sweep(Path("outputs/sweeps") / sweep).write([f"sweep={sweep}"], typed)
+    for variable, value in command.environment:
+        monkeypatch.setenv(variable, value)
+    words += SMALL if config_name(module) else ()
+    monkeypatch.setattr(sys, "argv", [module, *words])
+    try:
+        importlib.import_module(module).main()
+    except SystemExit as end:
+        assert end.code in (None, 0), f"{command}: {end.code}"
+    assert capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("page", "text"),
+    [
+        (page.name, block.text)
+        for page in PAGES
+        for block in blocks(page)
+        if block.language == "python" and not block.caption
+    ],
+)
+def test_python_runs(page: str, text: str):
+    tiny = ", ".join(repr(word) for word in (*SMALL, "model.width=4", "logger=none"))
+    exec(compile(text.replace('"logger=none"', tiny), page, "exec"), {})
+
+
+# --- the README ---------------------------------------------------------------------------------------------------
+
+
+def test_the_readme_is_short_enough_to_be_read():
+    assert len(README.read_text().splitlines()) <= 150
+
+
+def test_a_table_in_a_console_block_says_what_was_recorded():
+    recorded = "\n".join(path.read_text() for path in (REPO / "experiments/recorded").rglob("*.md"))
+    for page in PAGES:
+        rows = [line for block in blocks(page) if block.language == "console" for line in block.text.splitlines()]
+        assert [row for row in rows if row.startswith("|") and row not in recorded] == [], page.name
+
+
+@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\((?!https?:)([^)#]+)", README.read_text()))))
+def test_a_link_of_the_readme_leads_to_a_file(link: str):
+    assert (REPO / link).exists()
