@@ -28,6 +28,7 @@ from fer_voting.data.module import FERDataModule, make_datamodule
 from fer_voting.models.checkpoint import NetworkInfo, load_weights
 from fer_voting.models.compiled import compile_network
 from fer_voting.models.cost import count_gmacs, count_parameters
+from fer_voting.models.resnet import LEAN_AND_SYNC_BATCHNORM
 from fer_voting.results.plots import draw_confusion, draw_curves
 from fer_voting.runs.plan import plan_job
 from fer_voting.runs.processes import is_first_rank, other_ranks, run_isolated
@@ -120,6 +121,8 @@ def _fit_and_judge(run: Run, config: dict[str, Any], note: Callable[..., None]) 
     vote = config["voting"]["name"]
     if vote not in VOTES:
         raise ValueError(f"`voting.name` (={vote!r}) must be one of {', '.join(VOTES)}")
+    if config["model"].get("memory") == "lean" and config["trainer"].get("sync_batchnorm"):
+        raise ValueError(LEAN_AND_SYNC_BATCHNORM)
     callbacks: list[Callback] = [
         *(instantiate(node) for node in config["callbacks"].values()),
         History(run.metrics_file),
