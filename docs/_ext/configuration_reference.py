@@ -16,7 +16,7 @@ COMMANDS = {
     "evaluate": "evaluate",
     "pack": "pack",
 }
-"""A YAML file at the top of conf/ -> the command that reads it; a file that is not named here has the command's name."""
+"""A YAML file at the top of conf/ -> the command that reads it, where their names differ."""
 
 
 HYDRAS = ("_target_", "_partial_")

@@ -1,10 +1,11 @@
-"""Training in less memory than Table 2: of what is cheap to make again, autograd keeps the recipe.
+"""Recomputation of cheap activations in the backward pass, so that training needs less memory than Table 2.
 
-A residual network's memory is its maps: each convolution's output, and what BatchNorm, the shortcut's sum, ReLU and
-the crops make of it, which the next convolution keeps for its gradient. Only the convolutions' outputs are dear to
-compute. `Recipes` puts a recipe in the place of the others, through autograd's hooks for saved tensors; the backward
-pass makes each again when it first needs it. Every operation of the forward pass runs once (BatchNorm's statistics
-too), and the numbers are the same to the last bit as long as the operations are deterministic.
+The memory of a residual network is its activations: the output of each convolution, and what BatchNorm, the shortcut
+sum, ReLU and the crops make of it, which the next convolution saves for its gradient. Only the convolutions' outputs
+are expensive to compute. `Recomputations` saves these and replaces the others by functions that compute them again
+when the backward pass first needs them, by autograd's hooks for saved tensors. No operation of the forward pass runs
+twice in the forward pass (so BatchNorm's running statistics are updated once), and losses and gradients are equal bit
+for bit where the operations are deterministic.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
-__all__ = ["Recipes"]
+__all__ = ["Recomputations"]
 
 
-class Recipe:
-    """One tensor that is not kept. Once made again, it stays until the last of its readers has had it."""
+class Recomputation:
+    """Returns one discarded tensor when called. It is computed once and kept until its last reader has read it."""
 
-    def __init__(self, make: Callable[[], Tensor]) -> None:
-        self._make = make
+    def __init__(self, compute: Callable[[], Tensor]) -> None:
+        self._compute = compute
         self._value: Tensor | None = None
         self._readers = 0
 
@@ -31,16 +32,18 @@ class Recipe:
         if self._value is not None:
             return self._value
         with torch.no_grad():
-            value = self._make()
+            value = self._compute()
         if self._readers > 0:
             self._value = value
         return value
 
-    def pack(self) -> Recipe:
+    def pack(self) -> Recomputation:
+        """Itself, with one reader more: what autograd saves instead of the tensor."""
         self._readers += 1
         return self
 
     def unpack(self) -> Tensor:
+        """The tensor, with one reader less."""
         value = self()
         self._readers -= 1
         if self._readers <= 0:
@@ -48,21 +51,21 @@ class Recipe:
         return value
 
 
-class Recipes:
-    """The recipes of one forward pass; use it as a context around the pass.
+class Recomputations:
+    """The discarded tensors of one forward pass; a context manager around that pass.
 
-    Within it, `instead_of` names a tensor that autograd shall not keep, and `again` says how to get a tensor in the
-    backward pass. Outside of it, or without gradients, both leave everything as it is; also under `torch.compile`,
-    which decides by itself what to make again.
+    Within it, `discard` marks a tensor that autograd shall not save, and `getter` returns a function for the backward
+    pass that returns a tensor. Outside of it, without gradients, and under `torch.compile`, which chooses itself what
+    to recompute, both have no effect.
     """
 
     def __init__(self) -> None:
         self._hooks: Any = None
-        # By storage, which an operation's input, its output and their views share. An address can be taken by the
-        # next tensor once the first is gone: the weak reference tells.
-        self._by_address: dict[int, tuple[StorageWeakRef, Recipe]] = {}
+        # Keyed by the address of the storage, which an operation's input, its in-place output and their views share.
+        # The weak reference detects an address that was freed and then allocated to another tensor.
+        self._by_address: dict[int, tuple[StorageWeakRef, Recomputation]] = {}
 
-    def __enter__(self) -> Recipes:
+    def __enter__(self) -> Recomputations:
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
             self._hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, self._unpack)
             self._hooks.__enter__()
@@ -72,34 +75,35 @@ class Recipes:
         if self._hooks is not None:
             self._hooks.__exit__(*error)
             self._hooks = None
-        self._by_address.clear()  # from here on, the graph alone holds the recipes
+        self._by_address.clear()  # from here on, only the autograd graph refers to the recomputations
 
-    def instead_of(self, tensor: Tensor, make: Callable[[], Tensor]) -> None:
-        """From now on, autograd keeps `make` in the place of `tensor`'s storage.
+    def discard(self, tensor: Tensor, compute: Callable[[], Tensor]) -> None:
+        """Make autograd save `compute` instead of the storage of `tensor`, from now on.
 
-        `make` must give, in the backward pass, what the storage holds when an operation saves it. It may hold
-        the recipes and tensors that `again` gives.
+        Args:
+            compute: returns, in the backward pass, what the storage holds when an operation saves it. Everything that
+                it reads must come from `getter`.
         """
         if self._hooks is not None:
             storage = tensor.untyped_storage()
-            self._by_address[storage.data_ptr()] = (StorageWeakRef(storage), Recipe(make))
+            self._by_address[storage.data_ptr()] = (StorageWeakRef(storage), Recomputation(compute))
 
-    def again(self, tensor: Tensor) -> Callable[[], Tensor]:
-        """How to get `tensor` in the backward pass: its recipe, or the tensor itself, kept."""
-        recipe = None if self._hooks is None else self._find(tensor)
-        if recipe is not None:
-            return recipe
+    def getter(self, tensor: Tensor) -> Callable[[], Tensor]:
+        """A function that returns `tensor` in the backward pass: its recomputation, or the tensor itself, kept."""
+        recomputation = None if self._hooks is None else self._find(tensor)
+        if recomputation is not None:
+            return recomputation
         kept = tensor.detach()
         return lambda: kept
 
-    def _find(self, tensor: Tensor) -> Recipe | None:
-        reference, recipe = self._by_address.get(tensor.untyped_storage().data_ptr(), (None, None))
-        return recipe if reference is not None and not reference.expired() else None
+    def _find(self, tensor: Tensor) -> Recomputation | None:
+        reference, recomputation = self._by_address.get(tensor.untyped_storage().data_ptr(), (None, None))
+        return recomputation if reference is not None and not reference.expired() else None
 
-    def _pack(self, tensor: Tensor) -> Tensor | Recipe:
-        recipe = self._find(tensor)
-        return tensor if recipe is None else recipe.pack()
+    def _pack(self, tensor: Tensor) -> Tensor | Recomputation:
+        recomputation = self._find(tensor)
+        return tensor if recomputation is None else recomputation.pack()
 
     @staticmethod
-    def _unpack(kept: Tensor | Recipe) -> Tensor:
-        return kept.unpack() if isinstance(kept, Recipe) else kept
+    def _unpack(saved: Tensor | Recomputation) -> Tensor:
+        return saved.unpack() if isinstance(saved, Recomputation) else saved

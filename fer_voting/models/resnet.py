@@ -11,20 +11,28 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
 from fer_voting.models.crops import ten_crops
-from fer_voting.models.lean import Recipes
+from fer_voting.models.lean import Recomputations
 
-__all__ = ["MEMORY", "SPLITS", "VotingResNet18"]
+__all__ = ["LEAN_AND_SYNC_BATCHNORM", "MEMORY", "SPLITS", "VotingResNet18"]
 
 STAGES = ("layer1", "layer2", "layer3", "layer4")
+"""The paper's modules 1 to 4, by torchvision's names."""
 
 SPLITS: dict[str, int | None] = {"baseline": None, "input": 0, "m1": 1, "m2": 2, "m3": 3}
-"""How many stages ("modules" in the paper) come before the crops are taken; `baseline` takes none."""
+"""Number of the module (torchvision's `layer<k>`) whose output is cropped, 0 for the images; None: no crops."""
 
 MEMORY = ("paper", "lean")
 
+LEAN_AND_SYNC_BATCHNORM = (
+    "model.memory=lean cannot be trained with trainer.sync_batchnorm=true: the backward pass would recompute with the "
+    "statistics of one process what the forward pass normalised with those of all; choose model.memory=paper or "
+    "trainer.sync_batchnorm=false"
+)
+"""The message of what `VotingResNet18` and the training refuse."""
+
 
 class VotingResNet18(nn.Module):
-    """ResNet-18 with a 3x3 stem of stride 1 and no max-pool, cut into ten crops after a stage.
+    """ResNet-18 with a 3x3 stem of stride 1 and no max-pool, whose map is cropped ten times after a module.
 
     Parameters and their names are torchvision's `resnet18`, the same for every split, so that weights travel
     between splits and to torchvision (all but `conv1`, which is 3x3 here). 11,172,423 parameters with 7 classes.
@@ -32,9 +40,9 @@ class VotingResNet18(nn.Module):
     Args:
         split: where the crops are taken: `baseline` (nowhere), `input`, or after module `m1`, `m2`, `m3`.
         num_classes: K.
-        width: channels of the first stage; 64 in the paper, doubled at each further stage.
-        memory: what training keeps for the backward pass: every map as in Table 2 (`paper`), or only the
-            convolutions' outputs, from which the rest is made again (`lean`: under half the memory, same gradients).
+        width: channels of module 1; 64 in the paper, doubled at each further module.
+        memory: what training saves for the backward pass: every map as in Table 2 (`paper`), or only the outputs of
+            the convolutions, from which the rest is recomputed (`lean`: under half the memory, the same gradients).
 
     Raises ValueError if `split` or `memory` is unknown or a number is not positive.
     """
@@ -51,14 +59,14 @@ class VotingResNet18(nn.Module):
         self.split = split
         self.num_classes = num_classes
         self.width = width
-        self.recipes = recipes = Recipes() if memory == "lean" else None
+        self.recomputations = recomputations = Recomputations() if memory == "lean" else None
 
         self.conv1 = nn.Conv2d(3, width, kernel_size=3, stride=1, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
-        self.layer1 = _stage(width, width, stride=1, recipes=recipes)
-        self.layer2 = _stage(width, 2 * width, stride=2, recipes=recipes)
-        self.layer3 = _stage(2 * width, 4 * width, stride=2, recipes=recipes)
-        self.layer4 = _stage(4 * width, 8 * width, stride=2, recipes=recipes)
+        self.layer1 = _module(width, width, 1, recomputations)
+        self.layer2 = _module(width, 2 * width, 2, recomputations)
+        self.layer3 = _module(2 * width, 4 * width, 2, recomputations)
+        self.layer4 = _module(4 * width, 8 * width, 2, recomputations)
         self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
         self.fc = nn.Linear(8 * width, num_classes)
 
@@ -69,38 +77,41 @@ class VotingResNet18(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Images `[B, 3, H, W]` (float) -> crop logits `[B, V, K]`.
 
-        Raises ValueError if a side of the map to be cropped is not divisible by six.
+        Raises ValueError if a side of the map to be cropped is not divisible by six, or if `memory` is lean and
+        BatchNorm is synchronised over the processes of a training.
         """
         batch = x.shape[0]
-        with contextlib.nullcontext() if self.recipes is None else self.recipes:
+        if self.recomputations is not None and isinstance(self.bn1, nn.SyncBatchNorm) and self.bn1.training:
+            raise ValueError(LEAN_AND_SYNC_BATCHNORM)
+        with contextlib.nullcontext() if self.recomputations is None else self.recomputations:
             features = self._features(x)
         return self.fc(features).unflatten(0, (batch, -1))
 
     def _features(self, x: Tensor) -> Tensor:
-        """Images `[B, 3, H, W]` -> what the last layer sees of each crop, `[B * V, 8 * width]`."""
+        """Images `[B, 3, H, W]` -> input of the last layer for each crop, `[B * V, 8 * width]`."""
         crops_after = SPLITS[self.split]
         if crops_after == 0:
             x = self._crop(x)
-        x = _activate(self.bn1, self.conv1(x), None, self.recipes)
-        for stages_done, stage in enumerate(STAGES, start=1):
-            x = getattr(self, stage)(x)
-            if stages_done == crops_after:
+        x = _activate(self.bn1, self.conv1(x), None, self.recomputations)
+        for number, name in enumerate(STAGES, start=1):
+            x = getattr(self, name)(x)
+            if number == crops_after:
                 x = self._crop(x)
         return torch.flatten(self.avgpool(x), 1)
 
     def _crop(self, x: Tensor) -> Tensor:
         """Maps `[B, C, H, W]` -> their crops, image by image, `[B * 10, C, h, w]`."""
         crops = ten_crops(x).flatten(0, 1)
-        if self.recipes is not None:
-            x_again = self.recipes.again(x)
-            self.recipes.instead_of(crops, lambda: ten_crops(x_again()).flatten(0, 1))
+        if self.recomputations is not None:
+            get_x = self.recomputations.getter(x)
+            self.recomputations.discard(crops, lambda: ten_crops(get_x()).flatten(0, 1))
         return crops
 
 
 class ResidualBlock(BasicBlock):
-    """torchvision's block of two convolutions, which can also leave to `recipes` what it computes cheaply."""
+    """torchvision's block of two convolutions, whose other activations are recomputed if `recomputations` is given."""
 
-    def __init__(self, channels_in: int, channels: int, stride: int, recipes: Recipes | None) -> None:
+    def __init__(self, channels_in: int, channels: int, stride: int, recomputations: Recomputations | None) -> None:
         shortcut = None
         if stride != 1 or channels_in != channels:
             shortcut = nn.Sequential(
@@ -108,55 +119,59 @@ class ResidualBlock(BasicBlock):
                 nn.BatchNorm2d(channels),
             )
         super().__init__(channels_in, channels, stride, shortcut)
-        self.recipes = recipes
+        self.recomputations = recomputations
 
     def forward(self, x: Tensor) -> Tensor:
-        y = _activate(self.bn1, self.conv1(x), None, self.recipes)
-        return _activate(self.bn2, self.conv2(y), self._shortcut(x), self.recipes)
+        y = _activate(self.bn1, self.conv1(x), None, self.recomputations)
+        return _activate(self.bn2, self.conv2(y), self._shortcut(x), self.recomputations)
 
     def _shortcut(self, x: Tensor) -> Tensor:
         if self.downsample is None:
             return x
         convolution, batch_norm = self.downsample
         y = convolution(x)
-        if self.recipes is None:
+        if self.recomputations is None:
             return batch_norm(y)
-        # 1x1 of every fourth pixel: 1.5 % of the network's arithmetic, but a fifth of what the outputs take.
-        x_again, dtype = self.recipes.again(x), y.dtype
-        self.recipes.instead_of(y, lambda: F.conv2d(x_again(), convolution.weight.to(dtype), stride=convolution.stride))
-        y_again = self.recipes.again(y)
+        # 1x1 on every fourth pixel: 1.5 % of the network's arithmetic, but a fifth of the outputs' memory.
+        get_x, dtype = self.recomputations.getter(x), y.dtype
+        self.recomputations.discard(
+            y, lambda: F.conv2d(get_x(), convolution.weight.to(dtype), stride=convolution.stride)
+        )
+        get_y = self.recomputations.getter(y)
         shortcut = batch_norm(y)
-        self.recipes.instead_of(shortcut, lambda: _normalise(batch_norm, y_again()))
+        self.recomputations.discard(shortcut, lambda: _normalise(batch_norm, get_y()))
         return shortcut
 
 
-def _stage(channels_in: int, channels: int, stride: int, recipes: Recipes | None) -> nn.Sequential:
-    """Two residual blocks; torchvision's own constructor of it is tied to 64 channels."""
+def _module(channels_in: int, channels: int, stride: int, recomputations: Recomputations | None) -> nn.Sequential:
+    """Two residual blocks. torchvision's own constructor has 64 channels fixed."""
     return nn.Sequential(
-        ResidualBlock(channels_in, channels, stride, recipes),
-        ResidualBlock(channels, channels, 1, recipes),
+        ResidualBlock(channels_in, channels, stride, recomputations),
+        ResidualBlock(channels, channels, 1, recomputations),
     )
 
 
-def _activate(batch_norm: nn.BatchNorm2d, y: Tensor, shortcut: Tensor | None, recipes: Recipes | None) -> Tensor:
+def _activate(
+    batch_norm: nn.BatchNorm2d, y: Tensor, shortcut: Tensor | None, recomputations: Recomputations | None
+) -> Tensor:
     """ReLU of the normalised `y` plus the shortcut, in place as in torchvision."""
     z = batch_norm(y)
     if shortcut is not None:
         z += shortcut
-    if recipes is not None:
-        y_again = recipes.again(y)
-        shortcut_again = None if shortcut is None else recipes.again(shortcut)
+    if recomputations is not None:
+        get_y = recomputations.getter(y)
+        get_shortcut = None if shortcut is None else recomputations.getter(shortcut)
 
-        def make() -> Tensor:
-            z = _normalise(batch_norm, y_again())
-            return F.relu_(z if shortcut_again is None else z.add_(shortcut_again()))
+        def compute() -> Tensor:
+            z = _normalise(batch_norm, get_y())
+            return F.relu_(z if get_shortcut is None else z.add_(get_shortcut()))
 
-        recipes.instead_of(z, make)
+        recomputations.discard(z, compute)
     return F.relu_(z)
 
 
 def _normalise(batch_norm: nn.BatchNorm2d, y: Tensor) -> Tensor:
-    """`batch_norm(y)` a second time, leaving the running statistics as they are."""
+    """`batch_norm(y)`, without an update of the running statistics."""
     training = batch_norm.training
     mean, variance = (None, None) if training else (batch_norm.running_mean, batch_norm.running_var)
     return F.batch_norm(y, mean, variance, batch_norm.weight, batch_norm.bias, training, eps=batch_norm.eps)

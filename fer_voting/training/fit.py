@@ -18,6 +18,7 @@ from fer_voting.data.module import FERDataModule, make_datamodule
 from fer_voting.models.checkpoint import NetworkInfo
 from fer_voting.models.compiled import compile_network
 from fer_voting.models.cost import count_gmacs, count_parameters
+from fer_voting.models.resnet import LEAN_AND_SYNC_BATCHNORM
 from fer_voting.runs.identity import batchnorm_ranks
 from fer_voting.runs.processes import is_first_rank, other_ranks
 from fer_voting.runs.run import Run, read_history
@@ -67,6 +68,8 @@ def fit(run: Run, config: dict[str, Any], result: Result, train: Callable[[Resul
     """
     if config["voting"]["name"] not in VOTES:
         raise ValueError(f"`voting.name` (={config['voting']['name']!r}) must be one of {', '.join(VOTES)}")
+    if config["model"].get("memory") == "lean" and config["trainer"].get("sync_batchnorm"):
+        raise ValueError(LEAN_AND_SYNC_BATCHNORM)
     callbacks: list[Callback] = [instantiate(node) for node in config["callbacks"].values()]
     # Before the data, which may take minutes: an unknown accelerator, precision or tracker fails here.
     trainer = _make_trainer(run, config, callbacks)
