@@ -69,7 +69,7 @@ class VotingResNet18(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Images `[B, 3, H, W]` (float) -> crop logits `[B, V, K]`.
 
-        Raises ValueError if a side of the map to be cropped is not divisible by six.
+        Raises ValueError if the map to be cropped is too small for crops of 5/6 of its sides.
         """
         batch = x.shape[0]
         with contextlib.nullcontext() if self.recipes is None else self.recipes:
