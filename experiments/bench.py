@@ -34,8 +34,8 @@ from tqdm import tqdm
 from experiments.readme import put_into_readme
 from fer_voting.config import compose_config
 from fer_voting.data.augment import make_augment
+from fer_voting.data.images import prepare_image
 from fer_voting.data.module import FERDataModule, make_datamodule, normalise
-from fer_voting.data.pack import prepare as prepare_picture
 from fer_voting.inference import prepare
 from fer_voting.models import VotingResNet18
 from fer_voting.models.checkpoint import NetworkInfo, load_weights
@@ -391,7 +391,7 @@ def _bench_reading(part: Part, data: FERDataModule, positions: np.ndarray[Any, A
         pictures = []
         for file in files:
             with PIL.Image.open(io.BytesIO(file.read_bytes())) as picture:
-                pictures.append(prepare_picture(picture, size.image))
+                pictures.append(prepare_image(picture, size.image))
         torch.from_numpy(np.stack(pictures))
 
     def from_pack() -> None:

@@ -23,7 +23,9 @@ def find_counts(options: Options, section: Section) -> tuple[Counts | None, str]
     audit = options.runs.output_dir / "audit" / section.dataset / "audit.json"
     if audit.exists():
         try:
-            return read_json(audit)["splits"], "official parts, as the audit counted them"
+            report = read_json(audit)
+            counts = report["parts"] if "parts" in report else report["splits"]  # as audits said before
+            return counts, "official parts, as the audit counted them"
         except (ValueError, KeyError, TypeError):
             return None, "damaged: audit.json"
     if records := section.finished(refit=""):

@@ -1,7 +1,7 @@
-"""What is in a data set, and what is wrong with it: `python -m fer_voting.audit dataset=... dataset.root=DIR`.
+"""Audit a data set: `python -m fer_voting.audit dataset=... dataset.root=DIR`.
 
-Every file is decoded fully (by packing, whose pack training then uses). The folder `out=` gets `audit.json` and
-`class_distribution.png`, the paper's Figure 4; the table goes to stdout.
+Decodes every file completely, by building the pack that training uses, and counts images, problems and duplicates.
+Writes `audit.json` and `class_distribution.png` (the paper's Figure 4) to the folder `out=`, the table to stdout.
 """
 
 from collections import Counter
@@ -12,6 +12,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from fer_voting.config import command
+from fer_voting.data.index import PARTS
 from fer_voting.system.atomic import write_json
 
 __all__ = ["format_report", "main"]
@@ -24,13 +25,11 @@ def format_report(report: Mapping[str, Any]) -> str:
 
 def _lines(report: Mapping[str, Any]) -> Iterator[str]:
     yield f"{report['dataset']}: layout {report['layout'] or 'drawn'} in {report['root'] or report['pack']}"
-    from fer_voting.data.pack import SPLITS
-
-    splits, expected = report["splits"], report["expected"]
-    classes = list(next(iter(splits.values()), {}))
+    parts, expected = report["parts"], report["expected"]
+    classes = list(next(iter(parts.values()), {}))
     table = [["images", *classes, "all"]]
-    for split in SPLITS:
-        for what, counts in ((split, splits.get(split)), (f"{split}, published", expected.get(split))):
+    for part in PARTS:
+        for what, counts in ((part, parts.get(part)), (f"{part}, published", expected.get(part))):
             if counts is not None:
                 table.append([what, *(f"{counts[c]:,}" for c in classes), f"{sum(counts.values()):,}"])
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
@@ -43,16 +42,16 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
         first = next(problem for problem in report["problems"] if problem["kind"] == kind)
         yield f"{kind}: {count:,}, e.g. {first['path']}: {first['reason']}"
     if not report["problems"]:
-        yield "no unusable or blank picture"
+        yield "no unusable or blank images"
     for pair, count in report["duplicates"].items():
-        split, other = pair.split("-")
-        also = "that occur there before" if split == other else f"that also occur in {other}"
+        part, other = pair.split("-")
+        also = "are copies of others there" if part == other else f"also occur in {other}"
         conflicts = report["conflicts"].get(pair, 0)
-        yield f"identical pictures: {count:,} of {split} {also}; {conflicts:,} with conflicting labels"
+        yield f"identical images: {count:,} of {part} {also}; {conflicts:,} with conflicting labels"
     if not report["duplicates"]:
-        yield "no identical pictures"
+        yield "no identical images"
     if report["near_duplicates"] is not None:
-        yield f"pictures that look alike: {len(report['near_duplicates']):,} pairs"
+        yield f"similar images: {len(report['near_duplicates']):,} pairs"
 
 
 def job(cfg: DictConfig) -> None:
@@ -62,10 +61,10 @@ def job(cfg: DictConfig) -> None:
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     report = audit(config)
     out = Path(config["out"])
-    draw_class_distribution(out / "class_distribution.png", report["splits"], report["dataset"], report["synthetic"])
+    draw_class_distribution(out / "class_distribution.png", report["parts"], report["dataset"], report["synthetic"])
     write_json(out / "audit.json", report)
     print(format_report(report))
-    print(f"written: {Path(config['out']) / 'audit.json'}, class_distribution.png")
+    print(f"written: {out / 'audit.json'}, class_distribution.png")
 
 
 def main() -> None:

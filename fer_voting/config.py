@@ -77,7 +77,20 @@ def _fast_precision() -> str:
     return "bf16-mixed" if supported else "32-true"
 
 
+def _folder_name(root: Any) -> str:
+    """The name of a data set in the folder `root`: the folder's, as far as a run's name may contain it.
+
+    A folder that is called like another option of `dataset` is prefixed, so that their runs differ in name.
+    """
+    if root is None:
+        return "folder"
+    name = re.sub(r"[^A-Za-z0-9._]+", "_", os.path.basename(os.path.abspath(str(root)))).strip("_.")
+    taken = {path.stem for path in (CONF_DIR / "dataset").glob("*.yaml")} - {"folder"}
+    return f"folder_{name}" if name in taken else name or "folder"
+
+
 ConfigStore.instance().store(name="schema", node=Schema)
+OmegaConf.register_new_resolver("folder_name", _folder_name, replace=True)
 # Cached: Hydra passes the cached value to the jobs of a sweep, whose own command lines differ.
 OmegaConf.register_new_resolver("sweep_name", _sweep_name, use_cache=True, replace=True)
 OmegaConf.register_new_resolver("fast_precision", _fast_precision, replace=True)

@@ -1,6 +1,6 @@
 """Decode a data set once: `python -m fer_voting.pack dataset=... dataset.root=DIR`.
 
-Training does the same by itself where there is no fresh pack; doing it before is for machines that are shared.
+Training builds a missing pack itself; this command builds it beforehand, e.g. on a machine without a GPU.
 """
 
 import time
@@ -15,9 +15,9 @@ __all__ = ["main", "pack"]
 
 
 def pack(config: dict[str, Any]) -> dict[str, Any]:
-    """Make the pack of a resolved configuration's data set, or find it fresh.
+    """Build the pack of a resolved configuration's data set, if it does not exist or is out of date.
 
-    Returns `folder`, `images` (that can be used), `problems` (how many can't), `mib` and `seconds`.
+    Returns its `folder`, the numbers of usable `images` and of `problems`, its size in `mib` and the `seconds` taken.
     """
     from fer_voting.data.module import make_datamodule
 

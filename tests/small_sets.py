@@ -1,7 +1,7 @@
-"""Small data sets in the layouts that users have, with the blemishes that theirs have.
+"""Small data sets in the layouts that users have, with the defects that theirs have.
 
-A picture's red channel says its class (`shown_class`), so that a test sees a wrong label or a wrong crop in the
-pixels themselves, whatever the reader under test says. The rest of it differs from picture to picture.
+An image's red channel encodes its class (`shown_class`), so that a test detects a wrong label or crop in the pixels
+themselves. The other channels differ from image to image.
 """
 
 import csv
@@ -26,8 +26,8 @@ FERPLUS_COLUMNS = (
 )  # fmt: skip
 
 
-def picture(label: str, number: int, side: int = 32) -> Image.Image:
-    """A picture of a class; `label` may also be none, uncertain or non-face."""
+def class_image(label: str, number: int, side: int = 32) -> Image.Image:
+    """An image of a class; `label` may also be none, uncertain or non-face."""
     blocks = np.random.default_rng((AFFECTNET_IDS.index(label), number)).integers(0, 256, (4, 4, 2))
     pixels = np.empty((side, side, 3), np.uint8)
     pixels[..., 0] = 20 * AFFECTNET_IDS.index(label) + 20
@@ -36,7 +36,7 @@ def picture(label: str, number: int, side: int = 32) -> Image.Image:
 
 
 def shown_class(image: NDArray[np.uint8]) -> str:
-    """The class that a packed picture [S, S, 3] shows."""
+    """The class that a packed image [S, S, 3] shows."""
     return AFFECTNET_IDS[round((float(image[..., 0].mean()) - 20) / 20)]
 
 
@@ -47,12 +47,12 @@ def save(path: Path, image: Image.Image) -> None:
 
 def save_broken(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(b"this is no picture" * 20)
+    path.write_bytes(b"this is no image" * 20)
 
 
 def save_truncated(path: Path, label: str, number: int) -> None:
     """A JPEG file whose head is whole, so that PIL's `verify` finds nothing amiss."""
-    save(path, picture(label, number, side=128))
+    save(path, class_image(label, number, side=128))
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
 
 
@@ -67,22 +67,22 @@ def _numbered(counts: Mapping[str, int]) -> Iterable[tuple[int, str]]:
 def affectnet_release1(
     root: Path, counts: Mapping[str, Mapping[str, int]], header: bool = True, parent: str = ""
 ) -> tuple[list[dict[str, str]], Path]:
-    """CSV files and whole pictures in which the face fills a box on a white background.
+    """CSV files and whole images in which the face fills a box on a white background.
 
     Returns the rows of training.csv, to which a test may add, and the folder of the images.
     """
     images = root / parent / "Manually_Annotated_Images"
     rows = {}
-    for split, csv_name in (("train", "training.csv"), ("val", "validation.csv")):
-        rows[split] = []
-        for number, label in _numbered(counts[split]):
-            name = f"{number % 3}/{split}{number:04d}{SUFFIXES[number % len(SUFFIXES)]}"
+    for part, csv_name in (("train", "training.csv"), ("val", "validation.csv")):
+        rows[part] = []
+        for number, label in _numbered(counts[part]):
+            name = f"{number % 3}/{part}{number:04d}{SUFFIXES[number % len(SUFFIXES)]}"
             whole = Image.new("RGB", (80, 60), BACKGROUND)
-            whole.paste(picture(label, number + 1000 * (split == "val")), (40, 20))
+            whole.paste(class_image(label, number + 1000 * (part == "val")), (40, 20))
             save(images / name, whole)
             box = (40, 20, 32, 32) if label != "non-face" else ("NULL", "NULL", -1, -1)
-            rows[split].append(release1_row(name, label, box))
-        write_release1_csv(root / parent / "Manually_Annotated_file_lists" / csv_name, rows[split], header)
+            rows[part].append(release1_row(name, label, box))
+        write_release1_csv(root / parent / "Manually_Annotated_file_lists" / csv_name, rows[part], header)
     return rows["train"], images
 
 
@@ -106,11 +106,11 @@ def write_release1_csv(path: Path, rows: list[dict[str, str]], header: bool = Tr
 
 
 def affectnet_release2(root: Path, counts: Mapping[str, Mapping[str, int]], val_name: str = "val_set") -> None:
-    """Cropped pictures; the label files hold strings and numbers in turn, and ids restart in each split."""
-    for split, folder in (("train", root / "train_set"), ("val", root / val_name)):
+    """Cropped images; the label files hold strings and numbers in turn, and ids restart in each part."""
+    for part, folder in (("train", root / "train_set"), ("val", root / val_name)):
         (folder / "annotations").mkdir(parents=True)
-        for number, label in _numbered(counts[split]):
-            save(folder / "images" / f"{number}.jpg", picture(label, number + 1000 * (split == "val")))
+        for number, label in _numbered(counts[part]):
+            save(folder / "images" / f"{number}.jpg", class_image(label, number + 1000 * (part == "val")))
             expression = AFFECTNET_IDS.index(label)
             np.save(folder / "annotations" / f"{number}_exp.npy", str(expression) if number % 2 else expression)
             np.save(folder / "annotations" / f"{number}_val.npy", "-0.25")
@@ -118,21 +118,21 @@ def affectnet_release2(root: Path, counts: Mapping[str, Mapping[str, int]], val_
 
 
 def affectnet_release3(root: Path, counts: Mapping[str, Mapping[str, int]]) -> None:
-    for split, name in (("train", "train_set"), ("val", "validation_set")):
+    for part, name in (("train", "train_set"), ("val", "validation_set")):
         folder = root / "human_annotated" / name
         (folder / "annotations").mkdir(parents=True)
-        for number, label in _numbered(counts[split]):
-            save(folder / "images" / f"{number}.jpg", picture(label, number + 1000 * (split == "val")))
+        for number, label in _numbered(counts[part]):
+            save(folder / "images" / f"{number}.jpg", class_image(label, number + 1000 * (part == "val")))
             annotation = {"human-label": AFFECTNET_IDS.index(label), "soft-label": [0.125] * 8, "meta-data": {}}
             (folder / "annotations" / f"{number}.json").write_text(json.dumps(annotation))
 
 
 def class_folders(root: Path, counts: Mapping[str, Mapping[str, int]], folder_names: Mapping[str, str]) -> None:
-    """`<split>/<class folder>/<number>.*` for each split of `counts`; `folder_names`: class -> folder."""
-    for place, (split, classes) in enumerate(counts.items()):
+    """`<part>/<class folder>/<number>.*` for each part of `counts`; `folder_names`: class -> folder."""
+    for place, (part, classes) in enumerate(counts.items()):
         for number, label in _numbered(classes):
             name = f"{number:04d}{SUFFIXES[number % len(SUFFIXES)]}"
-            save(root / split / folder_names[label] / name, picture(label, number + 1000 * place))
+            save(root / part / folder_names[label] / name, class_image(label, number + 1000 * place))
 
 
 # --- RAF-DB ---------------------------------------------------------------------------------------------------
@@ -141,11 +141,11 @@ def class_folders(root: Path, counts: Mapping[str, Mapping[str, int]], folder_na
 def rafdb_official(root: Path, counts: Mapping[str, Mapping[str, int]], kind: str = "aligned") -> Path:
     """Returns the label list, to which a test may add."""
     lines = []
-    for split, digits in (("train", 5), ("test", 4)):
-        for number, label in _numbered(counts[split]):
-            stem = f"{split}_{number + 1:0{digits}d}"
+    for part, digits in (("train", 5), ("test", 4)):
+        for number, label in _numbered(counts[part]):
+            stem = f"{part}_{number + 1:0{digits}d}"
             ending = "_aligned.jpg" if kind == "aligned" else ".jpg"
-            save(root / "Image" / kind / (stem + ending), picture(label, number + 1000 * (split == "test")))
+            save(root / "Image" / kind / (stem + ending), class_image(label, number + 1000 * (part == "test")))
             lines.append(f"{stem}.jpg {RAFDB_IDS.index(label)}\n")
     path = root / "EmoLabel" / "list_patition_label.txt"
     path.parent.mkdir(parents=True, exist_ok=True)

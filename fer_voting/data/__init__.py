@@ -1,1 +1,1 @@
-"""From what lies on a user's disk to batches: one file per data set, `base.py` for the flow they share."""
+"""Data sets: layouts on disk, packs, sampling, augmentation and the data modules that produce batches."""

@@ -1,4 +1,4 @@
-"""What lies on disk, before anything is decoded: samples, and what is wrong or left out."""
+"""What a layout's reader returns before any image is decoded: samples, problems and counts of left-out images."""
 
 import os
 from collections import Counter
@@ -6,7 +6,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["IMAGE_SUFFIXES", "Box", "Index", "LeftOut", "Problem", "Sample", "bases", "image_files", "inside"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "PARTS",
+    "Box",
+    "Index",
+    "LeftOut",
+    "Problem",
+    "Sample",
+    "bases",
+    "image_files",
+    "images_by_stem",
+    "inside",
+]
+
+PARTS = ("train", "val", "test")
+"""The parts of a data set; a pack stores a part as its position here."""
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".pgm", ".ppm"})
 
@@ -16,23 +31,23 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One labelled picture that a data set's files speak of; whether it can be decoded shows when packing."""
+    """One labelled image of a data set. Whether it can be decoded is known after packing."""
 
-    name: str  # unique in the data set, and the same wherever the layout's folder lies
-    label: str  # canonical where the name is an expression's (labels.py)
-    split: str  # the official part: "train", "val" or "test"
-    path: Path | None = None  # the image file, or None where `pixels` holds the picture
-    pixels: bytes | None = None  # a square grey picture, row by row
-    box: Box | None = None  # the face, where the picture shows more than it
+    name: str  # unique in the data set, independent of where the data set's folder lies
+    label: str  # canonical if it names an expression (labels.py)
+    part: str  # the official part, one of PARTS
+    path: Path | None = None  # the image file; None if `pixels` is given
+    pixels: bytes | None = None  # a square grey image, row by row
+    box: Box | None = None  # the face, if the image shows more than the face
     votes: tuple[int, ...] | None = None  # raters' votes, in an order that the data set defines
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A picture that can't be used.
+    """An image that cannot be used.
 
     Kinds: "missing", "unreadable", "truncated", "label" (out of range, contradictory or none), "row" (of a label
-    file), "outside" (a file name that leads out of the root). The audit adds "blank", which is usable.
+    file), "outside" (a file name that leads out of the root). The audit adds "blank", which is used.
     """
 
     kind: str
@@ -45,7 +60,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """A picture that the data set's own rules leave out, e.g. AffectNet's non-faces."""
+    """An image that the data set's own rules exclude, e.g. AffectNet's non-faces."""
 
     why: str
 
@@ -56,7 +71,7 @@ class Index:
 
     samples: list[Sample] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
-    left_out: Counter[str] = field(default_factory=Counter)  # why -> how many
+    left_out: Counter[str] = field(default_factory=Counter)  # reason -> number of images
 
     def add(self, result: Sample | Problem | LeftOut) -> None:
         match result:
@@ -69,22 +84,22 @@ class Index:
 
 
 def bases(root: Path) -> Iterator[Path]:
-    """Where a layout may begin: `root`, and its folders in order, because copies differ in one parent folder."""
+    """`root` and its folders, sorted: where a layout may begin, because copies differ by one parent folder."""
     yield root
     yield from sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
 
 
 def inside(root: Path, name: str) -> Path | None:
-    """`root / name`, or None where a name out of a label file leads outside `root`.
+    """`root / name`, or None if the name in a label file leads out of `root`.
 
-    The text decides, not the disk: a link that the user put under the root may lead anywhere.
+    Only the text is checked: a symbolic link below the root may lead anywhere.
     """
     path = os.path.normpath(name)
     return None if os.path.isabs(path) or path.split(os.sep)[0] == ".." else root / path
 
 
 def image_files(folder: Path) -> Iterator[Path]:
-    """The image files below `folder`, in order of their names; hidden files and folders are passed over."""
+    """The image files below `folder`, sorted by name; hidden files and folders are skipped."""
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         if entry.name.startswith("."):
             continue
@@ -92,3 +107,9 @@ def image_files(folder: Path) -> Iterator[Path]:
             yield from image_files(Path(entry.path))
         elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:
             yield Path(entry.path)
+
+
+def images_by_stem(folder: Path) -> dict[str, Path]:
+    """File name without suffix -> image file in `folder`; of several with one stem, the last by name."""
+    names = (os.path.splitext(name) for name in sorted(os.listdir(folder)))
+    return {stem: folder / f"{stem}{suffix}" for stem, suffix in names if suffix.lower() in IMAGE_SUFFIXES}

@@ -1,8 +1,7 @@
-"""The one order of the expression classes, and the names that data sets use for them.
+"""The order of the expression classes, and the names that data sets use for them.
 
-The same seven names have a different order in every data set, and ids that are passed on without their names cost
-accuracy silently. So a label is a name wherever it crosses a border (index, pack, manifest, checkpoint, result),
-and a number only between a data set's `class_names` and the loss.
+Every data set numbers the same seven expressions differently. So a label is a name in every interface (index, pack,
+manifest, checkpoint, result); it is a number only between a data set's `class_names` and the loss.
 """
 
 __all__ = ["CLASSES", "canonical"]
@@ -11,25 +10,25 @@ __all__ = ["CLASSES", "canonical"]
 CLASSES: tuple[str, ...] = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger", "contempt")
 
 _SYNONYMS = {
-    "neutral": (),
-    "happy": ("happiness", "joy"),
-    "sad": ("sadness",),
-    "surprise": ("surprised",),
-    "fear": ("fearful",),
-    "disgust": ("disgusted",),
-    "anger": ("angry",),
-    "contempt": ("contemptuous",),
+    "happiness": "happy",
+    "joy": "happy",
+    "sadness": "sad",
+    "surprised": "surprise",
+    "fearful": "fear",
+    "disgusted": "disgust",
+    "angry": "anger",
+    "contemptuous": "contempt",
 }
-_CANONICAL = {synonym: name for name in CLASSES for synonym in (name, *_SYNONYMS[name])}
 
 
 def canonical(name: str) -> str:
-    """The canonical name of an expression, whatever its case: `canonical("Happiness") == "happy"`.
+    """The canonical name of an expression in any case: `canonical("Happiness") == "happy"`.
 
-    Raises:
-        ValueError: `name` is no synonym of any class.
+    Raises ValueError if `name` is no synonym of any class.
     """
-    try:
-        return _CANONICAL[name.strip().lower()]
-    except KeyError:
-        raise ValueError(f"no expression is called {name!r}; the classes are {', '.join(CLASSES)}") from None
+    plain = name.strip().lower()
+    if plain in CLASSES:
+        return plain
+    if plain in _SYNONYMS:
+        return _SYNONYMS[plain]
+    raise ValueError(f"no expression is called {name!r}; the classes are {', '.join(CLASSES)}")

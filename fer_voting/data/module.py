@@ -1,7 +1,8 @@
-"""The flow that all data sets share: find the layout, pack, divide, deal out batches."""
+"""The data module that all data sets share: open the pack, divide it, produce batches."""
 
 from __future__ import annotations
 
+import json
 import logging
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -19,97 +20,109 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from fer_voting.data.augment.batched import BatchedAugment
-from fer_voting.data.index import Index
+from fer_voting.data.images import Decoder, content_hash, decode_all
+from fer_voting.data.index import PARTS, Index
 from fer_voting.data.labels import CLASSES
 from fer_voting.data.manifest import read_manifest, write_manifest
-from fer_voting.data.pack import (
-    PREPARATION,
-    SPLITS,
-    Decoder,
-    Identity,
-    Pack,
-    build_pack,
-    content_hash,
-    cores,
-    decode_all,
-)
-from fer_voting.data.resident import ResidentImages, fits, load
-from fer_voting.data.sampling import EpochSampler, EvalSampler, Key, Positions, target_count
+from fer_voting.data.pack import Pack, PackKey, build_pack, cores
+from fer_voting.data.sampling import EpochSampler, EvalSampler, Positions, SampleKey, target_count
 
 if TYPE_CHECKING:
     from fer_voting.data.augment.by_albumentations import AlbumentationsAugment
 
-__all__ = ["Counts", "Division", "FERDataModule", "Source", "listed", "make_datamodule", "normalise"]
+__all__ = ["BatchDataset", "Counts", "Division", "FERDataModule", "Source", "listed", "make_datamodule", "normalise"]
 
 log = logging.getLogger(__name__)
 
 Batch = tuple[Tensor, Tensor, Tensor]
 """images, targets, positions in the pack"""
 Counts = Mapping[str, Mapping[str, int]]
-"""split or stage -> class -> images"""
+"""part -> class -> images"""
 Division = dict[str, Positions]
-"""stage ("train", "val", "test") -> positions in the pack"""
+"""part -> positions in the pack"""
+
+RESIDENT_SHARE = 0.25
+"""Share of a GPU's free memory that a pack may take. AffectNet at 48 pixels has 2 GB."""
 
 
 def make_datamodule(node: Mapping[str, Any], **arguments: Any) -> FERDataModule:
-    """The data module of a resolved configuration's `dataset` node.
+    """The data module of a resolved configuration's `dataset` node, without its values for training.
 
-    What the node says about training is left out; `arguments` overrule the node.
+    `arguments` override the node.
     """
     return instantiate({k: v for k, v in node.items() if k not in ("schedule", "init_from")}, **arguments)
 
 
 def normalise(images: Tensor) -> Tensor:
-    """uint8 0 to 255 -> float32 (x / 255 - 0.5) / 0.25, i.e. -2 to 2; shape and memory format stay."""
+    """uint8 0 to 255 -> float32 (x / 255 - 0.5) / 0.25, i.e. -2 to 2; same shape and memory format."""
     return images.to(torch.float32).div_(255 * 0.25).sub_(2.0)
 
 
 @dataclass(frozen=True)
 class Source:
-    """What a pack is made of: `read` lists the samples, `decoder` makes their pictures."""
+    """What a pack is built from.
 
-    identity: Identity
+    Attributes:
+        place: the part of the pack's key that selects its folder: packs that differ in it lie side by side.
+        state: the rest of the key: a pack that differs in it is out of date.
+        read: lists the samples.
+        decoder: makes their images.
+        expected: published numbers of images by official part and class.
+    """
+
+    place: PackKey
+    state: PackKey
     read: Callable[[], Index]
     decoder: Decoder = decode_all
-    expected: Counts = field(default_factory=dict)  # published numbers of images by official split
+    expected: Counts = field(default_factory=dict)
 
 
-class PackedImages(Dataset[Batch]):
-    """A pack's pictures by whole batches: `dataset[[(epoch, position), ...]]`, one read and one copy a batch."""
+class BatchDataset(Dataset[Batch]):
+    """A pack by whole batches: `dataset[[(epoch, position), ...]]`.
+
+    Args:
+        images: the pack, read from its file, or all its images uint8 [N, S, S, 3] as a tensor on any device.
+        targets: of each row, [N] or [N, K].
+        augment: changes of a pack's images.
+        seed: of the augmentation.
+    """
 
     def __init__(
-        self, pack: Pack, targets: NDArray[Any], augment: AlbumentationsAugment | None = None, seed: int = 0
+        self, images: Pack | Tensor, targets: NDArray[Any], augment: AlbumentationsAugment | None = None, seed: int = 0
     ) -> None:
-        self.pack, self.targets, self.augment, self.seed = pack, targets, augment, seed
+        self.images, self.augment, self.seed = images, augment, seed
+        self.targets = torch.as_tensor(targets, device=images.device if isinstance(images, Tensor) else None)
 
-    def __getitem__(self, keys: Sequence[Key]) -> Batch:
+    def __getitem__(self, keys: Sequence[SampleKey]) -> Batch:
         """images uint8 [B, 3, S, S] in channels_last order, targets [B] or [B, K], positions int64 [B]."""
-        positions = np.array([position for _, position in keys], np.int64)
-        images_BHWC = self.pack.images[positions]
-        if self.augment is not None:
-            images_BHWC = self.augment(images_BHWC, keys, self.seed)
-        images = torch.from_numpy(images_BHWC).permute(0, 3, 1, 2)
-        return images, torch.from_numpy(self.targets[positions]), torch.from_numpy(positions)
+        positions = torch.tensor([position for _, position in keys]).to(self.targets.device, non_blocking=True)
+        if isinstance(self.images, Tensor):
+            images = self.images[positions]
+        else:
+            images_BHWC = self.images.images[positions.numpy()]
+            images = torch.from_numpy(self.augment(images_BHWC, keys, self.seed) if self.augment else images_BHWC)
+        return images.permute(0, 3, 1, 2), self.targets[positions], positions
 
 
 class FERDataModule(L.LightningDataModule):
-    """A data set. Subclasses say what it is made of (`source`) and how it is divided (`divide`).
+    """A data set. Subclasses define its source (`source`) and its division (`divide`).
 
     Args:
-        name: of the data set, in run and folder names.
-        cache_dir: where packs and manifests lie.
-        classes: 7, or 8 where the data set has contempt.
+        name: of the data set, used in run and folder names.
+        cache_dir: folder of packs and manifests.
+        classes: 7, or 8 if the data set has contempt.
         size: side of the images in pixels.
-        batch_size: images a batch and process.
+        batch_size: images per global batch, shared out over the ranks (see `EpochSampler`).
         seed: of the run: order and augmentation.
-        data_seed: of the data set: drawn divisions. Apart from `seed`, so that runs that differ in their seed only
-            train and are judged on the same images.
-        balance: `target`: images a class and epoch (see `sampling.target_count`).
+        data_seed: of the data set: random divisions. Separate from `seed`, so that runs that differ only in their
+            seed use the same training, validation and test images.
+        balance: `target`: images per class and epoch (see `sampling.target_count`).
         augment: changes of training images.
-        num_workers: processes that load batches; `auto`: none where the CPU trains, else up to 8.
-        resident: keep all pictures on the device that trains; `auto`: where it is a GPU with room for them.
-        drop_leaks: train without the images that also occur in validation or test.
-        manifest: a CSV file such as `manifest_file`, whose division is used instead of `divide`.
+        num_workers: processes that load batches; `auto`: none on a CPU, else up to 8.
+        resident: keep all images on the training device; `auto`: on a GPU with enough memory.
+        drop_leaks: leave out training images that also occur in validation or test, and validation images that also
+            occur in test.
+        manifest: a CSV file such as `manifest_file`, whose division replaces `divide`.
         refit: train on training + validation; there is then no validation.
     """
 
@@ -146,63 +159,65 @@ class FERDataModule(L.LightningDataModule):
             raise ValueError(f"dataset.num_workers={num_workers} must be auto, 0 or more")
         if resident != "auto" and not isinstance(resident, bool):
             raise ValueError(f"dataset.resident={resident} must be auto, true or false")
-        on_device = augment is None or isinstance(augment, BatchedAugment)
-        if resident is True and not on_device:
-            raise ValueError("dataset.resident=true is for augment.backend=batched, which works where the pictures are")
+        by_batch = augment is None or isinstance(augment, BatchedAugment)
+        if resident is True and not by_batch:
+            raise ValueError("dataset.resident=true needs augment.backend=batched, which runs on the images' device")
         self.name: str = name
         self.cache_dir = Path(cache_dir)
         self.class_names: tuple[str, ...] = CLASSES[:classes]
         self.size, self.batch_size, self.seed, self.data_seed = size, batch_size, seed, data_seed
         self.balance_target = (balance or {"target": "none"})["target"]
         self.augment, self.num_workers = augment, num_workers
-        self.resident = resident if on_device else False
+        self.resident = resident if by_batch else False
         self.drop_leaks, self.refit = drop_leaks, refit
         self.manifest = None if manifest is None else Path(manifest)
         self._division: Division = {}
-        self._on_device: Tensor | None = None
+        self._resident_images: Tensor | None = None
 
-    # What a data set says of itself ---------------------------------------------------------------------------
+    # Defined by each data set -----------------------------------------------------------------------------------
 
     @abstractmethod
     def source(self) -> Source:
-        """What the pack is made of. Its identity must change with everything that could change the pack."""
+        """What the pack is built from. Its key must change with everything that could change the pack."""
 
     @abstractmethod
     def divide(self, pack: Pack, usable: NDArray[np.bool_]) -> Division:
-        """Positions of the usable images (bool [N]) that train, validate and test; no "test" where none can."""
+        """Part -> positions of usable images (bool [N]); without "test" if the data set has no test images."""
 
     def names_of_classes(self, pack: Pack) -> tuple[str, ...]:
-        """The classes, in the order in which the network's outputs stand for them."""
+        """The classes in the order of the network's outputs."""
         return self.class_names
 
     def usable(self, pack: Pack) -> NDArray[np.bool_]:
-        """bool [N]: can be decoded and is of one of the classes."""
+        """bool [N]: decoded and of one of the classes."""
         return pack.good & (self.class_ids(pack) >= 0)
 
     def train_targets(self, pack: Pack) -> NDArray[Any]:
-        """What training compares with, by row: classes int64 [N]; a data set may offer shares float32 [N, K]."""
+        """Training targets by row: class ids int64 [N], or shares of the classes float32 [N, K]."""
         return self.class_ids(pack)
 
     def check(self, pack: Pack) -> None:
-        """Stop, or warn, if too much of the pack is amiss."""
+        """Raise or warn if too much of the pack is unusable."""
 
-    # The flow -------------------------------------------------------------------------------------------------
+    # Setup ------------------------------------------------------------------------------------------------------
 
     def make_pack(self) -> Pack:
-        """Open the pack, made anew if it is not there or not fresh."""
+        """The pack, built if it does not exist or is out of date."""
         source = self.source()
-        # The folder's name tells apart what may lie side by side; the whole identity tells fresh from stale.
-        place = {key: value for key, value in source.identity.items() if key not in ("source", "preparation")}
-        key = content_hash(repr(sorted(place.items())).encode()).hex()[:8]
-        folder = self.cache_dir / f"{self.name}-{self.size}px-{key}"
+        place = content_hash(repr(sorted(source.place.items())).encode()).hex()[:8]
         self.expected = source.expected
-        stop = self.on_error == "raise"
-        self.pack = build_pack(folder, source.identity, source.read, source.decoder, stop_at_first_problem=stop)
+        self.pack = build_pack(
+            self.cache_dir / f"{self.name}-{self.size}px-{place}",
+            {**source.place, **source.state},
+            source.read,
+            source.decoder,
+            stop_at_first_problem=self.on_error == "raise",
+        )
         self.class_names = self.names_of_classes(self.pack)
         return self.pack
 
     def setup(self, stage: str | None = None) -> None:
-        """Open the pack (make it if need be) and divide it. Doing it twice does it once."""
+        """Open (or build) the pack and divide it. Idempotent."""
         if self._division:
             return
         pack = self.make_pack()
@@ -212,30 +227,32 @@ class FERDataModule(L.LightningDataModule):
         usable = self.usable(pack)
         self._compare_with_expected(pack, usable)
         division = read_manifest(self.manifest, pack, usable) if self.manifest else self.divide(pack, usable)
-        for name in {"train", "val", *division}:
-            if not len(division.get(name, ())):
-                raise ValueError(f"{self.name}: there are no {name} images of the classes {self.class_names}")
+        nothing = np.empty(0, np.int64)
+        division = {"train": nothing, "val": nothing, **division}
         if self.refit:
             division["train"] = np.sort(np.concatenate([division["train"], division.pop("val")]))
         if self.drop_leaks:
-            division["train"] = self._without_leaks(pack, division)
+            division = self._without_leaks(pack, division)
+        for part, positions in division.items():
+            if not len(positions):
+                raise ValueError(f"{self.name}: there are no {part} images of the classes {self.class_names}")
         self._division = division
         self._make_sampler()
         self._write_manifest()
         if not self.has_test:
-            log.info(f"{self.name}: there are no test images here, so the test stage is left out")
+            log.info(f"{self.name}: there are no test images, so nothing is tested")
 
     def class_ids(self, pack: Pack) -> NDArray[np.int64]:
-        """Class of every row as a position in `class_names`, -1 for a label that is not among them: int64 [N]."""
+        """Class of each row as a position in `class_names`, -1 for other labels: int64 [N]."""
         ids = [self.class_names.index(label) if label in self.class_names else -1 for label in pack.labels]
         return np.array(ids, np.int64)[pack.label_ids]
 
     def official_counts(self, pack: Pack, usable: NDArray[np.bool_]) -> dict[str, dict[str, int]]:
-        """Images of each class in each official split that has any; a row counts where `usable` (bool [N])."""
+        """Official part -> class -> usable images (bool [N]); without empty parts."""
         counts: dict[str, dict[str, int]] = {}
-        for split_id, split in enumerate(SPLITS):
-            if (rows := usable & (pack.split_ids == split_id)).any():
-                counts[split] = self._count(self.class_ids(pack)[rows])
+        for part_id, part in enumerate(PARTS):
+            if (rows := usable & (pack.part_ids == part_id)).any():
+                counts[part] = self._count(self.class_ids(pack)[rows])
         return counts
 
     def _count(self, class_ids: NDArray[np.int64]) -> dict[str, int]:
@@ -243,8 +260,8 @@ class FERDataModule(L.LightningDataModule):
         return dict(zip(self.class_names, counts, strict=True))
 
     def _compare_with_expected(self, pack: Pack, usable: NDArray[np.bool_]) -> None:
-        for split, found in self.official_counts(pack, usable).items():
-            published = {label: self.expected.get(split, {}).get(label, count) for label, count in found.items()}
+        for part, found in self.official_counts(pack, usable).items():
+            published = {label: self.expected.get(part, {}).get(label, count) for label, count in found.items()}
             if found != published:
                 different = ", ".join(
                     f"{label} {count:,} instead of {published[label]:,}"
@@ -252,20 +269,26 @@ class FERDataModule(L.LightningDataModule):
                     if count != published[label]
                 )
                 log.warning(
-                    f"{self.name}: the official {split} part has {sum(found.values()):,} images here "
+                    f"{self.name}: the official {part} part has {sum(found.values()):,} images here "
                     f"instead of {sum(published.values()):,} ({different})"
                 )
 
-    def _without_leaks(self, pack: Pack, division: Division) -> Positions:
-        judged = np.concatenate([np.empty(0, np.int64), *(p for stage, p in division.items() if stage != "train")])
-        leaks = np.isin(pack.hashes[division["train"]], pack.hashes[judged])
-        log.info(f"{self.name}: left out {leaks.sum()} training images that also occur in validation or test")
-        return division["train"][~leaks]
+    def _without_leaks(self, pack: Pack, division: Division) -> Division:
+        """The division without the training images that also occur in val or test, and the val images in test."""
+        disjoint, parts = dict(division), list(division)
+        for place, part in enumerate(parts[:-1], start=1):
+            later = np.concatenate([division[other] for other in parts[place:]])
+            leaks = np.isin(pack.hashes[division[part]], pack.hashes[later])
+            disjoint[part] = division[part][~leaks]
+            log.info(
+                f"{self.name}: left out {leaks.sum():,} {part} images that also occur in {' or '.join(parts[place:])}"
+            )
+        return disjoint
 
     def _make_sampler(self) -> None:
         train = self._division["train"]
-        for stage, classes in self.counts().items():
-            log.info(f"{self.name}: {stage}: {sum(classes.values()):,} images ({listed(classes)})")
+        for part, classes in self.counts().items():
+            log.info(f"{self.name}: {part}: {sum(classes.values()):,} images ({listed(classes)})")
         counts = [count for count in self.counts()["train"].values() if count]
         target = target_count(counts, self.balance_target)
         self._sampler = EpochSampler(
@@ -273,7 +296,7 @@ class FERDataModule(L.LightningDataModule):
         )
         if target is not None:
             log.info(
-                f"{self.name}: balanced ({self.balance_target}): {self.train_size:,} images an epoch, "
+                f"{self.name}: balanced ({self.balance_target}): {self.train_size:,} images per epoch, "
                 f"{target:,} of each class"
             )
 
@@ -281,9 +304,9 @@ class FERDataModule(L.LightningDataModule):
         self.manifest_file = self.cache_dir / "manifests" / f"{self.name}-{self.fingerprint[:12]}.csv"
         if not self.manifest_file.exists():
             write_manifest(self.manifest_file, self.pack, self._division)
-            log.info(f"{self.name}: division written to {self.manifest_file}; dataset.manifest=FILE uses it again")
+            log.info(f"{self.name}: division written to {self.manifest_file}; dataset.manifest=FILE reuses it")
 
-    # What training relies on ----------------------------------------------------------------------------------
+    # Available after setup --------------------------------------------------------------------------------------
 
     @property
     def has_test(self) -> bool:
@@ -291,51 +314,75 @@ class FERDataModule(L.LightningDataModule):
 
     @property
     def train_size(self) -> int:
-        """Images an epoch, after balancing."""
+        """Images per epoch, after balancing."""
         return self._sampler.epoch_size
 
-    def positions(self, stage: str) -> Positions:
-        """Positions in the pack of a stage's images, in the order of evaluation."""
-        return self._division[stage]
+    def positions(self, part: str) -> Positions:
+        """Positions in the pack of a part's images, in the order of evaluation."""
+        return self._division[part]
 
-    def names(self, stage: str) -> list[str]:
-        """Sample names of a stage, in the order of evaluation."""
-        return self.pack.names(self._division[stage])
+    def names(self, part: str) -> list[str]:
+        """Sample names of a part, in the order of evaluation."""
+        return self.pack.names(self._division[part])
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """Stage -> class -> images, before balancing."""
-        return {stage: self._count(self._labels[positions]) for stage, positions in self._division.items()}
+        """Part -> class -> images, before balancing."""
+        return {part: self._count(self._labels[positions]) for part, positions in self._division.items()}
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hex digest of the division: stages, names, labels, content, and how the pictures are prepared."""
-        parts = [repr((PREPARATION, self.size, self.class_names)).encode()]
-        for stage, positions in sorted(self._division.items()):
-            parts.append(stage.encode())
-            parts += [name.encode() + b"\0" for name in self.names(stage)]
-            parts += [self._labels[positions].tobytes(), self.pack.hashes[positions].tobytes()]
-        return content_hash(*parts).hex()
+        """Hex digest of everything in the data that affects results: equal fingerprints give equal results.
+
+        It covers the images of each part with their labels and training targets (`_digest`), the order of the
+        classes, the images' size and how they are decoded and resized; not `root`, or files that are not used.
+        """
+        return content_hash(json.dumps(self._fingerprinted, sort_keys=True).encode()).hex()
+
+    @cached_property
+    def _fingerprinted(self) -> dict[str, Any]:
+        return {
+            "classes": list(self.class_names),
+            "size": self.size,
+            "preparation": self.pack.key["preparation"],
+            "decoder": self.pack.key.get("decoder"),
+            "digests": {part: self._digest(part) for part in self._division},
+        }
+
+    def _digest(self, part: str) -> str:
+        """Hex digest of a part's names, labels, targets, content, and positions, which augmentation depends on."""
+        positions = self._division[part]
+        targets = self._targets if part == "train" else self._labels
+        arrays = (self._labels[positions], targets[positions], self.pack.hashes[positions], positions)
+        return content_hash("\0".join(self.names(part)).encode(), *(array.tobytes() for array in arrays)).hex()
 
     def data_summary(self) -> dict[str, Any]:
-        """The fingerprint and what explains a difference, as plain values."""
-        return {"fingerprint": self.fingerprint, "classes": list(self.class_names), "counts": self.counts()}
+        """The data set as plain JSON values, to compare two runs: equal `fingerprint` means equal data.
+
+        The rest explains a difference: `layout`; `counts` (part -> class -> images, before balancing); and what the
+        fingerprint is computed from: `classes` in the order of the network's outputs, `size` in pixels, `preparation`
+        (a version) and `decoder` (a digest; null for drawn faces), `digests` (part -> digest of its images, labels
+        and targets).
+        """
+        layout = self.pack.key.get("layout", "drawn")
+        return {"fingerprint": self.fingerprint, "layout": layout, "counts": self.counts(), **self._fingerprinted}
+
+    # Batches ----------------------------------------------------------------------------------------------------
 
     def train_dataloader(self) -> DataLoader[Batch]:
         if self.trainer is not None:
-            # A resumed training must not show the first epoch again: Lightning sets the epoch only after the
-            # loader's workers have begun.
+            # Lightning sets the epoch of a resumed training only after the loader's workers have begun.
             progress = self.trainer.fit_loop.epoch_progress.current
             self._sampler.set_epoch(progress.processed)  # type: ignore[attr-defined]
         return self._loader(self._targets, self.augment, self._sampler)
 
     def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
-        return [] if self.refit else self._evaluation("val")
+        return [] if self.refit else self._evaluation_loader("val")
 
     def test_dataloader(self) -> DataLoader[Batch]:
-        return self._evaluation("test")
+        return self._evaluation_loader("test")
 
-    def _evaluation(self, stage: str) -> DataLoader[Batch]:
-        return self._loader(self._labels, None, EvalSampler(self._division[stage], batch_size=self.batch_size))
+    def _evaluation_loader(self, part: str) -> DataLoader[Batch]:
+        return self._loader(self._labels, None, EvalSampler(self._division[part], batch_size=self.batch_size))
 
     def _loader(
         self,
@@ -344,23 +391,30 @@ class FERDataModule(L.LightningDataModule):
         sampler: EpochSampler | EvalSampler,
     ) -> DataLoader[Batch]:
         device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
-        # The sampler deals out whole batches, so the loader has none to make.
-        if fits(self.pack, device) if self.resident == "auto" else self.resident:
-            if self._on_device is None:
-                self._on_device = load(self.pack, device)
-            return DataLoader(ResidentImages(self._on_device, targets), batch_size=None, sampler=sampler)
+        # `batch_size=None`: the sampler already yields whole batches.
+        if self._fits_on(device) if self.resident == "auto" else self.resident:
+            if self._resident_images is None:
+                self._resident_images = torch.tensor(self.pack.images, device=device)
+            return DataLoader(BatchDataset(self._resident_images, targets), batch_size=None, sampler=sampler)
         by_image = None if isinstance(augment, BatchedAugment) else augment
         workers = self.num_workers
         if not isinstance(workers, int):
             workers = 0 if device.type == "cpu" else min(8, cores() - 1)
         return DataLoader(
-            PackedImages(self.pack, targets, by_image, self.seed),
+            BatchDataset(self.pack, targets, by_image, self.seed),
             batch_size=None,
             sampler=sampler,
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=device.type != "cpu",
         )
+
+    def _fits_on(self, device: torch.device) -> bool:
+        """Whether the images should be kept on `device`: on a GPU with enough memory."""
+        if device.type != "cuda":
+            return False
+        free_bytes, _ = torch.cuda.mem_get_info(device)
+        return self.pack.images.nbytes <= RESIDENT_SHARE * free_bytes
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         images, targets, positions = batch
@@ -371,4 +425,5 @@ class FERDataModule(L.LightningDataModule):
 
 
 def listed(counts: Mapping[str, int]) -> str:
+    """`"happy 1,234, sad 56"`."""
     return ", ".join(f"{name} {count:,}" for name, count in counts.items())

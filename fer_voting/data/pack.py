@@ -1,17 +1,15 @@
-"""A data set decoded once: one memory-mapped uint8 array and an index beside it.
+"""A data set decoded once: a memory-mapped uint8 array and an index of its rows.
 
-    <folder>/images.npy   uint8 [N, S, S, 3], RGB; the rows of pictures that can't be used are zero
-    <folder>/index.npz    names, labels, splits, hashes, good (and votes), one entry a row
-    <folder>/pack.json    what the pack was made of, its label names, problems and left-out counts
+    <folder>/images.npy   uint8 [N, S, S, 3], RGB; the rows of unusable images are zero
+    <folder>/index.npz    names, labels, parts, hashes, good (and votes), one entry per row
+    <folder>/pack.json    format, key, label names, problems and left-out counts
 
-While it is built, rows are appended in order to `<folder>.partial`, so a killed build goes on from its last commit.
-A pack is used only if its `identity` (source files, preparation, size, …) is the one asked for and its files are
-whole; else it is made again.
+A pack is used only if its key (source files, preparation, size, …) is the requested one and its files are complete;
+otherwise it is rebuilt. While it is built, `<folder>.lock` is locked and rows are appended in order to
+`<folder>.partial`, so that a killed build continues after its last commit.
 """
 
 import fcntl
-import hashlib
-import io
 import json
 import logging
 import os
@@ -20,198 +18,71 @@ import time
 import warnings
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import PIL.Image
-import PIL.ImageOps
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from fer_voting.data.index import IMAGE_SUFFIXES, Box, Index, Problem, Sample
+from fer_voting.data.images import HASH_BYTES, Decoder, content_hash, decode_all
+from fer_voting.data.index import PARTS, Index, Problem, Sample
 from fer_voting.system.atomic import read_json, write_json
 
-__all__ = [
-    "HASH_BYTES",
-    "PREPARATION",
-    "SPLITS",
-    "Decoder",
-    "Identity",
-    "Pack",
-    "Prepared",
-    "build_pack",
-    "content_hash",
-    "cores",
-    "decode",
-    "decode_all",
-    "open_pack",
-    "prepare",
-    "stamp",
-]
+__all__ = ["Pack", "PackKey", "build_pack", "cores", "open_pack"]
 
 log = logging.getLogger(__name__)
 
-# Raise it whenever `prepare` or `decode` gives other pixels or hashes: old packs are then made again.
-PREPARATION = 1
-SPLITS = ("train", "val", "test")
-HASH_BYTES = 16
-_CHUNK = 256  # pictures a task: large enough that hand-over costs nothing, small enough for a smooth progress bar
+FORMAT = 2
+"""Of the files of a pack; 1 had `splits` in its index and `identity` for `key`."""
+_CHUNK = 256  # images per task: large enough to hide the overhead, small enough for a smooth progress bar
 _COMMIT_SECONDS = 5.0
 
-Identity = Mapping[str, Any]
-Prepared = tuple[NDArray[np.uint8], bytes]
-"""A picture [S, S, 3] and the hash of its content."""
-Decoder = Callable[[Sequence[Sample], int], Sequence[Prepared | Problem]]
-"""(samples, size) -> a picture or a problem for each."""
+PackKey = Mapping[str, Any]
+"""Plain values that determine a pack's content; "size" (the images' side in pixels) is one of them."""
 
 
 def cores() -> int:
-    """The cores that this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-# --------------------------------------------------------------------------------------------------------------
-# From a picture to a row
-# --------------------------------------------------------------------------------------------------------------
-
-
-def prepare(image: PIL.Image.Image, size: int, box: Box | None = None) -> NDArray[np.uint8]:
-    """A picture as the network sees it: uint8 [size, size, 3], RGB; grey becomes three equal channels.
-
-    Pillow's bilinear resize widens its filter by the scale, so shrinking is antialiased. The sides are scaled each
-    to `size`, as the paper does. Without a `box` (left, top, right, bottom) the camera's orientation is applied;
-    with one it is not, because boxes count the pixels as they are stored.
-
-    Raises:
-        ValueError: the box lies outside the picture, or its pixels have more than 8 bits.
-    """
-    if image.mode.startswith(("I", "F")):
-        raise ValueError(f"pixels of mode {image.mode} (more than 8 bits) are not supported")
-    if box is None:
-        image = PIL.ImageOps.exif_transpose(image)
-    else:
-        left, top, right, bottom = box
-        box = (max(left, 0), max(top, 0), min(right, image.width), min(bottom, image.height))
-        if box[0] >= box[2] or box[1] >= box[3]:
-            raise ValueError(f"the face box {left, top, right, bottom} lies outside {image.width}x{image.height}")
-    return np.asarray(image.convert("RGB").resize((size, size), PIL.Image.Resampling.BILINEAR, box))
-
-
-def decode(sample: Sample, size: int) -> Prepared | Problem:
-    """Decode one sample fully: only that tells a truncated file from a whole one.
-
-    The hash is of the file's bytes (and the face box): any two labs that have the same files agree on it, whatever
-    their decoder.
-    """
-    try:
-        if sample.pixels is not None:
-            side = round(len(sample.pixels) ** 0.5)
-            image = PIL.Image.frombytes("L", (side, side), sample.pixels)
-            return prepare(image, size), content_hash(sample.pixels)
-        assert sample.path is not None
-        data = sample.path.read_bytes()
-        content = content_hash(data, repr(sample.box).encode() if sample.box else b"")
-        with PIL.Image.open(io.BytesIO(data)) as image:
-            return prepare(image, size, sample.box), content
-    except FileNotFoundError:
-        return Problem("missing", str(sample.path), "no such file")
-    except Exception as error:  # a decoder raises whatever its file makes it stumble over
-        kind = "truncated" if "truncated" in str(error).lower() else "unreadable"
-        return Problem(kind, str(sample.path or sample.name), f"{type(error).__name__}: {error}")
-
-
-def decode_all(samples: Sequence[Sample], size: int) -> list[Prepared | Problem]:
-    """`decode` for a chunk of samples."""
-    return [decode(sample, size) for sample in samples]
-
-
-def content_hash(*parts: bytes) -> bytes:
-    """BLAKE2b of the parts' concatenation: HASH_BYTES bytes."""
-    digest = hashlib.blake2b(digest_size=HASH_BYTES)
-    for part in parts:
-        digest.update(part)
-    return digest.digest()
-
-
-def stamp(parts: Iterable[Path]) -> str:
-    """A hex digest of what could change a pack: names, sizes and times of these files, and of the images and
-    annotations in these folders.
-
-    One `stat` a file: 3 s for the 583,300 files of AffectNet's second release on a local disk.
-    """
-    digest = hashlib.blake2b(digest_size=HASH_BYTES)
-
-    def visit(folder: str) -> None:
-        lines, subfolders = [], []
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                if entry.is_dir():
-                    subfolders.append(entry.path)
-                elif _matters(entry.name):
-                    lines.append(_stamp_line(entry.name, entry.stat()))
-        digest.update("".join([folder, *sorted(lines)]).encode())
-        for subfolder in sorted(subfolders):
-            visit(subfolder)
-
-    for part in parts:
-        if part.is_dir():
-            visit(str(part))
-        else:
-            digest.update(_stamp_line(str(part), part.stat()).encode())
-    return digest.hexdigest()
-
-
-def _stamp_line(name: str, status: os.stat_result) -> str:
-    return f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n"
-
-
-def _matters(name: str) -> bool:
-    suffix = os.path.splitext(name)[1].lower()
-    # AffectNet's second release keeps four label files an image; only the expression is read.
-    return suffix in IMAGE_SUFFIXES or suffix == ".json" or name.endswith("_exp.npy")
-
-
-# --------------------------------------------------------------------------------------------------------------
-# The pack
-# --------------------------------------------------------------------------------------------------------------
-
-
 class Pack:
-    """An opened pack. Cheap to send to another process: only the folder's name travels.
+    """An opened pack. Pickled as its folder's name and a digest of its key.
 
     Attributes:
-        labels: the names that `label_ids` counts, sorted.
+        key: what it was built from.
+        labels: the names that `label_ids` refer to, sorted.
         label_ids: int64 [N].
-        split_ids: uint8 [N], positions in SPLITS; the official part, not the run's.
+        part_ids: uint8 [N], positions in PARTS of the official part; a run may divide the data set differently.
         hashes: bytes [N] (dtype V16), of the content.
-        good: bool [N]; rows that hold a picture.
+        good: bool [N]; rows that hold an image.
         votes: uint8 [N, columns], or None.
-        problems, left_out: what the reader and the decoder could not or would not use.
+        problems, left_out: what the reader and the decoder could not or must not use.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         meta = read_json(folder / "pack.json")
-        self.identity: Identity = meta["identity"]
+        if meta.get("format") != FORMAT:
+            raise ValueError(f"pack.json has format {meta.get('format', 1)}, this version of fer_voting uses {FORMAT}")
+        self.key: PackKey = meta["key"]
         self.labels: tuple[str, ...] = tuple(meta["labels"])
         self.problems = [Problem(**problem) for problem in meta["problems"]]
         self.left_out: Counter[str] = Counter(meta["left_out"])
         with (folder / "index.npz").open("rb") as file, np.load(file) as index:
             self._names: NDArray[np.bytes_] = index["names"]
             self.label_ids: NDArray[np.int64] = index["labels"].astype(np.int64)
-            self.split_ids: NDArray[np.uint8] = index["splits"]
+            self.part_ids: NDArray[np.uint8] = index["parts"]
             self.hashes: NDArray[np.void] = index["hashes"]
             self.good: NDArray[np.bool_] = index["good"]
             self.votes: NDArray[np.uint8] | None = index.get("votes")
-        size = int(self.identity["size"])
+        size = int(self.key["size"])
         if self.images.shape != (len(self), size, size, 3) or len(self.good) != len(self):
             raise ValueError(f"images of shape {self.images.shape} do not fit an index of {len(self)}")
 
@@ -223,54 +94,62 @@ class Pack:
     def __len__(self) -> int:
         return len(self._names)
 
-    def __reduce__(self) -> "tuple[type[Pack], tuple[Path]]":
-        return Pack, (self.folder,)
+    def __reduce__(self) -> "tuple[Callable[[Path, bytes], Pack], tuple[Path, bytes]]":
+        return _reopen, (self.folder, _digest(self.key))
 
     def names(self, positions: NDArray[np.int64] | slice = slice(None)) -> list[str]:
         """The samples' names at these positions."""
         return [name.decode() for name in self._names[positions]]
 
 
-def open_pack(folder: Path, identity: Identity) -> Pack | None:
-    """The pack in `folder` if it is whole and made of exactly `identity`, else None; the log says why."""
+def _reopen(folder: Path, digest: bytes) -> Pack:
+    """The pack in another process, which must not read other rows than the process that has divided it."""
+    pack = Pack(folder)
+    if _digest(pack.key) != digest:
+        raise RuntimeError(f"{folder} was rebuilt from other data while it was in use: start again")
+    return pack
+
+
+def open_pack(folder: Path, key: PackKey) -> Pack | str:
+    """The pack in `folder` if it is complete and has this key, otherwise why it cannot be used."""
     if not folder.exists():
-        return None
+        return "does not exist"
     try:
         pack = Pack(folder)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        log.warning(f"{folder} is damaged ({error}): it is made again")
-        return None
-    if pack.identity != _plain(identity):
-        changed = [key for key, value in _plain(identity).items() if pack.identity.get(key) != value]
-        log.warning(f"{folder} is out of date ({', '.join(changed)} changed): it is made again")
-        return None
+        return f"cannot be read ({error})"
+    if pack.key != _plain(key):
+        changed = [name for name, value in _plain(key).items() if pack.key.get(name) != value]
+        return f"is out of date ({', '.join(changed)} changed)"
     return pack
 
 
 def build_pack(
     folder: Path,
-    identity: Identity,
+    key: PackKey,
     read: Callable[[], Index],
     decoder: Decoder = decode_all,
     *,
     stop_at_first_problem: bool = False,
 ) -> Pack:
-    """The pack of `identity` in `folder`: opened if it is there and fresh, made if not.
+    """The pack with this key in `folder`: opened if it is there and up to date, otherwise built.
 
-    Two processes that want the same pack take turns: the second finds it made.
+    A second process that wants the same pack waits for the first and opens its result.
 
     Args:
-        folder: where the pack shall lie; a sibling `.partial` holds an unfinished one.
-        identity: plain values that decide about the content, "size" (the images' side) among them.
-        read: lists the samples, in an order that depends on `identity` alone.
-        decoder: makes the pictures, in threads on all cores: decoding, resizing and hashing release Python's lock.
-        stop_at_first_problem: raise a ValueError at the first picture that can't be used.
+        folder: the pack's folder.
+        key: see PackKey.
+        read: lists the samples, in an order that depends on `key` alone.
+        decoder: makes the images, in threads on all cores: decoding, resizing and hashing release Python's lock.
+        stop_at_first_problem: raise a ValueError at the first unusable image.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with open(f"{folder}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if (pack := open_pack(folder, identity)) is not None:
+    if isinstance(pack := open_pack(folder, key), Pack):
+        return pack  # without a lock, because a shared cache may be read-only
+    with _locked(folder):
+        if isinstance(pack := open_pack(folder, key), Pack):
             return pack
+        if folder.exists():
+            log.warning(f"{folder} {pack}: it is rebuilt")
         index = read()
         if stop_at_first_problem and index.problems:
             raise ValueError(f"{index.problems[0]} (dataset.on_error=raise)")
@@ -278,7 +157,7 @@ def build_pack(
             first = f": {len(index.problems):,} problems, first {index.problems[0]}" if index.problems else ""
             raise ValueError(f"there is no labelled image to pack for {folder.name}{first}")
         try:
-            with _Partial(folder.with_name(folder.name + ".partial"), identity, len(index.samples)) as partial:
+            with _PartialPack(folder.with_name(folder.name + ".partial"), key, index.samples) as partial:
                 for problem in partial.fill(index.samples, decoder):
                     if stop_at_first_problem:
                         raise ValueError(f"{problem} (dataset.on_error=raise)")
@@ -286,27 +165,46 @@ def build_pack(
             shutil.rmtree(folder, ignore_errors=True)
             partial.folder.replace(folder)
         except OSError as error:
-            # A full disk shows while writing, which doesn't name the file.
+            if error.filename is not None:
+                raise
+            # A full disk is reported by a write, which does not know the file's name.
             raise OSError(error.errno, f"can't write the pack: {error.strerror}", str(folder)) from error
         return Pack(folder)
 
 
-class _Partial:
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the exclusive lock of building `folder`; the empty lock file stays, because removing it is a race."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with open(f"{folder}.lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.info(f"{folder} is being built by another process: waiting for it")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError as error:
+            what = f"dataset.cache_dir must be on a file system with flock: {error.strerror}"
+            raise OSError(error.errno, what, lock.name) from error
+        yield
+
+
+class _PartialPack:
     """An unfinished pack, to which rows are appended in order.
 
-    A row counts as done once its hash is on disk, and hashes are written after the images they belong to.
+    A row counts as done once its hash is on disk; hashes are written after the images they belong to.
     """
 
-    def __init__(self, folder: Path, identity: Identity, count: int) -> None:
-        self.folder, self.identity, self.count = folder, identity, count
-        self.size = int(identity["size"])
-        plan = {"identity": _plain(identity), "count": count}
+    def __init__(self, folder: Path, key: PackKey, samples: Sequence[Sample]) -> None:
+        self.folder, self.key, self.count = folder, key, len(samples)
+        self.size = int(key["size"])
+        listed = content_hash("\n".join(f"{sample.name}\0{sample.path}" for sample in samples).encode()).hex()
+        plan = {"format": FORMAT, "key": _plain(key), "samples": listed}
         plan_file = folder / "plan.json"
         if not plan_file.exists() or read_json(plan_file) != plan:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
             with open(folder / "images.npy", "wb") as file:
-                shape = (count, self.size, self.size, 3)
+                shape = (self.count, self.size, self.size, 3)
                 header = {"descr": "|u1", "fortran_order": False, "shape": shape}
                 np.lib.format.write_array_header_1_0(file, header)
             (folder / "hashes.bin").touch()
@@ -323,8 +221,10 @@ class _Partial:
             self._hashes = opened.enter_context((self.folder / "hashes.bin").open("r+b"))
             self._problems = opened.enter_context((self.folder / "problems.jsonl").open("r+"))
             self._close = opened.pop_all().close
-        self.done = os.fstat(self._hashes.fileno()).st_size // HASH_BYTES
-        self._images.truncate(self._header_bytes + self.done * self.size**2 * 3)
+        row_bytes = self.size**2 * 3
+        image_rows = (os.fstat(self._images.fileno()).st_size - self._header_bytes) // row_bytes
+        self.done = min(os.fstat(self._hashes.fileno()).st_size // HASH_BYTES, image_rows)
+        self._images.truncate(self._header_bytes + self.done * row_bytes)
         self._hashes.truncate(self.done * HASH_BYTES)
         lines = [line for line in self._problems.read().splitlines() if line.endswith("}")]
         self._problems.seek(0)
@@ -334,7 +234,7 @@ class _Partial:
         self._hashes.seek(0, os.SEEK_END)
         self._pending = b""
         if self.done:
-            log.info(f"{self.folder}: goes on after {self.done:,} of {self.count:,} pictures")
+            log.info(f"{self.folder}: continues after {self.done:,} of {self.count:,} images")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -344,13 +244,13 @@ class _Partial:
             self._close()
 
     def fill(self, samples: Sequence[Sample], decoder: Decoder) -> Iterator[Problem]:
-        """Append every row that is missing; yields the problems as they come."""
+        """Append the missing rows; yields each problem when it occurs."""
         chunks = [samples[start : start + _CHUNK] for start in range(self.done, len(samples), _CHUNK)]
         empty = np.zeros((self.size, self.size, 3), np.uint8), bytes(HASH_BYTES)
         committed = time.monotonic()
         progress = tqdm(total=len(samples), initial=self.done, unit="image", desc="packing")
         with progress, ThreadPoolExecutor(cores()) as pool, warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"PIL\.")  # odd metadata is no reason to speak up 287,401 times
+            warnings.filterwarnings("ignore", module=r"PIL\.")  # one per image with unusual metadata
             for results in pool.map(decoder, chunks, [self.size] * len(chunks)):
                 for result in results:
                     if isinstance(result, Problem):
@@ -375,7 +275,7 @@ class _Partial:
         self._pending = b""
 
     def finish(self, index: Index) -> None:
-        """Write the index and the description, and remove what only building needs."""
+        """Write the index and the description; remove the files that only building needs."""
         rows = [json.loads(line) for line in (self.folder / "problems.jsonl").read_text().splitlines()]
         good = np.ones(self.count, bool)
         good[[row.pop("row") for row in rows]] = False
@@ -384,15 +284,16 @@ class _Partial:
         arrays: dict[str, NDArray[Any]] = {
             "names": np.array([sample.name.encode() for sample in index.samples], dtype=bytes),
             "labels": np.array([label_ids[sample.label] for sample in index.samples], np.int16),
-            "splits": np.array([SPLITS.index(sample.split) for sample in index.samples], np.uint8),
+            "parts": np.array([PARTS.index(sample.part) for sample in index.samples], np.uint8),
             "hashes": np.fromfile(self.folder / "hashes.bin", f"V{HASH_BYTES}"),
             "good": good,
         }
-        if index.samples and index.samples[0].votes is not None:
+        if index.samples[0].votes is not None:
             arrays["votes"] = np.array([sample.votes for sample in index.samples], np.uint8)
         np.savez(self.folder / "index.npz", allow_pickle=False, **arrays)
         meta = {
-            "identity": _plain(self.identity),
+            "format": FORMAT,
+            "key": _plain(self.key),
             "labels": labels,
             "problems": [*map(asdict, index.problems), *rows],
             "left_out": dict(index.left_out),
@@ -402,6 +303,10 @@ class _Partial:
             (self.folder / name).unlink()
 
 
-def _plain(identity: Identity) -> dict[str, Any]:
-    """As JSON gives it back, so that tuples compare equal to lists."""
-    return json.loads(json.dumps(dict(identity)))
+def _digest(key: PackKey) -> bytes:
+    return content_hash(json.dumps(_plain(key), sort_keys=True).encode())
+
+
+def _plain(key: PackKey) -> dict[str, Any]:
+    """The key as JSON returns it, so that tuples compare equal to lists."""
+    return json.loads(json.dumps(dict(key)))

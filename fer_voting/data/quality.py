@@ -10,15 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from fer_voting.data.index import Problem
+from fer_voting.data.index import PARTS, Problem
 from fer_voting.data.module import FERDataModule, make_datamodule
-from fer_voting.data.pack import SPLITS, Pack
+from fer_voting.data.pack import Pack
 from fer_voting.data.sampling import Positions
 
 __all__ = ["audit", "count_duplicates", "near_pairs", "perceptual_hashes", "same_content"]
 
 BLANK_LEVELS = 8
-"""A picture whose brightest and darkest values differ by less shows nothing."""
+"""An image whose brightest and darkest values differ by less is blank."""
 _ROWS_AT_ONCE = 4096
 
 _HASH_BITS = 64
@@ -33,13 +33,13 @@ def same_content(hashes: NDArray[np.void]) -> list[Positions]:
 
 
 def perceptual_hashes(images: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    """64 bits a picture, most of which pictures that look alike have in common: [N, S, S, 3] -> [N].
+    """A 64-bit hash of each image; similar images have similar hashes: [N, S, S, 3] -> [N].
 
-    The lowest 8x8 spatial frequencies of the picture's grey (discrete cosine transform), each above or below their
+    Whether each of the 8x8 lowest spatial frequencies (discrete cosine transform) of the grey image is above their
     median: Zauner, Implementation and Benchmarking of Perceptual Image Hash Functions (2010), section 3.2.1.
     """
     side = images.shape[1]
-    # The constant term is left out: it says how bright a picture is, not what it shows.
+    # Without the constant term, which is the brightness.
     frequencies = np.arange(1, 9)[:, None] * np.pi * (np.arange(side) + 0.5) / side
     cosines = np.cos(frequencies).astype(np.float32)
     spectrum = (cosines @ (images @ _GREY) @ cosines.T).reshape(len(images), _HASH_BITS)
@@ -48,9 +48,10 @@ def perceptual_hashes(images: NDArray[np.uint8]) -> NDArray[np.uint64]:
 
 
 def near_pairs(hashes: NDArray[np.uint64], max_bits: int) -> NDArray[np.int64]:
-    """Pairs of positions (first < second) whose hashes (uint64 [N]) differ in `max_bits` bits at most: [M, 2].
+    """Pairs of positions (first < second) whose hashes (uint64 [N]) differ in at most `max_bits` bits: [M, 2].
 
-    Cut into max_bits + 1 bands, two such hashes agree in at least one band: only those are compared.
+    The bits are divided into max_bits + 1 bands. Two such hashes agree in at least one band, so only hashes that
+    agree in a band are compared.
     """
     bands = np.array_split(np.arange(_HASH_BITS, dtype=np.uint64), max_bits + 1)
     found = [np.empty((0, 2), np.int64)]
@@ -72,59 +73,59 @@ def audit(config: Mapping[str, Any]) -> dict[str, Any]:
     """The audit of the data set that a resolved configuration names, as plain values.
 
     Returns:
-        dataset, synthetic, root, layout, pack: what was looked at ("root" and "layout" are null for drawn faces);
-        splits, expected: official split -> class -> images here, and as published (where known);
-        left_out: why -> images that the data set's own rules leave out;
-        problems: `kind`, `path` and `reason` of each unusable picture, and of blank ones (which are used);
-        duplicates: "train-val", say -> training images whose very content also occurs in validation;
+        dataset, synthetic, root, layout, pack: what was audited ("root" and "layout" are null for drawn faces);
+        parts, expected: official part -> class -> images here, and as published (if known);
+        left_out: reason -> images that the data set's own rules exclude;
+        problems: `kind`, `path` and `reason` of each unusable image, and of blank ones (which are used);
+        duplicates: "train-val", for example -> training images whose content also occurs in validation;
             "train-train" -> superfluous copies inside training;
-        conflicts: the same for those whose label differs from a copy's;
-        duplicate_groups: name, split and label of each copy;
-        near_duplicates: pairs that look alike but differ in content, by their names and the bits that differ; null
-            if `near_duplicate_bits` is.
+        conflicts: the same, counting only those whose label differs from a copy's;
+        duplicate_groups: name, part and label of each copy;
+        near_duplicates: pairs of similar images with different content: their names and the number of different
+            hash bits; null if `near_duplicate_bits` is.
     """
     bits = config["near_duplicate_bits"]
     if bits is not None and not (isinstance(bits, int) and 0 <= bits <= 8):
         raise ValueError(f"near_duplicate_bits={bits} must be null or 0 to 8")
     node = dict(config["dataset"])
     if "on_error" in node:
-        node["on_error"] = "skip"  # an audit reports, it does not stop
+        node["on_error"] = "skip"  # an audit lists all problems
     data = make_datamodule(node)
     pack = data.make_pack()
     rows = np.flatnonzero(data.usable(pack))
-    blank, looks = _look_at(pack, rows, want_hashes=bits is not None)
+    blank, perceptual = _scan(pack, rows, want_hashes=bits is not None)
     groups = [rows[members] for members in same_content(pack.hashes[rows])]
-    duplicates, conflicts = count_duplicates(groups, pack.split_ids, pack.label_ids)
+    duplicates, conflicts = count_duplicates(groups, pack.part_ids, pack.label_ids)
     report: dict[str, Any] = {
         "dataset": data.name,
         "synthetic": data.synthetic,
-        "root": pack.identity.get("root"),
-        "layout": pack.identity.get("layout"),
+        "root": pack.key.get("root"),
+        "layout": pack.key.get("layout"),
         "pack": str(pack.folder),
-        "splits": data.official_counts(pack, data.usable(pack)),
-        "expected": {split: {c: counts.get(c, 0) for c in data.class_names} for split, counts in data.expected.items()},
-        "left_out": {**pack.left_out, **_not_asked_for(data, pack)},
+        "parts": data.official_counts(pack, data.usable(pack)),
+        "expected": {part: {c: counts.get(c, 0) for c in data.class_names} for part, counts in data.expected.items()},
+        "left_out": {**pack.left_out, **_other_classes(data, pack)},
         "problems": [asdict(problem) for problem in (*pack.problems, *blank)],
         "duplicates": duplicates,
         "conflicts": conflicts,
         "duplicate_groups": [[_described(pack, row) for row in group] for group in groups],
-        "near_duplicates": None if bits is None else _near_duplicates(pack, rows, looks, bits),
+        "near_duplicates": None if bits is None else _near_duplicates(pack, rows, perceptual, bits),
     }
     return report
 
 
-def _look_at(pack: Pack, rows: NDArray[np.int64], want_hashes: bool) -> tuple[list[Problem], NDArray[np.uint64]]:
-    """The blank pictures among `rows`, and the perceptual hash of each of them (if wanted)."""
+def _scan(pack: Pack, rows: NDArray[np.int64], want_hashes: bool) -> tuple[list[Problem], NDArray[np.uint64]]:
+    """The blank images among `rows`, and the perceptual hash of each row (if wanted)."""
     blank: list[Problem] = []
     hashes = np.zeros(len(rows), np.uint64)
-    with tqdm(total=len(rows), desc="looking", unit="image") as progress:
+    with tqdm(total=len(rows), desc="scanning", unit="image") as progress:
         for start in range(0, len(rows), _ROWS_AT_ONCE):
             some = rows[start : start + _ROWS_AT_ONCE]
             images = pack.images[some]
             flat = images.reshape(len(images), -1)
             spread = flat.max(axis=1).astype(int) - flat.min(axis=1)
             for row in np.flatnonzero(spread < BLANK_LEVELS):
-                reason = "all values are equal" if not spread[row] else f"values differ by {spread[row]} of 255 at most"
+                reason = "all values are equal" if not spread[row] else f"values differ by at most {spread[row]} of 255"
                 blank += [Problem("blank", name, reason) for name in pack.names(some[row : row + 1])]
             if want_hashes:
                 hashes[start : start + len(some)] = perceptual_hashes(images)
@@ -132,8 +133,8 @@ def _look_at(pack: Pack, rows: NDArray[np.int64], want_hashes: bool) -> tuple[li
     return blank, hashes
 
 
-def _not_asked_for(data: FERDataModule, pack: Pack) -> dict[str, int]:
-    """Pictures of other classes, e.g. contempt where there are seven, and those whose raters don't agree enough."""
+def _other_classes(data: FERDataModule, pack: Pack) -> dict[str, int]:
+    """Images of other classes, e.g. contempt if seven are used, and those without a majority of votes."""
     counts = np.bincount(pack.label_ids[pack.good], minlength=len(pack.labels))
     others = {n: int(c) for n, c in zip(pack.labels, counts, strict=True) if n not in data.class_names}
     undecided = int((pack.good & (data.class_ids(pack) >= 0) & ~data.usable(pack)).sum())
@@ -141,29 +142,28 @@ def _not_asked_for(data: FERDataModule, pack: Pack) -> dict[str, int]:
 
 
 def count_duplicates(
-    groups: Sequence[NDArray[np.int64]], split_ids: NDArray[np.uint8], label_ids: NDArray[np.int64]
+    groups: Sequence[NDArray[np.int64]], part_ids: NDArray[np.uint8], label_ids: NDArray[np.int64]
 ) -> tuple[dict[str, int], dict[str, int]]:
-    """How many images have a copy, and how many a copy with another label, by pair of splits.
+    """Pair of parts -> images with a copy, and -> images with a copy of another label; without pairs that have none.
 
-    "train-val" counts the training images that also occur in validation; "train-train" the images of training
-    beyond the first of each content, and, of conflicts, all images whose copies disagree. Pairs without any are
-    left out.
+    "train-val" counts the training images that also occur in validation. "train-train" counts the training images
+    beyond the first of each content; for conflicts, all images whose copies disagree.
 
     Args:
         groups: rows of equal content.
-        split_ids, label_ids: of every row [N].
+        part_ids, label_ids: of every row [N].
     """
     duplicates: Counter[str] = Counter()
     conflicts: Counter[str] = Counter()
     for group in groups:
-        parts = {split: label_ids[group[split_ids[group] == i]] for i, split in enumerate(SPLITS)}
-        for split, labels in parts.items():
-            duplicates[f"{split}-{split}"] += max(len(labels) - 1, 0)
-            conflicts[f"{split}-{split}"] += len(labels) if len(set(labels)) > 1 else 0
-        for (split, labels), (other, theirs) in itertools.combinations(parts.items(), 2):
-            if len(theirs):
-                duplicates[f"{split}-{other}"] += len(labels)
-                conflicts[f"{split}-{other}"] += sum(bool(set(theirs) - {label}) for label in labels)
+        by_part = {part: label_ids[group[part_ids[group] == i]] for i, part in enumerate(PARTS)}
+        for part, labels in by_part.items():
+            duplicates[f"{part}-{part}"] += max(len(labels) - 1, 0)
+            conflicts[f"{part}-{part}"] += len(labels) if len(set(labels)) > 1 else 0
+        for (part, labels), (other, other_labels) in itertools.combinations(by_part.items(), 2):
+            if len(other_labels):
+                duplicates[f"{part}-{other}"] += len(labels)
+                conflicts[f"{part}-{other}"] += sum(bool(set(other_labels) - {label}) for label in labels)
     return dict(+duplicates), dict(+conflicts)
 
 
@@ -185,6 +185,6 @@ def _described(pack: Pack, row: int) -> dict[str, str]:
     position = np.array([row])
     return {
         "name": pack.names(position)[0],
-        "split": SPLITS[pack.split_ids[row]],
+        "part": PARTS[pack.part_ids[row]],
         "label": pack.labels[pack.label_ids[row]],
     }

@@ -1,7 +1,7 @@
-"""Which images an epoch shows, in which order: pure functions of (seed, epoch), and the sampler that deals them out.
+"""Which images a part and an epoch contain, and in which order: pure functions of content, seed and epoch.
 
-An epoch's draw is the same on every process and does not depend on the epochs before it, so that a resumed training
-and one of several processes see exactly the images they should.
+Every rank computes the same sample, independent of earlier epochs. So a resumed run and a run on several ranks use the
+images that an uninterrupted run on one device uses.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,21 +12,80 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
-__all__ = ["EpochSampler", "EvalSampler", "Key", "Positions", "draw_epoch", "rank_and_world", "target_count"]
+from fer_voting.data.images import content_hash
+
+__all__ = [
+    "EpochSampler",
+    "EvalSampler",
+    "Positions",
+    "SampleKey",
+    "apportion",
+    "images_per_rank",
+    "rank_and_world",
+    "sample_by_class",
+    "sample_epoch",
+    "sample_share",
+    "target_count",
+]
 
 Positions = NDArray[np.int64]
-Key = tuple[int, int]
+SampleKey = tuple[int, int]
 """(epoch, position in the pack)"""
 
-# The first word of every generator's key, so that no two purposes share random numbers.
+# First word of each generator's seed, so that no two purposes share random numbers.
 _ORDER, _CYCLE = range(2)
 
 
-def target_count(counts: Sequence[int], target: str | int) -> int | None:
-    """Images a class and epoch: `target` is mean, median, min, max, a number, or none (then None: leave as it is).
+# Parts --------------------------------------------------------------------------------------------------------
 
-    Raises:
-        ValueError: another `target`.
+
+def apportion(total: int, weights: Sequence[float]) -> list[int]:
+    """Whole numbers proportional to `weights` with sum `total` (largest remainder method).
+
+    `apportion(10, [1, 1, 2]) == [3, 2, 5]`.
+    """
+    shares = np.asarray(weights, float) * total / sum(weights)
+    counts = np.floor(shares + 1e-9).astype(int)
+    order = np.argsort(-(shares - counts), kind="stable")
+    counts[order[: total - counts.sum()]] += 1
+    return [int(count) for count in counts]
+
+
+def sample_by_class(hashes: NDArray[np.void], labels: NDArray[np.int64], counts: Sequence[int], seed: int) -> Positions:
+    """Positions of `counts[k]` images of each class k, ascending: [sum(counts)].
+
+    Images are ranked by a hash of (seed, content), not by their place in a list: another layout of the same files,
+    another file system or another release of NumPy gives the same result. Copies of an image have neighbouring
+    ranks, so few are separated.
+
+    Args:
+        hashes: V16 [n], content of each image.
+        labels: int64 [n], 0 to len(counts) - 1.
+    """
+    salt = seed.to_bytes(8, "little", signed=True)
+    ranks = np.array([content_hash(salt, content.tobytes())[:8] for content in hashes], "V8").view(">u8")
+    order = np.lexsort((np.arange(len(ranks)), ranks))
+    taken = [order[labels[order] == label][:count] for label, count in enumerate(counts)]
+    return np.sort(np.concatenate(taken))
+
+
+def sample_share(hashes: NDArray[np.void], labels: NDArray[np.int64], share: float, seed: int) -> Positions:
+    """Positions of a stratified `share` of the images, ascending; arguments as in `sample_by_class`."""
+    sizes = np.bincount(labels)
+    return sample_by_class(hashes, labels, apportion(round(share * len(labels)), sizes.tolist()), seed)
+
+
+# Epochs -------------------------------------------------------------------------------------------------------
+
+
+def target_count(counts: Sequence[int], target: str | int) -> int | None:
+    """Images per class and epoch; None for `target` none, which keeps each class's own count.
+
+    Args:
+        counts: images of each class.
+        target: mean, median, min or max of `counts`, a number, or none.
+
+    Raises ValueError for another `target`.
     """
     if target == "none":
         return None
@@ -43,111 +102,140 @@ def target_count(counts: Sequence[int], target: str | int) -> int | None:
     return max(1, round(float(rules[str(target)](list(counts)))))
 
 
-def draw_epoch(labels: NDArray[np.int64], target: int | None, seed: int, epoch: int) -> Positions:
-    """Positions in `labels` that one epoch shows, shuffled: [n], or [classes * target].
+def sample_epoch(labels: NDArray[np.int64], target: int | None, seed: int, epoch: int) -> Positions:
+    """Shuffled positions in `labels` of one epoch's images: [n], or [classes * target].
 
-    Each class is an endless deck: its images in random order, then all of them in another random order, and so on.
-    Epoch e takes cards e * target to (e + 1) * target. So every image of a downsampled class is used before any is
-    used twice, and an image of an oversampled class is used once more or once less than another.
+    Each class is an endless sequence of random permutations of its images; epoch e takes its elements e * target to
+    (e + 1) * target. So every image of a class is used once before any is used twice, and their numbers of uses
+    never differ by more than one.
 
     Args:
-        labels: int64 [n] class of each image; negative numbers can't occur.
-        target: images a class, or None for each class's own count.
+        labels: int64 [n] class of each image, not negative.
+        target: images per class, or None for each class's own count.
     """
-    drawn = []
+    parts = []
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
         count = target or len(members)
         first, stop = epoch * count, (epoch + 1) * count
-        decks = range(first // len(members), -(-stop // len(members)))
-        cards = np.concatenate([_generator(seed, _CYCLE, int(label), deck).permutation(members) for deck in decks])
-        start = first - decks[0] * len(members)
-        drawn.append(cards[start : start + count])
-    return _generator(seed, _ORDER, epoch).permutation(np.concatenate(drawn))
+        cycles = range(first // len(members), -(-stop // len(members)))
+        sequence = np.concatenate([_generator(seed, _CYCLE, int(label), c).permutation(members) for c in cycles])
+        start = first - cycles[0] * len(members)
+        parts.append(sequence[start : start + count])
+    return _generator(seed, _ORDER, epoch).permutation(np.concatenate(parts))
 
 
 def _generator(*key: int) -> np.random.Generator:
     return np.random.default_rng(key)
 
 
+# Batches ------------------------------------------------------------------------------------------------------
+
+
 def rank_and_world() -> tuple[int, int]:
-    """This process's number and how many there are: (0, 1) unless several train together."""
+    """This process's rank and the number of ranks; (0, 1) without torch.distributed."""
     return (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
 
 
-def cut(positions: Positions, batch_size: int) -> list[Positions]:
-    """Batches of `batch_size`; a last batch of one joins the one before it, because BatchNorm can't train on one."""
+def images_per_rank(batch_size: int, world_size: int) -> int:
+    """Each rank's share of a global batch.
+
+    Raises ValueError if the batch does not divide, or leaves a rank fewer than the two images that BatchNorm needs.
+    """
+    share, rest = divmod(batch_size, world_size)
+    if world_size > 1 and (rest or share < 2):
+        near = sorted({max(2, share) * world_size, (max(2, share) + 1) * world_size})
+        raise ValueError(
+            f"dataset.batch_size={batch_size} is the global batch, and must divide into {world_size} ranks "
+            f"(trainer.devices x trainer.num_nodes) of at least 2 images each: e.g. dataset.batch_size={near[0]} "
+            f"or {near[1]}"
+        )
+    return share
+
+
+def global_batches(positions: Positions, batch_size: int) -> list[Positions]:
+    """Batches of `batch_size`; a last batch of one image joins the one before, because BatchNorm needs two."""
     starts = list(range(0, len(positions), batch_size))
     if len(starts) > 1 and len(positions) - starts[-1] == 1:
         starts.pop()
     return np.split(positions, starts[1:])
 
 
-class EpochSampler(Sampler[list[Key]]):
-    """Training batches as lists of (epoch, position); each process gets its own part, and all parts are as long.
+def training_share(batch: Positions, rank: int, world_size: int) -> Positions:
+    """A rank's images of a global batch; all ranks get equally many, and at least two.
 
-    Every new iteration is the next epoch; `set_epoch` says which, where training goes on from a checkpoint. Where
-    the draw can't be shared out evenly, its first images fill the gap.
+    If the batch does not divide, its first images are used again. Within a rank, no image is repeated.
+    """
+    if world_size == 1:
+        return batch
+    share = max(2, -(-len(batch) // world_size))
+    return np.resize(batch, (world_size, share))[rank]
+
+
+class EpochSampler(Sampler[list[SampleKey]]):
+    """This rank's training batches as lists of (epoch, position).
+
+    An epoch's global batches do not depend on the number of ranks: any number makes the same optimizer steps over
+    the same images, because each rank gets an equal share of every batch and DDP averages the ranks' gradients. The
+    last batch is the exception if it does not divide: some of its images are used twice (`training_share`).
+
+    Each iteration is the next epoch; `set_epoch` sets it when training resumes from a checkpoint.
 
     Args:
         positions: int64 [n] positions in the pack of the training images.
         labels: int64 [n] their classes.
-        target: images a class and epoch, None for all as they are.
+        batch_size: images per global batch.
+        target: images per class, None for each class's own count.
     """
 
     def __init__(
-        self,
-        positions: Positions,
-        labels: NDArray[np.int64],
-        *,
-        batch_size: int,
-        seed: int,
-        target: int | None,
+        self, positions: Positions, labels: NDArray[np.int64], *, batch_size: int, seed: int, target: int | None
     ) -> None:
         self.positions, self.labels = positions, labels
         self.batch_size, self.seed, self.target = batch_size, seed, target
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """The epoch that the next iteration shows."""
+        """Set the epoch of the next iteration."""
         self.epoch = epoch
 
     @property
     def epoch_size(self) -> int:
-        """Images an epoch, over all processes, before the gap is filled."""
+        """Images per epoch over all ranks, without repetitions in the last batch."""
         return len(self.positions) if self.target is None else self.target * len(np.unique(self.labels))
 
-    def _batches(self, epoch: int) -> list[Positions]:
-        rank, world = rank_and_world()
-        drawn = self.positions[draw_epoch(self.labels, self.target, self.seed, epoch)]
-        return cut(np.resize(drawn, -(-len(drawn) // world) * world)[rank::world], self.batch_size)
-
-    def __iter__(self) -> Iterator[list[Key]]:
-        # The epoch counts when the first batch is asked for, because a loader with workers makes two iterators of
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        rank, world_size = rank_and_world()
+        images_per_rank(self.batch_size, world_size)
+        # A generator: the epoch advances with the first batch, because a loader with workers makes two iterators of
         # its sampler and uses one.
         epoch, self.epoch = self.epoch, self.epoch + 1
-        for batch in self._batches(epoch):
-            yield [(epoch, position) for position in batch.tolist()]
+        sample = self.positions[sample_epoch(self.labels, self.target, self.seed, epoch)]
+        for batch in global_batches(sample, self.batch_size):
+            yield [(epoch, position) for position in training_share(batch, rank, world_size).tolist()]
 
     def __len__(self) -> int:
-        _, world = rank_and_world()
-        return len(cut(np.empty(-(-self.epoch_size // world), np.int64), self.batch_size))
+        return len(global_batches(np.empty(self.epoch_size, np.int64), self.batch_size))
 
 
-class EvalSampler(Sampler[list[Key]]):
-    """Every position once, in order, shared out over the processes without filling gaps; the epoch is always 0."""
+class EvalSampler(Sampler[list[SampleKey]]):
+    """This rank's evaluation batches as lists of (0, position): its share of every global batch, in order.
+
+    Every image is evaluated once. If the last batch does not divide, the first ranks get one image more, and a rank
+    without any has one batch less.
+    """
 
     def __init__(self, positions: Positions, *, batch_size: int) -> None:
         self.positions, self.batch_size = positions, batch_size
 
-    def _starts(self) -> tuple[Positions, range]:
-        rank, world = rank_and_world()
-        mine = self.positions[rank::world]
-        return mine, range(0, len(mine), self.batch_size)
-
-    def __iter__(self) -> Iterator[list[Key]]:
-        mine, starts = self._starts()
-        return iter([[(0, int(i)) for i in mine[start : start + self.batch_size]] for start in starts])
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        return iter([[(0, position) for position in share.tolist()] for share in self._shares()])
 
     def __len__(self) -> int:
-        return len(self._starts()[1])
+        return len(self._shares())
+
+    def _shares(self) -> list[Positions]:
+        rank, world_size = rank_and_world()
+        batches = np.split(self.positions, range(self.batch_size, len(self.positions), self.batch_size))
+        shares = (np.array_split(batch, world_size)[rank] for batch in batches)
+        return [share for share in shares if len(share)]

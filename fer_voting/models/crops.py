@@ -4,6 +4,7 @@ Shapes: B batch, C channels, H and W the map's sides, h and w the crop's.
 """
 
 import functools
+import logging
 from fractions import Fraction
 from typing import Any
 
@@ -12,28 +13,43 @@ from torch import Tensor
 
 __all__ = ["CROPS", "crop_corners", "crop_side", "ten_crops"]
 
+log = logging.getLogger(__name__)
+
 CROPS = 10
 """Five positions, each also mirrored."""
 
 
-def crop_side(side: int, fraction: float = 5 / 6, name: str = "side") -> int:
-    """The crop's side in pixels: `fraction` of `side`, which must come out whole.
+def crop_side(side: int, fraction: float = 5 / 6) -> int:
+    """The crop's side in pixels: `fraction` of `side`, rounded to the nearest pixel; half a pixel is rounded up.
 
-    The paper chose 5/6 because every module's output divides by six; rounding elsewhere would silently give
-    another network, so a side that does not divide is an error.
+    The paper chose 5/6 because it divides every module's output of 48-pixel images; other sizes are rounded:
+    `crop_side(48) == 40`, `crop_side(56) == 47`, `crop_side(9) == 8`.
 
-    Raises ValueError if `fraction` is not in (0, 1], or `fraction * side` is not a whole number.
+    Raises ValueError if `fraction` is not in (0, 1], or if `side` is so small that the crop would be all or nothing
+    of it.
     """
     if not 0 < fraction <= 1:
         raise ValueError(f"`fraction` (={fraction}) must be greater than 0 and at most 1")
-    exact = Fraction(fraction).limit_denominator(1000)
-    crop = exact * side
-    if crop.denominator != 1:
+    exact = _exact(fraction)
+    crop = int(exact * side + Fraction(1, 2))
+    if crop == 0 or (crop == side and exact < 1):
         raise ValueError(
-            f"`{name}` (={side}) must be divisible by {exact.denominator}, "
-            f"so that a crop of {exact} of it has whole pixels"
+            f"a map of {side} pixels is too small for crops of {exact} of its side ({crop} pixels): "
+            "use larger images (dataset.size) or crop earlier (split)"
         )
-    return int(crop)
+    return crop
+
+
+def _exact(fraction: float) -> Fraction:
+    return Fraction(fraction).limit_denominator(1000)
+
+
+@functools.cache  # once for each size of a map
+def _log_rounding(side: int, crop: int, fraction: float) -> None:
+    if crop != _exact(fraction) * side:
+        log.info(
+            f"crops of {crop} of {side} pixels, {crop / side:.4f} of the side: {_exact(fraction)} is not a whole number"
+        )
 
 
 def crop_corners(height: int, width: int, h: int, w: int) -> list[tuple[int, int]]:
@@ -44,27 +60,32 @@ def crop_corners(height: int, width: int, h: int, w: int) -> list[tuple[int, int
 
 
 def ten_crops(x: Tensor, fraction: float = 5 / 6) -> Tensor:
-    """Cut each map into ten overlapping crops: `[B, C, H, W]` -> `[B, 10, C, h, w]`, any dtype.
+    """Ten overlapping crops of each map: `[B, C, H, W]` -> `[B, 10, C, h, w]`, any dtype.
 
     The order is top left, top right, bottom left, bottom right, centre, then the same five positions of the
-    horizontally mirrored map (Algorithm 1); equal, bit for bit, to `torchvision`'s `ten_crop`. The crops lie in
-    memory as `x` does, `torch.channels_last` (the faster) or contiguous.
+    horizontally mirrored map (Algorithm 1); equal, bit for bit, to `torchvision`'s `ten_crop`. The crops have the
+    memory format of `x`, `torch.channels_last` (the faster) or contiguous.
 
-    Raises ValueError if H or W times `fraction` is not whole.
+    Where H or W times `fraction` is not whole, it is rounded (`crop_side`), and the log says so once.
+
+    Raises ValueError if H or W is too small.
 
     >>> ten_crops(torch.zeros(2, 64, 48, 48)).shape
     torch.Size([2, 10, 64, 40, 40])
     """
     height, width = x.shape[-2:]
-    h, w = crop_side(height, fraction, "height"), crop_side(width, fraction, "width")
+    h, w = crop_side(height, fraction), crop_side(width, fraction)
+    if not torch.compiler.is_compiling():
+        _log_rounding(height, h, fraction)
+        _log_rounding(width, w, fraction)
     crops = _gather(x, h, w)
     return crops if x.is_contiguous(memory_format=torch.channels_last) else crops.contiguous()
 
 
-# The crops as one gather of pixels, all channels of a pixel at once, and their gradient as one sum. Autograd's own
-# backward of ten slices fills ten maps with zeros and adds them up; here the gradient of a pixel is the sum of the
-# crops' pixels that were read from it: an embedding bag, which reads every number once. Custom operators, so that
-# `torch.compile` takes them as they are and the plans below are made once a map size, not once a call.
+# The crops are one gather of pixels, all channels of a pixel at once, and their gradient is one sum. Autograd's own
+# backward of ten slices fills ten maps with zeros and adds them; here the gradient of a pixel is the sum over the
+# crops' pixels that were read from it: an embedding bag, which reads every number once. These are custom operators, so
+# that `torch.compile` does not trace them and the index plans below are made once per map size, not per call.
 
 
 @torch.library.custom_op("fer_voting::ten_crops", mutates_args=())
@@ -78,7 +99,7 @@ def _gather(x: Tensor, h: int, w: int) -> Tensor:
 
 @torch.library.custom_op("fer_voting::ten_crops_backward", mutates_args=())
 def _scatter(gradient: Tensor, height: int, width: int) -> Tensor:
-    """`[B, 10, C, h, w]` -> `[B, C, H, W]`, summed in float32 also where the dtype is shorter."""
+    """`[B, 10, C, h, w]` -> `[B, C, H, W]`, summed in float32 for shorter dtypes too."""
     batch, _, channels, h, w = gradient.shape
     pixels = gradient.permute(0, 1, 3, 4, 2).reshape(batch * CROPS * h * w, channels)
     readers, first_reader = _readers(height, width, h, w, gradient.device)
@@ -112,7 +133,7 @@ _gather.register_autograd(_backward, setup_context=_keep_size)
 
 @functools.cache
 def _sources(height: int, width: int, h: int, w: int, device: torch.device) -> Tensor:
-    """Which pixel of a map, counted row by row, each pixel of its crops is: `[10 * h * w]` int32."""
+    """For each pixel of the crops, its pixel in the map, counted row by row: `[10 * h * w]` int32."""
     pixels = torch.arange(height * width, dtype=torch.int32, device=device).view(height, width)
     corners = crop_corners(height, width, h, w)
     crops = [m[top : top + h, left : left + w] for m in (pixels, pixels.flip(1)) for top, left in corners]
@@ -121,13 +142,13 @@ def _sources(height: int, width: int, h: int, w: int, device: torch.device) -> T
 
 @functools.cache
 def _readers(height: int, width: int, h: int, w: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The inverse of `_sources`: the crops' pixels sorted by the map's, and where each map pixel's begin; int32."""
+    """The inverse of `_sources`: the crops' pixels sorted by map pixel, and each map pixel's first one; int32."""
     sources = _sources(height, width, h, w, device)
     count = sources.bincount(minlength=height * width)
     return sources.argsort(stable=True).int(), (count.cumsum(0) - count).int()
 
 
 def _for_each_image(plan: Tensor, batch: int, stride: int) -> Tensor:
-    """A plan `[P]` for one image repeated for the images of a batch, each `stride` further on: `[B * P]` int32."""
+    """An image's plan `[P]` repeated for a batch, `stride` added for each image: `[B * P]` int32."""
     starts = torch.arange(0, batch * stride, stride, dtype=torch.int32, device=plan.device)
     return (starts[:, None] + plan).flatten()

@@ -77,8 +77,7 @@ class VotingResNet18(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Images `[B, 3, H, W]` (float) -> crop logits `[B, V, K]`.
 
-        Raises ValueError if a side of the map to be cropped is not divisible by six, or if `memory` is lean and
-        BatchNorm is synchronised over the processes of a training.
+        Raises ValueError if the map to be cropped is too small, or if `memory` is lean and BatchNorm is synchronised.
         """
         batch = x.shape[0]
         if self.recomputations is not None and isinstance(self.bn1, nn.SyncBatchNorm) and self.bn1.training:

@@ -15,6 +15,7 @@ from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Callback
 
 from fer_voting.data.module import FERDataModule, make_datamodule
+from fer_voting.data.sampling import images_per_rank
 from fer_voting.models.checkpoint import NetworkInfo
 from fer_voting.models.compiled import compile_network
 from fer_voting.models.cost import count_gmacs, count_parameters
@@ -74,6 +75,7 @@ def fit(run: Run, config: dict[str, Any], result: Result, train: Callable[[Resul
     # Before the data, which may take minutes: an unknown accelerator, precision or tracker fails here.
     trainer = _make_trainer(run, config, callbacks)
     tracker = instantiate(config["logger"])
+    _check_sizes(config, trainer.world_size)
     data = open_data(config)
     if is_first_rank():
         run.claim_inputs(read_inputs(config, data))
@@ -169,6 +171,13 @@ def _make_trainer(run: Run, config: dict[str, Any], callbacks: list[Callback]) -
             "set both to what the launcher starts"
         )
     return trainer
+
+
+def _check_sizes(config: dict[str, Any], world_size: int) -> None:
+    """Raises ValueError for a batch that the ranks cannot share, or for images too small for the network."""
+    images_per_rank(config["dataset"]["batch_size"], world_size)
+    net = instantiate(config["model"], split=config["split"]["name"], num_classes=2)
+    count_gmacs(net, config["dataset"]["size"])  # runs the network on the meta device
 
 
 def _make_module(config: dict[str, Any], data: FERDataModule) -> VotingModule:

@@ -8,20 +8,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 from PIL import Image
 from small_sets import (
     FERPLUS_COLUMNS,
     SEVEN,
     affectnet_release2,
+    class_image,
     fer2013_csv,
-    picture,
     rafdb_official,
     save,
     save_broken,
     save_truncated,
 )
 
-from fer_voting.audit import format_report
+from fer_voting.audit import format_report, job
 from fer_voting.config import compose_config
 from fer_voting.data.quality import audit, count_duplicates
 from fer_voting.data.sets.fer2013 import FER2013DataModule
@@ -47,13 +48,13 @@ def configuration(tmp_path: Path, dataset: str, **values: Any) -> dict[str, Any]
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """RAF-DB with an unreadable, a truncated, a missing, a mislabelled and a blank picture and three copies."""
+    """RAF-DB with an unreadable, a truncated, a missing, a mislabelled and a blank image and three copies."""
     root = tmp_path / "my data"
     labels = rafdb_official(root, COUNTS)
     folder = root / "Image" / "aligned"
     save_broken(folder / "train_00901_aligned.jpg")
     save_truncated(folder / "train_00902_aligned.jpg", "sad", 1)
-    save(folder / "train_00904_aligned.jpg", picture("sad", 904))
+    save(folder / "train_00904_aligned.jpg", class_image("sad", 904))
     save(folder / "train_00905_aligned.png", Image.new("RGB", (32, 32), (9, 9, 9)))
     copies = {"train_00906": "test_0001", "train_00907": "test_0001", "test_0901": "test_0002"}
     for copy, original in copies.items():
@@ -66,12 +67,12 @@ def root(tmp_path: Path) -> Path:
     return root
 
 
-def test_the_report_of_a_set_with_every_blemish(root: Path, tmp_path: Path) -> None:
-    report = audit(configuration(tmp_path, "rafdb"))
-    assert report == json.loads((tmp_path / "report" / "audit.json").read_text())
+def test_the_report_of_a_set_with_every_defect(root: Path, tmp_path: Path) -> None:
+    job(OmegaConf.create(configuration(tmp_path, "rafdb")))
+    report = json.loads((tmp_path / "report" / "audit.json").read_text())
     assert report["layout"] == "aligned"
     assert report["root"] == str(root)
-    assert report["splits"] == {
+    assert report["parts"] == {
         "train": dict.fromkeys(SEVEN, 3) | {"sad": 5, "neutral": 4},
         "test": dict.fromkeys(SEVEN, 2) | {"neutral": 3},
     }
@@ -97,7 +98,7 @@ def test_the_report_of_a_set_with_every_blemish(root: Path, tmp_path: Path) -> N
         assert image.size > (600, 300)
     text = format_report(report)
     assert "missing: 1, e.g." in text
-    assert "identical pictures: 2 of train that also occur in test; 1 with conflicting labels" in text
+    assert "identical images: 2 of train also occur in test; 1 with conflicting labels" in text
     assert "train, published    2,524  4,772  1,982     1,290   281      717    705  12,271" in text
 
 
@@ -112,10 +113,10 @@ def test_images_of_other_classes_are_listed_as_left_out(tmp_path: Path) -> None:
     affectnet_release2(tmp_path / "my data", counts)
     report = audit(configuration(tmp_path, "affectnet"))
     assert report["left_out"] == {"non-face": 1, "contempt": 3}
-    assert report["splits"] == {"train": dict.fromkeys(SEVEN, 2), "val": dict.fromkeys(SEVEN, 1)}
+    assert report["parts"] == {"train": dict.fromkeys(SEVEN, 2), "val": dict.fromkeys(SEVEN, 1)}
     assert report["duplicates"] == {}
     assert report["problems"] == []
-    assert "no unusable or blank picture" in format_report(report)
+    assert "no unusable or blank images" in format_report(report)
 
 
 def test_images_without_a_majority_of_votes_are_listed_as_left_out(tmp_path: Path) -> None:
@@ -125,7 +126,7 @@ def test_images_without_a_majority_of_votes_are_listed_as_left_out(tmp_path: Pat
     header = ",".join(["Usage", "Image name", *FERPLUS_COLUMNS])
     (root / "fer2013new.csv").write_text("\n".join([header, *(f"Training,{row}" for row in votes)]) + "\n")
     report = audit(configuration(tmp_path, "ferplus"))
-    assert report["splits"] == {"train": dict.fromkeys(SEVEN, 0) | {"neutral": 1}}
+    assert report["parts"] == {"train": dict.fromkeys(SEVEN, 0) | {"neutral": 1}}
     assert report["left_out"] == {"not a face": 1, "no majority of votes": 1}
 
 
@@ -198,9 +199,15 @@ def test_the_real_faces(shared_data: Path, tmp_path: Path) -> None:
     assert len(constant) == 12
 
     arguments = {"name": "fer2013", "root": tmp_path / "my data", "cache_dir": tmp_path / "outputs" / "packs"}
-    data = FER2013DataModule(drop_leaks=True, **arguments)
-    data.setup()
-    assert data.train_size == sum(usages[row] == 0 for row in kept) - 351
+    plain, dropped = (FER2013DataModule(drop_leaks=drop, **arguments) for drop in (False, True))
+    for data in (plain, dropped):
+        data.setup()
+    assert len(dropped.positions("test")) == sum(usages[row] == 1 for row in kept)
+    # No PrivateTest rows: a tenth of Training validates, and Training's copies of PublicTest are in either part.
+    held_out = {part: {images[kept[row]].tobytes() for row in plain.positions(part)} for part in ("val", "test")}
+    for part, later in (("train", held_out["val"] | held_out["test"]), ("val", held_out["test"])):
+        expected = [row for row in plain.positions(part).tolist() if images[kept[row]].tobytes() not in later]
+        assert dropped.positions(part).tolist() == expected
 
 
 # --- the commands ---------------------------------------------------------------------------------------------
@@ -217,7 +224,7 @@ def test_the_commands(root: Path, tmp_path: Path) -> None:
     assert "packing" not in done.stderr  # the pack is there
     assert "rafdb: layout aligned in " in done.stdout
     report = json.loads((tmp_path / "out put" / "audit" / "rafdb" / "audit.json").read_text())
-    assert sum(report["splits"]["train"].values()) == 24
+    assert sum(report["parts"]["train"].values()) == 24
     assert sorted(path.name for path in (tmp_path / "out put").iterdir()) == ["audit", "packs"]
 
 

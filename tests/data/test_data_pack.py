@@ -12,31 +12,33 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_sets import picture, save, save_broken, save_truncated, shown_class
+from small_sets import class_image, save, save_broken, save_truncated, shown_class
 
 from fer_voting.data import pack as pack_module
+from fer_voting.data.files import stamp
+from fer_voting.data.images import content_hash, decode, decode_all, prepare_image
 from fer_voting.data.index import Index, Problem, Sample
-from fer_voting.data.pack import Pack, build_pack, content_hash, decode, decode_all, open_pack, prepare, stamp
+from fer_voting.data.pack import Pack, build_pack, open_pack
 
-IDENTITY = {"size": 16, "source": "a", "preparation": 1}
+KEY = {"size": 16, "source": "a", "preparation": 1}
 
 
 def samples(folder: Path, count: int = 5) -> list[Sample]:
     for number in range(count):
-        save(folder / f"{number}.png", picture("happy" if number % 2 else "sad", number))
+        save(folder / f"{number}.png", class_image("happy" if number % 2 else "sad", number))
     return [
         Sample(f"{number}", "happy" if number % 2 else "sad", "train", folder / f"{number}.png")
         for number in range(count)
     ]
 
 
-# --- preparing one picture ------------------------------------------------------------------------------------
+# --- preparing one image ------------------------------------------------------------------------------------
 
 
 def test_resizing_is_antialiased() -> None:
     """Equal to PyTorch's bilinear resize with its antialiasing on; far from it with antialiasing off."""
     pixels = np.random.default_rng(0).integers(0, 256, (224, 200, 3), np.uint8)
-    ours = prepare(Image.fromarray(pixels), 48).astype(float)
+    ours = prepare_image(Image.fromarray(pixels), 48).astype(float)
     x = torch.from_numpy(pixels).permute(2, 0, 1)[None].float()
     smooth, rough = (
         torch.nn.functional.interpolate(x, (48, 48), mode="bilinear", antialias=antialias)[0].permute(1, 2, 0).numpy()
@@ -48,18 +50,18 @@ def test_resizing_is_antialiased() -> None:
 
 def test_grey_becomes_three_equal_channels_and_transparency_is_dropped() -> None:
     grey = Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8) * 4)
-    assert (prepare(grey, 8) == np.asarray(grey)[..., None]).all()
-    rgba = picture("fear", 0).convert("RGBA")
-    assert (prepare(rgba, 32) == np.asarray(picture("fear", 0))).all()
+    assert (prepare_image(grey, 8) == np.asarray(grey)[..., None]).all()
+    rgba = class_image("fear", 0).convert("RGBA")
+    assert (prepare_image(rgba, 32) == np.asarray(class_image("fear", 0))).all()
 
 
-def test_a_box_is_cropped_and_held_inside_the_picture() -> None:
+def test_a_box_is_cropped_and_held_inside_the_image() -> None:
     whole = Image.new("RGB", (80, 60), (255, 255, 255))
-    whole.paste(picture("anger", 3), (40, 20))
-    assert (prepare(whole, 32, (40, 20, 72, 52)) == np.asarray(picture("anger", 3))).all()
-    assert prepare(whole, 8, (-10, -10, 1000, 1000)).shape == (8, 8, 3)
+    whole.paste(class_image("anger", 3), (40, 20))
+    assert (prepare_image(whole, 32, (40, 20, 72, 52)) == np.asarray(class_image("anger", 3))).all()
+    assert prepare_image(whole, 8, (-10, -10, 1000, 1000)).shape == (8, 8, 3)
     with pytest.raises(ValueError, match=r"the face box \(90, 0, 99, 10\) lies outside 80x60"):
-        prepare(whole, 8, (90, 0, 99, 10))
+        prepare_image(whole, 8, (90, 0, 99, 10))
 
 
 def test_the_cameras_orientation_is_applied_where_there_is_no_box(tmp_path: Path) -> None:
@@ -69,8 +71,8 @@ def test_the_cameras_orientation_is_applied_where_there_is_no_box(tmp_path: Path
     path = tmp_path / "turned.png"
     upright.transpose(Image.Transpose.ROTATE_90).save(path, exif=exif)
     with Image.open(path) as image:
-        assert (prepare(image, 8) == np.asarray(upright)).all()
-        assert not (prepare(image, 8, (0, 0, 8, 8)) == np.asarray(upright)).all()
+        assert (prepare_image(image, 8) == np.asarray(upright)).all()
+        assert not (prepare_image(image, 8, (0, 0, 8, 8)) == np.asarray(upright)).all()
 
 
 def test_more_than_8_bits_are_refused_rather_than_clipped(tmp_path: Path) -> None:
@@ -99,7 +101,7 @@ def test_decoding_tells_missing_truncated_and_unreadable_files(tmp_path: Path) -
 
 
 def test_the_hash_is_of_the_files_bytes_and_the_box(tmp_path: Path) -> None:
-    save(tmp_path / "a.png", picture("sad", 1))
+    save(tmp_path / "a.png", class_image("sad", 1))
     (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes())
     a, b, boxed = (
         decode(Sample("x", "sad", "train", tmp_path / name, box=box), 8)
@@ -115,12 +117,12 @@ def test_the_hash_is_of_the_files_bytes_and_the_box(tmp_path: Path) -> None:
 # --- the pack -------------------------------------------------------------------------------------------------
 
 
-def test_a_pack_holds_pictures_labels_hashes_and_problems(tmp_path: Path) -> None:
+def test_a_pack_holds_images_labels_hashes_and_problems(tmp_path: Path) -> None:
     listed = samples(tmp_path / "in put")
     save_broken(tmp_path / "in put" / "2.png")
     index = Index(listed, [Problem("row", "list.csv, line 7", "too few columns")])
     index.left_out["non-face"] = 3
-    pack = build_pack(tmp_path / "pack", IDENTITY, lambda: index)
+    pack = build_pack(tmp_path / "pack", KEY, lambda: index)
     assert len(pack) == 5
     assert pack.good.tolist() == [True, True, False, True, True]
     assert pack.names() == ["0", "1", "2", "3", "4"]
@@ -137,12 +139,12 @@ def test_a_pack_holds_pictures_labels_hashes_and_problems(tmp_path: Path) -> Non
 
 def test_a_fresh_pack_is_opened_not_made(tmp_path: Path) -> None:
     listed = samples(tmp_path)
-    build_pack(tmp_path / "pack", IDENTITY, lambda: Index(listed))
+    build_pack(tmp_path / "pack", KEY, lambda: Index(listed))
 
     def never() -> Index:
         raise AssertionError("read again")
 
-    assert len(build_pack(tmp_path / "pack", IDENTITY, never)) == 5
+    assert len(build_pack(tmp_path / "pack", KEY, never)) == 5
 
 
 def _truncate_images(folder: Path) -> None:
@@ -158,22 +160,23 @@ def _truncate_index(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "told"),
     [
-        (_truncate_images, "is damaged"),
-        (_truncate_index, "is damaged"),
-        (lambda folder: (folder / "pack.json").write_text("{"), "is damaged"),
-        (lambda folder: (folder / "index.npz").unlink(), "is damaged"),
-        (lambda folder: np.save(folder / "images.npy", np.zeros((4, 16, 16, 3), np.uint8)), "is damaged"),
+        (_truncate_images, "cannot be read"),
+        (_truncate_index, "cannot be read"),
+        (lambda folder: (folder / "pack.json").write_text("{"), "cannot be read"),
+        (lambda folder: (folder / "index.npz").unlink(), "cannot be read"),
+        (lambda folder: np.save(folder / "images.npy", np.zeros((4, 16, 16, 3), np.uint8)), "cannot be read"),
     ],
 )
 def test_a_damaged_pack_is_made_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: Callable[[Path], object], told: str
 ) -> None:
     listed = samples(tmp_path)
-    whole = np.array(build_pack(tmp_path / "pack", IDENTITY, lambda: Index(listed)).images)
+    whole = np.array(build_pack(tmp_path / "pack", KEY, lambda: Index(listed)).images)
     damage(tmp_path / "pack")
-    assert open_pack(tmp_path / "pack", IDENTITY) is None
-    assert told in caplog.text
-    assert (build_pack(tmp_path / "pack", IDENTITY, lambda: Index(listed)).images == whole).all()
+    reason = open_pack(tmp_path / "pack", KEY)
+    assert isinstance(reason, str)
+    assert told in reason
+    assert (build_pack(tmp_path / "pack", KEY, lambda: Index(listed)).images == whole).all()
 
 
 @pytest.mark.parametrize("changed", [{"source": "b"}, {"preparation": 2}, {"size": 8}])
@@ -181,8 +184,8 @@ def test_a_stale_pack_is_made_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, changed: dict[str, object]
 ) -> None:
     listed = samples(tmp_path)
-    build_pack(tmp_path / "pack", IDENTITY, lambda: Index(listed))
-    pack = build_pack(tmp_path / "pack", IDENTITY | changed, lambda: Index(listed[:2]))
+    build_pack(tmp_path / "pack", KEY, lambda: Index(listed))
+    pack = build_pack(tmp_path / "pack", KEY | changed, lambda: Index(listed[:2]))
     assert f"is out of date ({next(iter(changed))} changed)" in caplog.text
     assert len(pack) == 2
 
@@ -192,7 +195,7 @@ def test_the_stamp_sees_added_removed_and_changed_files(tmp_path: Path) -> None:
     labels = tmp_path / "labels.csv"
     labels.write_text("1")
     seen = {stamp([tmp_path / "images", labels])}
-    save(tmp_path / "images" / "sub" / "9.png", picture("sad", 9))
+    save(tmp_path / "images" / "sub" / "9.png", class_image("sad", 9))
     seen.add(stamp([tmp_path / "images", labels]))
     (tmp_path / "images" / "0.png").unlink()
     seen.add(stamp([tmp_path / "images", labels]))
@@ -209,19 +212,19 @@ def test_the_stamp_sees_added_removed_and_changed_files(tmp_path: Path) -> None:
 def test_the_first_problem_can_stop(tmp_path: Path) -> None:
     listed = samples(tmp_path)
     (tmp_path / "3.png").unlink()
-    with pytest.raises(ValueError, match=r"missing: .*3\.png: no such file \(dataset.on_error=raise\)"):
-        build_pack(tmp_path / "pack", IDENTITY, lambda: Index(listed), stop_at_first_problem=True)
+    with pytest.raises(ValueError, match=r"missing: .*3\.png: No such file or directory \(dataset.on_error=raise\)"):
+        build_pack(tmp_path / "pack", KEY, lambda: Index(listed), stop_at_first_problem=True)
     index = Index(listed[:1], [Problem("row", "list.csv", "too few columns")])
     with pytest.raises(ValueError, match=r"row: list\.csv: too few columns"):
-        build_pack(tmp_path / "pack", IDENTITY, lambda: index, stop_at_first_problem=True)
+        build_pack(tmp_path / "pack", KEY, lambda: index, stop_at_first_problem=True)
 
 
 def test_nothing_to_pack_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"there is no labelled image to pack for pack$"):
-        build_pack(tmp_path / "pack", IDENTITY, Index)
+        build_pack(tmp_path / "pack", KEY, Index)
     index = Index([], [Problem("row", "list.csv", "too few columns")])
     with pytest.raises(ValueError, match=r"to pack for pack: 1 problems, first row: list\.csv: too few columns"):
-        build_pack(tmp_path / "pack", IDENTITY, lambda: index)
+        build_pack(tmp_path / "pack", KEY, lambda: index)
 
 
 def test_building_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,12 +243,12 @@ def test_building_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.M
         return decode_all(some, size)
 
     with pytest.raises(KeyboardInterrupt):
-        build_pack(tmp_path / "pack", IDENTITY, lambda: Index(listed), stops)
+        build_pack(tmp_path / "pack", KEY, lambda: Index(listed), stops)
     assert not (tmp_path / "pack").exists()
-    pack = build_pack(tmp_path / "pack", IDENTITY, lambda: Index(listed), notes)
+    pack = build_pack(tmp_path / "pack", KEY, lambda: Index(listed), notes)
     assert sorted(seen) == ["6", "7", "8"]
     assert not (tmp_path / "pack.partial").exists()
-    whole = build_pack(tmp_path / "other", IDENTITY, lambda: Index(listed))
+    whole = build_pack(tmp_path / "other", KEY, lambda: Index(listed))
     assert (pack.images == whole.images).all()
     assert (pack.hashes == whole.hashes).all()
     assert [problem.path for problem in pack.problems] == [str(tmp_path / "1.png")]
@@ -259,14 +262,15 @@ def test_half_written_rows_of_a_killed_build_are_not_used(tmp_path: Path) -> Non
 import time
 from pathlib import Path
 from fer_voting.data import pack
+from fer_voting.data.images import decode_all
 from fer_voting.data.index import Index, Sample
 pack._CHUNK, pack._COMMIT_SECONDS = 4, 0.0
 folder = Path({str(tmp_path)!r})
 listed = [Sample(str(i), "sad", "train", folder / "images" / f"{{i}}.png") for i in range(40)]
 def slow(some, size):
     time.sleep(0.05)
-    return pack.decode_all(some, size)
-pack.build_pack(folder / "pack", {IDENTITY!r}, lambda: Index(listed), slow)
+    return decode_all(some, size)
+pack.build_pack(folder / "pack", {KEY!r}, lambda: Index(listed), slow)
 """
     hashes = tmp_path / "pack.partial" / "hashes.bin"
     with subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL) as process:
@@ -287,10 +291,10 @@ pack.build_pack(folder / "pack", {IDENTITY!r}, lambda: Index(listed), slow)
         again.extend(sample.name for sample in some)
         return decode_all(some, size)
 
-    pack = build_pack(tmp_path / "pack", IDENTITY, lambda: Index(listed), notes)
+    pack = build_pack(tmp_path / "pack", KEY, lambda: Index(listed), notes)
     assert len(again) == 40 - done
     assert pack.problems == []
-    assert (pack.images == build_pack(tmp_path / "other", IDENTITY, lambda: Index(listed)).images).all()
+    assert (pack.images == build_pack(tmp_path / "other", KEY, lambda: Index(listed)).images).all()
 
 
 def test_an_unfinished_pack_of_something_else_is_begun_anew(tmp_path: Path) -> None:
@@ -300,8 +304,8 @@ def test_an_unfinished_pack_of_something_else_is_begun_anew(tmp_path: Path) -> N
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build_pack(tmp_path / "pack", IDENTITY, lambda: Index(listed), stops)
-    pack = build_pack(tmp_path / "pack", IDENTITY | {"size": 8}, lambda: Index(listed))
+        build_pack(tmp_path / "pack", KEY, lambda: Index(listed), stops)
+    pack = build_pack(tmp_path / "pack", KEY | {"size": 8}, lambda: Index(listed))
     assert pack.images.shape == (5, 8, 8, 3)
 
 
@@ -311,15 +315,15 @@ def test_a_full_disk_is_told_with_the_packs_folder(tmp_path: Path) -> None:
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (2000, usual[1]))
         with pytest.raises(OSError, match=rf"can't write the pack: File too large: '{tmp_path}/pack'"):
-            build_pack(tmp_path / "pack", IDENTITY, lambda: Index(listed))
+            build_pack(tmp_path / "pack", KEY, lambda: Index(listed))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, usual)
-    assert len(build_pack(tmp_path / "pack", IDENTITY, lambda: Index(listed))) == 5
+    assert len(build_pack(tmp_path / "pack", KEY, lambda: Index(listed))) == 5
 
 
-def test_only_the_folders_name_travels_to_another_process(tmp_path: Path) -> None:
+def test_another_process_opens_the_pack_itself(tmp_path: Path) -> None:
     listed = samples(tmp_path)
-    pack = build_pack(tmp_path / "pack", IDENTITY, lambda: Index(listed))
+    pack = build_pack(tmp_path / "pack", KEY, lambda: Index(listed))
     sent = pickle.dumps(pack)
     assert len(sent) < 500
     received = pickle.loads(sent)
@@ -327,11 +331,11 @@ def test_only_the_folders_name_travels_to_another_process(tmp_path: Path) -> Non
     assert (received.images == pack.images).all()
 
 
-def test_opening_and_reading_do_not_depend_on_the_number_of_pictures(tmp_path: Path) -> None:
+def test_opening_and_reading_do_not_depend_on_the_number_of_images(tmp_path: Path) -> None:
     """A sparse pack as large as AffectNet's opens in less than a second."""
     count = 287_401
     folder = tmp_path / "pack"
-    build_pack(folder, IDENTITY, lambda: Index(samples(tmp_path, 1)))
+    build_pack(folder, KEY, lambda: Index(samples(tmp_path, 1)))
     with (folder / "images.npy").open("wb") as file:
         header = {"descr": "|u1", "fortran_order": False, "shape": (count, 16, 16, 3)}
         np.lib.format.write_array_header_1_0(file, header)
@@ -340,13 +344,13 @@ def test_opening_and_reading_do_not_depend_on_the_number_of_pictures(tmp_path: P
         folder / "index.npz",
         names=np.array([f"train/Manually_Annotated_Images/{i:06d}/{i:040d}.jpg" for i in range(count)], dtype=bytes),
         labels=np.zeros(count, np.int16),
-        splits=np.zeros(count, np.uint8),
+        parts=np.zeros(count, np.uint8),
         hashes=np.zeros(count, "V16"),
         good=np.ones(count, bool),
     )
     start = time.perf_counter()
-    pack = open_pack(folder, IDENTITY)
-    assert pack is not None
+    pack = open_pack(folder, KEY)
+    assert isinstance(pack, Pack)
     assert pack.images[[0, count - 1]].shape == (2, 16, 16, 3)
     assert time.perf_counter() - start < 1
     assert len(pack) == count

@@ -3,7 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_sets import RAFDB_IDS, SEVEN, class_folders, picture, rafdb_official, save
+from small_sets import RAFDB_IDS, SEVEN, class_folders, class_image, rafdb_official, save
 
 from fer_voting.data.sets.rafdb import RAFDBDataModule
 
@@ -31,8 +31,8 @@ def test_a_manifest_has_each_image_once_and_is_reproducible(root: Path) -> None:
     data = rafdb(root)
     listed = rows(data.manifest_file)
     assert len(listed) == 84
-    assert {(row["split"], row["name"]) for row in listed} == {
-        (stage, name) for stage in ("train", "val", "test") for name in data.names(stage)
+    assert {(row["part"], row["name"]) for row in listed} == {
+        (part, name) for part in ("train", "val", "test") for name in data.names(part)
     }
     for row in listed:
         position = data.pack.names().index(row["name"])
@@ -63,14 +63,14 @@ def test_the_same_images_in_another_layout_take_the_manifest(root: Path, tmp_pat
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes((root / "Image" / "aligned" / f"{row['name']}_aligned.jpg").read_bytes())
     given = rafdb(other, manifest=first.manifest_file)
-    assert given.pack.identity["layout"] == "folders"
-    for stage in ("train", "val", "test"):
-        assert {h.tobytes() for h in given.pack.hashes[given.positions(stage)]} == {
-            h.tobytes() for h in first.pack.hashes[first.positions(stage)]
+    assert given.pack.key["layout"] == "folders"
+    for part in ("train", "val", "test"):
+        assert {h.tobytes() for h in given.pack.hashes[given.positions(part)]} == {
+            h.tobytes() for h in first.pack.hashes[first.positions(part)]
         }
 
 
-def test_copies_of_a_picture_are_told_apart_by_name(root: Path) -> None:
+def test_copies_of_an_image_are_told_apart_by_name(root: Path) -> None:
     folder = root / "Image" / "aligned"
     copy = (folder / "train_00001_aligned.jpg").read_bytes()
     for name in ("train_00002", "train_00003"):
@@ -80,14 +80,14 @@ def test_copies_of_a_picture_are_told_apart_by_name(root: Path) -> None:
     manifest = root.parent / "manifest.csv"
     write(manifest, listed)
     given = rafdb(root, manifest=manifest)
-    every = [name for stage in ("train", "val", "test") for name in given.names(stage)]
+    every = [name for part in ("train", "val", "test") for name in given.names(part)]
     assert "train_00002" not in every
     assert {"train_00001", "train_00003"} <= set(every)
 
 
 def write(path: Path, listed: list[dict[str, str]]) -> None:
     with path.open("w", newline="") as file:
-        table = csv.DictWriter(file, ["split", "name", "label", "hash"])
+        table = csv.DictWriter(file, ["part", "name", "label", "hash"])
         table.writeheader()
         table.writerows(listed)
 
@@ -103,11 +103,11 @@ def test_what_does_not_fit_is_an_error(root: Path) -> None:
         rafdb(root, manifest=manifest)
 
     manifest.write_text("name,fold\nx,1\n")
-    with pytest.raises(ValueError, match=r"manifest\.csv is no manifest: expected the columns split,name,label,hash"):
+    with pytest.raises(ValueError, match=r"manifest\.csv is no manifest: expected the columns part,name,label,hash"):
         rafdb(root, manifest=manifest)
 
     write(manifest, listed)
-    save(root / "Image" / "aligned" / "train_00001_aligned.jpg", picture("neutral", 777))
+    save(root / "Image" / "aligned" / "train_00001_aligned.jpg", class_image("neutral", 777))
     with pytest.raises(ValueError, match=r"1 of its 84 images are not here, or have other content, e\.g\. train_00001"):
         rafdb(root, manifest=manifest)
 

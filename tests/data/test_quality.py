@@ -16,12 +16,12 @@ def smooth(seed: int, side: int = 48) -> np.ndarray:
     return np.asarray(Image.fromarray(small).resize((side, side), Image.Resampling.BICUBIC))
 
 
-def test_pictures_that_look_alike_have_near_hashes() -> None:
-    picture = smooth(0)
-    darker = (picture * 0.7 + 10).astype(np.uint8)
-    noisy = np.clip(picture.astype(int) + np.random.default_rng(1).integers(-8, 9, picture.shape), 0, 255)
-    resized = np.asarray(Image.fromarray(picture).resize((40, 40)).resize((48, 48)))
-    hashes = perceptual_hashes(np.stack([picture, darker, noisy.astype(np.uint8), resized, smooth(2), smooth(3)]))
+def test_images_that_look_alike_have_near_hashes() -> None:
+    image = smooth(0)
+    darker = (image * 0.7 + 10).astype(np.uint8)
+    noisy = np.clip(image.astype(int) + np.random.default_rng(1).integers(-8, 9, image.shape), 0, 255)
+    resized = np.asarray(Image.fromarray(image).resize((40, 40)).resize((48, 48)))
+    hashes = perceptual_hashes(np.stack([image, darker, noisy.astype(np.uint8), resized, smooth(2), smooth(3)]))
     distances = np.bitwise_count(hashes[0] ^ hashes)
     assert distances[0] == 0
     assert distances[1:4].max() <= 4

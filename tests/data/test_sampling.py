@@ -7,7 +7,74 @@ import numpy as np
 import pytest
 import torch.distributed as dist
 
-from fer_voting.data.sampling import EpochSampler, EvalSampler, cut, draw_epoch, target_count
+from fer_voting.data.images import content_hash
+from fer_voting.data.sampling import (
+    EpochSampler,
+    EvalSampler,
+    apportion,
+    global_batches,
+    images_per_rank,
+    sample_by_class,
+    sample_epoch,
+    sample_share,
+    target_count,
+    training_share,
+)
+
+# Parts --------------------------------------------------------------------------------------------------------
+
+
+def hashes_of(contents: list[str]) -> np.ndarray:
+    return np.array([content_hash(content.encode()) for content in contents], "V16")
+
+
+@pytest.mark.parametrize(
+    ("total", "weights", "expected"),
+    [
+        (10, [1, 1, 2], [3, 2, 5]),
+        (0, [3, 4], [0, 0]),
+        (7, [7], [7]),
+        # RAF-DB's training images: a tenth is 1,227 of 12,271.
+        (1227, [1290, 281, 717, 4772, 1982, 705, 2524], [129, 28, 72, 477, 198, 71, 252]),
+    ],
+)
+def test_apportion(total: int, weights: list[float], expected: list[int]) -> None:
+    assert apportion(total, weights) == expected
+    assert sum(expected) == total
+
+
+def test_sample_by_class_takes_so_many_of_each_class_and_no_position_twice() -> None:
+    labels = np.array([0, 1, 2, 0, 1, 2, 0, 1, 0, 0])
+    taken = sample_by_class(hashes_of([str(i) for i in range(10)]), labels, [3, 1, 0], seed=4)
+    assert np.bincount(labels[taken], minlength=3).tolist() == [3, 1, 0]
+    assert taken.tolist() == sorted(set(taken.tolist()))
+
+
+def test_sample_by_class_depends_on_content_and_seed_not_on_order() -> None:
+    contents = [f"image {i}" for i in range(50)]
+    labels = np.arange(50) % 2
+    taken = sample_by_class(hashes_of(contents), labels, [10, 10], seed=0)
+    shuffled = np.random.default_rng(0).permutation(50)
+    again = sample_by_class(hashes_of([contents[i] for i in shuffled]), labels[shuffled], [10, 10], seed=0)
+    assert set(shuffled[again].tolist()) == set(taken.tolist())
+    other = sample_by_class(hashes_of(contents), labels, [10, 10], seed=1)
+    assert set(other.tolist()) != set(taken.tolist())
+
+
+def test_copies_of_an_image_stay_together_but_for_one_at_the_border() -> None:
+    contents = [f"image {i // 2}" for i in range(40)]
+    taken = sample_by_class(hashes_of(contents), np.zeros(40, np.int64), [11], seed=0)
+    parted = {i // 2 for i in taken.tolist()} & {i // 2 for i in set(range(40)) - set(taken.tolist())}
+    assert len(parted) == 1
+
+
+def test_a_share_is_stratified() -> None:
+    labels = np.repeat([0, 1, 2], [100, 40, 10])
+    taken = sample_share(hashes_of([str(i) for i in range(150)]), labels, 0.1, seed=0)
+    assert np.bincount(labels[taken]).tolist() == [10, 4, 1]
+
+
+# Epochs -------------------------------------------------------------------------------------------------------
 
 LABELS = np.array([0] * 10 + [1] * 4 + [2] * 1)
 POSITIONS = np.arange(100, 115)
@@ -29,7 +96,7 @@ def test_an_unknown_target_is_an_error(target: Any) -> None:
 @pytest.mark.parametrize("target", [None, 1, 3, 4, 6, 25])
 def test_an_epoch_has_the_target_of_each_class(target: int | None) -> None:
     for epoch in range(4):
-        counts = Counter(LABELS[draw_epoch(LABELS, target, seed=0, epoch=epoch)].tolist())
+        counts = Counter(LABELS[sample_epoch(LABELS, target, seed=0, epoch=epoch)].tolist())
         assert counts == ({0: 10, 1: 4, 2: 1} if target is None else dict.fromkeys(range(3), target))
 
 
@@ -37,7 +104,7 @@ def test_no_image_is_used_twice_before_all_of_its_class_are_used_once() -> None:
     for target in (3, 4, 7, 15):
         used: Counter[int] = Counter()
         for epoch in range(30):
-            used.update(draw_epoch(LABELS, target, seed=1, epoch=epoch).tolist())
+            used.update(sample_epoch(LABELS, target, seed=1, epoch=epoch).tolist())
             for label in range(3):
                 times = [used[i] for i, other in enumerate(LABELS.tolist()) if other == label]
                 assert max(times) - min(times) <= 1
@@ -45,17 +112,17 @@ def test_no_image_is_used_twice_before_all_of_its_class_are_used_once() -> None:
 
 
 def test_draws_depend_on_seed_and_epoch_alone() -> None:
-    draws = {(s, e): draw_epoch(LABELS, 4, s, e).tolist() for s in (0, 1) for e in (0, 1)}
-    assert draws == {(s, e): draw_epoch(LABELS, 4, s, e).tolist() for e in (1, 0) for s in (1, 0)}
+    draws = {(s, e): sample_epoch(LABELS, 4, s, e).tolist() for s in (0, 1) for e in (0, 1)}
+    assert draws == {(s, e): sample_epoch(LABELS, 4, s, e).tolist() for e in (1, 0) for s in (1, 0)}
     assert len(set(map(tuple, draws.values()))) == 4
 
 
 def test_a_last_batch_of_one_joins_the_one_before() -> None:
-    assert [len(batch) for batch in cut(np.arange(9), 4)] == [4, 5]
-    assert [len(batch) for batch in cut(np.arange(10), 4)] == [4, 4, 2]
-    assert [len(batch) for batch in cut(np.arange(8), 4)] == [4, 4]
-    assert [len(batch) for batch in cut(np.arange(1), 4)] == [1]
-    assert np.concatenate(cut(np.arange(9), 4)).tolist() == list(range(9))
+    assert [len(batch) for batch in global_batches(np.arange(9), 4)] == [4, 5]
+    assert [len(batch) for batch in global_batches(np.arange(10), 4)] == [4, 4, 2]
+    assert [len(batch) for batch in global_batches(np.arange(8), 4)] == [4, 4]
+    assert [len(batch) for batch in global_batches(np.arange(1), 4)] == [1]
+    assert np.concatenate(global_batches(np.arange(9), 4)).tolist() == list(range(9))
 
 
 def sampler(target: int | None = None, batch_size: int = 4) -> EpochSampler:
@@ -91,41 +158,88 @@ def test_epoch_size_counts_balanced_images() -> None:
     assert sum(map(len, sampler(target=6))) == 18
 
 
+# Ranks --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("world", [1, 2, 4])
+@pytest.mark.parametrize("images", [2, 3, 5, 8, 9, 15, 16, 17, 24, 41])
+def test_ranks_share_every_batch_of_one_rank(images: int, world: int) -> None:
+    """The union over the ranks of batch k is the single-rank batch k, with repetitions in the last one only."""
+    batches = global_batches(np.arange(images), 8)
+    for number, batch in enumerate(batches):
+        shares = [training_share(batch, rank, world) for rank in range(world)]
+        assert len({len(share) for share in shares}) == 1  # DDP averages the ranks' means
+        assert all(len(set(share.tolist())) == len(share) >= 2 for share in shares)  # BatchNorm needs two images
+        together = np.concatenate(shares)
+        assert set(together.tolist()) == set(batch.tolist())
+        if number < len(batches) - 1 or (len(batch) % world == 0 and len(batch) >= 2 * world):
+            assert together.tolist() == batch.tolist()
+
+
+def test_a_last_batch_that_does_not_divide_uses_its_first_images_again() -> None:
+    assert [training_share(np.arange(5), rank, 2).tolist() for rank in range(2)] == [[0, 1, 2], [3, 4, 0]]
+    assert [training_share(np.arange(3), rank, 4).tolist() for rank in range(4)] == [[0, 1], [2, 0], [1, 2], [0, 1]]
+
+
+@pytest.mark.parametrize(("batch_size", "world", "share"), [(135, 1, 135), (135, 3, 45), (8, 4, 2), (1, 1, 1)])
+def test_images_per_rank(batch_size: int, world: int, share: int) -> None:
+    assert images_per_rank(batch_size, world) == share
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "world", "told"),
+    [
+        (135, 2, r"dataset\.batch_size=135 .* 2 ranks .*: e\.g\. dataset\.batch_size=134 or 136"),
+        (4, 4, r"dataset\.batch_size=4 .* 4 ranks .* at least 2 images each: e\.g\. dataset\.batch_size=8 or 12"),
+    ],
+)
+def test_a_batch_that_ranks_cannot_share_is_refused(batch_size: int, world: int, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        images_per_rank(batch_size, world)
+
+
 def _rank(rank: int, world: int, store: Path, out: Any) -> None:
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
     try:
-        balanced, whole = sampler(target=6), sampler(batch_size=7)
+        training = sampler(target=6, batch_size=8)
+        evaluation = EvalSampler(POSITIONS[:13], batch_size=6)
+        try:
+            next(iter(sampler(batch_size=7)))
+            refused = ""
+        except ValueError as error:
+            refused = str(error)
         out.put(
             {
                 "rank": rank,
-                "balanced": [[key for batch in balanced for key in batch] for _ in range(2)],
-                "lengths": (len(balanced), len(list(balanced)), len(whole), [len(batch) for batch in whole]),
-                "whole": [position for batch in whole for _, position in batch],
-                "evaluated": [p for batch in EvalSampler(POSITIONS, batch_size=4) for _, p in batch],
+                "training": [list(training) for _ in range(2)],
+                "evaluation": list(evaluation),
+                "lengths": (len(training), len(evaluation)),
+                "refused": refused,
             }
         )
     finally:
         dist.destroy_process_group()
 
 
-def test_two_processes_share_the_draw_of_one(tmp_path: Path) -> None:
+def test_two_processes_share_the_batches_of_one(tmp_path: Path) -> None:
     context = multiprocessing.get_context("forkserver")
     out = context.Queue()
     processes = [context.Process(target=_rank, args=(rank, 2, tmp_path / "store", out)) for rank in range(2)]
     for process in processes:
         process.start()
-    parts = sorted((out.get(timeout=60) for _ in processes), key=lambda part: part["rank"])
+    first, second = sorted((out.get(timeout=60) for _ in processes), key=lambda part: part["rank"])
     for process in processes:
         process.join()
         assert process.exitcode == 0
-    one = sampler(target=6)
+    one = sampler(target=6, batch_size=8)
     for epoch in range(2):
-        alone = [key for batch in one for key in batch]
-        assert [part["balanced"][epoch] for part in parts] == [alone[0::2], alone[1::2]]
-    # 9 each are batches of 4 and 5. Of 15 images, the first fills the gap, so that both have 8: 7 and one more.
-    assert all(part["lengths"] == (2, 2, 1, [8]) for part in parts)
-    together = Counter(position for part in parts for position in part["whole"])
-    assert set(together) == set(POSITIONS.tolist())
-    assert sorted(together.values()) == [1] * 14 + [2]
-    # Evaluation counts every image once.
-    assert sorted(p for part in parts for p in part["evaluated"]) == POSITIONS.tolist()
+        shares = zip(first["training"][epoch], second["training"][epoch], strict=True)
+        *whole, last = list(one)  # 18 images: batches of 8, 8 and 2, of which each rank needs both
+        assert [a + b for a, b in shares] == [*whole, last + last]
+    assert len(first["training"][0]) == len(one) == 3
+    # 13 images: batches of 6, 6 and 1, which the first rank evaluates alone.
+    assert [[p for _, p in batch] for batch in first["evaluation"]] == [[100, 101, 102], [106, 107, 108], [112]]
+    assert [[p for _, p in batch] for batch in second["evaluation"]] == [[103, 104, 105], [109, 110, 111]]
+    assert (first["lengths"], second["lengths"]) == ((3, 3), (3, 2))
+    assert "dataset.batch_size=7 is the global batch" in first["refused"]
+    assert first["refused"] == second["refused"]

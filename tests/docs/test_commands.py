@@ -20,11 +20,11 @@ from typing import Any
 
 import pytest
 import torch
+from doc_pages import PAGES, README, Command, blocks, commands
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
-from doc_pages import PAGES, README, Command, blocks, commands
 from tiny import REPO, TINY
 
 from fer_voting.config import CONF_DIR, compose_with_choices
@@ -250,7 +250,8 @@ def test_a_command_that_reads_runs_runs(
     try:
         importlib.import_module(module).main()
     except SystemExit as end:
-        assert end.code in (None, 0), f"{command}: {end.code}"
+        if end.code not in (None, 0):
+            raise AssertionError(f"{command}: {end.code}") from end
     assert capsys.readouterr().out
 
 

@@ -119,7 +119,7 @@ def test_without_gradients_nothing_is_discarded() -> None:
 
 
 def test_an_address_that_is_used_again_is_another_tensor() -> None:
-    """The allocator gives a freed tensor's memory to the next of its size, which must not be recomputed as the first."""
+    """The allocator reuses a freed tensor's memory, and the new tensor must not be recomputed as the old one."""
     memory = np.ones(3, dtype=np.float32)
     weight = torch.ones(3, requires_grad=True)
     with Recomputations() as recomputations:
@@ -146,7 +146,7 @@ def test_an_error_in_the_forward_pass_leaves_no_hooks() -> None:
 
 
 def test_unknown_memory() -> None:
-    with pytest.raises(ValueError, match="`memory`.*'tiny'.*paper.*lean"):
+    with pytest.raises(ValueError, match=r"`memory`.*'tiny'.*paper.*lean"):
         VotingResNet18(memory="tiny")
 
 

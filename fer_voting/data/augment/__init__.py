@@ -1,10 +1,9 @@
-"""Which augmentation a configuration means: the paper's five steps (section 3.3), by one of two backends."""
+"""Augmentation of training images: the paper's five steps (section 3.3) with one of two backends."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from fer_voting.data.augment.step import Step
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fer_voting.data.augment.batched import BatchedAugment
@@ -14,21 +13,24 @@ __all__ = ["BACKENDS", "Step", "make_augment"]
 
 BACKENDS = ("batched", "albumentations")
 
+Step = Mapping[str, Any] | None
+"""The values of a step, or None to omit it."""
+
 
 def make_augment(backend: str = "batched", **steps: Step) -> AlbumentationsAugment | BatchedAugment | None:
-    """Random changes of training images, each from (seed, epoch, position) alone; None if there are no steps.
+    """The augmentation with these steps, None without any. Its result depends on (seed, epoch, position) alone.
 
     The paper names the steps and gives no values: `conf/augment/paper.yaml` has ours.
 
     Args:
-        backend: `batched` changes a whole batch at once on the device that trains; `albumentations` one image after
-            the other on the CPU. Same steps, same values, same distribution.
-        steps: of these, by name:
+        backend: `batched` changes a whole batch at once on the training device; `albumentations` one image at a time
+            on the CPU. Same steps, values and distribution.
+        steps: by name:
             `resized_crop`: `probability`, `area` [low, high] of the share kept, `aspect` [low, high] of its sides;
             `color_jitter`: `probability`, `brightness`, `contrast`, `saturation`: factors within 1 +- the value;
-            `translation`: `probability`, `share` of the side by which the image moves at most, in each direction;
-            `rotation`: `probability`, `degrees` to either side at most, about the centre;
-            `erase`: `probability`, `area` [low, high] share of the image blackened, `aspect` [low, high] of the
+            `translation`: `probability`, `share`: largest shift in each direction, as a share of the side;
+            `rotation`: `probability`, `degrees`: largest angle in either direction, about the centre;
+            `erase`: `probability`, `area` [low, high] of the share set to black, `aspect` [low, high] of the
             rectangle.
 
     Raises ValueError if `backend` is unknown.
@@ -41,7 +43,7 @@ def make_augment(backend: str = "batched", **steps: Step) -> AlbumentationsAugme
         from fer_voting.data.augment.batched import BatchedAugment
 
         return BatchedAugment(**steps)
-    # Imported here, because it takes a second.
+    # Imported here because it takes a second.
     from fer_voting.data.augment.by_albumentations import AlbumentationsAugment
 
     return AlbumentationsAugment(**steps)

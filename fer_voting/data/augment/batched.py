@@ -1,10 +1,10 @@
-"""The paper's five augmentations (section 3.3), a whole batch at a time and on the images' device.
+"""The paper's five augmentations (section 3.3) of a whole batch, on the images' device.
 
-As `augment_albumentations`: same steps, same values, same distribution; two things differ, for the speed. Resized
-crop, translation and rotation read each pixel once, where albumentations interpolates up to three times and rounds to
-whole levels in between. And the colours change first, so contrast's mean is the whole image's, not the crop's.
+Same steps, values and distribution as by_albumentations.py, with two differences for speed. Resized crop, translation
+and rotation interpolate once, where albumentations interpolates up to three times and rounds to whole levels in
+between. The colours change first, so the mean that contrast refers to is the whole image's, not the crop's.
 
-Shapes: B images of S x S pixels. Positions in an image are in pixels, 0 at the centre of the first one.
+Shapes: B images of S x S pixels. Coordinates in an image are in pixels, 0 at the centre of the first one.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fer_voting.data.augment.step import Step
-from fer_voting.data.sampling import Key
+from fer_voting.data.augment import Step
+from fer_voting.data.sampling import SampleKey
 
 __all__ = ["BatchedAugment", "uniforms"]
 
@@ -26,10 +26,10 @@ LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in grey (ITU-R BT.601), as in OpenCV and torchvision."""
 
 CROP_ATTEMPTS = 10
-"""How often a crop that does not fit is drawn again before the whole image is taken, as in albumentations."""
+"""Number of random crops tried before the whole image is used, as in albumentations."""
 
-MOST_DRAWS = 2 * CROP_ATTEMPTS + 20
-"""Random numbers that an image can need."""
+NUMBERS_PER_IMAGE = 2 * CROP_ATTEMPTS + 20
+"""Upper bound of the random numbers that the steps use."""
 
 
 class BatchedAugment:
@@ -49,8 +49,8 @@ class BatchedAugment:
         self.rotation = rotation
         self.erase = erase
 
-    def __call__(self, images: Tensor, keys: Sequence[Key] | Tensor, seed: int) -> Tensor:
-        """Changed images, float32 `[B, 3, S, S]` from 0 to 255, each from (seed, epoch, position) alone.
+    def __call__(self, images: Tensor, keys: Sequence[SampleKey] | Tensor, seed: int) -> Tensor:
+        """Changed images, float32 `[B, 3, S, S]` from 0 to 255, each determined by (seed, epoch, position) alone.
 
         Args:
             images: uint8 `[B, 3, S, S]`, in any memory format.
@@ -58,7 +58,7 @@ class BatchedAugment:
             seed: of the run.
         """
         side = images.shape[-1]
-        draws = _Draws(uniforms(seed, torch.as_tensor(keys, device=images.device), MOST_DRAWS))
+        draws = _Draws(uniforms(seed, torch.as_tensor(keys, device=images.device), NUMBERS_PER_IMAGE))
         x = images.to(torch.float32, memory_format=torch.contiguous_format)
         if self.color_jitter is not None:
             x = _change_colors(x, draws, **self.color_jitter)
@@ -71,7 +71,7 @@ class BatchedAugment:
             frame.angle = _draw_angle(draws, **self.rotation)
         x, visible = _resample(x, frame)
         if self.erase is not None:
-            visible *= _draw_hole(side, draws, **self.erase)
+            visible *= _draw_mask(side, draws, **self.erase)
         return x.mul_(visible[:, None])
 
 
@@ -79,10 +79,10 @@ class BatchedAugment:
 
 
 def uniforms(seed: int, keys: Tensor, count: int) -> Tensor:
-    """Random numbers from 0 to below 1, float32 `[B, count]`, a pure function of seed, key and place in the row.
+    """Random numbers in [0, 1), float32 `[B, count]`, a pure function of seed, key and column.
 
-    SplitMix64 (Steele, Lea and Flood 2014), whose state at any step can be computed at once: unlike with a
-    generator, an image's numbers do not depend on the batch or on the device.
+    SplitMix64 (Steele, Lea and Flood 2014): its state at any step can be computed directly, so an image's numbers do
+    not depend on the batch or the device.
 
     Args:
         seed: of the run.
@@ -95,7 +95,7 @@ def uniforms(seed: int, keys: Tensor, count: int) -> Tensor:
     return _shift_right(bits, 40).float() * 2.0**-24  # as many bits as float32 can hold
 
 
-_GAMMA, _FIRST, _SECOND = (  # as signed numbers, which is what torch computes with
+_GAMMA, _FIRST, _SECOND = (  # as signed numbers, because torch has no unsigned 64-bit arithmetic
     number - 2**64 for number in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 )
 
@@ -107,12 +107,12 @@ def _mix(z: Tensor) -> Tensor:
 
 
 def _shift_right(z: Tensor, bits: int) -> Tensor:
-    """Logical shift: torch's own repeats the sign."""
+    """Logical shift; torch's own is arithmetic."""
     return (z >> bits) & (2 ** (64 - bits) - 1)
 
 
 class _Draws:
-    """Random numbers `[B, N]` dealt out to the steps; every call takes new ones, and gives `[*shape, B]`."""
+    """Random numbers `[B, N]` for the steps; every call uses new ones and returns `[*shape, B]`."""
 
     def __init__(self, numbers: Tensor) -> None:
         self._numbers = numbers.T.contiguous()
@@ -124,7 +124,7 @@ class _Draws:
         return low + (high - low) * numbers.view(*shape, -1)
 
     def integer(self, high: Tensor, *shape: int) -> Tensor:
-        """From 0 to `high`, included."""
+        """Integers from 0 to `high` inclusive."""
         return self.uniform(0, high + 1, *shape).floor_()
 
     def happens(self, probability: float) -> Tensor:
@@ -137,7 +137,7 @@ class _Draws:
 def _change_colors(
     x: Tensor, draws: _Draws, probability: float, brightness: float, contrast: float, saturation: float
 ) -> Tensor:
-    """Brightness, contrast and saturation, which are linear and can change places, as one matrix an image."""
+    """Brightness, contrast and saturation, which are linear and commute, as one matrix per image."""
     happens = draws.happens(probability)
     b, c, s = (
         torch.where(happens, draws.uniform(max(0, 1 - value), 1 + value, 1)[0], 1)[:, None, None]
@@ -154,7 +154,7 @@ def _change_colors(
 def _draw_crop(
     side: int, draws: _Draws, probability: float, area: Sequence[float], aspect: Sequence[float]
 ) -> tuple[Tensor, Tensor]:
-    """First pixel and sides of the part that is shown, `[2, B]` each."""
+    """First pixel and sides of the crop, `[2, B]` each."""
     areas = draws.uniform(area[0], area[1], CROP_ATTEMPTS) * side**2
     aspects = draws.uniform(math.log(aspect[0]), math.log(aspect[1]), CROP_ATTEMPTS).exp()
     sides = torch.stack([areas * aspects, areas / aspects]).sqrt().round()  # [2, attempts, B]
@@ -166,17 +166,17 @@ def _draw_crop(
 
 
 def _draw_shift(side: int, draws: _Draws, probability: float, share: float) -> Tensor:
-    """By how many pixels, whole as in albumentations, the image moves right and down, `[2, B]`."""
+    """Shift right and down in whole pixels, as in albumentations, `[2, B]`."""
     return torch.where(draws.happens(probability), (draws.uniform(-share, share, 2) * side).trunc(), 0)
 
 
 def _draw_angle(draws: _Draws, probability: float, degrees: float) -> Tensor:
-    """By how much the image turns, in radians `[B]`."""
+    """Angle of rotation in radians `[B]`."""
     return torch.where(draws.happens(probability), draws.uniform(-degrees, degrees, 1)[0] * (math.pi / 180), 0)
 
 
-def _draw_hole(side: int, draws: _Draws, probability: float, area: Sequence[float], aspect: Sequence[float]) -> Tensor:
-    """1 where the image stays and 0 in the erased rectangle, `[B, S, S]`."""
+def _draw_mask(side: int, draws: _Draws, probability: float, area: Sequence[float], aspect: Sequence[float]) -> Tensor:
+    """0 in the erased rectangle, 1 elsewhere, `[B, S, S]`."""
     largest = min(area[1], aspect[0], 1 / aspect[1])  # any aspect must fit
     areas = draws.uniform(area[0], max(area[0], largest), 1)[0]
     aspects = draws.uniform(aspect[0], aspect[1], 1)[0]
@@ -190,16 +190,16 @@ def _draw_hole(side: int, draws: _Draws, probability: float, area: Sequence[floa
 
 @dataclass
 class _Frame:
-    """What an image is to show; a row for x and a row for y in each `[2, B]`."""
+    """The geometric transform of each image; a row for x and a row for y in each `[2, B]`."""
 
     start: Tensor
-    """First pixel of the part that is stretched over the whole, `[2, B]`."""
+    """First pixel of the crop, which is resized to the whole image, `[2, B]`."""
     sides: Tensor
-    """Its sides in pixels, `[2, B]`."""
+    """Sides of the crop in pixels, `[2, B]`."""
     shift: Tensor
-    """By how many pixels the image then moves right and down, `[2, B]`."""
+    """Shift right and down in pixels, after the crop, `[2, B]`."""
     angle: Tensor
-    """By how much it then turns about its centre, radians `[B]`."""
+    """Rotation about the centre in radians, after the shift, `[B]`."""
 
     @classmethod
     def whole(cls, batch: int, side: int, device: torch.device) -> _Frame:
@@ -208,15 +208,15 @@ class _Frame:
 
 
 def _resample(x: Tensor, frame: _Frame) -> tuple[Tensor, Tensor]:
-    """Crop, stretch, move and turn, reading each pixel once.
+    """Crop, resize, shift and rotate with one interpolation.
 
-    Returns the images `[B, 3, S, S]`, the nearest border drawn on where there is nothing to see, and how much of each
-    pixel they really cover `[B, S, S]`, 0 to 1.
+    Returns the images `[B, 3, S, S]`, with the border repeated outside the image, and the share of each pixel that the
+    image covers `[B, S, S]`, 0 to 1.
     """
     side = x.shape[-1]
     before_turn = _turn_back(frame.angle, side)
-    # Along each axis the image covers its first to its last pixel that is still in the frame after the move; beyond
-    # them it fades over one pixel, as interpolation with black does.
+    # After the shift, the image covers a range of pixels along each axis; beyond it, it fades over one pixel, as
+    # interpolation with black does.
     middle, half_extent = frame.shift / 2, (side + 1 - frame.shift.abs()) / 2
     from_middle = (before_turn - middle[..., None, None]).abs_()
     covered = from_middle.neg_().add_(half_extent[..., None, None]).clamp_(0, 1)
@@ -232,7 +232,7 @@ def _resample(x: Tensor, frame: _Frame) -> tuple[Tensor, Tensor]:
 
 
 def _turn_back(angle: Tensor, side: int) -> Tensor:
-    """Where each pixel was before a turn by `angle` (`[B]`): x and y from the image's middle, `[2, B, S, S]`."""
+    """Each pixel's x and y from the image's middle before a rotation by `angle` (`[B]`), `[2, B, S, S]`."""
     pixels = torch.arange(side, device=angle.device) - (side - 1) / 2
     cos, sin = angle.cos(), angle.sin()
     from_column = torch.stack([cos, sin])[..., None] * pixels

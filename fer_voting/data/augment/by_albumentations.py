@@ -1,11 +1,11 @@
-"""The paper's five augmentations (section 3.3) by albumentations, with randomness that resuming can repeat."""
+"""The paper's five augmentations (section 3.3) with albumentations, reproducible when training resumes."""
 
 import os
 import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
-# Before the import: albumentations otherwise asks its server for news.
+# Before the import: albumentations otherwise asks its server for new versions.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 import albumentations as A
@@ -13,17 +13,17 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_voting.data.augment.step import Step
-from fer_voting.data.sampling import Key
+from fer_voting.data.augment import Step
+from fer_voting.data.sampling import SampleKey
 
 __all__ = ["AlbumentationsAugment"]
 
-# A 48x48 image is too small to share out over threads.
+# A 48x48 image is too small for several threads.
 cv2.setNumThreads(0)
 
 
 class AlbumentationsAugment:
-    """Random changes of training images, one image after the other; arguments as in `augment.make_augment`."""
+    """Random changes of training images, one at a time; arguments as in `augment.make_augment`."""
 
     def __init__(
         self,
@@ -42,15 +42,15 @@ class AlbumentationsAugment:
         }
         self._pipelines: dict[int, A.Compose] = {}
 
-    def __call__(self, images_BHWC: NDArray[np.uint8], keys: Sequence[Key], seed: int) -> NDArray[np.uint8]:
-        """Changed copies of `images_BHWC` (uint8 [B, S, S, 3]), each from (seed, epoch, position) alone."""
+    def __call__(self, images_BHWC: NDArray[np.uint8], keys: Sequence[SampleKey], seed: int) -> NDArray[np.uint8]:
+        """Changed copies of `images_BHWC` (uint8 [B, S, S, 3]), each determined by (seed, epoch, position) alone."""
         pipeline = self._pipeline(images_BHWC.shape[1])
         if not pipeline.transforms:
             return images_BHWC
         changed = np.empty_like(images_BHWC)
         for row, (epoch, position) in enumerate(keys):
-            # One pair of generators for the whole pipeline. `set_random_seed` would give every step the same
-            # numbers, and thus apply all of them to an image or none.
+            # One pair of generators for the whole pipeline: `set_random_seed` would give every step the same numbers,
+            # and so apply all of them to an image or none.
             pipeline.set_random_state(
                 np.random.default_rng((seed, epoch, position)), random.Random(f"{seed} {epoch} {position}")
             )

@@ -1,7 +1,7 @@
-"""The face as curves: identity and action units in, named paths on a three-dimensional head out.
+"""The face as curves: a person and action units in, named paths on a three-dimensional head out.
 
-Coordinates: x to the right of the picture, y down, z to the camera. The skull's top is y = -1, an average chin
-y = 1, the eyes lie near y = 0. "left" and "right" are the picture's.
+Coordinates: x to the right of the image, y down, z to the camera. The skull's top is y = -1, an average chin
+y = 1, the eyes lie near y = 0. "left" and "right" are the image's.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_voting.data.faces.parameters import AU_NAMES, HAIR_STYLES, Array, Identity, Scene
+from fer_voting.data.faces.parameters import AU_NAMES, HAIR_STYLES, Array, Person, Scene
 
 Units = dict[int, float]  # intensity by action unit, of one side or the mean of both
 Point = tuple[float, float]
@@ -33,9 +33,9 @@ _HALF_TURN = np.linspace(-1.0, 1.0, 33)
 
 @dataclass(frozen=True)
 class Geometry:
-    """One face: `points` [P, 3] holds all paths, `spans` where each lies; `relief` and `wrinkles` say how to shade.
+    """One face: all paths in `points` [P, 3], each path's place in `spans`, and its shading.
 
-    `relief` are soft areas from -1 (dark) to 1 (bright), `wrinkles` lines from 0 to 1 (dark), both by path name.
+    `relief` has soft areas from -1 (dark) to 1 (bright), `wrinkles` lines from 0 to 1 (dark), both by path name.
     """
 
     points: Array
@@ -49,7 +49,7 @@ class Geometry:
 
 
 class Sketch:
-    """Collects a face's paths, cheap ones as control points, so that `geometry` computes them all at once."""
+    """Collects a face's paths, curves as control points, so that `geometry` computes them all at once."""
 
     def __init__(self) -> None:
         self._curves: dict[str, tuple[Point, Point, Point]] = {}
@@ -60,19 +60,19 @@ class Sketch:
         self._wrinkles: dict[str, float] = {}
 
     def wrinkle(self, name: str, darkness: float, start: Point, middle: Point, end: Point) -> None:
-        """A line through three points of the face, left out where it would not be seen."""
+        """Add a line through three points of the face, if it is dark enough to be seen."""
         if darkness > 0.05:
             self._curves[name] = (start, middle, end)
             self._wrinkles[name] = min(darkness, 1.0)
 
     def oval(self, name: str, centre: Point, radii: Point, relief: float = 0.0) -> None:
-        """An ellipse on the face."""
+        """Add an ellipse on the face."""
         self._ovals[name] = (centre, radii)
         if relief:
             self._relief[name] = relief
 
     def path(self, name: str, points: Array, relief: float = 0.0, wrinkle: float = 0.0) -> None:
-        """A path [n, 2] on the face."""
+        """Add a path [n, 2] on the face."""
         self._paths[name] = points
         if relief:
             self._relief[name] = relief
@@ -80,7 +80,7 @@ class Sketch:
             self._wrinkles[name] = wrinkle
 
     def outline(self, name: str, points: Array) -> None:
-        """A path [n, 2] around the head, in the plane through the ears."""
+        """Add a path [n, 2] around the head, in the plane through the ears."""
         self._outlines[name] = points
 
     def geometry(self) -> Geometry:
@@ -101,7 +101,7 @@ class Sketch:
 
 
 def _on_face(points: Array) -> Array:
-    """[n, 2] -> [n, 3]: on a face like half a barrel, with a nose."""
+    """[n, 2] -> [n, 3]: on half a barrel with a nose."""
     x, y = points[:, 0], points[:, 1]
     nose = np.clip((y + 0.1) / 0.42, 0, 1) * np.clip((0.47 - y) / 0.1, 0, 1) * np.exp(-((x / 0.11) ** 2))
     z = 0.55 * np.sqrt(np.maximum(1 - (x / 0.85) ** 2, 0)) - 0.12 * y**2 + 0.15 * nose
@@ -116,15 +116,15 @@ def _around_head(points: Array) -> Array:
 
 
 class _Mouth(NamedTuple):
-    """Where the mouth is: distance of the corners (left, right) from the middle, their heights, and its own."""
+    """The corners' distances (left, right) from the middle, their heights, and the height of the mouth's centre."""
 
     half: Point
     corner: Point
     centre: float
 
 
-def face_geometry(person: Identity, units: Array) -> Geometry:
-    """Paths of `person`'s face with the action units `units` [len(AU_NAMES), 2] active."""
+def face_geometry(person: Person, units: Array) -> Geometry:
+    """The curves of `person`'s face with the action units `units` [len(AU_NAMES), 2] active."""
     sides = [dict(zip(AU_NAMES, row, strict=True)) for row in units.T.tolist()]
     both = dict(zip(AU_NAMES, units.mean(axis=1).tolist(), strict=True))
     sketch = Sketch()
@@ -149,7 +149,7 @@ def _jaw(both: Units) -> float:
     return 0.20 * both[26]
 
 
-def _head(sketch: Sketch, person: Identity, both: Units) -> Array:
+def _head(sketch: Sketch, person: Person, both: Units) -> Array:
     """Skull and jaw, a circle above and a superellipse below; neck, ears and clothes. Returns the first [48, 2]."""
     sine, down = np.sin(_ROUND), -np.cos(_ROUND)
     power = np.where(down > 0, 2 / person.jaw_square, 1.0)
@@ -170,7 +170,7 @@ def _head(sketch: Sketch, person: Identity, both: Units) -> Array:
     return head
 
 
-def _mouth(sketch: Sketch, person: Identity, both: Units, sides: list[Units]) -> _Mouth:
+def _mouth(sketch: Sketch, person: Person, both: Units, sides: list[Units]) -> _Mouth:
     """Lips, teeth and tongue. AU12 pulls the corners up and out, AU15 down, AU20 out; AU25, 26, 16, 10 open."""
     jaw = _jaw(both)
     centre = 0.60 + person.mouth_height + 0.3 * jaw - 0.015 * both[17]
@@ -216,7 +216,7 @@ def _mouth(sketch: Sketch, person: Identity, both: Units, sides: list[Units]) ->
 
 
 def _points(x: Array, y: Array) -> Array:
-    """[n], [n] -> [n, 2]. Much cheaper than np.stack, which would take a twentieth of the whole picture's time."""
+    """[n], [n] -> [n, 2]. np.stack would take a twentieth of the time of the whole image."""
     points = np.empty((len(x), 2))
     points[:, 0], points[:, 1] = x, y
     return points
@@ -226,7 +226,7 @@ def _strip(x: Array, upper: Array, lower: Array) -> Array:
     return _points(np.concatenate([x, x[::-1]]), np.concatenate([upper, lower[::-1]]))
 
 
-def _cheek(sketch: Sketch, person: Identity, au: Units, name: str, away: float, half: float, corner: float) -> None:
+def _cheek(sketch: Sketch, person: Person, au: Units, name: str, away: float, half: float, corner: float) -> None:
     """AU6 and AU12 lift the cheek; the fold from nose to mouth deepens with AU9, 10, 12, 20 and with age."""
     wing = _wing(person, au)
     wing_y = _tip(person) - 0.045 * au[9]
@@ -252,7 +252,7 @@ def _cheek(sketch: Sketch, person: Identity, au: Units, name: str, away: float, 
     )
 
 
-def _brow(sketch: Sketch, person: Identity, au: Units, name: str, away: float) -> None:
+def _brow(sketch: Sketch, person: Person, au: Units, name: str, away: float) -> None:
     """AU1 lifts the inner end, AU2 the outer, AU4 lowers and draws together; AU1 and AU4 slant the brow."""
     height = -0.225 + person.brow_height
     lowered = au[4] * (1 - 0.75 * au[1])
@@ -273,7 +273,7 @@ def _brow(sketch: Sketch, person: Identity, au: Units, name: str, away: float) -
     sketch.wrinkle(f"frown_{name}", frown, (x, -0.29), (x * 0.85, -0.22), (x * 1.3, -0.13))
 
 
-def _eye(sketch: Sketch, person: Identity, au: Units, name: str, away: float) -> None:
+def _eye(sketch: Sketch, person: Person, au: Units, name: str, away: float) -> None:
     """AU5 lifts the upper lid, AU7 and AU6 narrow the eye from below, AU43 lets the lid fall."""
     age, lowered = person.age, au[4] * (1 - 0.75 * au[1])
     opened = 1 + 0.85 * au[5] * (1 - 0.3 * au[7]) - 0.42 * au[7] - 0.22 * au[6] - 0.25 * lowered
@@ -298,15 +298,15 @@ def _eye(sketch: Sketch, person: Identity, au: Units, name: str, away: float) ->
         sketch.wrinkle(f"crow_{name}_{ray}", feet, *ends)
 
 
-def _tip(person: Identity) -> float:
+def _tip(person: Person) -> float:
     return 0.34 * person.nose_length
 
 
-def _wing(person: Identity, au: Units) -> float:
+def _wing(person: Person, au: Units) -> float:
     return 0.115 * person.nose_width * (1 + 0.14 * au[9] + 0.06 * au[12])
 
 
-def _nose_side(sketch: Sketch, person: Identity, au: Units, name: str, away: float) -> None:
+def _nose_side(sketch: Sketch, person: Person, au: Units, name: str, away: float) -> None:
     """AU9 pulls the wing of the nose up and folds the bridge."""
     wing, tip = _wing(person, au), _tip(person)
     y = tip - 0.045 * au[9]
@@ -326,7 +326,7 @@ def _nose_side(sketch: Sketch, person: Identity, au: Units, name: str, away: flo
         sketch.wrinkle(f"bridge_{name}_{row}", 0.6 * au[9], *ends)
 
 
-def _middle(sketch: Sketch, person: Identity, both: Units) -> None:
+def _middle(sketch: Sketch, person: Person, both: Units) -> None:
     """Forehead (AU1 and AU2 fold it across), ridge and tip of the nose, chin (AU17 dimples it)."""
     tip = _tip(person) - 0.02 * both[9]
     sketch.path("bridge", np.array([(-0.022, -0.14), (0.022, -0.14), (0.03, tip - 0.07), (-0.03, tip - 0.07)]), 0.20)
@@ -347,7 +347,7 @@ def _middle(sketch: Sketch, person: Identity, both: Units) -> None:
         sketch.wrinkle(f"forehead_{row}", darkness, (-half, y + dip), (0.0, y), (half, y + dip))
 
 
-def _hair(sketch: Sketch, person: Identity) -> None:
+def _hair(sketch: Sketch, person: Person) -> None:
     """From the left side over the top to the right side, and back along the hairline."""
     style, width = HAIR_STYLES[person.hair_style], person.width
     turn = _HALF_TURN * math.acos(-style.sides)
@@ -372,7 +372,7 @@ def _hair(sketch: Sketch, person: Identity) -> None:
         sketch.outline("hair_back", np.concatenate([crown, fall]))
 
 
-def _beard(sketch: Sketch, person: Identity, mouth: _Mouth, head: Array) -> None:
+def _beard(sketch: Sketch, person: Person, mouth: _Mouth, head: Array) -> None:
     half, centre, tip = sum(mouth.half) / 2, mouth.centre, _tip(person)
     if person.beard == "goatee":
         low = person.chin + 0.03
@@ -387,7 +387,7 @@ def _beard(sketch: Sketch, person: Identity, mouth: _Mouth, head: Array) -> None
         sketch.outline("beard", np.concatenate([jawline, np.array(inner)]))
 
 
-def _glasses(sketch: Sketch, person: Identity) -> None:
+def _glasses(sketch: Sketch, person: Person) -> None:
     radii = (0.20, 0.13) if person.glasses in ("thin", "thick") else (0.19, 0.17)
     square = 1.0 if person.glasses == "round" else 0.6
     rim = np.sign(CIRCLE) * np.abs(CIRCLE) ** square * radii
@@ -402,7 +402,7 @@ _FACE_CENTRE = np.array([0.0, 0.13, 0.25])
 
 
 def project(face: Geometry, scene: Scene, canvas_size: int) -> dict[str, NDArray[np.int32]]:
-    """Turn the head and look at it: paths [n, 2] in a square of `canvas_size` pixels, in 1/16 pixel, by name."""
+    """The turned head, projected: name -> path [n, 2] in 1/16 pixel of a square of `canvas_size` pixels."""
     sin_y, cos_y = math.sin(scene.yaw), math.cos(scene.yaw)
     sin_p, cos_p = math.sin(scene.pitch), math.cos(scene.pitch)
     sin_r, cos_r = math.sin(scene.roll), math.cos(scene.roll)
@@ -411,7 +411,7 @@ def project(face: Geometry, scene: Scene, canvas_size: int) -> dict[str, NDArray
     roll = np.array([[cos_r, -sin_r, 0], [sin_r, cos_r, 0]])
     turn = roll @ pitch @ yaw
     scale = canvas_size / 2 * scene.zoom
-    # A face is cut out around its features, so they stay in the middle when the head turns.
+    # Faces are cropped around their features, which therefore stay in the middle when the head turns.
     origin = canvas_size / 2 + (np.array(scene.shift) - turn @ _FACE_CENTRE) * scale
     points = np.rint((face.points @ (turn.T * scale) + origin) * (1 << SHIFT)).astype(np.int32)
     return {name: points[span] for name, span in face.spans.items()}

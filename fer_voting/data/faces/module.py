@@ -1,30 +1,37 @@
-"""The embedded data set: drawn faces (see renderer.py), never downloaded. Its results are synthetic."""
+"""The embedded data set: drawn faces (renderer.py), never downloaded. Results on it are marked synthetic."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_voting.data.division import apportion
-from fer_voting.data.faces import renderer
-from fer_voting.data.index import Index, Sample
+from fer_voting.data.faces.renderer import SIZES, render_faces
+from fer_voting.data.images import PREPARATION_VERSION, PreparedImage, content_hash
+from fer_voting.data.index import PARTS, Index, Sample
 from fer_voting.data.labels import CLASSES
 from fer_voting.data.module import Division, FERDataModule, Source
-from fer_voting.data.pack import PREPARATION, SPLITS, Pack, Prepared, content_hash
+from fer_voting.data.pack import Pack
+from fer_voting.data.sampling import apportion
 
-__all__ = ["FacesDataModule", "picture_and_person"]
+__all__ = ["FacesDataModule", "image_and_person", "renderer_digest"]
 
-# RAF-DB's training images of each class, in CLASSES' order: the drawn faces are as unbalanced.
+# RAF-DB's training images of each class, in CLASSES' order: the drawn faces are as imbalanced.
 _WEIGHTS = (2524, 4772, 1982, 1290, 281, 717, 705)
-_PICTURES_A_PERSON = 4
+_IMAGES_PER_PERSON = 4
 
 
-def picture_and_person(split: str, number: int) -> tuple[int, int]:
-    """The renderer's numbers for a split's picture `number` and whom it shows: none is in two splits."""
-    part = SPLITS.index(split)
-    return len(SPLITS) * number + part, len(SPLITS) * (number // _PICTURES_A_PERSON) + part
+def image_and_person(part: str, number: int) -> tuple[int, int]:
+    """The renderer's numbers of a part's image `number` and of the person in it; no number is in two parts."""
+    part_id = PARTS.index(part)
+    return len(PARTS) * number + part_id, len(PARTS) * (number // _IMAGES_PER_PERSON) + part_id
+
+
+def renderer_digest(folder: Path = Path(__file__).parent) -> str:
+    """Hex digest of this package's source files, which together determine the pixels."""
+    return content_hash(*(path.read_bytes() for path in sorted(folder.glob("*.py")))).hex()
 
 
 class FacesDataModule(FERDataModule):
@@ -32,50 +39,60 @@ class FacesDataModule(FERDataModule):
 
     Args:
         train_size, val_size, test_size: images; a larger data set does not contain the smaller one.
-        shared: see FERDataModule; `data_seed` draws another data set.
+        shared: see FERDataModule; another `data_seed` gives another data set.
     """
 
     synthetic: ClassVar[bool] = True
 
     def __init__(self, *, train_size: int, val_size: int, test_size: int, **shared: Any) -> None:
         super().__init__(**shared)
+        if self.size not in SIZES:
+            raise ValueError(f"dataset.size={self.size} must be {SIZES[0]} to {SIZES[-1]} for drawn faces")
         self.sizes = {"train": train_size, "val": val_size, "test": test_size}
-        for split, size in self.sizes.items():
+        for part, size in self.sizes.items():
             if size < len(_WEIGHTS):
-                raise ValueError(f"dataset.{split}_size={size} must be at least {len(_WEIGHTS)}")
+                raise ValueError(f"dataset.{part}_size={size} must be at least {len(_WEIGHTS)}")
 
     def source(self) -> Source:
-        identity = {
-            "dataset": type(self).__name__,
-            "sizes": self.sizes,
-            "data_seed": self.data_seed,
-            "size": self.size,
-            "preparation": PREPARATION,
-            "source": content_hash(Path(renderer.__file__).read_bytes()).hex(),
-        }
-        return Source(identity, self._read, self._draw)
+        return Source(
+            place={
+                "dataset": type(self).__name__,
+                "sizes": self.sizes,
+                "data_seed": self.data_seed,
+                "size": self.size,
+            },
+            state={
+                "preparation": PREPARATION_VERSION,
+                "source": renderer_digest(),
+                "counts": {part: self._class_counts(part) for part in PARTS},
+                "opencv": cv2.__version__,
+                "numpy": np.__version__,  # its random generators may change between releases
+            },
+            read=self._read,
+            decoder=self._draw,
+        )
+
+    def _class_counts(self, part: str) -> dict[str, int]:
+        return dict(zip(CLASSES[: len(_WEIGHTS)], apportion(self.sizes[part], _WEIGHTS), strict=True))
 
     def _read(self) -> Index:
         samples = []
-        for split, size in self.sizes.items():
-            labels = np.repeat(CLASSES[: len(_WEIGHTS)], apportion(size, _WEIGHTS))
-            labels = np.random.default_rng((self.data_seed, SPLITS.index(split))).permutation(labels)
-            samples += [
-                Sample(name=f"{split}/{number:06d}", label=str(label), split=split)
-                for number, label in enumerate(labels)
-            ]
+        for part_id, part in enumerate(PARTS):
+            labels = [label for label, count in self._class_counts(part).items() for _ in range(count)]
+            labels = np.random.default_rng((self.data_seed, part_id)).permutation(labels).tolist()
+            samples += [Sample(f"{part}/{number:06d}", label, part) for number, label in enumerate(labels)]
         return Index(samples)
 
-    def _draw(self, samples: Sequence[Sample], size: int) -> list[Prepared]:
-        numbers = [picture_and_person(s.split, int(s.name.rpartition("/")[2])) for s in samples]
-        pictures = renderer.render_faces(
+    def _draw(self, samples: Sequence[Sample], size: int) -> list[PreparedImage]:
+        numbers = [image_and_person(s.part, int(s.name.rpartition("/")[2])) for s in samples]
+        images = render_faces(
             seed=self.data_seed,
-            indices=[picture for picture, _ in numbers],
+            indices=[image for image, _ in numbers],
             expressions=[sample.label for sample in samples],
-            identities=[person for _, person in numbers],
+            people=[person for _, person in numbers],
             size=size,
         )
-        return [(picture, content_hash(picture.tobytes())) for picture in pictures]
+        return [(image, content_hash(image.tobytes())) for image in images]
 
     def divide(self, pack: Pack, usable: NDArray[np.bool_]) -> Division:
-        return {split: np.flatnonzero(usable & (pack.split_ids == i)) for i, split in enumerate(SPLITS)}
+        return {part: np.flatnonzero(usable & (pack.part_ids == i)) for i, part in enumerate(PARTS)}

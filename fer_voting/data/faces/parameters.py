@@ -1,11 +1,11 @@
-"""What a drawn face is made of: who it is, what it does, and where it is seen.
+"""The parameters of a drawn face: who it is, what it does, and where it is seen.
 
-    who    Identity   from (seed, identity)            shape, skin, hair, beard, glasses, age, face at rest
+    who    Person     from (seed, person)              shape, skin, hair, beard, glasses, age, face at rest
     what   units      from (seed, index, expression)   intensity of every facial action unit, left and right
     where  Scene      from (seed, index)               pose, light, background, occlusion, camera
 
-Only the action units depend on the expression, so that nothing but the face itself tells the class. Lengths are in
-face units: the skull's top is y = -1 and an average chin y = 1 (see `face_geometry`).
+Only the action units depend on the expression: nothing but the face itself reveals the class. Lengths are in
+face units: the skull's top is y = -1 and an average chin y = 1 (see geometry.py).
 
 Action units (AU) and the expressions made of them: Ekman & Friesen, Facial Action Coding System (1978), and the
 prototypes in the Investigator's Guide to its edition of 2002.
@@ -71,11 +71,11 @@ def complete_units(expression: str) -> Array:
 
 
 def draw_units(seed: int, index: int, expression: str) -> Array:
-    """Intensities of the action units in picture `index`: [len(AU_NAMES), 2] (left, right), each 0 to 1.
+    """Intensities of the action units in image `index`: [len(AU_NAMES), 2] (left, right), each 0 to 1.
 
-    The expression has a strength; its units vary around that and some stay out. Every face also moves a little in
-    units that its expression does not have, above all when it speaks or blinks. Hence classes overlap: a weak smile
-    is near to neutral, fear without its stretched lips to surprise.
+    The expression has a strength; its units vary around it and some are missing. Every face also moves a little in
+    units that its expression does not have, mostly when it speaks or blinks. So classes overlap: a weak smile is
+    close to neutral, fear without stretched lips to surprise.
     """
     complete = complete_units(expression)
     rng = np.random.default_rng((_WHAT, seed, index))
@@ -128,9 +128,9 @@ _IRIS = np.array([(44, 28, 20), (78, 50, 30), (110, 84, 46), (88, 112, 84), (86,
 
 @dataclass(frozen=True)
 class HairStyle:
-    """How hair (or a cloth) lies on the head."""
+    """The shape of hair (or of a cloth) on the head."""
 
-    share: float  # of the identities, relative
+    share: float  # of the people, relative
     volume: float = 0.08  # thickness above the skull
     hairline: float = -0.60  # height y above the nose
     sides: float = 0.02  # height y where it ends before the ears
@@ -157,7 +157,7 @@ HAIR_STYLES = {
 
 
 @dataclass(frozen=True)
-class Identity:
+class Person:
     """One person: lengths in face units, heights as offsets from the average, the rest factors or shares."""
 
     width: float  # half the head's
@@ -212,13 +212,13 @@ def colour(values: Array) -> Colour:
 
 
 def any_colour(rng: np.random.Generator) -> Colour:
-    """A colour of cloth, walls and things: seldom a loud one."""
+    """A colour of cloth, walls and objects, rarely a saturated one."""
     grey = rng.uniform(25, 225)
     return colour(grey + rng.uniform(-95, 95, 3) * rng.uniform(0.1, 1.0))
 
 
 def _choose(rng: np.random.Generator, shares: dict[str, float]) -> str:
-    """One of the names by their relative shares; a draw whatever they are."""
+    """A random name, by relative shares; uses one random number."""
     ends = np.cumsum(list(shares.values()))
     return tuple(shares)[int(np.searchsorted(ends, rng.random() * ends[-1]))]
 
@@ -229,9 +229,9 @@ _GLASSES_SHARES = {"thin": 0.40, "thick": 0.30, "round": 0.24, "dark": 0.06}
 
 
 @lru_cache(maxsize=4096)  # a data set shows each person many times
-def draw_identity(seed: int, identity: int) -> Identity:
-    """The person with number `identity` (>= 0): the same one in every picture made with `seed`."""
-    rng = np.random.default_rng((_WHO, seed, identity))
+def draw_person(seed: int, number: int) -> Person:
+    """The person with this number (>= 0): the same one in every image drawn with `seed`."""
+    rng = np.random.default_rng((_WHO, seed, number))
     uniform, normal = rng.uniform, rng.normal
     tone, age, manly = uniform(), uniform() ** 1.3, uniform()
     place = tone * (len(_SKIN) - 1.001)
@@ -256,7 +256,7 @@ def draw_identity(seed: int, identity: int) -> Identity:
     lip = mix(skin, (150, 62, 66) if tone < 0.6 else (114, 54, 56), uniform(0.35, 0.6))
     if manly < 0.45:
         lip = mix(lip, (176, 32, 52), uniform(0.0, 0.6) * uniform())
-    return Identity(
+    return Person(
         width=uniform(0.64, 0.76),
         jaw_square=uniform(1.85, 2.2) + 0.4 * manly,
         jaw_taper=uniform(0.04, 0.24),
@@ -299,7 +299,7 @@ def draw_identity(seed: int, identity: int) -> Identity:
 
 @dataclass(frozen=True)
 class Scene:
-    """All about a picture that is neither the person nor the expression."""
+    """Everything in an image but the person and the expression."""
 
     yaw: float  # radians, like pitch and roll
     pitch: float
@@ -314,7 +314,7 @@ class Scene:
     cast: tuple[float, float, float]  # factor per colour channel
     backdrop: str
     occluder: str
-    blur: float  # sigma in pixels of a 48-pixel picture
+    blur: float  # sigma in pixels of a 48-pixel image
     detail: float  # share of the resolution that the camera keeps
     noise: float  # sigma in grey levels
     jpeg_quality: int  # 100: not compressed
@@ -327,7 +327,7 @@ _OCCLUDER_SHARES = {"none": 0.82, "hand": 0.05, "strand": 0.04, "mask": 0.01, "o
 
 
 def draw_scene(seed: int, index: int) -> Scene:
-    """Pose, light, background, occlusion and camera of picture `index` (>= 0)."""
+    """Pose, light, background, occlusion and camera of image `index` (>= 0)."""
     rng = np.random.default_rng((_WHERE, seed, index))
     uniform, normal = rng.uniform, rng.normal
     lamp = (normal(0, 0.7), normal(-0.4, 0.5), uniform(0.5, 1.2))

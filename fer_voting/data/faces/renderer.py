@@ -1,7 +1,7 @@
 """Draw faces with expressions: the parametric renderer behind `dataset=faces`.
 
-`face_parameters` draws who is seen, what the face does and where; `face_geometry` turns that into curves on a head;
-here the curves are painted at a multiple of the asked resolution, lit and photographed.
+parameters.py draws the person, the expression and the scene; geometry.py turns them into curves on a head; here the
+curves are painted at a multiple of the requested resolution, lit and photographed.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from fer_voting.data.faces.parameters import (
     HAIR_STYLES,
     Array,
     Colour,
-    Identity,
+    Person,
     Scene,
     any_colour,
     colour,
-    draw_identity,
+    draw_person,
     draw_scene,
     draw_units,
     mix,
@@ -43,40 +43,38 @@ _BLACK, _SHADE = (0, 0, 0), (40, 18, 14)  # shadows on skin are warm
 
 
 def render_faces(
-    seed: int, indices: Sequence[int], expressions: Sequence[str], identities: Sequence[int], size: int = 48
+    seed: int, indices: Sequence[int], expressions: Sequence[str], people: Sequence[int], size: int = 48
 ) -> NDArray[np.uint8]:
-    """Draw one picture per index.
+    """One image per index: uint8 [N, size, size, 3], RGB.
+
+    An image depends on its own (seed, index, expression, person, size) only, never on the rest of the batch or on a
+    global random state.
 
     Args:
         seed: of the whole data set (>= 0).
-        indices: [N] numbers of the pictures (>= 0); each has its own pose, light, background and unit intensities.
+        indices: [N] numbers of the images (>= 0); each has its own pose, light, background and unit intensities.
         expressions: [N] names out of `EXPRESSION_UNITS`.
-        identities: [N] numbers of the persons (>= 0).
-        size: side of the pictures in pixels, 24 to 256.
+        people: [N] numbers of the people (>= 0).
+        size: side of the images in pixels, 24 to 256.
 
-    Returns:
-        uint8 [N, size, size, 3], RGB. A picture depends on its own (seed, index, expression, identity, size) only,
-        never on the rest of the batch or on a global random state.
-
-    Raises:
-        ValueError: unknown expression, size out of range, or lists of different lengths.
+    Raises ValueError for an unknown expression, a size out of range, or lists of different lengths.
     """
     if size not in SIZES:
         raise ValueError(f"size {size} is out of range: faces are drawn with {SIZES[0]} to {SIZES[-1]} pixels a side")
-    if not len(indices) == len(expressions) == len(identities):
+    if not len(indices) == len(expressions) == len(people):
         raise ValueError(
-            f"got {len(indices)} indices, {len(expressions)} expressions and {len(identities)} identities: "
-            "expected one of each per picture"
+            f"got {len(indices)} indices, {len(expressions)} expressions and {len(people)} people: "
+            "expected one of each per image"
         )
-    pictures = np.empty((len(indices), size, size, 3), np.uint8)
-    for row, (index, expression, identity) in enumerate(zip(indices, expressions, identities, strict=True)):
+    images = np.empty((len(indices), size, size, 3), np.uint8)
+    for row, (index, expression, person) in enumerate(zip(indices, expressions, people, strict=True)):
         units = draw_units(seed, index, expression)
-        pictures[row] = paint(draw_identity(seed, identity), draw_scene(seed, index), units, size)
-    return pictures
+        images[row] = paint(draw_person(seed, person), draw_scene(seed, index), units, size)
+    return images
 
 
-def paint(person: Identity, scene: Scene, units: Array, size: int) -> Pixels:
-    """The picture [size, size, 3] of `person` in `scene` with the action units `units` [len(AU_NAMES), 2]."""
+def paint(person: Person, scene: Scene, units: Array, size: int) -> Pixels:
+    """The image [size, size, 3] of `person` in `scene` with the action units `units` [len(AU_NAMES), 2]."""
     rng = np.random.default_rng(scene.texture_key)
     face = face_geometry(person, units)
     canvas_size = size * max(2, math.ceil(96 / size))  # below 96 pixels the thinnest line would be too thick
@@ -118,7 +116,7 @@ class Canvas:
         cv2.circle(self.pixels, (x, y), round(radius), paint, -1, cv2.LINE_AA, SHIFT)
 
     def sheet(self, shade: int | None = None) -> Canvas:
-        """The same paths over a grey sheet of its own, or over a copy of the pixels."""
+        """The same paths over a new grey sheet, or over a copy of the pixels."""
         if shade is None:
             return replace(self, pixels=self.pixels.copy())
         return replace(self, pixels=np.full(self.pixels.shape[:2], shade, np.uint8))
@@ -145,11 +143,11 @@ def _soften(pixels: Pixels, sigma: float) -> Pixels:
     return cv2.stackBlur(pixels, (2 * radius + 1, 2 * radius + 1))
 
 
-# --- The picture's layers, back to front --------------------------------------------------------------------------
+# --- The image's layers, back to front --------------------------------------------------------------------------
 
 
 def _backdrop(scene: Scene, rng: np.random.Generator, canvas_size: int) -> Pixels:
-    """A wall with a gradient of light, a texture, or things out of focus."""
+    """A wall with a gradient of light, a texture, or objects out of focus."""
     textured = scene.backdrop == "texture"
     cells = int(rng.integers(4, 16)) if textured else 2
     contrast = rng.uniform(10, 45)
@@ -163,7 +161,7 @@ def _backdrop(scene: Scene, rng: np.random.Generator, canvas_size: int) -> Pixel
     return pixels
 
 
-def _paint_head(canvas: Canvas, person: Identity) -> None:
+def _paint_head(canvas: Canvas, person: Person) -> None:
     if "hair_back" in canvas.paths:
         canvas.fill("hair_back", mix(person.hair, _BLACK, 0.25))
     canvas.fill("neck", mix(person.skin, _SHADE, 0.35))
@@ -181,7 +179,7 @@ _RELIEF_FACTOR = np.clip(
 ).astype(np.uint8)[None]
 
 
-def _paint_relief(canvas: Canvas, face: Geometry, person: Identity, scene: Scene) -> None:
+def _paint_relief(canvas: Canvas, face: Geometry, person: Person, scene: Scene) -> None:
     """Light and shadow of the face's forms: soft areas and wrinkles as one factor on the skin's colour."""
     rouge = canvas.sheet(0)
     rouge.fill("blush_left", 255)
@@ -201,14 +199,14 @@ def _paint_relief(canvas: Canvas, face: Geometry, person: Identity, scene: Scene
     cv2.multiply(canvas.pixels, factor, canvas.pixels, scale=1 / 128)
 
 
-def _paint_beard(canvas: Canvas, person: Identity) -> None:
+def _paint_beard(canvas: Canvas, person: Person) -> None:
     mask = canvas.sheet(0)
     mask.fill("beard", 255)
     canvas.tint(person.grooming, _soften(mask.pixels, 1.8 * canvas.pen), person.beard_cover)
 
 
-def _paint_features(canvas: Canvas, person: Identity, scene: Scene) -> None:
-    """Brows, eyes, nostrils and mouth. What lies behind lids and lips is painted whole and shows through them."""
+def _paint_features(canvas: Canvas, person: Person, scene: Scene) -> None:
+    """Brows, eyes, nostrils and mouth. Eyeballs and teeth are painted whole and masked by lids and lips."""
     paths = canvas.paths
     line = mix(person.skin, (25, 10, 10), 0.7)
     dark_lip = mix(person.lip, (30, 5, 10), 0.6)
@@ -247,7 +245,7 @@ def _paint_features(canvas: Canvas, person: Identity, scene: Scene) -> None:
     canvas.stroke("lip_upper", dark_lip, 1.3)
 
 
-def _paint_glasses(canvas: Canvas, person: Identity) -> None:
+def _paint_glasses(canvas: Canvas, person: Person) -> None:
     frame, dark = person.glasses_colour, person.glasses == "dark"
     lenses = canvas.sheet(0)
     for name in ("lens_left", "lens_right"):
@@ -260,7 +258,7 @@ def _paint_glasses(canvas: Canvas, person: Identity) -> None:
         canvas.stroke(name, frame, width, closed=True)
 
 
-def _paint_hair(canvas: Canvas, person: Identity, rng: np.random.Generator) -> None:
+def _paint_hair(canvas: Canvas, person: Person, rng: np.random.Generator) -> None:
     outer, line = canvas.paths["hair_outer"], canvas.paths["hair_line"]
     canvas.stroke(line, mix(person.skin, _SHADE, 0.35), 2)  # its shadow on the forehead
     canvas.fill(np.concatenate([outer, line]), person.hair)
@@ -279,7 +277,7 @@ def _paint_hair(canvas: Canvas, person: Identity, rng: np.random.Generator) -> N
 # --- Occlusion ----------------------------------------------------------------------------------------------------
 
 
-def _hand(canvas: Canvas, person: Identity, rng: np.random.Generator) -> None:
+def _hand(canvas: Canvas, person: Person, rng: np.random.Generator) -> None:
     """The person's hand at the cheek or before the mouth."""
     side = canvas.pixels.shape[0] << SHIFT
     palm = np.array([rng.choice([0.22, 0.78]), rng.uniform(0.85, 1.05)])
@@ -297,7 +295,7 @@ def _hand(canvas: Canvas, person: Identity, rng: np.random.Generator) -> None:
         canvas.dot(np.rint(palm * side).astype(np.int32), side / 7, skin)
 
 
-def _strand(canvas: Canvas, person: Identity, rng: np.random.Generator) -> None:
+def _strand(canvas: Canvas, person: Person, rng: np.random.Generator) -> None:
     """Hair before the face."""
     side = canvas.pixels.shape[0] << SHIFT
     x, y = rng.uniform(0.25, 0.75), rng.uniform(0.5, 0.8)
@@ -307,7 +305,7 @@ def _strand(canvas: Canvas, person: Identity, rng: np.random.Generator) -> None:
     canvas.stroke(np.rint(curve * side).astype(np.int32), person.hair, rng.uniform(2, 6))
 
 
-def _mask(canvas: Canvas, person: Identity, rng: np.random.Generator) -> None:
+def _mask(canvas: Canvas, person: Person, rng: np.random.Generator) -> None:
     """A medical mask from the nose to the chin."""
     cloth = colour(rng.choice(np.array([(150.0, 190.0, 215.0), (235.0, 238.0, 240.0), (40.0, 42.0, 48.0)])))
     head, brim = canvas.paths["head"], canvas.paths["nose_tip"]
@@ -316,22 +314,22 @@ def _mask(canvas: Canvas, person: Identity, rng: np.random.Generator) -> None:
     canvas.stroke(hull.astype(np.int32), mix(cloth, _BLACK, 0.3), closed=True)
 
 
-def _object(canvas: Canvas, person: Identity, rng: np.random.Generator) -> None:
-    """Anything: a cup, a microphone, somebody's shoulder."""
+def _object(canvas: Canvas, person: Person, rng: np.random.Generator) -> None:
+    """Any object: a cup, a microphone, somebody's shoulder."""
     centre = np.array([rng.uniform(0.1, 0.9), rng.uniform(0.35, 1.0)])
     shape = centre + CIRCLE * rng.uniform(0.08, 0.2, 2) * rng.uniform(0.85, 1.0, (len(CIRCLE), 1))
     canvas.fill(np.rint(shape * (canvas.pixels.shape[0] << SHIFT)).astype(np.int32), any_colour(rng))
 
 
-def _edge(canvas: Canvas, person: Identity, rng: np.random.Generator) -> None:
-    """The face reaches out of the photograph; the rest of the crop is filled up."""
+def _edge(canvas: Canvas, person: Person, rng: np.random.Generator) -> None:
+    """The face extends beyond the photograph; the rest of the crop is black or white."""
     pixels = canvas.pixels
     width = int(pixels.shape[0] * rng.uniform(0.06, 0.2))
     borders = (pixels[:width], pixels[-width:], pixels[:, :width], pixels[:, -width:])
     borders[int(rng.integers(4))][:] = 0 if rng.random() < 0.7 else 255
 
 
-def _nothing(canvas: Canvas, person: Identity, rng: np.random.Generator) -> None:
+def _nothing(canvas: Canvas, person: Person, rng: np.random.Generator) -> None:
     pass
 
 
@@ -342,7 +340,7 @@ _OCCLUDE = {"none": _nothing, "hand": _hand, "strand": _strand, "mask": _mask, "
 
 @lru_cache
 def _normals(size: int) -> NDArray[np.float32]:
-    """Normals [size, size, 3] of an ellipsoid as large as the head in a picture of `size` pixels."""
+    """Normals [size, size, 3] of an ellipsoid as large as the head in an image of `size` pixels."""
     x, y = np.meshgrid(np.linspace(-1.2, 1.2, size), np.linspace(-0.95, 0.95, size))
     z = np.sqrt(np.maximum(1 - x**2 - y**2, 0.04))
     return np.stack([x, y, z], axis=-1).astype(np.float32)
@@ -354,21 +352,21 @@ def _light(scene: Scene, size: int) -> NDArray[np.float32]:
     return (np.float32(1 - scene.contrast) + np.float32(1.25 * scene.contrast) * lambert)[..., None]
 
 
-def _photograph(canvas: Pixels, person: Identity, scene: Scene, rng: np.random.Generator, size: int) -> Pixels:
-    """Light the canvas and take the picture: exposure, resolution, lens, sensor, compression."""
-    picture: Pixels = cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA).astype(np.float32)
-    # Cameras meter the face, so dark skin is not as dark in a photograph as beside light skin.
+def _photograph(canvas: Pixels, person: Person, scene: Scene, rng: np.random.Generator, size: int) -> Pixels:
+    """The photograph of the lit canvas: exposure, resolution, lens, sensor, compression."""
+    image: Pixels = cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA).astype(np.float32)
+    # Cameras expose for the face, so that dark skin is brighter in its own photograph than next to light skin.
     metered = scene.exposure * (165 / (sum(person.skin) / 3)) ** 0.35
-    picture *= _light(scene, size) * (np.array(scene.cast) * metered).astype(np.float32)
+    image *= _light(scene, size) * (np.array(scene.cast) * metered).astype(np.float32)
     if scene.detail < 1:
         small = round(size * scene.detail)
-        picture = cv2.resize(picture, (small, small), interpolation=cv2.INTER_AREA)
-        picture = cv2.resize(picture, (size, size), interpolation=cv2.INTER_LINEAR)
+        image = cv2.resize(image, (small, small), interpolation=cv2.INTER_AREA)
+        image = cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)
     if scene.blur > 0:
-        picture = cv2.GaussianBlur(picture, (0, 0), scene.blur * size / 48)
-    picture += rng.standard_normal((size, size, 1), dtype=np.float32) * np.float32(scene.noise)
+        image = cv2.GaussianBlur(image, (0, 0), scene.blur * size / 48)
+    image += rng.standard_normal((size, size, 1), dtype=np.float32) * np.float32(scene.noise)
     tones = np.linspace(0, 1, 256) ** scene.gamma * 255
-    photo: Pixels = cv2.LUT(np.clip(picture, 0, 255).astype(np.uint8), np.rint(tones).astype(np.uint8))
+    photo: Pixels = cv2.LUT(np.clip(image, 0, 255).astype(np.uint8), np.rint(tones).astype(np.uint8))
     if scene.greyscale:
         photo = cv2.cvtColor(cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     if scene.jpeg_quality < 100:

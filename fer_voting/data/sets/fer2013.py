@@ -1,17 +1,24 @@
-"""FER2013 (Goodfellow et al. 2013, arXiv:1307.0414): the csv in both header forms, and image folders."""
+"""FER2013 (Goodfellow et al. 2013, arXiv:1307.0414): the csv with either header, and class folders."""
 
 import csv
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
-from fer_voting.data.files import FilesDataModule, Layout, find_split_folders, read_split_folders, split_folders
+from fer_voting.data.files import FilesDataModule, Layout, part_folders_layout
 from fer_voting.data.index import Index, Problem, Sample
 from fer_voting.data.labels import canonical
+from fer_voting.data.module import Division
+from fer_voting.data.pack import Pack
 
-__all__ = ["FER2013DataModule", "csv_file", "parse_row", "rows"]
+__all__ = ["FER2013DataModule", "csv_file", "csv_files", "parse_row", "rows"]
+
+log = logging.getLogger(__name__)
 
 ID_NAMES = ("anger", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 USAGES = {"Training": "train", "PublicTest": "val", "PrivateTest": "test"}
@@ -24,16 +31,19 @@ _PUBLIC_TEST = dict(zip(ID_NAMES, (467, 56, 496, 895, 653, 415, 607), strict=Tru
 _PRIVATE_TEST = dict(zip(ID_NAMES, (491, 55, 528, 879, 594, 416, 626), strict=True))
 
 
+def csv_files(base: Path) -> list[Path]:
+    """The csv files in a folder; if there are two, the first is read."""
+    return [base / name for name in FILES if (base / name).is_file()]
+
+
 def csv_file(base: Path) -> Path | None:
-    """The csv in a folder, whichever of its two names it has."""
-    return next((base / name for name in FILES if (base / name).is_file()), None)
+    return next(iter(csv_files(base)), None)
 
 
 def rows(path: Path) -> Iterator[tuple[int, Row]]:
-    """(number from 0, row by column name) of a csv; the names' leading spaces (icml_face_data.csv) are dropped.
+    """(number from 0, row by column name) of a csv, without the leading spaces of icml_face_data.csv's names.
 
-    Raises:
-        ValueError: a column is missing.
+    Raises ValueError if a column is missing.
     """
     with path.open(newline="", encoding="utf-8-sig") as file:
         table = csv.DictReader(file, skipinitialspace=True)
@@ -45,7 +55,7 @@ def rows(path: Path) -> Iterator[tuple[int, Row]]:
 
 
 def parse_row(path: Path, number: int, row: Row) -> Sample | Problem:
-    """One row as a sample that is called by its number and labelled by its emotion."""
+    """A row as a sample, named by its number and labelled by its emotion."""
     where = f"{path}, row {number}"
     emotion, pixels, usage = row["emotion"], row["pixels"], row["Usage"]
     if emotion is None or pixels is None or usage is None:
@@ -55,12 +65,12 @@ def parse_row(path: Path, number: int, row: Row) -> Sample | Problem:
     if usage.strip() not in USAGES:
         return Problem("row", where, f"Usage {usage!r} is none of {', '.join(USAGES)}")
     try:
-        picture = bytes(map(int, pixels.split()))
+        image = bytes(map(int, pixels.split()))
     except ValueError as error:
         return Problem("row", where, f"pixels: {error}")
-    if len(picture) != SIDE**2:
-        return Problem("row", where, f"{len(picture)} pixels instead of {SIDE**2}")
-    return Sample(f"{number:05d}", ID_NAMES[int(emotion)], USAGES[usage.strip()], pixels=picture)
+    if len(image) != SIDE**2:
+        return Problem("row", where, f"{len(image)} pixels instead of {SIDE**2}")
+    return Sample(f"{number:05d}", ID_NAMES[int(emotion)], USAGES[usage.strip()], pixels=image)
 
 
 def read_csv(base: Path) -> Index:
@@ -79,24 +89,35 @@ def folder_label(name: str) -> str:
 
 
 class FER2013DataModule(FilesDataModule):
-    """Training trains, PublicTest validates, PrivateTest tests. Folders have no PublicTest of their own: there, a
-    share of the training images validates."""
+    """Training, PublicTest and PrivateTest are the training, validation and test part.
 
-    layouts: ClassVar = (
+    If PrivateTest is missing, PublicTest is the test part, and a stratified share of Training (`val_fraction`)
+    validates: the images that select the epoch are never the ones that are reported. Class folders have one held-out
+    part, PublicTest and PrivateTest together, and are divided likewise.
+    """
+
+    layouts: ClassVar[tuple[Layout, ...]] = (
         Layout(
             "csv",
             " or ".join(FILES),
-            lambda root: root if csv_file(root) else None,
-            read_csv,
-            lambda base: [base / name for name in FILES if (base / name).is_file()],
-            {"train": _TRAINING, "val": _PUBLIC_TEST, "test": _PRIVATE_TEST},
+            find=lambda root: root if csv_file(root) else None,
+            read=read_csv,
+            sources=csv_files,
+            expected={"train": _TRAINING, "val": _PUBLIC_TEST, "test": _PRIVATE_TEST},
         ),
-        Layout(
+        part_folders_layout(
             "folders",
             "train/<class>/ and test/<class>/ with images",
-            lambda root: find_split_folders(root, folder_label),
-            lambda base: read_split_folders(base, folder_label),
-            lambda base: split_folders(base).values(),
+            folder_label,
             {"train": _TRAINING, "test": {k: _PUBLIC_TEST[k] + _PRIVATE_TEST[k] for k in ID_NAMES}},
         ),
     )
+
+    def official_parts(self, pack: Pack, usable: NDArray[np.bool_]) -> Division:
+        division = super().official_parts(pack, usable)
+        if "val" in division and "test" in division:
+            log.info(f"{self.name}: PublicTest validates and PrivateTest tests")
+        elif "val" in division:
+            log.info(f"{self.name}: no PrivateTest images here, so PublicTest is the test part")
+            division["test"] = division.pop("val")
+        return division

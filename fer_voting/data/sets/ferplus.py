@@ -8,22 +8,24 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_voting.data.files import FilesDataModule, Layout
+from fer_voting.data.files import Layout
 from fer_voting.data.index import Index, LeftOut, Problem, Sample
 from fer_voting.data.labels import CLASSES, canonical
 from fer_voting.data.pack import Pack
-from fer_voting.data.sets.fer2013 import FILES, Row, csv_file, parse_row, rows
+from fer_voting.data.sets.fer2013 import FILES, FER2013DataModule, Row, csv_file, csv_files, parse_row, rows
 
 __all__ = ["FERPlusDataModule"]
 
 VOTES_FILE = "fer2013new.csv"
-# After the eight classes, in the order in which a pack keeps the votes.
+# After the eight classes, in the order in which a pack stores the votes.
 OTHER_VOTES = ("unknown", "NF")
 
 
 def read_votes(base: Path) -> Index:
-    """Every face of FER2013's csv in `base`, labelled by its most frequent vote; row i of one file is row i of the
-    other, whatever the image names say."""
+    """Every face of FER2013's csv in `base`, labelled by its most frequent vote.
+
+    Row i of one file belongs to row i of the other; FER+'s image names are not used.
+    """
     path, votes_path = csv_file(base), base / VOTES_FILE
     assert path is not None
     index = Index()
@@ -44,41 +46,39 @@ def _label(face: Sample | Problem, row: Row, votes: dict[str, str | None], where
     if not votes.get("Image name"):
         return LeftOut("not a face")
     try:
-        by_name = {name if name in OTHER_VOTES else canonical(name): int(votes[name] or 0) for name in _columns(votes)}
+        columns = [name for name in votes if name not in ("Usage", "Image name")]
+        by_name = {name if name in OTHER_VOTES else canonical(name): int(votes[name] or 0) for name in columns}
         counts = tuple(without_outliers(by_name[name]) for name in (*CLASSES, *OTHER_VOTES))
     except (KeyError, ValueError) as error:
         return Problem("row", where, f"votes: {error}")
     winner = int(np.argmax(counts))
     if winner >= len(CLASSES):
         return LeftOut("most raters saw " + ("no face" if OTHER_VOTES[winner - len(CLASSES)] == "NF" else "no emotion"))
-    return Sample(face.name, CLASSES[winner], face.split, pixels=face.pixels, votes=counts)
-
-
-def _columns(votes: dict[str, str | None]) -> list[str]:
-    return [name for name in votes if name not in ("Usage", "Image name")]
+    return Sample(face.name, CLASSES[winner], face.part, pixels=face.pixels, votes=counts)
 
 
 def without_outliers(votes: int) -> int:
-    """A single vote counts for nothing (Barsoum et al., section 3)."""
+    """0 for a single vote, which is an outlier (Barsoum et al., section 3)."""
     return votes if votes > 1 else 0
 
 
-class FERPlusDataModule(FilesDataModule):
+class FERPlusDataModule(FER2013DataModule):
     """FER2013's parts with FER+ labels.
 
     Args:
-        targets: `majority` trains and judges on images of which more than half of the votes agree; `votes` takes
-            all images whose most frequent vote is a class, and trains with the classes' shares of the votes.
+        targets: `majority` uses images on which more than half of the votes agree, for training and evaluation;
+            `votes` uses all images whose most frequent vote is a class, and trains with the classes' shares of the
+            votes.
         files: see FilesDataModule.
     """
 
-    layouts: ClassVar = (
+    layouts: ClassVar[tuple[Layout, ...]] = (
         Layout(
             "csv",
-            f"{' or '.join(FILES)}, with {VOTES_FILE} beside it",
-            lambda root: root if csv_file(root) and (root / VOTES_FILE).is_file() else None,
-            read_votes,
-            lambda base: [*(base / name for name in FILES if (base / name).is_file()), base / VOTES_FILE],
+            f"{' or '.join(FILES)}, together with {VOTES_FILE}",
+            find=lambda root: root if csv_file(root) and (root / VOTES_FILE).is_file() else None,
+            read=read_votes,
+            sources=lambda base: [*csv_files(base), base / VOTES_FILE],
         ),
     )
     class_choices: ClassVar = (7, 8)
@@ -101,5 +101,5 @@ class FERPlusDataModule(FilesDataModule):
             return super().train_targets(pack)
         assert pack.votes is not None
         votes = pack.votes[:, : len(self.class_names)].astype(np.float32)
-        # Rows without a vote for these classes are not usable: their zeros are never shown.
+        # Rows without a vote for these classes are not usable; their zeros are never read.
         return votes / np.maximum(votes.sum(axis=1, keepdims=True), 1)

@@ -1,19 +1,18 @@
-"""RAF-DB, basic expressions (Li and Deng 2019, doi:10.1109/TIP.2018.2868382): official, or as image folders."""
+"""RAF-DB, basic expressions (Li and Deng 2019, doi:10.1109/TIP.2018.2868382): the official files and class folders."""
 
 import csv
-import os
 from pathlib import Path
 from typing import ClassVar
 
-from fer_voting.data.files import FilesDataModule, Layout, find_split_folders, read_class_folders, split_folders
-from fer_voting.data.index import IMAGE_SUFFIXES, Index, Problem, Sample, bases, image_files, inside
+from fer_voting.data.files import FilesDataModule, Layout, part_folders, part_folders_layout, read_class_folders
+from fer_voting.data.index import Index, Problem, Sample, bases, image_files, images_by_stem, inside
 from fer_voting.data.labels import canonical
 
 __all__ = ["RAFDBDataModule"]
 
 # Ids 1 to 7.
 ID_NAMES = ("surprise", "fear", "disgust", "happy", "sad", "anger", "neutral")
-LIST_FILES = ("list_patition_label.txt", "list_partition_label.txt")  # the first is how the authors spell it
+LIST_FILES = ("list_patition_label.txt", "list_partition_label.txt")  # the first is the authors' spelling
 EXPECTED = {
     "train": dict(zip(ID_NAMES, (1290, 281, 717, 4772, 1982, 705, 2524), strict=True)),
     "test": dict(zip(ID_NAMES, (329, 74, 160, 1185, 478, 162, 680), strict=True)),
@@ -21,11 +20,7 @@ EXPECTED = {
 
 
 def label_of(text: str) -> str:
-    """The class of an id 1 to 7, or of a name.
-
-    Raises:
-        ValueError: neither.
-    """
+    """The class of an id 1 to 7 or of a name. Raises ValueError for anything else."""
     text = text.strip()
     if text.isdigit():
         if not 1 <= int(text) <= len(ID_NAMES):
@@ -43,7 +38,7 @@ def _find_official(root: Path, kind: str) -> Path | None:
     return next((base for base in bases(root) if _list_file(base) and (base / "Image" / kind).is_dir()), None)
 
 
-def _official_parts(base: Path, kind: str) -> tuple[Path, Path]:
+def _official_sources(base: Path, kind: str) -> tuple[Path, Path]:
     """The list of labels and the folder of images."""
     list_file = _list_file(base)
     assert list_file is not None
@@ -52,13 +47,8 @@ def _official_parts(base: Path, kind: str) -> tuple[Path, Path]:
 
 def read_official(base: Path, kind: str) -> Index:
     """The list's images, as `Image/aligned/<name>_aligned.*` or `Image/original/<name>.*`, in any format."""
-    list_file, folder = _official_parts(base, kind)
-    files = {
-        stem: Path(entry.path)
-        for entry in os.scandir(folder)
-        for stem, suffix in [os.path.splitext(entry.name)]
-        if suffix.lower() in IMAGE_SUFFIXES
-    }
+    list_file, folder = _official_sources(base, kind)
+    files = images_by_stem(folder)
     index = Index()
     for number, line in enumerate(list_file.read_text(encoding="utf-8-sig").splitlines(), start=1):
         if line.strip():
@@ -71,40 +61,40 @@ def _listed(line: str, where: str, folder: Path, files: dict[str, Path], kind: s
     if len(words) < 2:
         return Problem("row", where, "expected a file name and a label")
     name = words[0]
-    split = name.partition("_")[0]
+    part = name.partition("_")[0]
     if inside(folder, name) is None:
         return Problem("outside", where, f"{name!r} leads out of {folder}")
-    if split not in EXPECTED:
+    if part not in EXPECTED:
         return Problem("row", where, f"{name!r} begins with neither train_ nor test_")
     try:
         label = label_of(words[1])
     except ValueError as error:
         return Problem("label", f"{folder / name} ({where})", str(error))
-    stem = os.path.splitext(name)[0] + ("_aligned" if kind == "aligned" else "")
+    stem = Path(name).stem + ("_aligned" if kind == "aligned" else "")
     if stem not in files:
         return Problem("missing", str(folder / f"{stem}.*"), f"no image for {where}")
-    return Sample(os.path.splitext(name)[0], label, split, files[stem])
+    return Sample(Path(name).stem, label, part, files[stem])
 
 
 def read_folders(base: Path) -> Index:
-    """Class folders 1 to 7; where a train_labels.csv or test_labels.csv is there too, the two must agree."""
+    """Class folders 1 to 7; labels in train_labels.csv and test_labels.csv, if present, must agree."""
     index, label_files = Index(), _label_files(base)
-    for split, folder in split_folders(base).items():
-        labels = _csv_labels(label_files[split], index) if split in label_files else {}
-        read_class_folders(index, base, folder, split, label_of, labels)
+    for part, folder in part_folders(base).items():
+        labels = _csv_labels(label_files[part], index) if part in label_files else {}
+        read_class_folders(index, base, folder, part, label_of, labels)
         for name in sorted(labels.keys() - {path.name for path in image_files(folder)}):
-            index.add(Problem("missing", str(folder / "*" / name), f"listed in {label_files[split]}"))
+            index.add(Problem("missing", str(folder / "*" / name), f"listed in {label_files[part]}"))
     return index
 
 
 def _label_files(base: Path) -> dict[str, Path]:
-    """The split's csv of labels, in `base` or beside it."""
-    places = [(split, place / f"{split}_labels.csv") for split in EXPECTED for place in (base.parent, base)]
-    return {split: path for split, path in places if path.is_file()}
+    """Part -> its csv of labels, in `base` or its parent."""
+    places = [(part, place / f"{part}_labels.csv") for part in EXPECTED for place in (base.parent, base)]
+    return {part: path for part, path in places if path.is_file()}
 
 
 def _csv_labels(path: Path, index: Index) -> dict[str, str]:
-    """File name -> class; rows that give none are problems of `index`."""
+    """File name -> class; rows without one are added to `index` as problems."""
     labels: dict[str, str] = {}
     with path.open(newline="", encoding="utf-8-sig") as file:
         for number, row in enumerate(csv.DictReader(file), start=1):
@@ -115,32 +105,29 @@ def _csv_labels(path: Path, index: Index) -> dict[str, str]:
     return labels
 
 
+def _official_layout(kind: str) -> Layout:
+    return Layout(
+        kind,
+        f"EmoLabel/{LIST_FILES[0]} with Image/{kind}/",
+        find=lambda root: _find_official(root, kind),
+        read=lambda base: read_official(base, kind),
+        sources=lambda base: _official_sources(base, kind),
+        expected=EXPECTED,
+    )
+
+
 class RAFDBDataModule(FilesDataModule):
     """The official test images test; a stratified tenth of the training images validates (section 3.2.2)."""
 
-    layouts: ClassVar = (
-        Layout(
-            "aligned",
-            f"EmoLabel/{LIST_FILES[0]} with Image/aligned/",
-            lambda root: _find_official(root, "aligned"),
-            lambda base: read_official(base, "aligned"),
-            lambda base: _official_parts(base, "aligned"),
-            EXPECTED,
-        ),
-        Layout(
-            "original",
-            f"EmoLabel/{LIST_FILES[0]} with Image/original/",
-            lambda root: _find_official(root, "original"),
-            lambda base: read_official(base, "original"),
-            lambda base: _official_parts(base, "original"),
-            EXPECTED,
-        ),
-        Layout(
+    layouts: ClassVar[tuple[Layout, ...]] = (
+        _official_layout("aligned"),
+        _official_layout("original"),
+        part_folders_layout(
             "folders",
-            "train/1 to 7/ and test/1 to 7/ with images (in DATASET/, or not)",
-            lambda root: find_split_folders(root, label_of),
-            read_folders,
-            lambda base: [*split_folders(base).values(), *_label_files(base).values()],
+            "train/1 to 7/ and test/1 to 7/ with images, possibly in DATASET/",
+            label_of,
             EXPECTED,
+            read=read_folders,
+            sources=lambda base: [*part_folders(base).values(), *_label_files(base).values()],
         ),
     )

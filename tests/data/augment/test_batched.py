@@ -33,7 +33,7 @@ def noise(count: int, seed: int = 0) -> Tensor:
 
 
 def smooth(count: int) -> Tensor:
-    """Random pictures without fine detail, which interpolating once or twice would treat differently."""
+    """Random images without fine detail, which interpolating once or twice would treat differently."""
     coarse = torch.rand(count, 3, 6, 6, generator=torch.Generator().manual_seed(0))
     return (F.interpolate(coarse, (SIDE, SIDE), mode="bicubic").clamp(0, 1) * 255).round().to(torch.uint8)
 
@@ -230,10 +230,10 @@ def assert_same_distribution(ours: np.ndarray, theirs: np.ndarray, name: str) ->
 
 @pytest.fixture(scope="module")
 def geometry() -> tuple[np.ndarray, np.ndarray]:
-    """Either's affine maps, least squares from pictures whose colours tell where a pixel came from: [N, 3, 2]."""
+    """Either's affine maps, least squares from images whose colours tell where a pixel came from: [N, 3, 2]."""
     ramp = torch.linspace(40, 240, SIDE)
-    picture = torch.stack([ramp.expand(SIDE, SIDE), ramp[:, None].expand(SIDE, SIDE), torch.full((SIDE, SIDE), 250)])
-    images = picture.round().to(torch.uint8).expand(MANY, -1, -1, -1)
+    image = torch.stack([ramp.expand(SIDE, SIDE), ramp[:, None].expand(SIDE, SIDE), torch.full((SIDE, SIDE), 250)])
+    images = image.round().to(torch.uint8).expand(MANY, -1, -1, -1)
     steps = {name: ALWAYS[name] for name in ("resized_crop", "translation", "rotation")}
     ours, theirs = (np.stack([_affine(image) for image in images]) for images in both(images, steps))
     return ours, theirs
@@ -258,7 +258,7 @@ def _affine(image: np.ndarray) -> np.ndarray:
     ],
 )
 def test_same_geometry(geometry: tuple[np.ndarray, np.ndarray], name: str, measure: Any) -> None:
-    # Crops and moves are by whole pixels. Read off pictures, theirs are not quite: so neither are.
+    # Crops and moves are by whole pixels. Read off images, theirs are not quite: so neither are.
     blur = np.random.default_rng(0).uniform(-0.05, 0.05, (2, MANY))
     ours, theirs = (measure(maps) for maps in geometry)
     scale = theirs.std()
@@ -267,9 +267,9 @@ def test_same_geometry(geometry: tuple[np.ndarray, np.ndarray], name: str, measu
 
 def test_same_colours() -> None:
     """Three measures of each image of two colours: they are brightness, contrast and saturation."""
-    picture = torch.tensor([150, 110, 90], dtype=torch.uint8)[:, None, None].repeat(1, SIDE, SIDE)
-    picture[:, :, 24:] = torch.tensor([100, 120, 60], dtype=torch.uint8)[:, None, None]
-    images = picture.expand(MANY, -1, -1, -1)
+    image = torch.tensor([150, 110, 90], dtype=torch.uint8)[:, None, None].repeat(1, SIDE, SIDE)
+    image[:, :, 24:] = torch.tensor([100, 120, 60], dtype=torch.uint8)[:, None, None]
+    images = image.expand(MANY, -1, -1, -1)
     ours, theirs = both(images, {"color_jitter": ALWAYS["color_jitter"]})
     for name, measure in {
         "mean": lambda x: x.mean(axis=(1, 2, 3)),
@@ -293,7 +293,7 @@ def test_same_erased_areas_and_places() -> None:
         assert_same_distribution(*(measure(x[..., 0] == 0).astype(float) for x in (ours, theirs)), name)
 
 
-def test_same_pictures_on_the_whole() -> None:
+def test_same_images_on_the_whole() -> None:
     """All steps with their probabilities: mean, spread, black share and detail of each image, and the mean image."""
     images = smooth(50).repeat(MANY // 50, 1, 1, 1)
     ours, theirs = both(images, PAPER)

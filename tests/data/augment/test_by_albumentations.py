@@ -3,12 +3,12 @@ import time
 import numpy as np
 import pytest
 from hydra.utils import instantiate
-from small_sets import picture
+from small_sets import class_image
 
 from fer_voting.config import compose_config
 from fer_voting.data.augment.by_albumentations import AlbumentationsAugment
 
-IMAGES = np.stack([np.asarray(picture("happy", number).resize((48, 48))) for number in range(64)])
+IMAGES = np.stack([np.asarray(class_image("happy", number).resize((48, 48))) for number in range(64)])
 KEYS = [(3, position) for position in range(64)]
 STEPS = {
     "resized_crop": {"probability": 1.0, "area": [0.5, 0.7], "aspect": [0.9, 1.1]},
@@ -48,7 +48,7 @@ def test_a_step_alone_does_what_its_name_says(name: str) -> None:
     changed = AlbumentationsAugment(**{name: STEPS[name]})(white, KEYS, seed=0)
     black = (changed == 0).all(axis=-1).mean(axis=(1, 2))  # share of each image
     if name == "resized_crop":
-        assert (changed == white).all()  # a part of a white picture is white: nothing is filled in
+        assert (changed == white).all()  # a part of a white image is white: nothing is filled in
         blocks = AlbumentationsAugment(**{name: STEPS[name]})(IMAGES, KEYS, seed=0)
         assert (blocks != IMAGES).any(axis=(1, 2, 3)).all()
     elif name == "color_jitter":

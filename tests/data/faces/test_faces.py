@@ -4,9 +4,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fer_voting.data.faces.module import FacesDataModule, picture_and_person
+from fer_voting.data.faces.module import FacesDataModule, image_and_person
+from fer_voting.data.index import PARTS
 from fer_voting.data.labels import CLASSES
-from fer_voting.data.pack import SPLITS
 
 
 def faces(tmp_path: Path, **arguments: Any) -> FacesDataModule:
@@ -18,7 +18,7 @@ def test_sizes_and_imbalance(tmp_path: Path) -> None:
     data = faces(tmp_path)
     data.setup()
     counts = data.counts()
-    assert {stage: sum(classes.values()) for stage, classes in counts.items()} == {"train": 60, "val": 20, "test": 20}
+    assert {part: sum(classes.values()) for part, classes in counts.items()} == {"train": 60, "val": 20, "test": 20}
     assert data.class_names == CLASSES[:7]
     # 60 shared out as RAF-DB's 12,271: neutral 2524, happy 4772, sad 1982, surprise 1290, fear 281, ...
     assert counts["train"] == {
@@ -36,7 +36,7 @@ def test_the_data_set_depends_on_its_own_seed_not_on_the_runs(tmp_path: Path) ->
     assert not (first.pack.images == other.pack.images).all(axis=(1, 2, 3)).any()
 
 
-def test_pictures_are_all_different_and_cached(tmp_path: Path) -> None:
+def test_images_are_all_different_and_cached(tmp_path: Path) -> None:
     data = faces(tmp_path)
     pack = data.make_pack()
     assert len(np.unique(pack.hashes)) == len(pack) == 100
@@ -44,11 +44,11 @@ def test_pictures_are_all_different_and_cached(tmp_path: Path) -> None:
     assert faces(tmp_path, train_size=61).make_pack().folder != pack.folder
 
 
-def test_no_picture_and_no_person_is_in_two_splits() -> None:
-    numbers = {split: [picture_and_person(split, number) for number in range(1000)] for split in SPLITS}
-    pictures = [picture for split in SPLITS for picture, _ in numbers[split]]
-    assert len(set(pictures)) == 3000
-    people = [{person for _, person in numbers[split]} for split in SPLITS]
+def test_no_image_and_no_person_is_in_two_parts() -> None:
+    numbers = {part: [image_and_person(part, number) for number in range(1000)] for part in PARTS}
+    images = [image for part in PARTS for image, _ in numbers[part]]
+    assert len(set(images)) == 3000
+    people = [{person for _, person in numbers[part]} for part in PARTS]
     assert len(set.union(*people)) == sum(map(len, people)) == 750
 
 

@@ -18,7 +18,7 @@ from fer_voting.data.faces.parameters import (
     AU_ROW,
     EXPRESSION_UNITS,
     complete_units,
-    draw_identity,
+    draw_person,
     draw_scene,
     draw_units,
 )
@@ -41,7 +41,7 @@ def active(**units: float | tuple[float, float]) -> np.ndarray:
 def person():
     """Somebody with an unhidden, symmetric face."""
     bare = {"hair_style": "cropped", "hair_shift": 0.0, "beard": "none", "glasses": "none"}
-    return replace(draw_identity(0, 0), age=0.3, skin=(206, 160, 124), **bare)
+    return replace(draw_person(0, 0), age=0.3, skin=(206, 160, 124), **bare)
 
 
 @pytest.fixture(scope="module")
@@ -70,17 +70,17 @@ def test_the_expressions_are_the_seven_classes_and_named_units() -> None:
 # --- Reproducible -------------------------------------------------------------------------------------------------
 
 
-def test_a_picture_does_not_depend_on_its_batch() -> None:
+def test_an_image_does_not_depend_on_its_batch() -> None:
     indices = list(range(14))
     expressions = [NAMES[index % 7] for index in indices]
-    identities = [index // 3 for index in indices]
-    together = render_faces(7, indices, expressions, identities)
+    people = [index // 3 for index in indices]
+    together = render_faces(7, indices, expressions, people)
     assert together.shape == (14, 48, 48, 3)
     assert together.dtype == np.uint8
     np.random.seed(1)  # noqa: NPY002 - the global state must not matter
-    backwards = render_faces(7, indices[::-1], expressions[::-1], identities[::-1])
+    backwards = render_faces(7, indices[::-1], expressions[::-1], people[::-1])
     np.testing.assert_array_equal(together, backwards[::-1])
-    alone = render_faces(7, indices[5:6], expressions[5:6], identities[5:6])
+    alone = render_faces(7, indices[5:6], expressions[5:6], people[5:6])
     np.testing.assert_array_equal(together[5], alone[0])
 
 
@@ -94,7 +94,7 @@ def test_a_fresh_process_draws_the_same() -> None:
     assert fresh.stdout.strip() == hashlib.sha256(render_faces(*arguments).tobytes()).hexdigest()
 
 
-def test_seed_index_and_identity_each_make_another_picture() -> None:
+def test_seed_index_and_person_each_make_another_image() -> None:
     base = render_faces(0, [1], ["happy"], [2])
     assert not np.array_equal(base, render_faces(1, [1], ["happy"], [2]))
     assert not np.array_equal(base, render_faces(0, [2], ["happy"], [2]))
@@ -106,47 +106,47 @@ def test_seed_index_and_identity_each_make_another_picture() -> None:
 
 
 def test_person_and_scene_are_drawn_without_the_expression() -> None:
-    assert list(inspect.signature(draw_identity).parameters) == ["seed", "identity"]
+    assert list(inspect.signature(draw_person).parameters) == ["seed", "number"]
     assert list(inspect.signature(draw_scene).parameters) == ["seed", "index"]
 
 
-def test_two_expressions_of_one_picture_differ_in_the_face_only(person, studio) -> None:
+def test_two_expressions_of_one_image_differ_in_the_face_only(person, studio) -> None:
     noisy = replace(studio, noise=6.0, backdrop="clutter", exposure=0.9)
-    pictures = [paint(person, noisy, complete_units(name), 48).astype(int) for name in NAMES]
-    for picture in pictures[1:]:
-        changed = np.abs(picture - pictures[0]).max(axis=-1) > 0
+    images = [paint(person, noisy, complete_units(name), 48).astype(int) for name in NAMES]
+    for image in images[1:]:
+        changed = np.abs(image - images[0]).max(axis=-1) > 0
         assert changed[:6].sum() == 0  # hair and background above the forehead, noise included
         assert changed[:, :6].sum() == 0
         assert changed[:, -6:].sum() == 0
         assert changed[20:44, 12:36].mean() > 0.2
 
 
-def test_the_pictures_do_not_give_the_class_away_by_their_brightness() -> None:
+def test_the_images_do_not_give_the_class_away_by_their_brightness() -> None:
     means = {name: render_faces(0, range(40), [name] * 40, range(40)).mean() for name in NAMES}
     assert max(means.values()) - min(means.values()) < 4.0
     assert 70 < np.mean(list(means.values())) < 150
 
 
-# --- Identities ---------------------------------------------------------------------------------------------------
+# --- People -------------------------------------------------------------------------------------------------------
 
 
-def test_an_identity_is_one_person() -> None:
-    assert draw_identity(0, 5) == draw_identity.__wrapped__(0, 5)
-    assert draw_identity(0, 5) != draw_identity(0, 6)
-    assert draw_identity(0, 5) != draw_identity(1, 5)
+def test_a_number_is_one_person() -> None:
+    assert draw_person(0, 5) == draw_person.__wrapped__(0, 5)
+    assert draw_person(0, 5) != draw_person(0, 6)
+    assert draw_person(0, 5) != draw_person(1, 5)
 
 
-def test_pictures_of_a_person_resemble_each_other_more_than_pictures_of_others(studio) -> None:
-    people = [draw_identity(0, number) for number in range(12)]
+def test_images_of_a_person_resemble_each_other_more_than_images_of_others(studio) -> None:
+    people = [draw_person(0, number) for number in range(12)]
     moods = [draw_units(0, index, NAMES[index]) for index in range(4)]
-    pictures = np.array([[paint(someone, studio, mood, 48) for mood in moods] for someone in people], float)
-    same = np.abs(pictures - pictures.mean(axis=1, keepdims=True)).mean()
-    others = np.abs(pictures - pictures.mean(axis=0, keepdims=True)).mean()
+    images = np.array([[paint(someone, studio, mood, 48) for mood in moods] for someone in people], float)
+    same = np.abs(images - images.mean(axis=1, keepdims=True)).mean()
+    others = np.abs(images - images.mean(axis=0, keepdims=True)).mean()
     assert 3 * same < others
 
 
 def test_people_are_of_all_kinds() -> None:
-    people = [draw_identity(0, number) for number in range(400)]
+    people = [draw_person(0, number) for number in range(400)]
     brightness = np.array([sum(someone.skin) / 3 for someone in people])
     assert brightness.min() < 75
     assert brightness.max() > 200
@@ -159,7 +159,7 @@ def test_people_are_of_all_kinds() -> None:
 
 
 def change(person, studio, units: np.ndarray) -> np.ndarray:
-    """Mean absolute change [48, 48] of the picture by the units."""
+    """Mean absolute change [48, 48] of the image by the units."""
     still, moved = paint(person, studio, AT_REST, 48), paint(person, studio, units, 48)
     return np.abs(moved.astype(int) - still).mean(axis=-1)
 
@@ -275,12 +275,12 @@ def test_a_size_out_of_range_is_an_error(size: int) -> None:
 
 
 def test_lists_of_different_lengths_are_an_error() -> None:
-    with pytest.raises(ValueError, match="2 indices, 1 expressions and 2 identities"):
+    with pytest.raises(ValueError, match="2 indices, 1 expressions and 2 people"):
         render_faces(0, [0, 1], ["happy"], [0, 1])
 
 
 @pytest.mark.parametrize("size", [24, 40, 100, 256])
-def test_the_picture_is_the_same_at_every_size(size: int, person, studio) -> None:
+def test_the_image_is_the_same_at_every_size(size: int, person, studio) -> None:
     units = complete_units("surprise")
     drawn = paint(person, studio, units, size)
     assert drawn.shape == (size, size, 3)
@@ -290,7 +290,7 @@ def test_the_picture_is_the_same_at_every_size(size: int, person, studio) -> Non
 
 
 @pytest.mark.parametrize("occluder", ["hand", "strand", "mask", "object", "edge"])
-def test_occluders_cover_a_part_of_the_picture(occluder: str, person, studio) -> None:
+def test_occluders_cover_a_part_of_the_image(occluder: str, person, studio) -> None:
     free = paint(person, studio, AT_REST, 48).astype(int)
     covered = paint(person, replace(studio, occluder=occluder), AT_REST, 48).astype(int)
     share = (np.abs(covered - free).max(axis=-1) > 8).mean()

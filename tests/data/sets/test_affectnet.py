@@ -11,7 +11,7 @@ from small_sets import (
     affectnet_release2,
     affectnet_release3,
     class_folders,
-    picture,
+    class_image,
     release1_row,
     save,
     save_broken,
@@ -36,25 +36,25 @@ def affectnet(tmp_path: Path, **arguments: Any) -> AffectNetDataModule:
 
 
 def check(data: AffectNetDataModule, layout: str, classes: tuple[str, ...] = SEVEN) -> None:
-    """The layout was found, counts are exact, every picture shows its label, the stages are disjoint and whole."""
+    """The layout was found, counts are exact, every image shows its label, the parts are disjoint and whole."""
     data.setup()
-    assert data.pack.identity["layout"] == layout
+    assert data.pack.key["layout"] == layout
     assert data.class_names == classes
     assert data.counts() == {
         "train": {c: COUNTS["train"][c] - 3 for c in classes},
         "val": dict.fromkeys(classes, 3),
         "test": {c: COUNTS["val"][c] for c in classes},
     }
-    check_pictures(data)
-    assert sorted(np.concatenate([data.positions(stage) for stage in data.counts()])) == sorted(
+    check_images(data)
+    assert sorted(np.concatenate([data.positions(part) for part in data.counts()])) == sorted(
         np.flatnonzero(data.usable(data.pack))
     )
     # The official validation images test, and nothing else.
-    assert set(data.pack.split_ids[data.positions("test")]) == {1}
-    assert set(data.pack.split_ids[data.positions("train")]) == {0}
+    assert set(data.pack.part_ids[data.positions("test")]) == {1}
+    assert set(data.pack.part_ids[data.positions("train")]) == {0}
 
 
-def check_pictures(data: AffectNetDataModule) -> None:
+def check_images(data: AffectNetDataModule) -> None:
     for row in np.flatnonzero(data.pack.good):
         assert shown_class(data.pack.images[row]) == data.pack.labels[data.pack.label_ids[row]], data.pack.names()[row]
 
@@ -85,7 +85,7 @@ def test_release1_crops_by_the_face_box(tmp_path: Path) -> None:
         if name.endswith((".png", ".bmp", ".TIF")):  # formats that keep every value
             number = int(name[-8:-4]) if name.startswith("train") else int(name[-8:-4]) + 1000
             label = data.pack.labels[data.pack.label_ids[row]]
-            assert (data.pack.images[row] == np.asarray(picture(label, number))).all()
+            assert (data.pack.images[row] == np.asarray(class_image(label, number))).all()
 
 
 def test_release1_with_every_blemish(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_release1_with_every_blemish(tmp_path: Path) -> None:
     box = (40, 20, 32, 32)
     save_broken(images / "0" / "broken.jpg")
     save_truncated(images / "0" / "short.jpg", "happy", 7)
-    save(tmp_path / "secret.png", picture("happy", 1))
+    save(tmp_path / "secret.png", class_image("happy", 1))
     rows += [
         release1_row("0/broken.jpg", "happy", box),
         release1_row("0/short.jpg", "happy", (0, 0, 128, 128)),
@@ -111,7 +111,7 @@ def test_release1_with_every_blemish(tmp_path: Path) -> None:
     data = affectnet(tmp_path, max_bad_fraction=0.2)
     check(data, "release1")
     assert Counter(problem.kind for problem in data.pack.problems) == {
-        "unreadable": 2,  # the broken file, and the box outside its picture
+        "unreadable": 2,  # the broken file, and the box outside its image
         "truncated": 1,
         "missing": 1,
         "outside": 2,
@@ -138,12 +138,12 @@ def test_release2_with_blemishes(tmp_path: Path) -> None:
     root = tmp_path / "my data"
     affectnet_release2(root, COUNTS)
     folder = root / "train_set"
-    save(folder / "images" / "900.JPG", picture("happy", 900))  # no annotation
+    save(folder / "images" / "900.JPG", class_image("happy", 900))  # no annotation
     np.save(folder / "annotations" / "901_exp.npy", "1")  # no image
     for number, content in ((902, "11"), (903, "happy")):
-        save(folder / "images" / f"{number}.jpg", picture("happy", number))
+        save(folder / "images" / f"{number}.jpg", class_image("happy", number))
         np.save(folder / "annotations" / f"{number}_exp.npy", content)
-    save(folder / "images" / "904.jpg", picture("happy", 904))
+    save(folder / "images" / "904.jpg", class_image("happy", 904))
     (folder / "annotations" / "904_exp.npy").write_bytes(b"")
     data = affectnet(tmp_path, max_bad_fraction=0.2)
     check(data, "release2")
@@ -178,10 +178,10 @@ def test_image_folders(tmp_path: Path, folder_names: dict[str, str], val_name: s
     class_folders(tmp_path / "my data", counts, folder_names)
     data = affectnet(tmp_path)
     data.setup()
-    assert data.pack.identity["layout"] == "folders"
+    assert data.pack.key["layout"] == "folders"
     assert data.counts()["test"] == {c: COUNTS["val"][c] for c in SEVEN}
     assert data.counts()["train"] == {c: COUNTS["train"][c] - 3 for c in SEVEN}
-    check_pictures(data)
+    check_images(data)
     assert data.pack.left_out == {"none": 3, "uncertain": 4, "non-face": 5}
 
 
@@ -199,7 +199,7 @@ def test_image_folders_with_three_parts_are_taken_as_they_are(tmp_path: Path) ->
     data = affectnet(tmp_path)
     data.setup()
     assert data.counts() == {"train": seven, "val": seven, "test": seven}
-    assert set(data.pack.split_ids[data.positions("val")]) == {1}
+    assert set(data.pack.part_ids[data.positions("val")]) == {1}
 
 
 def test_eight_classes(tmp_path: Path) -> None:
@@ -242,10 +242,10 @@ def test_other_counts_than_the_papers_are_reported_not_fatal(tmp_path: Path, cap
 def test_the_expected_counts_are_the_papers() -> None:
     for layout in AffectNetDataModule.layouts:
         if layout.expected:
-            totals = {split: sum(counts[c] for c in SEVEN) for split, counts in layout.expected.items()}
+            totals = {part: sum(counts[c] for c in SEVEN) for part, counts in layout.expected.items()}
             assert totals == {"train": 283_901, "val": 3_500}
             assert sum(totals.values()) == 287_401
-            assert {split: sum(counts.values()) for split, counts in layout.expected.items()} == {
+            assert {part: sum(counts.values()) for part, counts in layout.expected.items()} == {
                 "train": 287_651,
                 "val": 3_999,
             }

@@ -20,7 +20,7 @@ def fer2013(tmp_path: Path, **arguments: Any) -> FER2013DataModule:
     return FER2013DataModule(name="fer2013", **settings)
 
 
-def check_pictures(data: FER2013DataModule) -> None:
+def check_images(data: FER2013DataModule) -> None:
     for row in np.flatnonzero(data.pack.good):
         assert shown_class(data.pack.images[row]) == data.pack.labels[data.pack.label_ids[row]]
 
@@ -30,23 +30,40 @@ def test_csv(tmp_path: Path, name: str, spaces: bool) -> None:
     lines = fer2013_csv(tmp_path / "fer 2013" / name, COUNTS, spaces)
     data = fer2013(tmp_path)
     data.setup()
-    assert data.pack.identity["layout"] == "csv"
+    assert data.pack.key["layout"] == "csv"
     assert data.counts() == {"train": COUNTS["Training"], "val": COUNTS["PublicTest"], "test": COUNTS["PrivateTest"]}
-    check_pictures(data)
+    check_images(data)
     assert (data.pack.images == data.pack.images[..., :1]).all()
     cell = lines[1].split(",")[2 if spaces else 1]
     assert data.pack.images[0, ..., 0].ravel().tolist() == [int(value) for value in cell.split()]
     assert data.names("val")[0] == "00020"
 
 
-def test_without_private_test_rows_there_is_no_test_stage(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_without_private_test_rows_public_test_tests(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The images that select the epoch must not be the ones that are reported."""
     caplog.set_level("INFO")
-    fer2013_csv(tmp_path / "fer 2013" / "fer2013.csv", {k: v for k, v in COUNTS.items() if k != "PrivateTest"})
+    training = dict.fromkeys(SEVEN, 10) | {"happy": 20}
+    fer2013_csv(tmp_path / "fer 2013" / "fer2013.csv", {"Training": training, "PublicTest": COUNTS["PublicTest"]})
+    data = fer2013(tmp_path)
+    data.setup()
+    assert data.counts() == {
+        "train": dict.fromkeys(SEVEN, 9) | {"happy": 18},
+        "val": dict.fromkeys(SEVEN, 1) | {"happy": 2},
+        "test": COUNTS["PublicTest"],
+    }
+    assert set(data.pack.part_ids[data.positions("val")]) == {0}
+    assert "no PrivateTest images here, so PublicTest is the test part" in caplog.text
+    assert "no official validation part: a stratified 10% of the training images validates" in caplog.text
+
+
+def test_training_rows_alone_have_no_test_part(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    fer2013_csv(tmp_path / "fer 2013" / "fer2013.csv", {"Training": dict.fromkeys(SEVEN, 10)})
     data = fer2013(tmp_path)
     data.setup()
     assert not data.has_test
     assert list(data.counts()) == ["train", "val"]
-    assert "no test images here, so the test stage is left out" in caplog.text
+    assert "there are no test images, so nothing is tested" in caplog.text
 
 
 def test_rows_with_blemishes(tmp_path: Path) -> None:
@@ -67,7 +84,7 @@ def test_rows_with_blemishes(tmp_path: Path) -> None:
     data.setup()
     assert data.counts()["train"] == COUNTS["Training"]
     assert Counter(problem.kind for problem in data.pack.problems) == {"label": 2, "row": 5}
-    check_pictures(data)
+    check_images(data)
     with pytest.raises(ValueError, match=r"7 of 48 images can't be used \(label 2, row 5\).*max_bad_fraction=0.01"):
         fer2013(tmp_path).setup()
     with pytest.raises(ValueError, match=r"label: .*row 41: emotion '7' is not 0 to 6 \(dataset.on_error=raise\)"):
@@ -90,18 +107,18 @@ def test_folders(tmp_path: Path, folder_names: dict[str, str]) -> None:
     class_folders(tmp_path / "fer 2013", {"train": train, "test": test}, folder_names)
     data = fer2013(tmp_path)
     data.setup()
-    assert data.pack.identity["layout"] == "folders"
+    assert data.pack.key["layout"] == "folders"
     assert data.counts() == {
         "train": {c: n * 9 // 10 for c, n in train.items()},
         "val": {c: n // 10 for c, n in train.items()},
         "test": test,
     }
-    check_pictures(data)
+    check_images(data)
 
 
 def test_the_expected_counts_are_those_of_the_real_rows(shared_data: Path) -> None:
     rows = np.load(shared_data / "fer2013" / "rows.npz")
     expected = FER2013DataModule.layouts[0].expected
-    for usage, split in enumerate(("train", "val")):
+    for usage, part in enumerate(("train", "val")):
         counts = np.bincount(rows["labels"][rows["usage"] == usage])
-        assert dict(zip(FER2013_IDS, counts.tolist(), strict=True)) == expected[split]
+        assert dict(zip(FER2013_IDS, counts.tolist(), strict=True)) == expected[part]

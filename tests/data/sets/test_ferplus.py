@@ -21,6 +21,7 @@ ROWS = [
     ("PublicTest", "i.png", (0, 10, 0, 0, 0, 0, 0, 0, 0, 0)),  # happy
     ("PublicTest", "j.png", (5, 5, 0, 0, 0, 0, 0, 0, 0, 0)),  # a draw
     ("PublicTest", "k.png", (0, 0, 0, 0, 0, 2, 0, 0, 0, 8)),  # most raters saw no face
+    ("PrivateTest", "l.png", (0, 10, 0, 0, 0, 0, 0, 0, 0, 0)),  # happy
 ]
 
 
@@ -32,7 +33,9 @@ def ferplus(tmp_path: Path, **arguments: Any) -> FERPlusDataModule:
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     # FER2013's own labels are all happy: nothing of them may come through.
-    fer2013_csv(tmp_path / "fer2013.csv", {"Training": {"happy": 8}, "PublicTest": {"happy": 3}})
+    fer2013_csv(
+        tmp_path / "fer2013.csv", {"Training": {"happy": 8}, "PublicTest": {"happy": 3}, "PrivateTest": {"happy": 1}}
+    )
     write_votes(tmp_path, ROWS)
     return tmp_path
 
@@ -43,9 +46,9 @@ def write_votes(root: Path, rows: list[tuple[str, str, tuple[int, ...]]]) -> Non
     (root / "fer2013new.csv").write_text("\n".join(lines) + "\n")
 
 
-def labels(data: FERPlusDataModule, stage: str) -> dict[str, str]:
-    names = data.names(stage)
-    return {n: data.pack.labels[data.pack.label_ids[i]] for n, i in zip(names, data.positions(stage), strict=True)}
+def labels(data: FERPlusDataModule, part: str) -> dict[str, str]:
+    names = data.names(part)
+    return {n: data.pack.labels[data.pack.label_ids[i]] for n, i in zip(names, data.positions(part), strict=True)}
 
 
 def test_majority(root: Path) -> None:
@@ -81,7 +84,7 @@ def test_votes_as_targets(root: Path) -> None:
     assert shares["00002"][[order["neutral"], order["sad"], order["anger"]]] == pytest.approx([0.4, 0.3, 0.3])
     assert shares["00007"][[order["surprise"], order["fear"]]] == pytest.approx([0.6, 0.4])
     assert targets.sum(1).tolist() == pytest.approx([1] * 5)
-    # Whoever judges, judges by the most frequent vote.
+    # Evaluation uses the most frequent vote.
     assert next(iter(data.val_dataloader()))[1].dtype.is_floating_point is False
 
 

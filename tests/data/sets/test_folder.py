@@ -3,7 +3,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small_sets import class_folders, picture, save, shown_class
+from small_sets import class_folders, class_image, save, shown_class
 
 from fer_voting.data.sets.folder import FolderDataModule
 
@@ -13,7 +13,7 @@ def folder(root: Path | None, **arguments: Any) -> FolderDataModule:
     return FolderDataModule(name="mine", root=root, cache_dir=cache_dir, classes=None, **arguments)
 
 
-def check_pictures(data: FolderDataModule) -> None:
+def check_images(data: FolderDataModule) -> None:
     for row in np.flatnonzero(data.pack.good):
         assert shown_class(data.pack.images[row]) == data.pack.labels[data.pack.label_ids[row]]
 
@@ -22,19 +22,19 @@ def test_flat_class_folders_are_divided_by_class(tmp_path: Path) -> None:
     root = tmp_path / "faces"
     for number in range(100):
         for label, name in (("sad", "Sadness"), ("anger", "angry")):
-            save(root / name / "deeper" / f"{number}.png", picture(label, number))
-    (root / "angry" / "note.txt").write_text("not a picture")
+            save(root / name / "deeper" / f"{number}.png", class_image(label, number))
+    (root / "angry" / "note.txt").write_text("not an image")
     (root / ".cache" / "x").mkdir(parents=True)
     data = folder(root)
     data.setup()
-    assert data.pack.identity["layout"] == "flat"
+    assert data.pack.key["layout"] == "flat"
     assert data.class_names == ("sad", "anger")  # in the canonical order
     assert data.counts() == {
         "train": {"sad": 81, "anger": 81}, "val": {"sad": 9, "anger": 9}, "test": {"sad": 10, "anger": 10}
     }  # fmt: skip
-    every = np.concatenate([data.positions(stage) for stage in data.counts()])
+    every = np.concatenate([data.positions(part) for part in data.counts()])
     assert sorted(every) == list(range(200))
-    check_pictures(data)
+    check_images(data)
 
 
 def test_without_a_test_fraction_there_is_no_test_stage(tmp_path: Path) -> None:
@@ -44,26 +44,26 @@ def test_without_a_test_fraction_there_is_no_test_stage(tmp_path: Path) -> None:
     assert data.counts() == {"train": {"happy": 9, "fear": 9}, "val": {"happy": 1, "fear": 1}}
 
 
-@pytest.mark.parametrize("splits", [("train", "val", "test"), ("Training", "valid"), ("train", "test"), ("train",)])
-def test_split_folders_are_taken_as_they_are(tmp_path: Path, splits: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("parts", [("train", "val", "test"), ("Training", "valid"), ("train", "test"), ("train",)])
+def test_part_folders_are_used_as_they_are(tmp_path: Path, parts: tuple[str, ...]) -> None:
     classes = {"happy": 20, "fear": 10}
-    class_folders(tmp_path / "faces", dict.fromkeys(splits, classes), {"happy": "Joy", "fear": "fear"})
+    class_folders(tmp_path / "faces", dict.fromkeys(parts, classes), {"happy": "Joy", "fear": "fear"})
     data = folder(tmp_path / "faces")
     data.setup()
     counts = data.counts()
-    assert data.pack.identity["layout"] == "splits"
-    assert counts.get("test") == (classes if "test" in splits else None)
-    has_val = {"val", "valid"} & set(splits)
+    assert data.pack.key["layout"] == "parts"
+    assert counts.get("test") == (classes if "test" in parts else None)
+    has_val = {"val", "valid"} & set(parts)
     assert counts["val"] == (classes if has_val else {"happy": 2, "fear": 1})
     assert counts["train"] == (classes if has_val else {"happy": 18, "fear": 9})
-    check_pictures(data)
+    check_images(data)
 
 
 def test_classes_of_the_users_own_follow_the_expressions(tmp_path: Path) -> None:
     root = tmp_path / "faces"
     for number in range(10):
         for name in ("tired", "Bored", "happiness"):
-            save(root / name / f"{number}.png", picture("happy", number))
+            save(root / name / f"{number}.png", class_image("happy", number))
     data = folder(root)
     data.setup()
     assert data.class_names == ("happy", "Bored", "tired")

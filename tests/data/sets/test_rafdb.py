@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small_sets import RAFDB_IDS, SEVEN, class_folders, picture, rafdb_official, save, save_broken, shown_class
+from small_sets import RAFDB_IDS, SEVEN, class_folders, class_image, rafdb_official, save, save_broken, shown_class
 
 from fer_voting.data.sets.rafdb import RAFDBDataModule
 
@@ -23,7 +23,7 @@ def rafdb(tmp_path: Path, **arguments: Any) -> RAFDBDataModule:
 
 def check(data: RAFDBDataModule, layout: str) -> None:
     data.setup()
-    assert data.pack.identity["layout"] == layout
+    assert data.pack.key["layout"] == layout
     assert data.class_names == SEVEN
     assert data.counts() == {
         "train": {c: COUNTS["train"][c] - VAL[c] for c in SEVEN},
@@ -32,9 +32,9 @@ def check(data: RAFDBDataModule, layout: str) -> None:
     }
     for row in np.flatnonzero(data.pack.good):
         assert shown_class(data.pack.images[row]) == data.pack.labels[data.pack.label_ids[row]]
-    every = np.concatenate([data.positions(stage) for stage in data.counts()])
+    every = np.concatenate([data.positions(part) for part in data.counts()])
     assert sorted(every) == sorted(np.flatnonzero(data.usable(data.pack)))
-    assert set(data.pack.split_ids[data.positions("test")]) == {2}
+    assert set(data.pack.part_ids[data.positions("test")]) == {2}
     assert data.train_size == 81  # not balanced
 
 
@@ -58,8 +58,8 @@ def test_official_with_blemishes(tmp_path: Path) -> None:
     root = tmp_path / "raf db"
     labels = rafdb_official(root, COUNTS)
     save_broken(root / "Image" / "aligned" / "train_00901_aligned.jpg")
-    save(root / "Image" / "aligned" / "train_00902_aligned.PNG", picture("sad", 902))
-    save(root / "Image" / "aligned" / "train_00903_aligned.jpg", picture("sad", 903))
+    save(root / "Image" / "aligned" / "train_00902_aligned.PNG", class_image("sad", 902))
+    save(root / "Image" / "aligned" / "train_00903_aligned.jpg", class_image("sad", 903))
     with labels.open("a") as file:
         file.write(
             "train_00901.jpg 5\ntrain_00902.jpg 8\ntrain_00903.jpg\ntrain_00904.jpg 5\n"
@@ -99,7 +99,7 @@ def test_image_folders_with_label_files_that_disagree(tmp_path: Path) -> None:
 
 def test_the_expected_counts_are_the_published_ones() -> None:
     for layout in RAFDBDataModule.layouts:
-        assert {split: sum(counts.values()) for split, counts in layout.expected.items()} == {
+        assert {part: sum(counts.values()) for part, counts in layout.expected.items()} == {
             "train": 12_271,
             "test": 3_068,
         }
@@ -111,7 +111,7 @@ def test_no_layout_says_what_was_looked_for(tmp_path: Path) -> None:
     (tmp_path / "raf db" / "odd").mkdir(parents=True)
     with pytest.raises(
         FileNotFoundError,
-        match=r"raf db holds no layout of rafdb that is known: looked for \(aligned\) EmoLabel/list_patition_label.txt "
+        match=r"raf db holds no known layout of rafdb: looked for \(aligned\) EmoLabel/list_patition_label.txt "
         r"with Image/aligned/; \(original\) .*; \(folders\) .*; found odd",
     ):
         rafdb(tmp_path).setup()
