@@ -10,13 +10,8 @@ from pathlib import Path
 import yaml
 from hydra.utils import get_object
 
-COMMANDS = {
-    "config": "train",
-    "audit": "audit",
-    "evaluate": "evaluate",
-    "pack": "pack",
-}
-"""A YAML file at the top of conf/ -> the command that reads it, where their names differ."""
+COMMANDS = {"config": "train"}
+"""A YAML file at the top of conf/ -> the command that reads it; one that is not named here has the command's name."""
 
 
 HYDRAS = ("_target_", "_partial_")

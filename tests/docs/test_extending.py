@@ -1,0 +1,87 @@
+"""docs/extending.md, followed to the letter: its blocks applied to a copy of the repository, its commands run there."""
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+from doc_pages import Block, blocks, command_lines, parse
+from tiny import REPO
+
+PAGE = REPO / "docs/extending.md"
+
+
+def apply(root: Path, block: Block) -> None:
+    """Write the file that a block is, or make the changes that it shows."""
+    path = root / block.caption
+    if block.language != "diff":
+        assert not path.exists(), f"{block.caption} is there already"
+        path.write_text(block.text)
+        return
+    for place in block.text.split("@@\n"):
+        lines = place.splitlines(keepends=True)
+        before = "".join(line[1:] for line in lines if line[0] in " -")
+        after = "".join(line[1:] for line in lines if line[0] in " +")
+        text = path.read_text()
+        assert text.count(before) == 1, f"{block.caption} does not hold once:\n{before}"
+        path.write_text(text.replace(before, after))
+
+
+def write_listed_images(root: Path) -> None:
+    """A data set as the page's example reads it: grey levels tell two classes apart."""
+    rows = []
+    for number in range(60):
+        label, level = (("Happiness", 200), ("sad", 50))[number % 2]
+        noise = np.random.default_rng(number).integers(-20, 20, (24, 24, 3))
+        image = PIL.Image.fromarray((level + noise).astype(np.uint8))
+        (root / "images").mkdir(parents=True, exist_ok=True)
+        image.save(root / "images" / f"{number}.png")
+        rows.append({"file": f"images/{number}.png", "label": label, "part": "test" if number < 10 else "train"})
+    with (root / "labels.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, ["file", "label", "part"])
+        table.writeheader()
+        table.writerows(rows)
+
+
+def test_what_the_page_adds_trains_and_shows_in_its_table(tmp_path: Path):
+    checkout = tmp_path / "checkout"
+    for folder in ("fer_voting", "conf", "experiments"):
+        shutil.copytree(REPO / folder, checkout / folder, ignore=shutil.ignore_patterns("__pycache__", "recorded"))
+    shutil.copy(REPO / "README.md", checkout)
+    for block in blocks(PAGE):
+        if block.caption:
+            apply(checkout, block)
+    write_listed_images(tmp_path / "listed")
+
+    shown = [parse(PAGE.name, line.replace("DIR", str(tmp_path / "listed"))) for line in command_lines(PAGE)]
+    train, table = shown[:2]  # in blocks; those in running text follow
+    assert (train.words[2], table.words[2]) == ("fer_voting.train", "experiments.recalls")
+    words = [*train.words[3:], "model.width=4", "name=listed-m4-quick-seed0"]
+    # One interpreter for both: each takes seconds to start.
+    script = f"""
+import sys
+import experiments.recalls, fer_voting.train
+sys.argv = ["fer_voting.train", *{words!r}]
+fer_voting.train.main()
+experiments.recalls.main({table.words[3:]!r})
+"""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(checkout)}
+    done = subprocess.run([sys.executable, "-c", script], cwd=checkout, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+    folder = checkout / "outputs/runs/listed-m4-quick-seed0"
+    result = json.loads((folder / "result.json").read_text())
+    assert (result["status"], result["dataset"], result["split"]) == ("finished", "listed", "m4")
+    assert {name: count for name, count in result["counts"]["test"].items() if count} == {"happy": 5, "sad": 5}
+    assert set(result["votes"]) == {"soft", "softprob", "hard", "median"}
+    assert (folder / "checkpoints/best-median.ckpt").is_file()
+    rows = list(csv.DictReader((folder / "csv/metrics.csv").open(newline="")))
+    assert float(rows[-1]["best/val/median/accuracy"]) == result["votes"]["median"]["val"]["accuracy"]
+    recalls = result["votes"]["soft"]["val"]["recall"]
+    (row,) = [line for line in done.stdout.splitlines() if line.startswith("| m4 ")]
+    assert [cell.strip() for cell in row.split("|")[2:-1]] == [f"{100 * recall:.2f}" for recall in recalls.values()]
