@@ -194,7 +194,7 @@ def _section(option: Option, prefix: str, known: dict[str, str]) -> Iterator[str
     if about:
         yield " ".join(about) + "\n"
     if keys := [key for key in option.keys if key.name not in plumbing]:
-        yield ":::{container} wrapped\n"
+        yield ":::{container} keys\n"
         yield "| key | default | meaning |\n|---|---|---|"
         for key in keys:
             meaning = key.meaning or known.get(prefix + key.name, "–")
@@ -207,11 +207,11 @@ def _listed(names: list[str]) -> str:
 
 
 def _code(text: str) -> str:
-    return f"`{_cell(text)}`" if text else ""
+    return f"`{text}`".replace("|", "\\|") if text else ""
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+    return text.replace("|", "\\|").replace("<", "&lt;")
 
 
 def _inline_commands(text: str) -> str:
