@@ -14,7 +14,7 @@ project = "fer_voting"
 author = "the authors of fer_voting"
 release = version = __version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "generated_pages"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "docstrings", "generated_pages"]
 exclude_patterns = ["_build", "_ext"]
 
 myst_enable_extensions = ["colon_fence", "deflist"]
@@ -24,6 +24,7 @@ suppress_warnings = ["myst.header"]  # recorded tables begin with headings of th
 default_role = "code"  # docstrings write names between single backticks
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
+autodoc_default_options = {"no-value": True}
 autodoc_preserve_defaults = True
 add_module_names = False
 autodoc_inherit_docstrings = False  # what Lightning says of its hooks needs Lightning's own pages
@@ -31,6 +32,8 @@ python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 100
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
+napoleon_use_ivar = True
+napoleon_custom_sections = [("Returns", "params_style")]  # of several named values
 
 html_theme = "furo"
 html_title = f"fer_voting {version}"

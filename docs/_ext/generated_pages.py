@@ -7,14 +7,20 @@ from api_reference import pages
 from configuration_reference import configuration_reference
 from sphinx.application import Sphinx
 
+from fer_voting.runs.identity import NOT_IDENTITY
+
 
 def write_pages(app: Sphinx) -> None:
-    """Write the configuration reference and the API reference; a page that has not changed is not touched."""
+    """Write the pages that are made from conf/ and from the package; one that has not changed is not touched."""
     docs = Path(app.srcdir)
-    wanted = {"configuration.md": configuration_reference(docs.parent / "conf")}
+    rows = "".join(f"| `{key}` | {reason} |\n" for key, reason in NOT_IDENTITY.items())
+    wanted = {
+        "configuration.md": configuration_reference(docs.parent / "conf"),
+        "not_identity.txt": f"| key | why no result depends on it |\n|---|---|\n{rows}",
+    }
     wanted |= {f"api/{package}.md": text for package, text in pages().items()}
     folder = docs / "generated"
-    for path in folder.rglob("*.md"):
+    for path in folder.rglob("*.*"):
         if path.relative_to(folder).as_posix() not in wanted:
             path.unlink()
     for name, text in wanted.items():
