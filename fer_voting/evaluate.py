@@ -25,8 +25,10 @@ STAGES = ("val", "test")
 def evaluate(config: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
     """Evaluate what a resolved configuration describes; returns the JSON file's path and its content.
 
-    Raises ValueError if the stage does not exist or the network lacks a class of the data set, FileNotFoundError if
-    there is no such checkpoint.
+    Images have the size at which the network was trained; `dataset.size` may only repeat it.
+
+    Raises ValueError if the stage does not exist, the size is not the checkpoint's, or the network lacks a class of
+    the data set; FileNotFoundError if there is no such checkpoint.
     """
     # Imported here: `--help` and a misspelt key need none of it, and it takes seconds.
     import numpy as np
@@ -45,6 +47,12 @@ def evaluate(config: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
         raise ValueError(f"stage={config['stage']} must be {' or '.join(STAGES)}")
     path = _checkpoint(config)
     _, record = load_weights(path)
+    if config["dataset"]["size"] not in (None, record.image_size):
+        raise ValueError(
+            f"dataset.size={config['dataset']['size']} must be {record.image_size}, the size at which {path} was "
+            "trained; leave it out"
+        )
+    dataset = {**config["dataset"], "size": record.image_size}
     # First of all, for a wrong accelerator shows here.
     trainer = instantiate(
         {**config["trainer"], "max_epochs": 1},
@@ -55,7 +63,7 @@ def evaluate(config: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
     )
     if trainer.world_size > 1:
         raise ValueError("a checkpoint is judged on one device: trainer=auto, or trainer.devices=1")
-    datamodule = make_datamodule(config["dataset"])
+    datamodule = make_datamodule(dataset)
     datamodule.setup()
     if config["stage"] not in datamodule.counts():
         raise ValueError(f"{datamodule.name} has no {config['stage']} images here; stage=val judges on the others")
@@ -66,7 +74,7 @@ def evaluate(config: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
     except ValueError as error:
         told = str(error).partition("; init_missing_classes")[0]
         raise ValueError(f"{told}: it can't be judged on {datamodule.name}") from error
-    seen = NetworkInfo(record.split, record.width, datamodule.class_names, config["dataset"]["size"], datamodule.name)
+    seen = NetworkInfo(record.split, record.width, datamodule.class_names, record.image_size, datamodule.name)
     module = VotingModule(net, torch.optim.Adam, 1.0, seen)  # the optimizer is not used
     run_stage = trainer.validate if config["stage"] == "val" else trainer.test
     run_stage(module, datamodule=datamodule, verbose=False)
@@ -75,6 +83,7 @@ def evaluate(config: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
         "checkpoint": str(path),
         "trained_on": record.dataset,
         "split": record.split,
+        "image_size": record.image_size,
         "dataset": datamodule.name,
         "synthetic": datamodule.synthetic,
         "stage": config["stage"],
