@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # commands that only need the votes' names start without torch
     from torch import Tensor
 
-__all__ = ["VOTES", "hard_vote", "soft_vote", "softprob_vote"]
+__all__ = ["VOTES", "hard_vote", "soft_vote", "softprob_vote", "vote_probabilities"]
 
 
 def soft_vote(logits: Tensor) -> Tensor:
@@ -47,3 +47,13 @@ VOTES: dict[str, Callable[[Tensor], Tensor]] = {
     "softprob": softprob_vote,
     "hard": hard_vote,
 }
+
+
+def vote_probabilities(logits: Tensor, vote: str, temperature: float = 1.0) -> Tensor:
+    """Probabilities of the classes by a vote: `[B, V, K]` -> `[B, K]`, rows sum to 1, argmax is the vote's decision.
+
+    The soft vote's scores are logits: their softmax, divided by `temperature` before (Guo et al. 2017,
+    arXiv:1706.04599, section 4.2). The scores of the other votes are shares already, which no temperature changes.
+    """
+    scores = VOTES[vote](logits)
+    return (scores / temperature).softmax(dim=1) if vote == "soft" else scores
