@@ -5,17 +5,13 @@ import pytest
 import torch
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from fer_voting.results.calibration import BINS, fit_temperature, reliability
-from fer_voting.votes import VOTES, vote_probabilities
-
-
-def two_classes(confidences: list[float]) -> np.ndarray:
-    return np.array([[c, 1 - c] for c in confidences])
+from fer_voting.results.calibration import BINS, reliability
+from fer_voting.votes import VOTES, fit_temperature, vote_probabilities
 
 
 def test_a_hand_made_table() -> None:
     """Five bins. (0.6, 0.8]: 0.7 and 0.8, one right. (0.8, 1]: 0.9, 1, 1, two right. Nothing below 0.5."""
-    found = reliability(two_classes([0.7, 0.8, 0.9, 1.0, 1.0]), np.array([0, 1, 0, 0, 1]), bins=5)
+    found = reliability(np.array([0.7, 0.8, 0.9, 1.0, 1.0]), np.array([True, False, True, True, False]), bins=5)
     assert found.counts.tolist() == [0, 0, 0, 2, 3]
     assert found.confidence[3:] == pytest.approx([0.75, 2.9 / 3])
     assert found.accuracy[3:] == pytest.approx([0.5, 2 / 3])
@@ -25,8 +21,7 @@ def test_a_hand_made_table() -> None:
 
 def test_certainty_is_in_the_last_bin() -> None:
     """0.95 (right) and 1.0 (wrong) are one bin, whose gap is 0.975 - 0.5; in bins of their own they give 0.525."""
-    probabilities, labels = two_classes([0.95, 1.0]), np.array([0, 1])
-    found = reliability(probabilities, labels)
+    found = reliability(np.array([0.95, 1.0]), np.array([True, False]))
     assert found.counts.tolist() == [0] * 14 + [2]
     assert found.error == pytest.approx(0.475)
 
@@ -41,16 +36,13 @@ def random_case(seed: int, images: int = 400, classes: int = 7) -> tuple[np.ndar
 @pytest.mark.parametrize("seed", range(3))
 def test_error_is_that_of_a_plain_loop_and_of_torchmetrics(seed: int) -> None:
     probabilities, labels = random_case(seed)
+    confidences, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     error = 0.0
     for i in range(BINS):
-        inside = [
-            (max(row), int(row.argmax()) == label)
-            for row, label in zip(probabilities, labels, strict=True)
-            if i / BINS < max(row) <= (i + 1) / BINS
-        ]
+        inside = [(c, r) for c, r in zip(confidences, correct, strict=True) if i / BINS < c <= (i + 1) / BINS]
         if inside:
             error += len(inside) / len(labels) * abs(np.mean([c for c, _ in inside]) - np.mean([r for _, r in inside]))
-    found = reliability(probabilities, labels)
+    found = reliability(confidences, correct)
     assert found.counts.sum() == len(labels)
     assert found.error == pytest.approx(error)
     theirs = multiclass_calibration_error(torch.tensor(probabilities), torch.tensor(labels), 7, n_bins=BINS)
@@ -58,10 +50,11 @@ def test_error_is_that_of_a_plain_loop_and_of_torchmetrics(seed: int) -> None:
 
 
 def test_what_are_no_probabilities_is_refused() -> None:
-    with pytest.raises(ValueError, match="`probabilities`"):
-        reliability(np.array([[3.0, -2.0]]), np.array([0]))
+    for wrong in (3.0, -0.1, np.nan):
+        with pytest.raises(ValueError, match="`confidences`"):
+            reliability(np.array([0.5, wrong]), np.array([True, False]))
     with pytest.raises(ValueError, match="no images"):
-        reliability(np.empty((0, 2)), np.empty(0, np.int64))
+        reliability(np.empty(0), np.empty(0, bool))
 
 
 def overconfident(factor: float, images: int = 2000) -> tuple[np.ndarray, np.ndarray]:
@@ -87,9 +80,11 @@ def test_temperature_undoes_the_factor_on_the_logits(factor: float) -> None:
     grid = np.geomspace(0.1, 10, 201)
     best = grid[np.argmin([loss(t) for t in grid])]
     assert temperature == pytest.approx(best, rel=0.024)  # a step of the grid
-    error = [reliability(vote_probabilities(torch.tensor(logits), "soft", t).numpy(), labels).error for t in (1, best)]
     if factor == 3.0:
-        assert error[1] < 0.03 < 0.2 < error[0]
+        before, after = (vote_probabilities(torch.tensor(logits), "soft", t).numpy() for t in (1, temperature))
+        correct = before.argmax(axis=1) == labels
+        assert reliability(after.max(axis=1), correct).error < 0.04
+        assert reliability(before.max(axis=1), correct).error > 0.2
 
 
 def test_temperature_takes_what_a_run_stores() -> None:
@@ -116,5 +111,5 @@ def test_temperature_stays_finite_where_all_is_right() -> None:
     assert 0.04 < fit_temperature(logits, labels, "soft") < 0.1
     with pytest.raises(ValueError, match="`vote`"):
         fit_temperature(logits, labels, "loudest")
-    with pytest.raises(ValueError, match="no images"):
+    with pytest.raises(ValueError, match="at least one image"):
         fit_temperature(logits[:0], labels[:0], "soft")
