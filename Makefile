@@ -4,8 +4,8 @@ RUN := .venv/bin/python
 INSTALLED := .venv/.installed
 .DEFAULT_GOAL := help
 TABLES := table3 table4 table5 figure4 figure5 figure6
-.PHONY: help install demo test lint format docs table2 $(TABLES) tables report dashboard bench reproduce-affectnet reproduce-rafdb \
-	clean
+.PHONY: help install demo test lint format docs table2 $(TABLES) tables report resolution dashboard bench \
+	reproduce-affectnet reproduce-rafdb clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 24
@@ -56,6 +56,9 @@ bench: $(INSTALLED) ## how fast and how lean, against the paper's words taken li
 
 report: $(INSTALLED) ## one page of all finished runs: outputs/report.html
 	$(RUN) -m fer_voting.report
+
+resolution: $(INSTALLED) ## accuracy against input resolution: make resolution RUNS="NAME ..." [OPTIONS="--splits all"]
+	$(RUN) -m experiments.resolution $(RUNS) $(OPTIONS)
 
 dashboard: $(INSTALLED) ## a W&B workspace that compares the variants: saved where there is a login, and in outputs/
 	$(RUN) -m experiments.dashboard

@@ -1,9 +1,10 @@
-"""Judge a trained network on a data set: `python -m fer_voting.evaluate checkpoint=RUN dataset=... [stage=test]`.
+"""Evaluate a trained network on a data set: `python -m fer_voting.evaluate checkpoint=RUN dataset=... [stage=test]`.
 
-The network's classes meet the data set's by name, whatever the order of either. Writes every vote's figures, and a
-confusion matrix of the soft vote, into the folder `out=`.
+The network's classes are matched with the data set's by name. Writes into the folder `out=`: every vote's metrics
+(JSON), the predictions of each vote (CSV), a confusion matrix of the soft vote and a reliability diagram (PNG).
 """
 
+import contextlib
 import logging
 from pathlib import Path
 from typing import Any
@@ -13,107 +14,173 @@ from omegaconf import DictConfig
 from fer_voting.config import command
 from fer_voting.runs.identity import resolve
 from fer_voting.runs.run import Run
-from fer_voting.system.atomic import write_json
+from fer_voting.system.atomic import read_json, write_json
 
 __all__ = ["evaluate", "main"]
 
 log = logging.getLogger("fer_voting.evaluate")  # `__name__` is `__main__` where this file is the command
 
-STAGES = ("val", "test")
+PARTS = ("val", "test")
 
 
 def evaluate(config: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
     """Evaluate what a resolved configuration describes; returns the JSON file's path and its content.
 
-    Raises ValueError if the stage does not exist or the network lacks a class of the data set, FileNotFoundError if
-    there is no such checkpoint.
+    Images have the size at which the network was trained; `dataset.size` may only repeat it.
+
+    Raises ValueError if an option is unknown, the size is not the checkpoint's, the network lacks a class of the data
+    set, or the file holds an evaluation of another checkpoint or of other data; FileNotFoundError if there is no such
+    checkpoint.
     """
     # Imported here: `--help` and a misspelt key need none of it, and it takes seconds.
-    import numpy as np
     import torch
-    from hydra.utils import instantiate
 
     from fer_voting.data.module import make_datamodule
-    from fer_voting.models import VotingResNet18
-    from fer_voting.models.checkpoint import NetworkInfo, load_weights
-    from fer_voting.results.plots import draw_confusion
+    from fer_voting.models.checkpoint import load_weights
+    from fer_voting.results.evaluation import evaluate_predictions, plot_evaluation, write_predictions
     from fer_voting.system.environment import describe_device, git_commit, package_versions
-    from fer_voting.training.initialise import initialise
-    from fer_voting.training.module import VotingModule
+    from fer_voting.training.evaluation import make_evaluator
+    from fer_voting.training.module import Predictions
+    from fer_voting.training.trained import count_trained_on, load_module, stored_temperature
+    from fer_voting.votes import fit_temperature
 
-    if config["stage"] not in STAGES:
-        raise ValueError(f"stage={config['stage']} must be {' or '.join(STAGES)}")
-    path = _checkpoint(config)
-    _, record = load_weights(path)
-    # First of all, for a wrong accelerator shows here.
-    trainer = instantiate(
-        {**config["trainer"], "max_epochs": 1},
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
+    part = config["stage"]
+    if part not in PARTS:
+        raise ValueError(f"stage={part} must be {' or '.join(PARTS)}")
+    _check_temperature(config["temperature"])
+    path, run = _checkpoint(config)
+    _, info = load_weights(path)
+    if config["dataset"]["size"] not in (None, info.image_size):
+        raise ValueError(
+            f"dataset.size={config['dataset']['size']} must be {info.image_size}, the size at which {path} was "
+            "trained; leave it out"
+        )
+    split = config["split"]["name"] if config.get("split") else info.split
+    evaluator = make_evaluator(config["trainer"])  # before the data: an unknown accelerator fails here
+    if evaluator.world_size > 1:
+        raise ValueError("a checkpoint is evaluated on one device: trainer=auto, or trainer.devices=1")
+    data = make_datamodule({**config["dataset"], "size": info.image_size})
+    data.setup()
+    if part not in data.counts():
+        raise ValueError(f"{data.name} has no {part} images here; stage=val evaluates on the others")
+    name = _name(path) + ("" if split == info.split else f"-as-{split}")
+    out = Path(config["out"]) / f"{name}-on-{data.name}-{part}.json"
+    _refuse_to_overwrite(out, path, data.fingerprint)
+    module, left_out = load_module(path, data.class_names, data.name, split)
+
+    def predict(part: str) -> Predictions:
+        (evaluator.validate if part == "val" else evaluator.test)(module, datamodule=data, verbose=False)
+        return module.predictions.gather(data.positions(part))
+
+    if config["temperature"] == "auto":  # fitted under the split of the training
+        temperature = stored_temperature(run, path) if run and split == info.split else None
+    elif config["temperature"] == "val":
+        validation = predict("val")
+        temperature = fit_temperature(torch.cat(validation.logits), torch.cat(validation.labels), "soft")
+    else:
+        temperature = float(config["temperature"])
+    predictions = predict(part)
+    logits, labels, positions = (
+        torch.cat(tensors) for tensors in (predictions.logits, predictions.labels, predictions.index)
     )
-    if trainer.world_size > 1:
-        raise ValueError("a checkpoint is judged on one device: trainer=auto, or trainer.devices=1")
-    datamodule = make_datamodule(config["dataset"])
-    datamodule.setup()
-    if config["stage"] not in datamodule.counts():
-        raise ValueError(f"{datamodule.name} has no {config['stage']} images here; stage=val judges on the others")
-
-    net = VotingResNet18(record.split, len(datamodule.class_names), record.width)
-    try:
-        initialise(net, datamodule.class_names, path)
-    except ValueError as error:
-        told = str(error).partition("; init_missing_classes")[0]
-        raise ValueError(f"{told}: it can't be judged on {datamodule.name}") from error
-    seen = NetworkInfo(record.split, record.width, datamodule.class_names, config["dataset"]["size"], datamodule.name)
-    module = VotingModule(net, torch.optim.Adam, 1.0, seen)  # the optimizer is not used
-    run_stage = trainer.validate if config["stage"] == "val" else trainer.test
-    run_stage(module, datamodule=datamodule, verbose=False)
-
+    votes = {
+        vote: metrics
+        | evaluate_predictions(logits, labels.numpy(), data.class_names, vote, temperature if vote == "soft" else None)
+        for vote, metrics in module.evaluation.items()
+    }
     result = {
-        "checkpoint": str(path),
-        "trained_on": record.dataset,
-        "split": record.split,
-        "dataset": datamodule.name,
-        "synthetic": datamodule.synthetic,
-        "stage": config["stage"],
-        "class_names": list(datamodule.class_names),
-        "images": sum(datamodule.counts()[config["stage"]].values()),
-        "data_fingerprint": datamodule.fingerprint,
-        "votes": module.evaluation,
+        "checkpoint": str(path.absolute()),
+        "trained_on": info.dataset,
+        "trained_split": info.split,
+        "split": split,
+        "image_size": info.image_size,
+        "dataset": data.name,
+        "synthetic": data.synthetic,
+        "part": part,
+        "class_names": list(data.class_names),
+        "classes_left_out": left_out,
+        "images": len(labels),
+        "images_trained_on": run and count_trained_on(run, data, positions.numpy()),
+        "data_fingerprint": data.fingerprint,
+        "temperature_option": config["temperature"],
+        "votes": votes,
         "versions": package_versions(),
         "git_commit": git_commit(),
-        "device": describe_device(module.device),
+        "precision": str(evaluator.precision),
+        "device": describe_device(evaluator.strategy.root_device),
     }
-    source = path.parent.parent.name if path.parent.name == "checkpoints" else path.stem
-    out = Path(config["out"]) / f"{source}-on-{datamodule.name}-{config['stage']}.json"
-    counts = np.array(module.evaluation["soft"]["confusion_counts"])
-    title = f"{source} on {datamodule.name}, soft vote, {config['stage']}"
-    note = " (synthetic faces)" if datamodule.synthetic else ""
-    draw_confusion(out.with_suffix(".png"), counts, datamodule.class_names, title + note)
+    for vote, metrics in votes.items():
+        rows = out.with_name(f"{out.stem}-{vote}.csv")
+        names = data.pack.names(positions.numpy())
+        write_predictions(rows, names, labels.numpy(), logits, data.class_names, vote, metrics["temperature"] or 1.0)
+    plot_evaluation(out, name, result)
     write_json(out, result)
     return out, result
 
 
-def _checkpoint(config: dict[str, Any]) -> Path:
+def _check_temperature(option: Any) -> None:
+    if option not in ("auto", "val") and not (isinstance(option, int | float) and 0 < option < float("inf")):
+        raise ValueError(f"temperature={option} must be auto, val, or a number greater than 0")
+
+
+def _checkpoint(config: dict[str, Any]) -> tuple[Path, Run | None]:
+    """The checkpoint's path, and the run in whose folder it is, None if it is in no run's folder."""
     checkpoint = config["checkpoint"]
     if checkpoint is None:
         raise ValueError("checkpoint is not set: give a run's name or a .ckpt file, checkpoint=...")
     if checkpoint.endswith(".ckpt"):
-        return Path(checkpoint)
+        path = Path(checkpoint)
+        folder = path.absolute().parent.parent
+        if path.parent.name == "checkpoints" and folder.parent.name == "runs":
+            with contextlib.suppress(ValueError):  # a copy under a name that no run has
+                return path, Run(folder.parent.parent, folder.name)
+        return path, None
     run = Run(Path(config["output_dir"]), checkpoint)
     if (status := run.status()) != "finished":
         raise FileNotFoundError(f"checkpoint={checkpoint}: the run in {run.dir} is {status}, not finished")
-    return run.best_checkpoint("soft")
+    votes = (run.result() or {})["votes"]
+    return run.best_checkpoint("soft" if "soft" in votes else next(iter(votes))), run  # a refit has one vote's
+
+
+def _name(path: Path) -> str:
+    """Name of an evaluation's files: the run's, with the checkpoint's if that is not the soft vote's best."""
+    if path.parent.name != "checkpoints":
+        return path.stem
+    run = path.absolute().parent.parent.name
+    return run if path.stem == "best-soft" else f"{run}-{path.stem}"
+
+
+def _refuse_to_overwrite(out: Path, path: Path, fingerprint: str) -> None:
+    """Raises ValueError if `out` holds an evaluation of another checkpoint or of other data."""
+    if not out.exists():
+        return
+    previous = read_json(out)
+    for key, of_other, ours in (
+        ("checkpoint", "of another checkpoint", str(path.absolute())),
+        ("data_fingerprint", "on other data", fingerprint),
+    ):
+        if previous.get(key) != ours:
+            raise ValueError(
+                f"{out} is an evaluation {of_other} ({previous.get(key)}, not {ours}): choose another folder by "
+                "out=..., or remove it"
+            )
 
 
 def job(config: DictConfig) -> None:
     out, result = evaluate(resolve(config))
-    print(f"{result['images']:,} {result['stage']} images of {result['dataset']}, trained on {result['trained_on']}")
-    for vote, figures in result["votes"].items():
-        print(f"{vote:>8} vote: accuracy {figures['accuracy']:.2%}, mean recall {figures['mean_recall']:.2%}")
-    log.info("written to %s, and the confusion matrix beside it", out)
+    from fer_voting.results.evaluation import evaluation_tables
+
+    print(f"{result['images']:,} {result['part']} images of {result['dataset']}, trained on {result['trained_on']}")
+    if result["split"] != result["trained_split"]:
+        print(f"split {result['split']}, trained with {result['trained_split']}")
+    for vote, metrics in result["votes"].items():
+        print(f"{vote:>8} vote: accuracy {metrics['accuracy']:.2%}, mean recall {metrics['mean_recall']:.2%}")
+    print(f"\n{evaluation_tables(result['votes'])}")
+    if result["classes_left_out"]:
+        print(f"Left out, because {result['dataset']} lacks them: {', '.join(result['classes_left_out'])}.")
+    if result["images_trained_on"]:
+        print(f"{result['images_trained_on']:,} of the images are among those that the network was trained on.")
+    log.info("written to %s, with plots and predictions beside it", out)
 
 
 def main() -> None:

@@ -11,9 +11,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # commands that only need the votes' names start without torch
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
-__all__ = ["VOTES", "hard_vote", "soft_vote", "softprob_vote"]
+__all__ = ["VOTES", "fit_temperature", "hard_vote", "soft_vote", "softprob_vote", "vote_probabilities"]
 
 
 def soft_vote(logits: Tensor) -> Tensor:
@@ -47,3 +49,51 @@ VOTES: dict[str, Callable[[Tensor], Tensor]] = {
     "softprob": softprob_vote,
     "hard": hard_vote,
 }
+
+TEMPERATURES = (0.05, 20.0)
+"""Bounds of the fitted temperature: where every decision is right, the likelihood has no maximum above 0."""
+
+
+def vote_probabilities(logits: Tensor, vote: str, temperature: float = 1.0) -> Tensor:
+    """Probabilities of the classes by a vote: `[B, V, K]` -> `[B, K]`, rows sum to 1, argmax is the vote's decision.
+
+    The soft vote's scores are logits: their softmax, divided by `temperature` before (Guo et al. 2017,
+    arXiv:1706.04599, section 4.2). The scores of the other votes are shares already, which no temperature changes.
+    """
+    scores = VOTES[vote](logits)
+    return (scores / temperature).softmax(dim=1) if vote == "soft" else scores
+
+
+def fit_temperature(logits: Tensor | NDArray[np.floating], labels: Tensor | NDArray[np.int64], vote: str) -> float:
+    """The temperature at which `vote_probabilities` makes the labels most likely (Guo et al. 2017, section 4.2).
+
+    To be fitted on validation images, and then applied to others; no decision changes. 1.0 for every vote but the
+    soft one, whose scores alone are logits.
+
+    Args:
+        logits: of the crops, [N, V, K].
+        labels: class ids [N].
+        vote: a key of `VOTES`.
+
+    Raises ValueError if the vote is unknown or there are no images.
+    """
+    import numpy as np
+    import torch
+    from scipy.optimize import minimize_scalar
+    from scipy.special import log_softmax
+
+    if vote not in VOTES:
+        raise ValueError(f"`vote` (={vote!r}) must be one of {', '.join(VOTES)}")
+    if not len(labels):
+        raise ValueError("a temperature needs at least one image to be fitted on")
+    if vote != "soft":
+        return 1.0
+    scores = soft_vote(torch.as_tensor(logits).double()).numpy()
+    rows, classes = np.arange(len(labels)), np.asarray(labels)
+
+    def loss(log_temperature: float) -> float:
+        return -float(log_softmax(scores / np.exp(log_temperature), axis=1)[rows, classes].mean())
+
+    # Convex in 1 / temperature, so that there is one minimum.
+    fitted = minimize_scalar(loss, bounds=np.log(TEMPERATURES), method="bounded", options={"xatol": 1e-6})
+    return float(np.exp(fitted.x))

@@ -12,7 +12,7 @@ from fer_voting.data.index import PARTS
 from fer_voting.data.pack import Pack
 from fer_voting.system.atomic import write_atomically
 
-__all__ = ["read_manifest", "write_manifest"]
+__all__ = ["manifest_hashes", "read_manifest", "write_manifest"]
 
 _COLUMNS = ["part", "name", "label", "hash"]
 
@@ -74,3 +74,11 @@ def read_manifest(path: Path, pack: Pack, usable: NDArray[np.bool_]) -> dict[str
                 f"dataset.manifest={path}: {len(names_)} of its {len(rows)} images {what}, e.g. {names_[0]}"
             )
     return {part: np.sort(np.array(division[part], np.int64)) for part in PARTS if division[part]}
+
+
+def manifest_hashes(path: Path, part: str) -> set[str]:
+    """Content hashes (hex digits) of the images of a part ("train", "val", "test") in a manifest."""
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = csv.reader(file)
+        next(rows)
+        return {content for of_part, _, _, content in rows if of_part == part}

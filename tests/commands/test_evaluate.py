@@ -1,47 +1,100 @@
-"""`python -m fer_voting.evaluate`: a run's own figures again, and classes that meet by name."""
+"""`python -m fer_voting.evaluate`: a run's own metrics again, at the checkpoint's size, classes matched by name."""
 
+import csv
 import json
+import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from tiny import TINY
 
+from fer_voting.config import compose_with_choices
+from fer_voting.data.module import make_datamodule
 from fer_voting.evaluate import main
+from fer_voting.models import VotingResNet18
+from fer_voting.models.checkpoint import load_weights
+from fer_voting.runs.plan import plan_job
 from fer_voting.runs.run import Run
+from fer_voting.train import train
+from fer_voting.votes import fit_temperature
 
 NAME = "mine"
-FACES = [word for word in TINY if word.startswith("dataset") and "schedule" not in word]
+SIZE = 24
+"""Not the data sets' default."""
+FACES = ["dataset=faces", "dataset.train_size=280", "dataset.val_size=40", "dataset.test_size=60"]
+TRAINING = [
+    "dataset.batch_size=10",
+    "dataset.schedule.epochs=4",
+    "model.width=8",
+    "optimizer.lr=4e-3",
+    "logger=none",
+    "augment=none",
+]
+"""Long enough for a network that decides for several classes, so that metrics tell networks apart."""
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run with split m3, trained once for this file."""
+    outputs = tmp_path_factory.mktemp("evaluate") / "outputs"
+    words = [*FACES, *TRAINING, "split=m3", f"dataset.size={SIZE}", f"name={NAME}", f"output_dir={outputs}"]
+    train(plan_job(words, *compose_with_choices(words)))
+    return Run(outputs, NAME)
 
 
 @pytest.fixture
-def trained(run_train) -> Run:
-    return Run(run_train("split=m3", f"name={NAME}"), NAME)
+def run_evaluate(trained: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """The command with `words` on the tiny data set; returns the folder of its files."""
 
-
-@pytest.fixture
-def run_evaluate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     def run(*words: str) -> Path:
-        monkeypatch.setattr(sys, "argv", ["evaluate", f"output_dir={tmp_path / 'outputs'}", *words])
+        folders = [f"output_dir={trained.dir.parent.parent}", f"out={tmp_path}"]
+        first, rest = (words[:1], words[1:]) if words[:1] == ("-m",) else ((), words)
+        monkeypatch.setattr(sys, "argv", ["evaluate", *first, *folders, *FACES, *rest])
         main()
-        return tmp_path / "outputs" / "evaluations"
+        return tmp_path
 
     return run
 
 
+def read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text())
+
+
+def metrics(run: Run, part: str, vote: str = "soft") -> dict[str, Any]:
+    result = run.result()
+    assert result is not None
+    return result["votes"][vote][part]
+
+
+def same_metrics(found: dict[str, Any], recorded: dict[str, Any]) -> bool:
+    """Whether an evaluation's metrics of a vote are those that a training recorded, and more."""
+    return {key: found[key] for key in recorded} == recorded
+
+
 @pytest.mark.parametrize("stage", ["val", "test"])
-def test_it_finds_the_figures_that_the_training_wrote(trained: Run, run_evaluate, stage: str, capsys):
-    out = run_evaluate(f"checkpoint={NAME}", f"stage={stage}", *FACES)
-    found = json.loads((out / f"{NAME}-on-faces-{stage}.json").read_text())
-    assert found["votes"]["soft"] == trained.result()["votes"]["soft"][stage]
-    assert found["images"] == 20
+def test_it_finds_the_metrics_that_the_training_wrote(trained: Run, run_evaluate, stage: str, capsys):
+    out = run_evaluate(f"checkpoint={NAME}", f"stage={stage}")
+    found = read(out / f"{NAME}-on-faces-{stage}.json")
+    assert same_metrics(found["votes"]["soft"], metrics(trained, stage))
+    assert found["images"] == {"val": 40, "test": 60}[stage]
     assert (out / f"{NAME}-on-faces-{stage}.png").stat().st_size > 10_000
     assert "soft vote: accuracy" in capsys.readouterr().out
 
 
-def test_classes_meet_by_name(trained: Run, run_evaluate, tmp_path: Path):
-    """The same network with its outputs in another order, and with one class more, says the same."""
+def test_images_have_the_size_that_the_network_was_trained_at(trained: Run, run_evaluate):
+    for words in ([], [f"dataset.size={SIZE}"]):
+        found = read(run_evaluate(f"checkpoint={NAME}", *words) / f"{NAME}-on-faces-test.json")
+        assert found["image_size"] == SIZE
+        assert found["data_fingerprint"] == trained.result()["data_fingerprint"]
+    with pytest.raises(SystemExit, match=rf"dataset\.size=48 must be {SIZE}"):
+        run_evaluate(f"checkpoint={NAME}", "dataset.size=48")
+
+
+def test_classes_meet_by_name(trained: Run, run_evaluate, tmp_path: Path, capsys):
+    """The same network with its outputs in another order, and with one class more, gives the same metrics."""
     checkpoint = torch.load(trained.best_checkpoint("soft"), weights_only=True)
     order = [6, 2, 0, 5, 1, 4, 3]
     names = checkpoint["fer_voting"]["class_names"]
@@ -50,9 +103,11 @@ def test_classes_meet_by_name(trained: Run, run_evaluate, tmp_path: Path):
         rows = checkpoint["state_dict"][key]
         checkpoint["state_dict"][key] = torch.cat([rows[order], rows[:1] + 100])
     torch.save(checkpoint, tmp_path / "shuffled.ckpt")
-    out = run_evaluate(f"checkpoint={tmp_path / 'shuffled.ckpt'}", *FACES)
-    found = json.loads((out / "shuffled-on-faces-test.json").read_text())
-    assert found["votes"]["soft"] == trained.result()["votes"]["soft"]["test"]
+    out = run_evaluate(f"checkpoint={tmp_path / 'shuffled.ckpt'}")
+    found = read(out / "shuffled-on-faces-test.json")
+    assert same_metrics(found["votes"]["soft"], metrics(trained, "test"))
+    assert found["classes_left_out"] == ["contempt"]
+    assert "contempt" in capsys.readouterr().out
 
 
 def test_mistakes(trained: Run, run_evaluate, tmp_path: Path):
@@ -62,9 +117,122 @@ def test_mistakes(trained: Run, run_evaluate, tmp_path: Path):
     for words, told in (
         ([], "checkpoint is not set"),
         (["checkpoint=nobody"], "is missing, not finished"),
-        (["checkpoint=no.ckpt"], "there is no checkpoint at no.ckpt"),
+        (["checkpoint=no.ckpt"], "no.ckpt"),
         ([f"checkpoint={NAME}", "stage=train"], "stage=train must be val or test"),
-        ([f"checkpoint={tmp_path / 'lacking.ckpt'}"], "not anger: it can't be judged on faces"),
+        ([f"checkpoint={NAME}", "temperature=0"], "temperature=0 must be"),
+        ([f"checkpoint={NAME}", "temperature=warm"], "temperature=warm must be"),
+        ([f"checkpoint={tmp_path / 'lacking.ckpt'}"], "not anger: it cannot be evaluated on faces"),
     ):
         with pytest.raises(SystemExit, match=told):
-            run_evaluate(*words, *FACES)
+            run_evaluate(*words)
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_predictions_are_those_of_the_training(trained: Run, run_evaluate):
+    """Row by row against the arrays that the training stored, at the temperature of its validation predictions."""
+    out = run_evaluate(f"checkpoint={NAME}")
+    names = trained.result()["class_names"]
+    found = read(out / f"{NAME}-on-faces-test.json")["votes"]
+    with np.load(trained.predictions_file("soft", "val")) as validation:
+        temperature = fit_temperature(validation["logits"], validation["labels"], "soft")
+    assert found["soft"]["temperature"] == temperature != 1
+    assert (found["hard"]["temperature"], found["softprob"]["calibrated"]) == (None, None)
+    with np.load(trained.predictions_file("soft", "test")) as stored:
+        logits, labels, images = stored["logits"], stored["labels"], stored["names"]
+    rows = rows_of(out / f"{NAME}-on-faces-test-soft.csv")
+    assert list(rows[0]) == ["name", "label", "predicted", "confidence", *names, "agreement"]
+    assert [row["name"] for row in rows] == images.tolist()
+    assert [row["label"] for row in rows] == [names[label] for label in labels]
+    scores = logits.mean(axis=1)
+    assert [row["predicted"] for row in rows] == [names[i] for i in scores.argmax(axis=1)]
+    powers = np.exp(scores / temperature)
+    probabilities = np.array([[float(row[name]) for name in names] for row in rows])
+    assert probabilities == pytest.approx(powers / powers.sum(axis=1, keepdims=True), abs=1e-5)
+    assert [float(row["confidence"]) for row in rows] == pytest.approx(probabilities.max(axis=1), abs=1e-6)
+    agreement = [np.mean(crops.argmax(axis=1) == s.argmax()) for crops, s in zip(logits, scores, strict=True)]
+    assert [float(row["agreement"]) for row in rows] == pytest.approx(agreement, abs=1e-6)
+    assert len(rows_of(out / f"{NAME}-on-faces-test-hard.csv")) == len(rows) == 60
+
+
+def test_a_temperature_can_be_given_or_fitted_here(trained: Run, run_evaluate, tmp_path: Path):
+    """`temperature=val` on the data set of the training is the run's own; outside of a run's folder none is known."""
+    with np.load(trained.predictions_file("soft", "val")) as validation:
+        own = fit_temperature(validation["logits"], validation["labels"], "soft")
+    copy = shutil.copy(trained.best_checkpoint("soft"), tmp_path / "copy.ckpt")
+    for words, temperature in ((["temperature=val"], own), (["temperature=2.5"], 2.5), ([], None)):
+        found = read(run_evaluate(f"checkpoint={copy}", *words) / "copy-on-faces-test.json")
+        ours = found["votes"]["soft"]["temperature"]
+        assert ours == (temperature and pytest.approx(temperature, rel=1e-4))
+        assert (found["votes"]["soft"]["calibrated"] is None) is (temperature is None)
+
+
+def test_a_network_is_evaluated_under_any_split(trained: Run, run_evaluate, capsys):
+    """Against the weights in a network of that split, image by image."""
+    out = run_evaluate("-m", f"checkpoint={NAME}", "split=baseline,m1,m3")
+    state, info = load_weights(trained.best_checkpoint("soft"))
+    node = compose_with_choices([*FACES, f"dataset.size={SIZE}", f"output_dir={out}"])[0].dataset
+    datamodule = make_datamodule({**node, "seed": 0, "augment": None, "cache_dir": str(out)})
+    datamodule.setup()
+    positions = datamodule.positions("test")
+    images = (torch.tensor(datamodule.pack.images[positions]).permute(0, 3, 1, 2) / 255 - 0.5) / 0.25
+    for split, name in (("baseline", f"{NAME}-as-baseline"), ("m1", f"{NAME}-as-m1"), ("m3", NAME)):
+        net = VotingResNet18(split, 7, info.width).eval()
+        net.load_state_dict(state)
+        with torch.no_grad():
+            decided = net(images).mean(dim=1).argmax(dim=1).tolist()
+        rows = rows_of(out / f"{name}-on-faces-test-soft.csv")
+        assert [info.class_names.index(row["predicted"]) for row in rows] == decided
+        found = read(out / f"{name}-on-faces-test.json")
+        assert (found["split"], found["trained_split"]) == (split, "m3")
+        assert (found["votes"]["soft"]["temperature"] is None) is (split != "m3")  # it was fitted under m3
+    assert "split m1, trained with m3" in capsys.readouterr().out
+
+
+def test_images_that_it_was_trained_on_are_counted(trained: Run, run_evaluate, tmp_path: Path, capsys):
+    out = run_evaluate(f"checkpoint={NAME}")
+    assert read(out / f"{NAME}-on-faces-test.json")["images_trained_on"] == 0
+    (manifest,) = (trained.dir.parent.parent / "packs" / "manifests").glob("faces-*.csv")
+    swapped = manifest.read_text().replace("\ntrain,", "\nTEST,").replace("\ntest,", "\ntrain,")
+    (tmp_path / "swapped.csv").write_text(swapped.replace("\nTEST,", "\ntest,"))
+    out = run_evaluate(f"checkpoint={NAME}", f"dataset.manifest={tmp_path / 'swapped.csv'}", f"out={tmp_path / 'x'}")
+    found = read(tmp_path / "x" / f"{NAME}-on-faces-test.json")
+    assert (found["images"], found["images_trained_on"]) == (280, 280)
+    assert "280 of the images are among those" in capsys.readouterr().out
+
+
+def test_an_evaluation_of_something_else_is_not_overwritten(trained: Run, run_evaluate, tmp_path: Path):
+    run_evaluate(f"checkpoint={NAME}")
+    run_evaluate(f"checkpoint={NAME}")
+    with pytest.raises(SystemExit, match="on other data"):
+        run_evaluate(f"checkpoint={NAME}", "dataset.data_seed=1")
+    elsewhere = tmp_path / "elsewhere" / "runs" / NAME
+    shutil.copytree(trained.dir, elsewhere)
+    with pytest.raises(SystemExit, match="of another checkpoint"):
+        run_evaluate(f"checkpoint={elsewhere / 'checkpoints' / 'best-soft.ckpt'}")
+    out = run_evaluate(f"checkpoint={trained.best_checkpoint('hard')}")
+    assert (out / f"{NAME}-best-hard-on-faces-test.json").exists()
+
+
+def test_only_the_images_that_were_evaluated_are_counted(run_evaluate):
+    out = run_evaluate(f"checkpoint={NAME}", "+trainer.limit_test_batches=2", "dataset.batch_size=10")
+    found = read(out / f"{NAME}-on-faces-test.json")
+    assert found["images"] == len(rows_of(out / f"{NAME}-on-faces-test-soft.csv")) == 20
+
+
+def test_a_run_that_kept_one_vote_is_evaluated_at_that_one(trained: Run, run_evaluate, tmp_path: Path):
+    """As a refit by the hard vote leaves it: one checkpoint, no validation."""
+    run = Run(tmp_path / "outputs", "refit")
+    shutil.copytree(trained.dir, run.dir)
+    for vote in ("soft", "softprob"):
+        run.best_checkpoint(vote).unlink()
+    result = run.result()
+    run.write_result({**result, "votes": {"hard": result["votes"]["hard"]}})
+    run.predictions_file("hard", "val").unlink()
+    out = run_evaluate("checkpoint=refit", f"output_dir={tmp_path / 'outputs'}")
+    found = read(out / "refit-best-hard-on-faces-test.json")
+    assert same_metrics(found["votes"]["hard"], metrics(trained, "test", "hard"))
+    assert found["votes"]["soft"]["temperature"] is None

@@ -1,0 +1,249 @@
+"""What one evaluation says of a network: metrics with intervals, a table, a reliability diagram, predictions as CSV.
+
+Shapes: N images, V crops an image, K classes, R resamples.
+"""
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fer_voting.results.calibration import Reliability, reliability
+from fer_voting.results.markdown import Table, markdown
+from fer_voting.results.plots import INK, VOTE_COLOURS, draw_confusion, save
+from fer_voting.system.atomic import write_atomically
+from fer_voting.votes import VOTES, vote_probabilities
+
+__all__ = [
+    "evaluate_predictions",
+    "evaluation_tables",
+    "metric_intervals",
+    "metrics_of_counts",
+    "plot_evaluation",
+    "plot_reliability",
+    "write_predictions",
+]
+
+RESAMPLES = 10_000
+COVERAGE = 0.95
+
+
+def metrics_of_counts(counts: NDArray[np.integer]) -> dict[str, NDArray[np.float64]]:
+    """Accuracy, mean of the per-class recalls, and macro F1 of confusion counts: each float64 [...].
+
+    As in torchmetrics and scikit-learn, the means are over the classes that occur, as labels or as decisions.
+
+    Args:
+        counts: int [..., K, K] (true class, decision), one matrix or many.
+    """
+    right = np.diagonal(counts, axis1=-2, axis2=-1)
+    actual, decided = counts.sum(axis=-1), counts.sum(axis=-2)
+    occurs = (actual + decided) > 0
+    return {
+        "accuracy": right.sum(axis=-1) / actual.sum(axis=-1),
+        "mean_recall": (right / np.maximum(actual, 1)).sum(axis=-1) / occurs.sum(axis=-1),
+        "macro_f1": (2 * right / np.maximum(actual + decided, 1)).sum(axis=-1) / occurs.sum(axis=-1),
+    }
+
+
+def metric_intervals(
+    counts: NDArray[np.integer], resamples: int = RESAMPLES, seed: int = 0
+) -> dict[str, tuple[float, float]]:
+    """Ends of the 95 % bootstrap interval (percentiles) of each of `metrics_of_counts`, over images.
+
+    It covers the choice of the images, not that of the training's seed. Images with the same label and decision are
+    interchangeable, so that drawing N images with replacement is one multinomial draw of the cells.
+
+    Args:
+        counts: int [K, K] (true class, decision).
+        seed: of the bootstrap's random numbers.
+    """
+    cells, images = counts.ravel(), int(counts.sum())
+    drawn = np.random.default_rng(seed).multinomial(images, cells / images, size=resamples).reshape(-1, *counts.shape)
+    ends = [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2]
+    found = {name: np.quantile(values, ends).tolist() for name, values in metrics_of_counts(drawn).items()}
+    return {name: (low, high) for name, (low, high) in found.items()}
+
+
+def evaluate_predictions(
+    logits: Tensor, labels: NDArray[np.int64], class_names: Sequence[str], vote: str, temperature: float | None = None
+) -> dict[str, Any]:
+    """A vote's metrics beyond accuracy and recall, as plain numbers for JSON.
+
+    `macro_f1`; `precision` and `f1` by class (None for a class that is never decided for, and has no images);
+    `intervals` of `accuracy`, `mean_recall`, `macro_f1`: [low, high]; `calibration`: `error` (expected calibration
+    error), `confidence` (mean), and by bin `counts`, `confidences`, `accuracies`; `temperature`, and `calibrated`: the
+    calibration with it, None where no temperature is known.
+
+    Args:
+        logits: of the crops, `[N, V, K]`.
+        labels: int64 [N].
+        class_names: K.
+        vote: a key of `votes.VOTES`.
+        temperature: of `votes.vote_probabilities`.
+    """
+    decisions = VOTES[vote](logits).argmax(dim=1)
+    counts = np.zeros((len(class_names), len(class_names)), np.int64)
+    np.add.at(counts, (labels, decisions.numpy()), 1)
+    right, actual, decided = counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0)
+
+    def calibration(temperature: float) -> dict[str, Any]:
+        confidences = vote_probabilities(logits, vote, temperature).gather(1, decisions[:, None])[:, 0]
+        return _calibration(reliability(confidences.numpy(), decisions.numpy() == labels))
+
+    return {
+        "macro_f1": float(metrics_of_counts(counts)["macro_f1"]),
+        "precision": _shares(class_names, right, decided),
+        "f1": _shares(class_names, 2 * right, actual + decided),
+        "intervals": {name: list(ends) for name, ends in metric_intervals(counts).items()},
+        "calibration": calibration(1.0),
+        "temperature": temperature,
+        "calibrated": None if temperature is None else calibration(temperature),
+    }
+
+
+def _shares(names: Sequence[str], parts: NDArray[np.int64], wholes: NDArray[np.int64]) -> dict[str, float | None]:
+    return {
+        name: part / whole if whole else None
+        for name, part, whole in zip(names, parts.tolist(), wholes.tolist(), strict=True)
+    }
+
+
+def _calibration(found: Reliability) -> dict[str, Any]:
+    def by_bin(values: NDArray[np.float64]) -> list[float | None]:
+        return [None if np.isnan(value) else value for value in values.tolist()]
+
+    return {
+        "error": found.error,
+        "confidence": float(np.nansum(found.counts * found.confidence) / found.counts.sum()),
+        "counts": found.counts.tolist(),
+        "confidences": by_bin(found.confidence),
+        "accuracies": by_bin(found.accuracy),
+    }
+
+
+def evaluation_tables(votes: Mapping[str, Mapping[str, Any]], vote: str = "soft") -> str:
+    """Two tables as Markdown: the metrics of each vote with their intervals, and those of each class by `vote`.
+
+    Args:
+        votes: vote -> `recall` by class, `confusion_counts`, and what `evaluate_predictions` returns.
+    """
+    names = ("accuracy", "mean_recall", "macro_f1")
+    of_votes = Table(["vote", "accuracy (%)", "mean recall (%)", "macro F1 (%)", "calibration error (%)"], [])
+    for each, metrics in votes.items():
+        of_votes.rows.append([each, *(_with_interval(metrics, name) for name in names), _calibration_text(metrics)])
+    chosen = votes[vote]
+    of_classes = Table(["class", "images", "precision (%)", "recall (%)", "F1 (%)"], [])
+    images = np.sum(chosen["confusion_counts"], axis=1).tolist()
+    for count, (name, recall) in zip(images, chosen["recall"].items(), strict=True):
+        shares = (chosen["precision"][name], recall if count else None, chosen["f1"][name])
+        of_classes.rows.append([name, f"{count:,}", *("–" if s is None else f"{100 * s:.2f}" for s in shares)])
+    return f"{markdown(of_votes)}\n{markdown(of_classes)}"
+
+
+def _with_interval(metrics: Mapping[str, Any], name: str) -> str:
+    low, high = metrics["intervals"][name]
+    return f"{100 * metrics[name]:.2f} ({100 * low:.2f} to {100 * high:.2f})"
+
+
+def _calibration_text(metrics: Mapping[str, Any]) -> str:
+    text = f"{100 * metrics['calibration']['error']:.2f}"
+    if _changes(metrics):
+        text += f"; {100 * metrics['calibrated']['error']:.2f} at temperature {metrics['temperature']:.2f}"
+    return text
+
+
+def plot_evaluation(out: Path, name: str, result: Mapping[str, Any]) -> None:
+    """Write the soft vote's confusion matrix to `<out's stem>.png` and the votes' reliability to `…-reliability.png`.
+
+    Args:
+        name: of what was evaluated.
+        result: content of the evaluation's JSON file.
+    """
+    note = " (synthetic faces)" if result["synthetic"] else ""
+    counts = np.array(result["votes"]["soft"]["confusion_counts"])
+    title = f"{name} on {result['dataset']}, soft vote, {result['part']}{note}"
+    draw_confusion(out.with_suffix(".png"), counts, result["class_names"], title)
+    title = f"{name} on {result['dataset']}, {result['part']}{note}"
+    plot_reliability(out.with_name(f"{out.stem}-reliability.png"), result["votes"], title)
+
+
+def plot_reliability(path: Path, votes: Mapping[str, Mapping[str, Any]], title: str) -> None:
+    """Reliability diagram, a panel a vote: accuracy by confidence as bars, with the images of each bin below.
+
+    Args:
+        votes: vote -> what `evaluate_predictions` returns.
+    """
+    figure = Figure(figsize=(3.4 * len(votes), 4.2))
+    rows = figure.subplots(
+        2, len(votes), sharex=True, sharey="row", squeeze=False, gridspec_kw={"height_ratios": [3, 1]}
+    )
+    for panels, (vote, metrics) in zip(rows.T, votes.items(), strict=True):
+        accuracies, images = panels
+        found = metrics["calibration"]
+        bars: dict[str, Any] = {"width": 1 / len(found["counts"]), "align": "edge", "edgecolor": "white", "lw": 0.5}
+        bars["color"] = VOTE_COLOURS.get(vote, INK)
+        left = np.linspace(0, 1, len(found["counts"]), endpoint=False)
+        accuracies.bar(left, 100 * np.array(found["accuracies"], np.float64), **bars)
+        accuracies.plot([0, 1], [0, 100], "--", color=INK, lw=1)
+        accuracies.set_title(f"{vote} vote, calibration error {found['error']:.1%}", fontsize=9)
+        if _changes(metrics):
+            after = metrics["calibrated"]
+            confidences, shares = (np.array(after[key], np.float64) for key in ("confidences", "accuracies"))
+            label = f"temperature {metrics['temperature']:.2f}: {after['error']:.1%}"
+            accuracies.plot(confidences, 100 * shares, "o-", color=INK, ms=3, lw=1, label=label)
+            accuracies.legend(frameon=False, fontsize=8, loc="upper left")
+        images.bar(left, 100 * np.array(found["counts"]) / sum(found["counts"]), **bars)
+        images.set_xlim(0, 1)
+        images.set_xlabel("confidence")
+        for axes in panels:
+            axes.grid(alpha=0.3)
+            axes.set_axisbelow(True)
+    rows[0, 0].set_ylabel("accuracy (%)")
+    rows[1, 0].set_ylabel("images (%)")
+    figure.suptitle(title, fontsize=10)
+    figure.tight_layout()
+    save(figure, path)
+
+
+def _changes(metrics: Mapping[str, Any]) -> bool:
+    """Whether the vote's temperature is known and changes its probabilities."""
+    return metrics["temperature"] not in (None, 1.0)
+
+
+def write_predictions(
+    path: Path,
+    names: Sequence[str],
+    labels: NDArray[np.int64],
+    logits: Tensor,
+    class_names: Sequence[str],
+    vote: str,
+    temperature: float = 1.0,
+) -> None:
+    """Write a row an image: `name, label, predicted, confidence, <probability of each class>, agreement`.
+
+    `agreement` is the share of the crops whose own decision is the predicted class. Columns hold no image.
+
+    Args:
+        names: N.
+        labels: int64 [N].
+        logits: of the crops, `[N, V, K]`.
+        class_names: K.
+        vote, temperature: of `votes.vote_probabilities`.
+    """
+    probabilities = vote_probabilities(logits, vote, temperature)
+    predicted = VOTES[vote](logits).argmax(dim=1)
+    confidences = probabilities.gather(1, predicted[:, None])[:, 0]
+    agreement = (logits.argmax(dim=2) == predicted[:, None]).float().mean(dim=1)
+    with write_atomically(path) as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(["name", "label", "predicted", "confidence", *class_names, "agreement"])
+        columns = (labels, predicted, confidences, probabilities, agreement)
+        for name, label, decision, confidence, row, share in zip(names, *(c.tolist() for c in columns), strict=True):
+            shares = [f"{value:.6f}" for value in (confidence, *row, share)]
+            rows.writerow([name, class_names[label], class_names[decision], *shares])

@@ -1,0 +1,79 @@
+"""Trained networks: loaded for evaluation under any split, and what their runs recorded of them."""
+
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fer_voting.data.manifest import manifest_hashes
+from fer_voting.data.module import FERDataModule
+from fer_voting.data.sampling import Positions
+from fer_voting.models import VotingResNet18
+from fer_voting.models.checkpoint import NetworkInfo, load_weights
+from fer_voting.runs.run import Run
+from fer_voting.training.initialise import initialise
+from fer_voting.training.module import VotingModule
+from fer_voting.votes import fit_temperature
+
+__all__ = ["count_trained_on", "load_module", "stored_temperature"]
+
+
+def load_module(
+    path: Path, class_names: Sequence[str], dataset: str, split: str | None = None
+) -> tuple[VotingModule, list[str]]:
+    """The network of a checkpoint, with outputs for these classes, and the names of its other classes.
+
+    Its classes are matched with `class_names` by name. For the others it has no output, so that it cannot decide for
+    them.
+
+    Args:
+        class_names: of the data set `dataset`, in order.
+        split: crop position, the checkpoint's if None. The parameters are the same for every split.
+
+    Raises ValueError if the network lacks one of the classes.
+    """
+    _, info = load_weights(path)
+    split = split or info.split
+    net = VotingResNet18(split, len(class_names), info.width)
+    try:
+        matched = initialise(net, class_names, path)
+    except ValueError as error:
+        reason = str(error).partition("; init_missing_classes")[0]
+        raise ValueError(f"{reason}: it cannot be evaluated on {dataset}") from error
+    left_out = [name for name in info.class_names if name not in matched.values()]
+    info = NetworkInfo(split, info.width, tuple(class_names), info.image_size, dataset)
+    return VotingModule(net, torch.optim.Adam, 1.0, info), left_out  # the optimizer is not used
+
+
+def stored_temperature(run: Run, checkpoint: Path) -> float | None:
+    """The soft vote's temperature of a run's checkpoint: as recorded, or fitted on the stored validation logits.
+
+    None if the run has no validation predictions of this checkpoint. Raises ValueError if they cannot be read.
+    """
+    vote = checkpoint.stem.removeprefix("best-")
+    recorded = (run.result() or {}).get("votes", {}).get(vote, {}).get("temperature")
+    if vote == "soft" and recorded is not None:
+        return float(recorded)
+    file = run.predictions_file(vote, "val")
+    try:
+        with file.open("rb") as opened, np.load(opened) as arrays:
+            return fit_temperature(arrays["logits"], arrays["labels"], "soft")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{file} cannot be read ({error}); temperature=val fits one again") from error
+
+
+def count_trained_on(run: Run, data: FERDataModule, positions: Positions) -> int | None:
+    """How many images (positions in the pack) have the content of one that the run was trained on.
+
+    None if the manifest of the run's division is not in the data set's cache folder.
+    """
+    result = run.result() or {}
+    manifest = data.cache_dir / "manifests" / f"{result.get('dataset')}-{result.get('data_fingerprint', '')[:12]}.csv"
+    if not manifest.exists():
+        return None
+    trained = manifest_hashes(manifest, "train")
+    return sum(content.tobytes().hex() in trained for content in data.pack.hashes[positions])

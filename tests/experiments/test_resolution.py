@@ -1,0 +1,76 @@
+"""`make resolution`: images of lower resolution, and a trained network's accuracy on them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import interpolate
+
+from experiments.resolution import lower_resolution, main
+from fer_voting.runs.run import Run
+
+SIZE = 24
+"""Pixels a side, not the default."""
+
+
+def test_images_are_shrunk_with_antialiasing_and_come_back() -> None:
+    """Against torch's bilinear filter, which is another's code, to a level of 255."""
+    images = np.random.default_rng(0).integers(0, 256, (5, SIZE, SIZE, 3), np.uint8)
+    found = lower_resolution(images, 8)
+    x = torch.tensor(images).permute(0, 3, 1, 2).float()
+    x = interpolate(x, size=(8, 8), mode="bilinear", antialias=True).round()
+    x = interpolate(x, size=(SIZE, SIZE), mode="bilinear").round()
+    assert (found.dtype, found.shape) == (np.uint8, images.shape)
+    assert np.abs(found.astype(int) - x.permute(0, 2, 3, 1).numpy()).max() <= 1
+    assert found.std() < images.std() / 2
+
+
+def test_own_resolution_leaves_an_image_as_it_is() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE, 3), np.uint8)
+    assert np.array_equal(lower_resolution(images, SIZE), images)
+
+
+def test_a_run_by_resolution(run_train, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """At its own size the accuracies are those that the training recorded, also of the split that it was trained with
+    among others; nothing is larger than the images; the files name each resolution."""
+    outputs = run_train("split=m3", "name=mine-seed0", f"dataset.size={SIZE}")
+    recorded = Run(outputs, "mine-seed0").result()["votes"]["soft"]["test"]
+    words = ["mine-seed0", "--output-dir", str(outputs), "--splits", "baseline,m3", "--resolutions", "8,12,48"]
+    main(words)
+    rows = json.loads((outputs / "tables" / "resolution.json").read_text())
+    assert {row["resolution"] for row in rows} == {8, 12, SIZE}
+    assert len(rows) == 3 * 2 * 3
+    (own,) = (r for r in rows if (r["split"], r["vote"], r["resolution"]) == ("m3", "soft", SIZE))
+    assert own["accuracy"] == pytest.approx(recorded["accuracy"])
+    assert own["mean_recall"] == pytest.approx(recorded["mean_recall"])
+    assert own["low"] <= own["accuracy"] <= own["high"]
+    assert (own["images"], own["majority"], own["network"]) == (20, 8 / 20, "mine")
+    text = (outputs / "tables" / "resolution.md").read_text()
+    assert "8 px" in text
+    assert "Synthetic faces" in text
+    header, _, *lines = [line for line in text.splitlines() if line.startswith("|")]
+    assert [cell.strip() for cell in header.strip("|").split("|")][3:] == ["runs", "8 px", "12 px", f"{SIZE} px"]
+    assert [line.split("|")[2].strip() for line in lines] == ["baseline", "m3", "m3", "m3"]
+    for suffix in ("png", "svg"):
+        assert (outputs / "tables" / f"resolution.{suffix}").stat().st_size > 10_000
+
+    # The pack is another where the drawn faces are.
+    config = Run(outputs, "mine-seed0").dir / "config.yaml"
+    config.write_text(config.read_text().replace("data_seed: 0", "data_seed: 1"))
+    capsys.readouterr()
+    with pytest.raises(SystemExit, match="mine-seed0 was trained on other data"):
+        main(words)
+    with pytest.raises(SystemExit, match="nobody is missing"):
+        main(["nobody", "--output-dir", str(outputs)])
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["a", "--splits", "m9"], ["a", "--resolutions", "8,x"], ["a", "--resolutions", "0"]]
+)
+def test_mistakes_on_the_command_line(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ending:
+        main(words)
+    assert ending.value.code == 2
+    assert "error:" in capsys.readouterr().err

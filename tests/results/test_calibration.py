@@ -1,0 +1,115 @@
+"""Calibration, against hand-made values, a plain loop, torchmetrics away from its fault, and a grid of temperatures."""
+
+import numpy as np
+import pytest
+import torch
+from torchmetrics.functional.classification import multiclass_calibration_error
+
+from fer_voting.results.calibration import BINS, reliability
+from fer_voting.votes import VOTES, fit_temperature, vote_probabilities
+
+
+def test_a_hand_made_table() -> None:
+    """Five bins. (0.6, 0.8]: 0.7 and 0.8, one right. (0.8, 1]: 0.9, 1, 1, two right. Nothing below 0.5."""
+    found = reliability(np.array([0.7, 0.8, 0.9, 1.0, 1.0]), np.array([True, False, True, True, False]), bins=5)
+    assert found.counts.tolist() == [0, 0, 0, 2, 3]
+    assert found.confidence[3:] == pytest.approx([0.75, 2.9 / 3])
+    assert found.accuracy[3:] == pytest.approx([0.5, 2 / 3])
+    assert np.isnan(found.accuracy[:3]).all()
+    assert found.error == pytest.approx((2 * 0.25 + 3 * 0.3) / 5)
+
+
+def test_certainty_is_in_the_last_bin() -> None:
+    """0.95 (right) and 1.0 (wrong) are one bin, whose gap is 0.975 - 0.5; in bins of their own they give 0.525."""
+    found = reliability(np.array([0.95, 1.0]), np.array([True, False]))
+    assert found.counts.tolist() == [0] * 14 + [2]
+    assert found.error == pytest.approx(0.475)
+
+
+def random_case(seed: int, images: int = 400, classes: int = 7) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    logits = 2 * rng.normal(size=(images, classes))
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    return probabilities, rng.integers(0, classes, images)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_error_is_that_of_a_plain_loop_and_of_torchmetrics(seed: int) -> None:
+    probabilities, labels = random_case(seed)
+    confidences, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    error = 0.0
+    for i in range(BINS):
+        inside = [(c, r) for c, r in zip(confidences, correct, strict=True) if i / BINS < c <= (i + 1) / BINS]
+        if inside:
+            error += len(inside) / len(labels) * abs(np.mean([c for c, _ in inside]) - np.mean([r for _, r in inside]))
+    found = reliability(confidences, correct)
+    assert found.counts.sum() == len(labels)
+    assert found.error == pytest.approx(error)
+    theirs = multiclass_calibration_error(torch.tensor(probabilities), torch.tensor(labels), 7, n_bins=BINS)
+    assert found.error == pytest.approx(theirs.item(), abs=1e-6)
+
+
+def test_what_are_no_probabilities_is_refused() -> None:
+    for wrong in (3.0, -0.1, np.nan):
+        with pytest.raises(ValueError, match="`confidences`"):
+            reliability(np.array([0.5, wrong]), np.array([True, False]))
+    with pytest.raises(ValueError, match="no images"):
+        reliability(np.empty(0), np.empty(0, bool))
+
+
+def overconfident(factor: float, images: int = 2000) -> tuple[np.ndarray, np.ndarray]:
+    """Crop logits [N, 3, 5] whose mean is `factor` times the logits that the labels were drawn from."""
+    rng = np.random.default_rng(7)
+    truth = rng.normal(size=(images, 5))
+    shares = np.exp(truth) / np.exp(truth).sum(axis=1, keepdims=True)
+    labels = np.array([rng.choice(5, p=row) for row in shares])
+    noise = rng.normal(size=(images, 3, 5))
+    return factor * (truth[:, None] + noise - noise.mean(axis=1, keepdims=True)), labels
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.0, 3.0])
+def test_temperature_undoes_the_factor_on_the_logits(factor: float) -> None:
+    logits, labels = overconfident(factor)
+    temperature = fit_temperature(logits, labels, "soft")
+    assert temperature == pytest.approx(factor, rel=0.1)
+
+    def loss(t: float) -> float:
+        p = vote_probabilities(torch.tensor(logits), "soft", t).numpy()
+        return -np.log(p[np.arange(len(labels)), labels]).mean()
+
+    grid = np.geomspace(0.1, 10, 201)
+    best = grid[np.argmin([loss(t) for t in grid])]
+    assert temperature == pytest.approx(best, rel=0.024)  # a step of the grid
+    if factor == 3.0:
+        before, after = (vote_probabilities(torch.tensor(logits), "soft", t).numpy() for t in (1, temperature))
+        correct = before.argmax(axis=1) == labels
+        assert reliability(after.max(axis=1), correct).error < 0.04
+        assert reliability(before.max(axis=1), correct).error > 0.2
+
+
+def test_temperature_takes_what_a_run_stores() -> None:
+    """Float32 as in predictions/<vote>-val.npz, or tensors: the same number."""
+    logits, labels = overconfident(2.0, images=200)
+    once = fit_temperature(logits.astype(np.float32), labels, "soft")
+    assert once == fit_temperature(torch.tensor(logits.astype(np.float32)), torch.tensor(labels), "soft")
+
+
+def test_temperature_of_the_votes_that_count_shares_is_one() -> None:
+    logits, labels = overconfident(3.0, images=50)
+    for vote in VOTES:
+        assert (fit_temperature(logits, labels, vote) == 1.0) is (vote != "soft")
+        before = vote_probabilities(torch.tensor(logits), vote)
+        after = vote_probabilities(torch.tensor(logits), vote, 3.0)
+        assert torch.equal(before.argmax(1), VOTES[vote](torch.tensor(logits)).argmax(1))
+        assert torch.equal(before.argmax(1), after.argmax(1))
+        assert torch.equal(before, after) is (vote != "soft")
+        assert before.sum(1).numpy() == pytest.approx(1.0)
+
+
+def test_temperature_stays_finite_where_all_is_right() -> None:
+    logits, labels = np.eye(3)[:, None].repeat(2, axis=1), np.arange(3)
+    assert 0.04 < fit_temperature(logits, labels, "soft") < 0.1
+    with pytest.raises(ValueError, match="`vote`"):
+        fit_temperature(logits, labels, "loudest")
+    with pytest.raises(ValueError, match="at least one image"):
+        fit_temperature(logits[:0], labels[:0], "soft")
