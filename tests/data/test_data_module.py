@@ -1,6 +1,8 @@
 """The flow that data sets share, on RAF-DB's and AffectNet's layouts."""
 
+import json
 import os
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from fer_voting.config import CONF_DIR, compose_config
 from fer_voting.data.augment.batched import BatchedAugment
 from fer_voting.data.augment.by_albumentations import AlbumentationsAugment
 from fer_voting.data.files import FilesDataModule
+from fer_voting.data.images import decoder_digest
 from fer_voting.data.module import BatchDataset, make_datamodule, normalise
 from fer_voting.data.sets.rafdb import RAFDBDataModule
 
@@ -299,6 +302,58 @@ def test_a_stage_without_images_is_an_error(tmp_path: Path) -> None:
     class_folders(tmp_path / "raf", {"train": {"happy": 3}}, {"happy": "happy"})
     with pytest.raises(ValueError, match="rafdb: there are no val images"):
         rafdb(tmp_path / "raf").setup()
+
+
+# --- what the data are ----------------------------------------------------------------------------------------
+
+
+def test_the_summary_is_plain_and_says_what_differs(root: Path) -> None:
+    def summary(where: Path, **arguments: Any) -> dict[str, Any]:
+        data = rafdb(where, **arguments)
+        data.setup()
+        assert data.data_summary()["fingerprint"] == data.fingerprint
+        return json.loads(json.dumps(data.data_summary(), allow_nan=False))
+
+    first = summary(root)
+    assert set(first) == {"fingerprint", "layout", "counts", "classes", "size", "preparation", "decoder", "digests"}
+    assert first["layout"] == "aligned"
+    assert first["classes"] == list(SEVEN)
+    assert first["counts"]["test"] == dict.fromkeys(SEVEN, 2)
+    shutil.copytree(root, root.parent / "copy")
+    assert summary(root.parent / "copy") == first  # the same files elsewhere
+
+    save(root / "Image" / "aligned" / "test_0001_aligned.jpg", class_image("neutral", 12345))
+    changed = summary(root)
+    assert {key for key in first if first[key] != changed[key]} == {"fingerprint", "digests"}
+    assert {part for part in first["digests"] if first["digests"][part] != changed["digests"][part]} == {"test"}
+    assert {key for key in changed if changed[key] != summary(root, size=24)[key]} == {"fingerprint", "size"}
+    refit = summary(root, refit=True)
+    assert refit["counts"]["train"] == dict.fromkeys(SEVEN, 10)
+    assert refit["fingerprint"] != changed["fingerprint"]
+
+
+def test_the_fingerprint_covers_what_augmentation_depends_on(root: Path) -> None:
+    """An unusable image before the others shifts their positions in the pack, and so their random numbers."""
+    data = rafdb(root)
+    data.setup()
+    labels = root / "EmoLabel" / "list_patition_label.txt"
+    labels.write_text("train_00900.jpg 5\n" + labels.read_text())
+    (root / "Image" / "aligned" / "train_00900_aligned.jpg").write_bytes(b"")
+    shifted = rafdb(root, max_bad_fraction=0.1)
+    shifted.setup()
+    assert {part: shifted.names(part) for part in data.counts()} == {part: data.names(part) for part in data.counts()}
+    assert shifted.fingerprint != data.fingerprint
+
+
+def test_a_decoder_of_other_pixels_makes_the_pack_out_of_date(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data = rafdb(root)
+    pack = data.make_pack()
+    assert pack.key["decoder"] == decoder_digest()
+    meta = json.loads((pack.folder / "pack.json").read_text())
+    meta["key"]["decoder"] = "of an earlier release"
+    (pack.folder / "pack.json").write_text(json.dumps(meta))
+    assert rafdb(root).make_pack().key["decoder"] == decoder_digest()
+    assert "is out of date (decoder changed): it is rebuilt" in caplog.text
 
 
 # --- packs ----------------------------------------------------------------------------------------------------

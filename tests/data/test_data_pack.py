@@ -1,3 +1,5 @@
+import fcntl
+import json
 import os
 import pickle
 import resource
@@ -6,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +103,18 @@ def test_decoding_tells_missing_truncated_and_unreadable_files(tmp_path: Path) -
         assert (problem.kind, problem.path) == (kind, str(tmp_path / name))
 
 
+def test_a_failure_of_the_system_is_an_error_not_a_missing_image(tmp_path: Path) -> None:
+    """Left out, the image would stay left out: the pack is up to date."""
+    memory = Path("/proc/self/mem")  # can be opened, but not read at its beginning: EIO
+    with pytest.raises(OSError, match="can't read an image: Input/output error: '/proc/self/mem'"):
+        decode(Sample("x", "sad", "train", memory), 8)
+    with pytest.raises(OSError, match="can't read an image"):
+        build_pack(tmp_path / "pack", KEY, lambda: Index([Sample("x", "sad", "train", memory)]))
+    assert not (tmp_path / "pack").exists()
+    for path in (tmp_path, tmp_path / ("x" * 300)):  # these are properties of the path
+        assert isinstance(decode(Sample("x", "sad", "train", path), 8), Problem)
+
+
 def test_the_hash_is_of_the_files_bytes_and_the_box(tmp_path: Path) -> None:
     save(tmp_path / "a.png", class_image("sad", 1))
     (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes())
@@ -190,6 +205,35 @@ def test_a_stale_pack_is_made_again(
     assert len(pack) == 2
 
 
+def test_a_pack_of_an_earlier_format_is_rebuilt(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    listed = samples(tmp_path)
+    whole = np.array(build_pack(tmp_path / "pack", KEY, lambda: Index(listed)).images)
+    meta = json.loads((tmp_path / "pack" / "pack.json").read_text())
+    meta["identity"] = meta.pop("key")
+    del meta["format"]
+    (tmp_path / "pack" / "pack.json").write_text(json.dumps(meta))
+    assert (build_pack(tmp_path / "pack", KEY, lambda: Index(listed)).images == whole).all()
+    assert "pack.json has format 1, this version of fer_voting uses 2): it is rebuilt" in caplog.text
+
+
+def test_a_fresh_pack_is_opened_without_the_lock_and_a_second_process_waits_for_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    listed = samples(tmp_path)
+    build_pack(tmp_path / "pack", KEY, lambda: Index(listed))
+    with (tmp_path / "pack.lock").open("w") as lock, ThreadPoolExecutor(1) as pool:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        fresh = pool.submit(build_pack, tmp_path / "pack", KEY, lambda: Index(listed))
+        assert len(fresh.result(timeout=30)) == 5
+        stale = pool.submit(build_pack, tmp_path / "pack", KEY | {"source": "b"}, lambda: Index(listed[:2]))
+        while "is being built by another process: waiting for it" not in caplog.text:
+            time.sleep(0.01)
+        assert not stale.done()
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        assert len(stale.result(timeout=30)) == 2
+
+
 def test_the_stamp_sees_added_removed_and_changed_files(tmp_path: Path) -> None:
     samples(tmp_path / "images")
     labels = tmp_path / "labels.csv"
@@ -203,7 +247,13 @@ def test_the_stamp_sees_added_removed_and_changed_files(tmp_path: Path) -> None:
     seen.add(stamp([tmp_path / "images", labels]))
     labels.write_text("12")
     seen.add(stamp([tmp_path / "images", labels]))
-    assert len(seen) == 5
+    # Edited in place, with the size and the modification time of before.
+    for path in (labels, tmp_path / "images" / "2.png"):
+        before = path.stat()
+        path.write_bytes(path.read_bytes()[::-1])
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        seen.add(stamp([tmp_path / "images", labels]))
+    assert len(seen) == 7
     (tmp_path / "images" / "note.md").write_text("of no consequence")
     (tmp_path / "elsewhere.csv").touch()
     assert stamp([tmp_path / "images", labels]) in seen
@@ -297,6 +347,44 @@ pack.build_pack(folder / "pack", {KEY!r}, lambda: Index(listed), slow)
     assert (pack.images == build_pack(tmp_path / "other", KEY, lambda: Index(listed)).images).all()
 
 
+def interrupt(folder: Path, listed: Sequence[Sample]) -> None:
+    """Build the pack of `listed` in `folder` up to its last sample."""
+
+    def stops(some: Sequence[Sample], size: int) -> list:
+        if some[-1] == listed[-1]:
+            raise KeyboardInterrupt
+        return decode_all(some, size)
+
+    with pytest.raises(KeyboardInterrupt):
+        build_pack(folder, KEY, lambda: Index(list(listed)), stops)
+
+
+def test_an_unfinished_pack_of_other_samples_is_begun_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A reader that was changed in between lists as many samples under the same key."""
+    caplog.set_level("INFO")
+    monkeypatch.setattr(pack_module, "_CHUNK", 1)
+    listed = samples(tmp_path)
+    interrupt(tmp_path / "pack", listed)
+    pack = build_pack(tmp_path / "pack", KEY, lambda: Index(listed[::-1]))
+    assert "continues after" not in caplog.text
+    assert (pack.images[0] == decode(listed[-1], 16)[0]).all()
+
+
+def test_rows_whose_images_were_lost_are_decoded_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a power failure, a file may be shorter than what was written before it says."""
+    monkeypatch.setattr(pack_module, "_CHUNK", 1)
+    listed = samples(tmp_path)
+    interrupt(tmp_path / "pack", listed)
+    assert (tmp_path / "pack.partial" / "hashes.bin").stat().st_size == 4 * 16
+    with (tmp_path / "pack.partial" / "images.npy").open("r+b") as file:
+        file.truncate(128 + 16 * 16 * 3 * 2)
+    pack = build_pack(tmp_path / "pack", KEY, lambda: Index(listed))
+    for row, sample in enumerate(listed):
+        assert (pack.images[row] == decode(sample, 16)[0]).all()
+
+
 def test_an_unfinished_pack_of_something_else_is_begun_anew(tmp_path: Path) -> None:
     listed = samples(tmp_path)
 
@@ -329,6 +417,14 @@ def test_another_process_opens_the_pack_itself(tmp_path: Path) -> None:
     received = pickle.loads(sent)
     assert isinstance(received, Pack)
     assert (received.images == pack.images).all()
+
+
+def test_another_process_does_not_open_a_pack_that_was_rebuilt_meanwhile(tmp_path: Path) -> None:
+    listed = samples(tmp_path)
+    sent = pickle.dumps(build_pack(tmp_path / "pack", KEY, lambda: Index(listed)))
+    build_pack(tmp_path / "pack", KEY | {"source": "b"}, lambda: Index(listed[::-1]))
+    with pytest.raises(RuntimeError, match="was rebuilt from other data while it was in use"):
+        pickle.loads(sent)
 
 
 def test_opening_and_reading_do_not_depend_on_the_number_of_images(tmp_path: Path) -> None:

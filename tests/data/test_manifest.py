@@ -92,6 +92,15 @@ def write(path: Path, listed: list[dict[str, str]]) -> None:
         table.writerows(listed)
 
 
+def test_a_manifest_of_an_earlier_version_is_read(root: Path) -> None:
+    first = rafdb(root)
+    manifest = root.parent / "manifest.csv"
+    manifest.write_text(first.manifest_file.read_text().replace("part,name", "split,name", 1))
+    assert manifest.read_text().startswith("split,name,label,hash\n")
+    given = rafdb(root, data_seed=5, manifest=manifest)
+    assert given.fingerprint == first.fingerprint
+
+
 def test_what_does_not_fit_is_an_error(root: Path) -> None:
     listed = rows(rafdb(root).manifest_file)
     manifest = root.parent / "manifest.csv"

@@ -3,12 +3,10 @@
 import csv
 import json
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
 
-import lightning as L
 import numpy as np
 import pytest
 import torch
@@ -25,39 +23,11 @@ from fer_voting.votes import VOTES
 TWO = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
 
 
-class Witness(L.Callback):
-    """Notes which images a rank sees in each epoch, and its weights at the end."""
-
-    def __init__(self, folder: str) -> None:
-        self.folder = Path(folder)
-        self.seen: list[list[int]] = []
-
-    def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, batch, batch_idx: int) -> None:
-        if batch_idx == 0:
-            self.seen.append([])
-        self.seen[-1] += batch[2].tolist()
-
-    def on_fit_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        torch.save(module.state_dict(), self.folder / f"rank{trainer.global_rank}.pt")
-        (self.folder / f"rank{trainer.global_rank}.json").write_text(json.dumps(self.seen))
-
-
-class EndsRankOne(L.Callback):
-    def __init__(self, how: str) -> None:
-        self.how = how
-
-    def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, batch, batch_idx: int) -> None:
-        if trainer.global_rank == 1 and self.how == "raise":
-            raise ValueError("no good")
-        if trainer.global_rank == 1 and self.how == "kill":
-            os.kill(os.getpid(), signal.SIGKILL)
-
-
 @pytest.fixture(scope="module")
 def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of a sweep whose one job trains on two ranks."""
     folder = tmp_path_factory.mktemp("distributed")
-    witness = f"+callbacks.witness={{_target_: test_distributed.Witness, folder: {folder}}}"
+    witness = f"+callbacks.witness={{_target_: rank_callbacks.Witness, folder: {folder}}}"
     words = [*TINY, *TWO, "split=m3", "dataset.train_size=61", "dataset.val_size=21", "name=two", witness]
     process = subprocess.run(
         [sys.executable, "-m", "fer_voting.train", "-m", *words, "output_dir=outputs"],
@@ -134,7 +104,7 @@ def judge(*words: str) -> dict:
 
 @pytest.mark.parametrize(("how", "told"), [("raise", "rank 1: no good"), ("kill", "rank 1: .*killed by SIGKILL")])
 def test_a_rank_that_fails_ends_the_run_and_is_named(run_train, tmp_path: Path, how: str, told: str):
-    bad = f"+callbacks.bad={{_target_: test_distributed.EndsRankOne, how: {how}}}"
+    bad = f"+callbacks.bad={{_target_: rank_callbacks.EndsRankOne, how: {how}}}"
     with pytest.raises(SystemExit, match=f"error: .*{told}"):
         run_train(*TWO, "split=baseline", "name=bad", bad)
     run = Run(tmp_path / "outputs", "bad")

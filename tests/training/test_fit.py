@@ -30,7 +30,7 @@ def train_on(tmp_path: Path) -> Train:
     def train_on(root: Path, name: str = "mine", *words: str) -> Run:
         words = (
             *("dataset=folder", f"dataset.root={root}", "dataset.size=24", "dataset.batch_size=4", "logger=none"),
-            *("split=baseline", "model.width=4", "dataset.schedule.epochs=1", f"name={name}"),
+            *("split=baseline", "model.width=4", "dataset.schedule.epochs=1", f"name={name}", "dataset.name=mine"),
             *(f"output_dir={tmp_path / 'outputs'}", *words),
         )
         train(plan_job(words, *compose_with_choices(words)))
@@ -95,3 +95,22 @@ def test_a_run_records_the_device_it_trained_on(run_train: Callable[..., Path]) 
     run_train("split=baseline", "name=other", "dataset.schedule.epochs=1")
     assert not torch.backends.cudnn.allow_tf32
     assert torch.get_float32_matmul_precision() == "highest"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("split=m3", "dataset.size=8"), "a map of 2 pixels is too small for crops of 5/6"),
+        (
+            ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "dataset.batch_size=5"),
+            r"dataset\.batch_size=5 is the global batch, and must divide into 2 ranks",
+        ),
+    ],
+)
+def test_sizes_that_cannot_work_are_refused_before_anything_is_packed(
+    train_on: Train, tmp_path: Path, words: tuple[str, ...], message: str
+) -> None:
+    root = faces(tmp_path / "faces", ("happy", "sad"))
+    with pytest.raises(ValueError, match=message):
+        train_on(root, "mine", *words)
+    assert not (tmp_path / "outputs" / "packs").exists()

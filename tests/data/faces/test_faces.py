@@ -1,10 +1,14 @@
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
-from fer_voting.data.faces.module import FacesDataModule, image_and_person
+from fer_voting.data.faces import module as faces_module
+from fer_voting.data.faces.module import FacesDataModule, image_and_person, renderer_digest
 from fer_voting.data.index import PARTS
 from fer_voting.data.labels import CLASSES
 
@@ -42,6 +46,40 @@ def test_images_are_all_different_and_cached(tmp_path: Path) -> None:
     assert len(np.unique(pack.hashes)) == len(pack) == 100
     assert faces(tmp_path).make_pack().folder == pack.folder
     assert faces(tmp_path, train_size=61).make_pack().folder != pack.folder
+
+
+def test_every_source_file_of_the_pixels_is_in_the_packs_key(tmp_path: Path) -> None:
+    """A change of any of them, of OpenCV or of NumPy makes a pack out of date."""
+    folder = Path(faces_module.__file__).parent
+    seen = {renderer_digest()}
+    assert {"geometry.py", "parameters.py", "renderer.py", "module.py"} <= {path.name for path in folder.glob("*.py")}
+    for path in folder.glob("*.py"):
+        copy = tmp_path / path.stem
+        shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("__pycache__"))
+        assert renderer_digest(copy) == renderer_digest()
+        (copy / path.name).write_text(path.read_text() + "\n# changed\n")
+        seen.add(renderer_digest(copy))
+    assert len(seen) == 1 + len(list(folder.glob("*.py")))
+    state = faces(tmp_path).source().state
+    assert (state["source"], state["opencv"], state["numpy"]) == (renderer_digest(), cv2.__version__, np.__version__)
+
+
+@pytest.mark.parametrize("name", ["source", "opencv", "numpy", "counts"])
+def test_a_pack_of_another_renderer_is_drawn_again(tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str) -> None:
+    pack = faces(tmp_path).make_pack()
+    drawn = pack.images.copy()
+    meta = json.loads((pack.folder / "pack.json").read_text())
+    meta["key"][name] = "another"
+    (pack.folder / "pack.json").write_text(json.dumps(meta))
+    np.save(pack.folder / "images.npy", np.zeros_like(drawn))
+    assert (faces(tmp_path).make_pack().images == drawn).all()
+    assert f"is out of date ({name} changed): it is rebuilt" in caplog.text
+
+
+@pytest.mark.parametrize("size", [23, 257])
+def test_a_size_that_faces_are_not_drawn_in_is_an_error(tmp_path: Path, size: int) -> None:
+    with pytest.raises(ValueError, match=rf"dataset\.size={size} must be 24 to 256 for drawn faces"):
+        faces(tmp_path, size=size)
 
 
 def test_no_image_and_no_person_is_in_two_parts() -> None:

@@ -88,6 +88,20 @@ def test_votes_as_targets(root: Path) -> None:
     assert next(iter(data.val_dataloader()))[1].dtype.is_floating_point is False
 
 
+def test_the_votes_that_train_are_in_the_fingerprint(root: Path) -> None:
+    """With the same majorities, hence labels, other votes are other targets."""
+
+    def fingerprint(**arguments: Any) -> str:
+        data = ferplus(root, **arguments)
+        data.setup()
+        return data.fingerprint
+
+    before = [fingerprint(), fingerprint(targets="votes")]
+    write_votes(root, [ROWS[0], ("Training", "b.png", (0, 0, 0, 7, 3, 0, 0, 0, 0, 0)), *ROWS[2:]])
+    assert fingerprint() == before[0]
+    assert fingerprint(targets="votes") != before[1]
+
+
 def test_rows_align_by_number_and_by_usage(root: Path) -> None:
     rows = list(ROWS)
     rows[7] = ("PublicTest", *rows[7][1:])

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 from small_sets import class_folders, class_image, save, shown_class
 
+from fer_voting.config import compose_with_choices
 from fer_voting.data.sets.folder import FolderDataModule
+from fer_voting.runs.identity import name_run
 
 
 def folder(root: Path | None, **arguments: Any) -> FolderDataModule:
@@ -68,6 +70,24 @@ def test_classes_of_the_users_own_follow_the_expressions(tmp_path: Path) -> None
     data.setup()
     assert data.class_names == ("happy", "Bored", "tired")
     assert set(data.counts()["train"]) == {"happy", "Bored", "tired"}
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        ([], "folder"),
+        (["dataset.root=/some/where/office"], "office"),
+        (["dataset.root='/some/where/My faces (2)/'"], "My_faces_2"),
+        (["dataset.root=/some/../.."], "folder"),
+        (["dataset.root=2024"], "2024"),
+        (["dataset.root=/some/where/office", "dataset.name=lab"], "lab"),
+        (["dataset.root=/some/where/rafdb"], "folder_rafdb"),  # `rafdb` is another data set
+    ],
+)
+def test_the_data_set_is_called_as_its_folder(words: list[str], name: str) -> None:
+    config, choices = compose_with_choices(["dataset=folder", *words])
+    assert config.dataset.name == name
+    assert name_run(config, choices) == f"{name}-m1-seed0"
 
 
 def test_an_empty_or_absent_root_is_told(tmp_path: Path) -> None:
