@@ -13,7 +13,7 @@ from fer_voting.models.checkpoint import load_weights
 from fer_voting.runs.processes import is_first_rank
 from fer_voting.runs.run import Run
 from fer_voting.training.module import Predictions, VotingModule
-from fer_voting.votes import VOTES
+from fer_voting.votes import VOTES, fit_temperature
 
 __all__ = ["evaluate_votes", "make_evaluator"]
 
@@ -33,8 +33,9 @@ def make_evaluator(trainer_node: dict[str, Any]) -> L.Trainer:
 def evaluate_votes(
     run: Run, config: dict[str, Any], module: VotingModule, data: FERDataModule
 ) -> dict[str, dict[str, Any]]:
-    """Vote -> `best_epoch`, `checkpoint` and the metrics of each part; every vote of an epoch in one pass.
+    """Vote -> `best_epoch`, `checkpoint`, `temperature` and the metrics of each part.
 
+    The temperature is fitted on validation (`votes.fit_temperature`). Votes with the same best epoch share one pass.
     Writes the predictions into the run's folder. Of a refit, whose length its vote decided, that vote alone.
     """
     evaluator = make_evaluator(config["trainer"])
@@ -55,6 +56,9 @@ def evaluate_votes(
         votes[vote] = {"best_epoch": epoch, "checkpoint": str(path.relative_to(run.dir))}
         for part, (metrics, predictions) in evaluated[epoch].items():
             votes[vote][part] = metrics[vote]
+            if part == "val":
+                logits, labels = torch.cat(predictions.logits), torch.cat(predictions.labels)
+                votes[vote]["temperature"] = fit_temperature(logits, labels, vote)
             if is_first_rank():
                 names = data.pack.names(predictions.index[0].numpy())
                 _save_predictions(run.predictions_file(vote, part), predictions, vote, names)
