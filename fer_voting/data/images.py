@@ -29,16 +29,11 @@ PREPARATION_VERSION = 1
 """Raise it when a reader, `prepare_image` or `decode` gives other samples, pixels or hashes: packs are then rebuilt."""
 HASH_BYTES = 16
 
-_FILE_ERRORS = {
-    errno.ENOENT: "missing",
-    errno.ENOTDIR: "missing",
-    errno.ENAMETOOLONG: "missing",
-    errno.ELOOP: "missing",
-    errno.EISDIR: "unreadable",
-    errno.EACCES: "unreadable",
-    errno.EPERM: "unreadable",
+_FILE_ERRORS: dict[int | None, str] = {
+    **dict.fromkeys((errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP), "missing"),
+    **dict.fromkeys((errno.EISDIR, errno.EACCES, errno.EPERM), "unreadable"),
 }
-"""Errors of reading that are a property of the file, and the kind of Problem that they are."""
+"""Errors of reading that are a property of the file -> kind of Problem."""
 
 PreparedImage = tuple[NDArray[np.uint8], bytes]
 """An image [S, S, 3] and the hash of its content."""

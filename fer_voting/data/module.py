@@ -329,24 +329,31 @@ class FERDataModule(L.LightningDataModule):
         """Part -> class -> images, before balancing."""
         return {part: self._count(self._labels[positions]) for part, positions in self._division.items()}
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
-        """Hex digest of everything in the data that affects results: equal fingerprints give equal results.
+        """`data_summary()["fingerprint"]`"""
+        return self._summary["fingerprint"]
 
-        It covers the images of each part with their labels and training targets (`_digest`), the order of the
-        classes, the images' size and how they are decoded and resized; not `root`, or files that are not used.
+    def data_summary(self) -> dict[str, Any]:
+        """The data set as plain JSON values, to compare two runs.
+
+        `fingerprint` is a hex digest of everything in the data that affects results: `classes` in the order of the
+        network's outputs, `size` of the images in pixels, `preparation` (a version) and `decoder` (a digest; null
+        for drawn faces), and `digests` (part -> digest of its images, labels and targets). It does not depend on
+        `root`. `layout` and `counts` (part -> class -> images, before balancing) help to explain a difference.
         """
-        return content_hash(json.dumps(self._fingerprinted, sort_keys=True).encode()).hex()
+        return {**self._summary, "layout": self.pack.key.get("layout", "drawn"), "counts": self.counts()}
 
     @cached_property
-    def _fingerprinted(self) -> dict[str, Any]:
-        return {
+    def _summary(self) -> dict[str, Any]:
+        summary = {
             "classes": list(self.class_names),
             "size": self.size,
             "preparation": self.pack.key["preparation"],
             "decoder": self.pack.key.get("decoder"),
             "digests": {part: self._digest(part) for part in self._division},
         }
+        return {"fingerprint": content_hash(json.dumps(summary, sort_keys=True).encode()).hex(), **summary}
 
     def _digest(self, part: str) -> str:
         """Hex digest of a part's names, labels, targets, content, and positions, which augmentation depends on."""
@@ -354,17 +361,6 @@ class FERDataModule(L.LightningDataModule):
         targets = self._targets if part == "train" else self._labels
         arrays = (self._labels[positions], targets[positions], self.pack.hashes[positions], positions)
         return content_hash("\0".join(self.names(part)).encode(), *(array.tobytes() for array in arrays)).hex()
-
-    def data_summary(self) -> dict[str, Any]:
-        """The data set as plain JSON values, to compare two runs: equal `fingerprint` means equal data.
-
-        The rest explains a difference: `layout`; `counts` (part -> class -> images, before balancing); and what the
-        fingerprint is computed from: `classes` in the order of the network's outputs, `size` in pixels, `preparation`
-        (a version) and `decoder` (a digest; null for drawn faces), `digests` (part -> digest of its images, labels
-        and targets).
-        """
-        layout = self.pack.key.get("layout", "drawn")
-        return {"fingerprint": self.fingerprint, "layout": layout, "counts": self.counts(), **self._fingerprinted}
 
     # Batches ----------------------------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ Every rank computes the same sample, independent of earlier epochs. So a resumed
 images that an uninterrupted run on one device uses.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -91,15 +91,10 @@ def target_count(counts: Sequence[int], target: str | int) -> int | None:
         return None
     if isinstance(target, int) and target > 0:
         return target
-    rules: Mapping[str, Callable[[list[int]], Any]] = {
-        "mean": np.mean,
-        "median": np.median,
-        "min": np.min,
-        "max": np.max,
-    }
+    rules: dict[Any, Callable[..., Any]] = {"mean": np.mean, "median": np.median, "min": np.min, "max": np.max}
     if target not in rules:
         raise ValueError(f"dataset.balance.target={target} is none of mean, median, min, max, none or a number above 0")
-    return max(1, round(float(rules[str(target)](list(counts)))))
+    return max(1, round(float(rules[target](list(counts)))))
 
 
 def sample_epoch(labels: NDArray[np.int64], target: int | None, seed: int, epoch: int) -> Positions:
@@ -144,11 +139,11 @@ def images_per_rank(batch_size: int, world_size: int) -> int:
     """
     share, rest = divmod(batch_size, world_size)
     if world_size > 1 and (rest or share < 2):
-        near = sorted({max(2, share) * world_size, (max(2, share) + 1) * world_size})
+        near = max(2, share) * world_size
         raise ValueError(
             f"dataset.batch_size={batch_size} is the global batch, and must divide into {world_size} ranks "
-            f"(trainer.devices x trainer.num_nodes) of at least 2 images each: e.g. dataset.batch_size={near[0]} "
-            f"or {near[1]}"
+            f"(trainer.devices x trainer.num_nodes) of at least 2 images each: e.g. dataset.batch_size={near} or "
+            f"{near + world_size}"
         )
     return share
 

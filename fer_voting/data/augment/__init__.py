@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fer_voting.data.augment.batched import BatchedAugment
     from fer_voting.data.augment.by_albumentations import AlbumentationsAugment
 
-__all__ = ["BACKENDS", "Step", "make_augment"]
+__all__ = ["BACKENDS", "Step", "Steps", "make_augment"]
 
 BACKENDS = ("batched", "albumentations")
 
 Step = Mapping[str, Any] | None
 """The values of a step, or None to omit it."""
+
+
+@dataclass
+class Steps:
+    """The steps of an augmentation; `make_augment` documents their values."""
+
+    resized_crop: Step = None
+    color_jitter: Step = None
+    translation: Step = None
+    rotation: Step = None
+    erase: Step = None
 
 
 def make_augment(backend: str = "batched", **steps: Step) -> AlbumentationsAugment | BatchedAugment | None:

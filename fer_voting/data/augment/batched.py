@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fer_voting.data.augment import Step
+from fer_voting.data.augment import Steps
 from fer_voting.data.sampling import SampleKey
 
 __all__ = ["BatchedAugment", "uniforms"]
@@ -32,22 +32,8 @@ NUMBERS_PER_IMAGE = 2 * CROP_ATTEMPTS + 20
 """Upper bound of the random numbers that the steps use."""
 
 
-class BatchedAugment:
+class BatchedAugment(Steps):
     """Random changes of training images; arguments as in `augment.make_augment`."""
-
-    def __init__(
-        self,
-        resized_crop: Step = None,
-        color_jitter: Step = None,
-        translation: Step = None,
-        rotation: Step = None,
-        erase: Step = None,
-    ) -> None:
-        self.resized_crop = resized_crop
-        self.color_jitter = color_jitter
-        self.translation = translation
-        self.rotation = rotation
-        self.erase = erase
 
     def __call__(self, images: Tensor, keys: Sequence[SampleKey] | Tensor, seed: int) -> Tensor:
         """Changed images, float32 `[B, 3, S, S]` from 0 to 255, each determined by (seed, epoch, position) alone.

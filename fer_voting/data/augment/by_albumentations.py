@@ -3,6 +3,7 @@
 import os
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 # Before the import: albumentations otherwise asks its server for new versions.
@@ -13,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_voting.data.augment import Step
+from fer_voting.data.augment import Step, Steps
 from fer_voting.data.sampling import SampleKey
 
 __all__ = ["AlbumentationsAugment"]
@@ -22,25 +23,11 @@ __all__ = ["AlbumentationsAugment"]
 cv2.setNumThreads(0)
 
 
-class AlbumentationsAugment:
+@dataclass
+class AlbumentationsAugment(Steps):
     """Random changes of training images, one at a time; arguments as in `augment.make_augment`."""
 
-    def __init__(
-        self,
-        resized_crop: Step = None,
-        color_jitter: Step = None,
-        translation: Step = None,
-        rotation: Step = None,
-        erase: Step = None,
-    ) -> None:
-        self._steps: dict[Callable[..., Any], Step] = {
-            _resized_crop: resized_crop,
-            _color_jitter: color_jitter,
-            _translation: translation,
-            _rotation: rotation,
-            _erase: erase,
-        }
-        self._pipelines: dict[int, A.Compose] = {}
+    _pipelines: dict[int, A.Compose] = field(default_factory=dict, init=False)
 
     def __call__(self, images_BHWC: NDArray[np.uint8], keys: Sequence[SampleKey], seed: int) -> NDArray[np.uint8]:
         """Changed copies of `images_BHWC` (uint8 [B, S, S, 3]), each determined by (seed, epoch, position) alone."""
@@ -59,8 +46,14 @@ class AlbumentationsAugment:
 
     def _pipeline(self, size: int) -> A.Compose:
         if size not in self._pipelines:
-            steps = [make(size, **values) for make, values in self._steps.items() if values is not None]
-            self._pipelines[size] = A.Compose(steps)
+            steps: list[tuple[Callable[..., Any], Step]] = [
+                (_resized_crop, self.resized_crop),
+                (_color_jitter, self.color_jitter),
+                (_translation, self.translation),
+                (_rotation, self.rotation),
+                (_erase, self.erase),
+            ]
+            self._pipelines[size] = A.Compose([make(size, **values) for make, values in steps if values is not None])
         return self._pipelines[size]
 
 

@@ -96,32 +96,15 @@ def draw_units(seed: int, index: int, expression: str) -> Array:
 # --- Who ----------------------------------------------------------------------------------------------------------
 
 # From very light to very dark; a person's skin lies between two neighbours.
-_SKIN = np.array(
-    [
-        (234, 208, 190),
-        (229, 194, 170),
-        (226, 184, 152),
-        (206, 160, 124),
-        (176, 128, 94),
-        (142, 98, 70),
-        (110, 73, 52),
-        (80, 53, 41),
-    ]
-)
+_SKIN = np.array([
+    (234, 208, 190), (229, 194, 170), (226, 184, 152), (206, 160, 124),
+    (176, 128, 94), (142, 98, 70), (110, 73, 52), (80, 53, 41),
+])  # fmt: skip
 # Black to blond and red, then the greys.
-_HAIR = np.array(
-    [
-        (24, 20, 20),
-        (44, 31, 26),
-        (76, 51, 36),
-        (112, 78, 50),
-        (166, 126, 80),
-        (206, 174, 122),
-        (140, 66, 38),
-        (150, 148, 146),
-        (214, 212, 208),
-    ]
-)
+_HAIR = np.array([
+    (24, 20, 20), (44, 31, 26), (76, 51, 36), (112, 78, 50), (166, 126, 80), (206, 174, 122), (140, 66, 38),
+    (150, 148, 146), (214, 212, 208),
+])  # fmt: skip
 # Brown to green, blue and grey.
 _IRIS = np.array([(44, 28, 20), (78, 50, 30), (110, 84, 46), (88, 112, 84), (86, 124, 150), (112, 128, 136)])
 
@@ -198,17 +181,14 @@ class Person:
 
 def mix(a: Sequence[float], b: Sequence[float], share_of_b: float) -> Colour:
     """Colour between `a` and `b`."""
-    return (
-        a[0] + (b[0] - a[0]) * share_of_b,
-        a[1] + (b[1] - a[1]) * share_of_b,
-        a[2] + (b[2] - a[2]) * share_of_b,
-    )
+    red, green, blue = (x + (y - x) * share_of_b for x, y in zip(a, b, strict=True))
+    return red, green, blue
 
 
 def colour(values: Array) -> Colour:
     """Colour of an array [3], clipped to 0 to 255."""
     red, green, blue = np.clip(values, 0, 255).tolist()
-    return (red, green, blue)
+    return red, green, blue
 
 
 def any_colour(rng: np.random.Generator) -> Colour:

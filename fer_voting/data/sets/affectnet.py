@@ -152,31 +152,22 @@ def _read_annotated(base: Path, ending: str, read_label: Callable[[Path], str | 
     for part, folder in _set_folders(base).items():
         annotations = dict(_annotation_files(folder / "annotations", ending))
         images = images_by_stem(folder / "images")
-        ids = sorted(annotations.keys() | images.keys(), key=lambda name: (len(name), name))
+        for name in sorted(images.keys() - annotations.keys()):
+            index.add(Problem("label", str(images[name]), f"no annotation in {folder / 'annotations'}"))
+        ids = sorted(annotations, key=lambda name: (len(name), name))
         for name in tqdm(ids, desc=f"reading {folder.name}/annotations", unit="file"):
-            index.add(_annotated(part, name, images.get(name), annotations.get(name), folder, read_label))
+            try:
+                label = read_label(annotations[name])
+            except (ValueError, KeyError, TypeError, EOFError, FileNotFoundError) as error:
+                index.add(Problem("label", str(annotations[name]), f"{type(error).__name__}: {error}"))
+                continue
+            if isinstance(label, LeftOut):
+                index.add(label)
+            elif name not in images:
+                index.add(Problem("missing", str(folder / "images" / f"{name}.*"), f"no image for {annotations[name]}"))
+            else:
+                index.add(Sample(f"{part}/{name}", label, part, images[name]))
     return index
-
-
-def _annotated(
-    part: str,
-    name: str,
-    image: Path | None,
-    annotation: Path | None,
-    folder: Path,
-    read_label: Callable[[Path], str | LeftOut],
-) -> Sample | Problem | LeftOut:
-    if annotation is None:
-        return Problem("label", str(image), f"no annotation in {folder / 'annotations'}")
-    try:
-        label = read_label(annotation)
-    except (ValueError, KeyError, TypeError, EOFError, FileNotFoundError) as error:
-        return Problem("label", str(annotation), f"{type(error).__name__}: {error}")
-    if isinstance(label, LeftOut):
-        return label
-    if image is None:
-        return Problem("missing", str(folder / "images" / f"{name}.*"), f"no image for {annotation.name}")
-    return Sample(f"{part}/{name}", label, part, image)
 
 
 def _npy_label(path: Path) -> str | LeftOut:
