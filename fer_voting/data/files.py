@@ -197,7 +197,7 @@ def _stamp_line(name: str, status: os.stat_result) -> str:
 def _is_source(name: str) -> bool:
     suffix = os.path.splitext(name)[1].lower()
     # AffectNet's second release has four label files per image; only the expression is read.
-    return suffix in IMAGE_SUFFIXES or suffix == ".json" or name.endswith("_exp.npy")
+    return suffix in IMAGE_SUFFIXES or suffix in (".json", ".csv", ".txt") or name.endswith("_exp.npy")
 
 
 # Class folders, the form in which most copies of face data sets are shared ---------------------------------------

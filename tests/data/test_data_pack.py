@@ -254,6 +254,9 @@ def test_the_stamp_sees_added_removed_and_changed_files(tmp_path: Path) -> None:
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
         seen.add(stamp([tmp_path / "images", labels]))
     assert len(seen) == 7
+    (tmp_path / "images" / "labels.csv").write_text("file,label")
+    assert stamp([tmp_path / "images", labels]) not in seen
+    seen.add(stamp([tmp_path / "images", labels]))
     (tmp_path / "images" / "note.md").write_text("of no consequence")
     (tmp_path / "elsewhere.csv").touch()
     assert stamp([tmp_path / "images", labels]) in seen
