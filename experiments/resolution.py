@@ -295,6 +295,8 @@ def parse_options(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> None:
     options = parse_options(arguments)
     set_up_messages()
+    torch.set_float32_matmul_precision("highest")  # as a training's default, tf32=false
+    torch.backends.cudnn.allow_tf32 = False
     runs: list[Trained] = []
     rows: list[Row] = []
     try:

@@ -56,6 +56,8 @@ def evaluate(config: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
             "trained; leave it out"
         )
     split = config["split"]["name"] if config.get("split") else info.split
+    torch.set_float32_matmul_precision("highest")  # as a training's default, tf32=false
+    torch.backends.cudnn.allow_tf32 = False
     evaluator = make_evaluator(config["trainer"])  # before the data: an unknown accelerator fails here
     if evaluator.world_size > 1:
         raise ValueError("a checkpoint is evaluated on one device: trainer=auto, or trainer.devices=1")
@@ -180,7 +182,7 @@ def job(config: DictConfig) -> None:
         print(f"Left out, because {result['dataset']} lacks them: {', '.join(result['classes_left_out'])}.")
     if result["images_trained_on"]:
         print(f"{result['images_trained_on']:,} of the images are among those that the network was trained on.")
-    log.info("written to %s, with plots and predictions beside it", out)
+    log.info("written to %s, and the confusion matrix beside it", out)
 
 
 def main() -> None:

@@ -2,7 +2,8 @@
 
 Every vote maps crop logits `[B, V, K]` (batch, crops, classes; floating point) to scores `[B, K]` of the same
 dtype, whose argmax over K is the decision. To add a vote, write such a function, enter it in `VOTES`, and add
-`conf/voting/<name>.yaml`.
+`conf/voting/<name>.yaml`. If its scores are not shares that sum to 1, `vote_probabilities` must say how they become
+probabilities.
 """
 
 from __future__ import annotations
