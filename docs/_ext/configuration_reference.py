@@ -60,7 +60,7 @@ def _paragraphs(lines: list[str]) -> str:
     text = ""
     for line in lines:
         if re.match(r"([A-Z_]+=\S+ )*python -m \S", line) and not line.endswith((".", ":")) and ": " not in line:
-            text += f"\n\n```text\n{line}\n```\n\n"
+            text = f"{text.rstrip()}\n\n```text\n{line}\n```\n\n"
         else:
             text += f"{_inline_commands(line)} "
     return text.strip()

@@ -247,7 +247,7 @@ def test_a_command_that_reads_runs_runs(
 ):
     module, words = module_and_words(command)
     for name, (job, sweep) in JOBS.items():
-        if sweep or any(word == f"checkpoint={name}" for word in words):
+        if sweep or any(word.removeprefix("checkpoint=") == name for word in words):
             trained(name)
         if sweep:
             typed = [{"overrides": job, "run": name, "voting": "soft"}]
