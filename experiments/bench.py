@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 from tqdm import tqdm
 
-from experiments.readme import put_into_readme
+from experiments.pages import update_pages
 from fer_voting.config import compose_config
 from fer_voting.data.augment import make_augment
 from fer_voting.data.images import prepare_image
@@ -552,7 +552,7 @@ def main(arguments: list[str] | None = None) -> None:
     text = _all_parts(options.out)
     with write_atomically(options.out / "table.md") as file:
         file.write(text)
-    put_into_readme(options.out / "table.md", text)
+    update_pages(options.out / "table.md")
     print(f"Written to {options.out}")
 
 

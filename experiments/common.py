@@ -1,4 +1,4 @@
-"""What the scripts of the tables and figures share: options, the sections they ask for, and how results are written."""
+"""Shared by the scripts of tables and figures: options, the sections they ask for, and how results are written."""
 
 import argparse
 import os
@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from experiments.readme import put_into_readme
+from experiments.pages import update_pages
 from fer_voting.results.load import Runs, Section, load_runs
 from fer_voting.results.markdown import Table, markdown
-from fer_voting.results.missing import missing
-from fer_voting.results.text import hole_lines
+from fer_voting.results.missing import missing_runs
+from fer_voting.results.text import missing_lines
 from fer_voting.system.atomic import write_atomically, write_json
 
 SYNTHETIC = "Synthetic faces: these figures say nothing about people."
@@ -20,14 +20,14 @@ SYNTHETIC = "Synthetic faces: these figures say nothing about people."
 
 @dataclass
 class Report:
-    """What a script has to say: Markdown for people, rows for programs, pictures, and what was not run."""
+    """What a script writes: Markdown, rows of JSON, plots, and the commands for what is missing."""
 
     name: str
     heading: str
     markdown: list[str] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
-    pictures: dict[str, Callable[[Path], None] | None] = field(default_factory=dict)
-    missing: list[str] = field(default_factory=list)
+    plots: dict[str, Callable[[Path], None] | None] = field(default_factory=dict)
+    commands: list[str] = field(default_factory=list)
 
     def add(self, text: str) -> None:
         """A paragraph, a list or a table."""
@@ -36,39 +36,40 @@ class Report:
     def add_table(self, table: Table) -> None:
         self.add(markdown(table))
 
-    def add_picture(self, stem: str, draw: Callable[[Path], None], caption: str) -> None:
-        """A picture: `draw` writes it to a path, once as PNG and once as SVG."""
-        self.pictures[stem] = draw
+    def add_plot(self, stem: str, draw: Callable[[Path], None], caption: str) -> None:
+        """A plot: `draw` writes it to a path, once as PNG and once as SVG."""
+        self.plots[stem] = draw
         self.add(f"![{caption}]({stem}.png)")
 
-    def lacks_picture(self, stem: str) -> None:
-        """Removes the picture that an earlier call wrote: what it showed is not there any more."""
-        self.pictures[stem] = None
+    def remove_plot(self, stem: str) -> None:
+        """Deletes the plot that an earlier call wrote, whose runs are gone."""
+        self.plots[stem] = None
 
-    def add_holes(self, options: "Options", section: Section, holes: Iterable[Mapping[str, str]]) -> None:
-        """What gives no figures and why, and what a synthetic section has to say of itself."""
-        if lines := hole_lines(holes):
+    def add_notes(self, options: "Options", section: Section, missing: Iterable[Mapping[str, str]]) -> None:
+        """What is missing and why, other settings if there are no runs, the synthetic note, and the origin."""
+        if lines := missing_lines(missing):
             self.add("\n".join(f"- {line}" for line in lines))
         settings = options.runs.settings(section.dataset)
-        if settings and not section.records:
+        if settings and not section.runs:
             found = ", ".join(f"--setting {name or repr('')} ({count} runs)" for name, count in settings.items())
             self.add(f"There are runs of {section.dataset} under other settings: {found}.")
         if section.synthetic:
             self.add(SYNTHETIC)
-        if section.records and (results := [record.result for record in section.finished(refit=None)]):
+        if results := [run.result for run in section.finished(refit=None)]:
             self.add(origin(results))
 
     def add_rows(self, section: Section, rows: Iterable[Any]) -> None:
         """Dataclasses, for the JSON file."""
         self.rows += [{"dataset": section.dataset, "setting": section.setting} | asdict(row) for row in rows]
 
-    def add_missing(self, options: "Options", section: Section, splits: Sequence[str], refit: str = "") -> None:
-        if gap := missing(options.runs, section, splits, refit):
-            self.missing.append(str(gap))
+    def add_commands(self, options: "Options", section: Section, splits: Sequence[str], refit: str = "") -> None:
+        """The command for the missing runs of `splits`."""
+        if missing := missing_runs(options.runs, section, splits, refit):
+            self.commands.append(str(missing))
 
 
 def origin(results: Sequence[Mapping[str, Any]]) -> str:
-    """Where the figures of these runs come from: seeds, commits, precisions, devices, versions, the last's date."""
+    """Where these results come from: seeds, commits, precisions, devices, versions, the last run's date."""
 
     def each(key: str) -> str:
         return ", ".join(sorted({str(result.get(key)) for result in results}))
@@ -103,7 +104,7 @@ def add_choice_of_runs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--setting",
         default=os.environ.get("TABLE_SETTING") or "",
-        help="runs of this setting only, e.g. demo: what stands between split and seed in their names "
+        help="runs of this setting only, e.g. demo: how they differ from the data set's defaults, as in their names "
         "(default: TABLE_SETTING in the environment, else none: the paper's protocol)",
     )
 
@@ -117,7 +118,7 @@ def chosen_datasets(parser: argparse.ArgumentParser, words: argparse.Namespace) 
 
 
 def parse_options(description: str | None, arguments: list[str] | None) -> Options:
-    """The command line that all scripts understand."""
+    """The command line of all scripts."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_choice_of_runs(parser)
     parser.add_argument("--seeds", help="e.g. 0,1,2 (default: those, and all others found)")
@@ -140,7 +141,7 @@ def parse_options(description: str | None, arguments: list[str] | None) -> Optio
 
 
 def datasets_of(table_of: str, datasets: Sequence[str]) -> list[str]:
-    """Which of `datasets` a table is about that in the paper is AffectNet's (Table 4, Figure 5) or RAF-DB's.
+    """Those of `datasets` that a table is about which in the paper is AffectNet's (Table 4, Figure 5) or RAF-DB's.
 
     AffectNet's takes AffectNet, or where that is not asked for the first data set that is not RAF-DB; RAF-DB's takes
     all others.
@@ -151,14 +152,14 @@ def datasets_of(table_of: str, datasets: Sequence[str]) -> list[str]:
 
 
 def publish(report: Report, out: Path) -> None:
-    """Write the report's files into `out`, and tell the person at the terminal."""
+    """Write the report's files into `out`, update the pages that show it, and print it."""
     markdown = "\n".join([f"# {report.heading}\n", *report.markdown])
     with write_atomically(out / f"{report.name}.md") as file:
         file.write(markdown)
-    put_into_readme(out / f"{report.name}.md", "\n".join(report.markdown))
+    update_pages(out / f"{report.name}.md")
     write_json(out / f"{report.name}.json", report.rows)
     written = [f"{report.name}.md", f"{report.name}.json"]
-    for stem, draw in report.pictures.items():
+    for stem, draw in report.plots.items():
         for suffix in ("png", "svg"):
             path = out / f"{stem}.{suffix}"
             if draw is None:
@@ -167,7 +168,7 @@ def publish(report: Report, out: Path) -> None:
                 draw(path)
                 written.append(path.name)
     print(markdown)
-    if report.missing:
-        print("What runs what is missing:\n")
-        print("\n\n".join(report.missing) + "\n")
+    if report.commands:
+        print("Commands for what is missing:\n")
+        print("\n\n".join(report.commands) + "\n")
     print(f"Written to {out}: {', '.join(written)}")

@@ -18,36 +18,39 @@ from fer_voting.system.atomic import read_json
 Counts = Mapping[str, Mapping[str, int]]
 
 
-def find_counts(options: Options, section: Section) -> tuple[Counts | None, str]:
-    """Part -> class -> images, and where that comes from; None, and what is the matter."""
+def find_counts(options: Options, section: Section) -> tuple[Counts | None, str, Section]:
+    """Part -> class -> images, their source, and the section that they are of; None and the reason, if there are none.
+
+    The official parts are the same under every setting; a run's own parts are those of its setting.
+    """
+    every_setting = options.runs.section(section.dataset)
     audit = options.runs.output_dir / "audit" / section.dataset / "audit.json"
     if audit.exists():
         try:
             report = read_json(audit)
-            counts = report["parts"] if "parts" in report else report["splits"]  # as audits said before
-            return counts, "official parts, as the audit counted them"
+            counts = report["parts"] if "parts" in report else report["splits"]  # the key of earlier versions
+            return counts, "official parts, as the audit counted them", every_setting
         except (ValueError, KeyError, TypeError):
-            return None, "damaged: audit.json"
-    if records := section.finished(refit=""):
-        return records[0].result["counts"], f"as the run {records[0].name} divided them"
-    return None, "not run"
+            return None, "damaged: audit.json", every_setting
+    if runs := section.finished():
+        return runs[0].result["counts"], f"as the run {runs[0].name} divided them", section
+    return None, "not run", every_setting
 
 
 def main(arguments: list[str] | None = None) -> None:
     options = parse_options(__doc__, arguments)
     report = Report("figure4", "Figure 4: class distributions")
     for section in options.sections(options.datasets):
-        whole = options.runs.section(section.dataset)  # the images are the same under every setting
-        report.add(f"## {title('Figure 4', 'class distribution', whole)}")
-        counts, source = find_counts(options, section)
+        counts, source, shown = find_counts(options, section)
+        report.add(f"## {title('Figure 4', 'class distribution', shown)}")
         stem = f"figure4-{section.dataset}"
         if counts is None:
-            report.lacks_picture(stem)
+            report.remove_plot(stem)
             report.add(f"{source[0].upper()}{source[1:]}.")
-            report.missing.append(f"# minutes: every picture is decoded once\n{audit_command(options.runs, section)}")
+            report.commands.append(f"# minutes: every image is decoded once\n{audit_command(options.runs, section)}")
         else:
-            draw = partial(draw_class_distribution, splits=counts, name=section.dataset, synthetic=section.synthetic)
-            report.add_picture(stem, draw, f"Images of each class of {whole.title}")
+            draw = partial(draw_class_distribution, parts=counts, name=section.dataset, synthetic=section.synthetic)
+            report.add_plot(stem, draw, f"Images of each class of {shown.title}")
             classes = list(next(iter(counts.values())))
             rows = [[p, *(f"{of[c]:,}" for c in classes), f"{sum(of.values()):,}"] for p, of in counts.items()]
             report.add_table(Table(["images", *classes, "all"], rows))

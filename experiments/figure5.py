@@ -1,7 +1,7 @@
 """Figure 5 of the paper from finished runs: the confusion matrix on the test set of AffectNet.
 
 `make figure5`. Of the crops after module 1 by the soft vote, after refit (without, where no refit was run; the
-caption says which). Nothing is trained: what is missing is named, with the command and its cost.
+caption says which). Nothing is trained: missing runs are listed with the command that makes them.
 """
 
 from experiments.confusion import write_figure

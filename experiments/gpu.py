@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from experiments import table2
 from experiments.bench import SPLITS, Clock, Row, table
-from experiments.readme import put_into_readme
+from experiments.pages import update_pages
 from experiments.record import record
 from fer_voting.config import compose_config
 from fer_voting.data.module import make_datamodule
@@ -122,8 +122,8 @@ def training(words: list[str], out: Path, quick: bool) -> None:
     command = ["-m", "fer_voting.train", "-m", *words, *how, "sweep=fer2013", f"output_dir={output_dir}"]
     print(f"$ python {' '.join(command)}", flush=True)
     subprocess.run([sys.executable, *command], check=True)
-    text = record(Sweep(output_dir / "sweeps" / "fer2013"), out)
-    put_into_readme(out / "table.md", text)
+    record(Sweep(output_dir / "sweeps" / "fer2013"), out)
+    update_pages(out / "table.md")
     print(f"recorded in {out}")
 
 

@@ -1,4 +1,4 @@
-"""The paper from nothing but the data: `make reproduce-affectnet ROOT=DIR`, then `make reproduce-rafdb ROOT=DIR`.
+"""The paper from the data alone: `make reproduce-affectnet ROOT=DIR`, then `make reproduce-rafdb ROOT=DIR`.
 
 Audits the data set, trains every split with every seed, refits each on training and validation images, and writes
 the tables, figures and the report. Stopped at any point, the same command goes on where it was.
@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fer_voting.config import compose_with_choices
-from fer_voting.results.load import Runs, load_runs, setting_of
-from fer_voting.results.missing import missing
-from fer_voting.runs.plan import plan_job
+from fer_voting.results.load import Runs, load_runs
+from fer_voting.results.missing import missing_runs
+from fer_voting.runs.identity import setting_of
 
 SPLITS = ("baseline", "m1", "m2", "m3")
 SCRIPTS = {"affectnet": ["table3", "table4", "figure4", "figure5"], "rafdb": ["table5", "figure6"]}
@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error(f"--seeds (={options.seeds!r}) must be whole numbers, e.g. 0,1,2")
 
     words = [f"dataset={options.dataset}", f"dataset.root={options.root}", f"output_dir={options.output_dir}"]
-    setting = _setting([*words, *options.overrides])
+    setting = setting_of(*compose_with_choices([*words, *options.overrides]))
     _announce(options, setting)
     for command in _commands(options, words, setting):
         print(f"\n$ python -m {shlex.join(command)}", flush=True)
@@ -59,27 +59,21 @@ def _commands(options: argparse.Namespace, words: list[str], setting: str) -> It
     yield ["fer_voting.report", *output]
 
 
-def _setting(words: list[str]) -> str:
-    """What the overrides make of the names of the runs."""
-    config = plan_job(words, *compose_with_choices(words))
-    return setting_of(config["name"], config["dataset"]["name"], config["split"]["name"], "", config["seed"])
-
-
 def _announce(options: argparse.Namespace, setting: str) -> None:
-    """What is still to be done, and how long it takes; stops if RAF-DB's initial weights are not there."""
+    """Print what is still to be run, and its cost; ends the command if RAF-DB's initial weights are missing."""
     seeds = [int(seed) for seed in options.seeds.split(",")]
     runs = load_runs(options.output_dir) if options.output_dir.is_dir() else Runs(options.output_dir, [], {})
     if options.dataset == "rafdb" and not any(word.startswith("init_from=") for word in options.overrides):
-        gap = missing(runs, runs.section("affectnet", setting, seeds), SPLITS)
-        if gap:
+        lacking = missing_runs(runs, runs.section("affectnet", setting, seeds), SPLITS)
+        if lacking:
             sys.exit(
-                f"error: RAF-DB's networks start from AffectNet's weights (section 3.3), and {gap.jobs} of those runs "
-                f"are not there: make reproduce-affectnet ROOT=DIR first, or\n{gap.command}"
+                f"error: RAF-DB's networks start from AffectNet's weights (section 3.3), and {lacking.jobs} of those "
+                f"runs are not there: make reproduce-affectnet ROOT=DIR first, or\n{lacking.command}"
             )
     section = runs.section(options.dataset, setting, seeds)
     for what, refit in (("selection", ""), ("refit", "soft")):
-        gap = missing(runs, section, SPLITS, refit)
-        print(f"{what}: {gap.cost if gap else 'all there'}", flush=True)
+        lacking = missing_runs(runs, section, SPLITS, refit)
+        print(f"{what}: {lacking.cost if lacking else 'all there'}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Table 2 of the paper, measured: `python -m experiments.table2`, or `make table2`.
 
-No training and no data: one forward pass in training mode a row. At the paper's batch of 135 the largest row, crops
-before the network, keeps 9.5 GB; all rows take two minutes on two CPU cores.
+Needs no training and no data: one forward pass in training mode per row. At the paper's batch of 135 the largest row,
+crops before the network, keeps 9.5 GB; all rows take two minutes on two CPU cores.
 
 Expect memory within 0.01 MiB of the paper's and the multiply-accumulates to the digit; on CUDA, where the allocator
 rounds, memory within 1 %. The paper prints both as "MB" and "GFLOPs"; `fer_voting.models.cost` says what they are.
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from experiments.readme import put_into_readme
+from experiments.pages import update_pages
 from fer_voting.models import VotingResNet18
 from fer_voting.models.cost import count_gmacs, count_parameters, forward_mib_per_image
 from fer_voting.system.atomic import write_atomically
@@ -44,7 +44,7 @@ def measure(architecture: str, input_size: int, batch_size: int, device: str) ->
 
 
 def table2(batch_size: int, device: str) -> list[Row]:
-    """Every row of the paper's table, measured, with the paper's figures beside it (None where it gives none)."""
+    """Every row of the paper's table, measured, with the paper's own values (None where it gives none)."""
     rows = []
     paper_rows = json.loads(PAPER.read_text())["table2"]
     progress = tqdm(paper_rows, desc="Table 2", unit="row")
@@ -52,12 +52,12 @@ def table2(batch_size: int, device: str) -> list[Row]:
         progress.set_postfix_str(f"{paper['architecture']} at {paper['input_size']}")
         row = measure(paper["architecture"], paper["input_size"], batch_size, device)
         rows.append(row | {"paper_forward_mib": paper["forward_pass_mb"], "paper_gmacs": paper["gflops"]})
-        gc.collect()  # the next row's gigabytes come on top of what is still held
+        gc.collect()  # else the next row's gigabytes add to what is still held
     return rows
 
 
 def markdown(rows: list[Row]) -> str:
-    """The rows as a Markdown table, ours beside the paper's."""
+    """The rows as a Markdown table, the paper's values next to ours."""
     lines = [
         "| crops after | input | MiB an image | paper | GMACs | paper | parameters |",
         "|---|---:|---:|---:|---:|---:|---:|",
@@ -90,7 +90,7 @@ def main(arguments: list[str] | None = None) -> None:
     for name, content in {"table2.json": json.dumps(rows, indent=2) + "\n", "table2.md": page}.items():
         with write_atomically(options.output_dir / name) as file:
             file.write(content)
-    put_into_readme(options.output_dir / "table2.md", page)
+    update_pages(options.output_dir / "table2.md")
     print(f"Forward memory and arithmetic of one image, batch {options.batch_size}, {rows[0]['device']}\n\n{text}")
     print(f"Written to {options.output_dir / 'table2.json'} and {options.output_dir / 'table2.md'}")
 

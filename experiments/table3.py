@@ -1,7 +1,7 @@
 """Table 3 of the paper from finished runs: validation accuracy by split and vote. `make table3`.
 
 Each variant also against the baseline, and the soft vote against the hard, on the same images; and the accuracy of
-the splits against what they cost. Nothing is trained: what is missing is named, with the command and its cost.
+the splits against their cost. Nothing is trained: missing runs are listed with the command that makes them.
 """
 
 from functools import partial
@@ -11,32 +11,32 @@ from fer_voting.results.compare import accuracies, comparisons
 from fer_voting.results.cost import cost_points
 from fer_voting.results.load import Section
 from fer_voting.results.plots import cost_figure, save
-from fer_voting.results.text import NO_CORRECTION, accuracy_table, comparison_table, title
+from fer_voting.results.text import COMPARISON_NOTE, accuracy_table, comparison_table, title
 
 UNCERTAIN = "The paper's 83.26 for RAF-DB's baseline is uncertain: its digits are printed over two columns."
 
 
 def write_section(report: Report, options: Options, section: Section) -> None:
-    figures = accuracies(section, "val")
+    validation = accuracies(section, "val")
     pairs = comparisons(section, "val")
     report.add(f"## {title('Table 3', 'validation accuracy (%)', section)}")
-    report.add_table(accuracy_table(section, figures))
+    report.add_table(accuracy_table(section, validation))
     if section.dataset == "rafdb" and not section.setting:
         report.add(UNCERTAIN)
     if any(pair.difference is not None for pair in pairs):
         report.add("### On the same images")
         report.add_table(comparison_table(section, pairs))
-        report.add(NO_CORRECTION)
-    ours, theirs = cost_points(section, figures)
+        report.add(COMPARISON_NOTE)
+    ours, theirs = cost_points(section, validation)
     heading = f"Accuracy and cost on {section.title}, soft vote"
     stem = f"table3-cost-{section.dataset}"
     if ours:
-        report.add_picture(stem, partial(save, cost_figure(ours, theirs, heading)), heading)
+        report.add_plot(stem, partial(save, cost_figure(ours, theirs, heading)), heading)
     else:
-        report.lacks_picture(stem)
-    report.add_holes(options, section, [*(figure.holes for figure in figures), *(pair.holes for pair in pairs)])
-    report.add_rows(section, (*figures, *pairs))
-    report.add_missing(options, section, section.splits())
+        report.remove_plot(stem)
+    report.add_notes(options, section, [*(a.missing for a in validation), *(p.missing for p in pairs)])
+    report.add_rows(section, (*validation, *pairs))
+    report.add_commands(options, section, section.splits())
 
 
 def main(arguments: list[str] | None = None) -> None:

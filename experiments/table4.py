@@ -1,6 +1,6 @@
-"""Table 4 of the paper from finished runs: test accuracy on AffectNet after refit, beside the published methods.
+"""Table 4 of the paper from finished runs: test accuracy on AffectNet after refit, next to the published methods.
 
-`make table4`. Nothing is trained: what is missing is named, with the command and its cost.
+`make table4`. Nothing is trained: missing runs are listed with the command that makes them.
 """
 
 from experiments.refit_accuracy import write_table

@@ -1,6 +1,6 @@
-"""Table 5 of the paper from finished runs: test accuracy on RAF-DB after refit, beside the published methods.
+"""Table 5 of the paper from finished runs: test accuracy on RAF-DB after refit, next to the published methods.
 
-`make table5`. Nothing is trained: what is missing is named, with the command and its cost.
+`make table5`. Nothing is trained: missing runs are listed with the command that makes them.
 """
 
 from experiments.refit_accuracy import write_table

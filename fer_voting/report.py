@@ -1,4 +1,4 @@
-"""One page of everything that was run: `python -m fer_voting.report`, or `make report`."""
+"""One page of all runs: `python -m fer_voting.report`, or `make report`."""
 
 import argparse
 import sys
@@ -14,6 +14,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--output-dir", type=Path, default=Path("outputs"), help="holds runs/ (default: outputs)")
     parser.add_argument("--out", type=Path, help="the page (default: report.html in the output folder)")
     options = parser.parse_args(arguments)
+    # Imported here: `--help` and a wrong option need none of it, and it takes seconds.
     from fer_voting.results.load import load_runs
     from fer_voting.results.page import build_page
 
@@ -21,12 +22,13 @@ def main(arguments: list[str] | None = None) -> None:
         runs = load_runs(options.output_dir)
     except FileNotFoundError as error:
         parser.error(f"--output-dir: {error}")
-    if not runs.records and not runs.strays:
+    count = len(runs.runs) + len(runs.unreadable)
+    if not count:
         sys.exit(f"error: there are no runs in {options.output_dir / 'runs'} yet: `make demo` makes some in minutes")
     page = options.out or options.output_dir / "report.html"
     with write_atomically(page) as file:
         file.write(build_page(runs))
-    print(f"{len(runs.records) + len(runs.strays)} runs: {page}")
+    print(f"{count} runs: {page}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Run folders with decisions that a test chose, written by the code that a training writes them with."""
+"""Run folders with decisions that a test chose, written by the code that a training uses."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from omegaconf import OmegaConf
 
 from fer_voting.config import compose_with_choices
 from fer_voting.models import VotingResNet18
@@ -30,16 +31,18 @@ def make_run(
     labels: Sequence[int],
     hard: Mapping[str, Sequence[int]] | None = None,
     names: Sequence[str] | None = None,
+    version: int = 2,
     **result: Any,
 ) -> Run:
     """A finished run.
 
     Args:
         words: of the command line, e.g. `["dataset=faces", "split=m1", "seed=0"]`.
-        decided: stage ("val", "test") -> class id that soft votes decide for, of each image.
-        labels: class id of each image, the same in every stage.
-        hard: the same of the hard vote, where it is to differ.
+        decided: part ("val", "test") -> class id that every vote decides for, of each image.
+        labels: class id of each image, the same in every part.
+        hard: the same of the weights of the hard vote's best epoch, where they differ.
         names: of the images; made up if not given.
+        version: format of result.json; 1 is of run folders that store neither setting nor a data summary.
         result: entries of result.json to write instead of made-up ones.
     """
     words = [*words, f"output_dir={output_dir}"]
@@ -50,16 +53,17 @@ def make_run(
     with run.open(config):
         for vote in [config["voting"]["name"]] if config["refit"] else VOTES:
             votes[vote] = {"best_epoch": 1, "checkpoint": f"checkpoints/best-{vote}.ckpt"}
-            for stage, soft in decided.items():
-                decisions = hard[stage] if hard is not None and vote == "hard" else soft
+            for part, soft in decided.items():
+                decisions = hard[part] if hard is not None and vote == "hard" else soft
                 predictions = _predictions(decisions, labels)
-                votes[vote][stage] = _figures(predictions, vote)
-                _save_predictions(run.predictions_file(vote, stage), predictions, vote, list(names))
+                votes[vote][part] = _metrics(predictions, vote)
+                _save_predictions(run.predictions_file(vote, part), predictions, vote, list(names))
         counts = dict(zip(CLASSES, np.bincount(labels, minlength=len(CLASSES)).tolist(), strict=True))
         net = VotingResNet18(config["split"]["name"], len(CLASSES), config["model"]["width"])
         made_up = {
-            "format": 1,
+            "format": version,
             "name": run.name,
+            "setting": config["run"]["setting"],
             "status": "finished",
             "error": None,
             "dataset": config["dataset"]["name"],
@@ -75,6 +79,7 @@ def make_run(
             "class_names": list(CLASSES),
             "counts": {"train": {name: 2 * count for name, count in counts.items()}, "val": counts, "test": counts},
             "data_fingerprint": "00",
+            "data": {"fingerprint": "00", "classes": list(CLASSES), "counts": {}},
             "epochs": 2,
             "votes": votes,
             "forward_mib_per_image": MIB[config["split"]["name"]],
@@ -83,9 +88,16 @@ def make_run(
             "gmacs": count_gmacs(net, config["dataset"]["size"]),
             "images_per_second": 50.0,
             "precision": "32-true",
+            "tf32": False,
+            "ranks": 1,
             "device": "a made-up device",
         }
-        run.write_result(made_up | result)
+        made_up |= result
+        if version == 1:
+            made_up = {key: value for key, value in made_up.items() if key not in ("setting", "data", "tf32", "ranks")}
+            stored = {key: value for key, value in config.items() if key not in ("run", "tf32")}
+            (run.dir / "config.yaml").write_text(OmegaConf.to_yaml(stored | {"needs": config["run"]["needs"]}))
+        run.write_result(made_up)
     write_history(run, next(votes[vote] for vote in votes))
     return run
 
@@ -96,22 +108,22 @@ def _predictions(decided: Sequence[int], labels: Sequence[int]) -> Predictions:
     return Predictions([logits[:, None].repeat(1, 3, 1)], [torch.as_tensor(labels)], [torch.arange(len(labels))])
 
 
-def _figures(predictions: Predictions, vote: str) -> dict[str, Any]:
+def _metrics(predictions: Predictions, vote: str) -> dict[str, Any]:
     metrics = vote_metrics(len(CLASSES))
     metrics.update(VOTES[vote](torch.cat(predictions.logits)), torch.cat(predictions.labels))
-    figures = metrics.compute()
+    values = metrics.compute()
     return {
-        "accuracy": figures["accuracy"].item(),
-        "mean_recall": figures["mean_recall"].item(),
-        "recall": dict(zip(CLASSES, figures["recall"].tolist(), strict=True)),
-        "confusion_counts": figures["confusion_counts"].tolist(),
+        "accuracy": values["accuracy"].item(),
+        "mean_recall": values["mean_recall"].item(),
+        "recall": dict(zip(CLASSES, values["recall"].tolist(), strict=True)),
+        "confusion_counts": values["confusion_counts"].tolist(),
     }
 
 
-def write_history(run: Run, figures: Mapping[str, Any]) -> None:
+def write_history(run: Run, metrics: Mapping[str, Any]) -> None:
     """metrics.csv of two epochs that end at the run's accuracy."""
     header = ["epoch", "train/loss", *(f"val/{vote}/accuracy" for vote in VOTES)]
-    end = figures["val"]["accuracy"] if "val" in figures else 0.5
+    end = metrics["val"]["accuracy"] if "val" in metrics else 0.5
     with write_atomically(run.metrics_file) as file:
         file.write(",".join(header) + "\r\n")
         for epoch in (0, 1):

@@ -1,24 +1,27 @@
-"""Figures over seeds, and differences between networks that judged the same images.
+"""Accuracies over seeds, and differences between methods on the same images.
 
-Accuracies are shares of 1 here; tables print percent and percentage points.
+Accuracies are shares of 1; tables print percent and percentage points.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from statistics import fmean, stdev
 
 import numpy as np
+from numpy.typing import NDArray
 
-from fer_voting.results.load import Decisions, RunRecord, Section
-from fer_voting.results.statistics import mcnemar_p, mean_std, paired_difference
+from fer_voting.results.load import LoadedRun, Predictions, Section
+from fer_voting.results.statistics import holm, mcnemar_p, paired_difference
 
 __all__ = [
     "TABLE_VOTES",
+    "Accuracy",
     "Comparison",
-    "Figure",
-    "Judge",
+    "Method",
     "accuracies",
     "accuracy",
     "compare",
+    "compare_with_baseline",
     "comparisons",
     "confusion",
     "recalls",
@@ -29,8 +32,8 @@ TABLE_VOTES = ("soft", "hard", "softprob")
 
 
 @dataclass(frozen=True)
-class Judge:
-    """A network and its vote. `refit` is the vote of a refit, "" for runs that select by validation."""
+class Method:
+    """A split and a vote. `refit` is the vote of a refit, "" for runs that select their epoch by validation."""
 
     split: str
     vote: str
@@ -38,119 +41,137 @@ class Judge:
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A judge's accuracy: `seeds` maps seed -> accuracy, `holes` the name of a run without it -> why."""
+class Accuracy:
+    """A method's accuracy on a part: `seeds` maps seed -> accuracy, `missing` the name of a run without it -> reason.
 
-    judge: Judge
-    stage: str
+    Each run's accuracy is that of the vote's own best epoch; a `Comparison` has both votes on the same weights.
+    """
+
+    method: Method
+    part: str
     seeds: dict[int, float]
     mean: float | None
     std: float | None
-    holes: dict[str, str]
+    missing: dict[str, str]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """How much more accurate `first` is than `second` on the same `images`; fields None where no seed has both.
+    """Difference between two methods' accuracies on the same `images`; None where no seed has both.
 
     Attributes:
         low, high: 95 % bootstrap interval of `difference`.
         p_values: seed -> McNemar's exact p.
-        holes: what a seed lacks that is left out: name of its run -> why.
+        holm: seed -> that p, corrected for all p-values of the table.
+        missing: name of a run that is left out -> reason.
     """
 
-    first: Judge
-    second: Judge
-    stage: str
+    first: Method
+    second: Method
+    part: str
     images: int | None = None
     difference: float | None = None
     low: float | None = None
     high: float | None = None
     p_values: dict[int, float] = field(default_factory=dict)
-    holes: dict[str, str] = field(default_factory=dict)
+    holm: dict[int, float] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
 
 
-def accuracies(section: Section, stage: str, votes: Sequence[str] = TABLE_VOTES, refit: str = "") -> list[Figure]:
-    """Accuracy of every split by every vote; of the baseline, whose single output every vote agrees on, by one."""
-    figures = []
-    for split in section.splits(refit):
-        for vote in votes[:1] if split == "baseline" else votes:
-            figures.append(accuracy(section, Judge(split, vote, refit), stage))
-    return figures
-
-
-def accuracy(section: Section, judge: Judge, stage: str) -> Figure:
-    seeds, holes = {}, section.holes(judge.split, judge.refit)
-    for record in section.finished(judge.split, judge.refit):
-        if figures := record.figures(judge.vote, stage):
-            seeds[record.place.seed] = figures["accuracy"]
-        else:
-            of_vote = f" figures of the {judge.vote} vote" if stage in record.result["counts"] else " images"
-            holes[record.name] = f"no {stage}{of_vote}"
-    return Figure(judge, stage, seeds, *mean_std(list(seeds.values())), holes)
-
-
-def compare(section: Section, first: Judge, second: Judge, stage: str) -> Comparison:
-    """Runs of the same seed side by side, image by image."""
-    ours, theirs = (_decisions(section, judge, stage) for judge in (first, second))
-    holes = ours[1] | theirs[1]
-    pairs = {seed: (ours[0][seed], theirs[0][seed]) for seed in sorted(ours[0].keys() & theirs[0].keys())}
-    images = next(iter(pairs.values()))[0] if pairs else None
-    for seed, pair in list(pairs.items()):
-        assert images is not None
-        if not all(_same_images(images, decisions) for decisions in pair):
-            holes[section.run_name(first.split, seed, first.refit)] = "judged other images"
-            del pairs[seed]
-    if images is None or not pairs:
-        return Comparison(first, second, stage, holes=holes)
-    right = np.stack([[decisions.correct for decisions in pair] for pair in pairs.values()], axis=1)  # [2, S, N]
-    difference = paired_difference(right[0], right[1])
-    p_values = {seed: mcnemar_p(*right[:, i]) for i, seed in enumerate(pairs)}
-    return Comparison(
-        first,
-        second,
-        stage,
-        len(images.names),
-        difference.mean,
-        difference.low,
-        difference.high,
-        p_values,
-        holes,
-    )
-
-
-def comparisons(section: Section, stage: str, refit: str = "") -> list[Comparison]:
-    """Every variant against the baseline by the paper's votes, and its soft vote against its hard."""
-    variants = [split for split in section.splits(refit) if split != "baseline"]
-    baseline = Judge("baseline", "soft", refit)
+def accuracies(section: Section, part: str, votes: Sequence[str] = TABLE_VOTES, refit: str = "") -> list[Accuracy]:
+    """Accuracy of every split by every vote; of the baseline, whose single output has no vote, by one."""
     return [
-        *(compare(section, Judge(s, v, refit), baseline, stage) for s in variants for v in TABLE_VOTES[:2]),
-        *(compare(section, Judge(s, "soft", refit), Judge(s, "hard", refit), stage) for s in variants),
+        accuracy(section, Method(split, vote, refit), part)
+        for split in section.splits(refit)
+        for vote in (votes[:1] if split == "baseline" else votes)
     ]
 
 
-def _decisions(section: Section, judge: Judge, stage: str) -> tuple[dict[int, Decisions], dict[str, str]]:
-    """Seed -> decisions, and what is missing."""
-    found, holes = {}, section.holes(judge.split, judge.refit)
-    for record in section.finished(judge.split, judge.refit):
+def accuracy(section: Section, method: Method, part: str) -> Accuracy:
+    seeds, missing = {}, section.missing(method.split, method.refit)
+    for run in section.finished(method.split, method.refit):
+        if metrics := run.metrics(method.vote, part):
+            seeds[run.seed] = metrics["accuracy"]
+        else:
+            of_vote = f" metrics of the {method.vote} vote" if part in run.result["counts"] else " images"
+            missing[run.name] = f"no {part}{of_vote}"
+    values = list(seeds.values())
+    mean, std = fmean(values) if values else None, stdev(values) if len(values) > 1 else None
+    return Accuracy(method, part, seeds, mean, std, missing)
+
+
+def comparisons(section: Section, part: str, refit: str = "") -> list[Comparison]:
+    """Every variant against the baseline by the paper's votes, and its soft vote against its hard."""
+    variants = [split for split in section.splits(refit) if split != "baseline"]
+    baseline = Method("baseline", "soft", refit)
+    pairs = [(Method(split, vote, refit), baseline) for split in variants for vote in TABLE_VOTES[:2]]
+    pairs += [(Method(split, "soft", refit), Method(split, "hard", refit)) for split in variants]
+    return compare(section, pairs, part)
+
+
+def compare_with_baseline(section: Section, methods: Sequence[Method], part: str) -> list[Comparison]:
+    """Each method, all of one vote, against the baseline, which is left out of them."""
+    return compare(section, [(m, replace(m, split="baseline")) for m in methods if m.split != "baseline"], part)
+
+
+def compare(section: Section, pairs: Sequence[tuple[Method, Method]], part: str) -> list[Comparison]:
+    """The comparisons of one table: runs of the same seed on the same images, both votes on the same weights.
+
+    The votes are applied to the stored crop logits of the deciding vote's best epoch (`LoadedRun.predictions`), so
+    that a difference between votes is none between epochs.
+    """
+    splits = {(method.split, method.refit) for pair in pairs for method in pair}
+    read = {key: _read(section, *key, part) for key in splits}
+    found = [_compare(first, second, part, read) for first, second in pairs]
+    corrected = iter(holm([p for comparison in found for p in comparison.p_values.values()]))
+    return [replace(one, holm={seed: next(corrected) for seed in one.p_values}) for one in found]
+
+
+Read = tuple[dict[int, tuple[str, Predictions]], dict[str, str]]
+"""Seed -> a run's name and predictions; and name of a run that has none -> reason."""
+
+
+def _read(section: Section, split: str, refit: str, part: str) -> Read:
+    found, missing = {}, section.missing(split, refit)
+    for run in section.finished(split, refit):
         try:
-            found[record.place.seed] = record.decisions(judge.vote, stage)
+            found[run.seed] = run.name, run.predictions(part)
         except ValueError as error:
-            holes[record.name] = str(error)
-    return found, holes
+            missing[run.name] = str(error)
+    return found, missing
 
 
-def _same_images(one: Decisions, other: Decisions) -> bool:
+def _compare(first: Method, second: Method, part: str, read: Mapping[tuple[str, str], Read]) -> Comparison:
+    (ours, missing), (theirs, also_missing) = (read[method.split, method.refit] for method in (first, second))
+    missing = missing | also_missing
+    images: Predictions | None = None
+    correct: dict[int, list[NDArray[np.bool_]]] = {}
+    for seed in sorted(ours.keys() & theirs.keys()):
+        pair = ours[seed][1], theirs[seed][1]
+        images = images or pair[0]
+        if all(_same_images(images, one) for one in pair):
+            correct[seed] = [one.correct(method.vote) for one, method in zip(pair, (first, second), strict=True)]
+        else:
+            missing[ours[seed][0]] = "evaluated on other images"
+    if images is None or not correct:
+        return Comparison(first, second, part, missing=missing)
+    difference = paired_difference(*np.stack(list(correct.values()), axis=1))  # of [2, S, N]
+    interval = difference.mean, difference.low, difference.high
+    p_values = {seed: mcnemar_p(*pair) for seed, pair in correct.items()}
+    return Comparison(first, second, part, len(images.labels), *interval, p_values, missing=missing)
+
+
+def _same_images(one: Predictions, other: Predictions) -> bool:
     return np.array_equal(one.names, other.names) and np.array_equal(one.labels, other.labels)
 
 
-def confusion(records: Sequence[RunRecord], vote: str, stage: str) -> np.ndarray | None:
+def confusion(runs: Sequence[LoadedRun], vote: str, part: str) -> np.ndarray | None:
     """Confusion counts [K, K] (true class, decision), summed over runs; None if no run has them."""
-    counts = [np.array(figures["confusion_counts"]) for r in records if (figures := r.figures(vote, stage))]
+    counts = [np.array(metrics["confusion_counts"]) for run in runs if (metrics := run.metrics(vote, part))]
     return np.sum(counts, axis=0) if counts else None
 
 
-def recalls(records: Sequence[RunRecord], vote: str, stage: str) -> dict[str, float] | None:
+def recalls(runs: Sequence[LoadedRun], vote: str, part: str) -> dict[str, float] | None:
     """Class -> recall, the mean over runs; None if no run has it."""
-    found = [figures["recall"] for r in records if (figures := r.figures(vote, stage))]
-    return {name: float(np.mean([recall[name] for recall in found])) for name in found[0]} if found else None
+    found = [metrics["recall"] for run in runs if (metrics := run.metrics(vote, part))]
+    return {name: fmean(recall[name] for recall in found) for name in found[0]} if found else None

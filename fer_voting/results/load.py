@@ -1,73 +1,105 @@
-"""Run folders as records, sorted into sections: the runs of one data set under one setting.
+"""Run folders as data: `load_runs` reads them all, `Runs.section` selects those of one data set under one setting.
 
-Nothing here raises for a run that is damaged, unfinished or gone: it leaves a hole with a name and a reason.
+Nothing here raises for a damaged, unfinished or absent run: it is listed in `missing`, run name -> reason.
 """
 
 import re
 import zipfile
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
+import torch
+import yaml
 from numpy.typing import NDArray
-from omegaconf import OmegaConf
 
 from fer_voting.models import SPLITS
+from fer_voting.runs.identity import run_name
 from fer_voting.runs.run import Run
+from fer_voting.votes import VOTES
 
-__all__ = ["DEFAULT_SEEDS", "NOT_RUN", "Decisions", "RunRecord", "Runs", "Section", "load_runs", "setting_of"]
+__all__ = [
+    "DEFAULT_SEEDS",
+    "NOT_RUN",
+    "OTHER_DATA",
+    "PARTS",
+    "TITLES",
+    "LoadedRun",
+    "Predictions",
+    "Runs",
+    "Section",
+    "load_run",
+    "load_runs",
+    "read_predictions",
+    "setting_of",
+]
 
 DEFAULT_SEEDS = (0, 1, 2)
-NOT_RUN = "not run"
+PARTS = ("val", "test")
+"""The parts of a data set that a run is evaluated on."""
+YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C one, where PyYAML was built with it
+NOT_RUN, OTHER_DATA = "not run", "other data"
 
 TITLES = {"affectnet": "AffectNet", "rafdb": "RAF-DB", "fer2013": "FER2013", "ferplus": "FER+", "faces": "drawn faces"}
 
 # What the tables read of a finished run's result.json.
 NEEDED = (
-    *("synthetic", "class_names", "counts", "epochs", "votes", "seconds", "device", "precision", "versions"),
-    *("gmacs", "parameters", "forward_mib_per_image", "images_per_second", "git_commit", "started"),
+    *("synthetic", "class_names", "counts", "data_fingerprint", "epochs", "votes", "device", "precision", "versions"),
+    *("gmacs", "parameters", "forward_mib_per_image", "images_per_second", "seconds", "git_commit", "started"),
 )
 
 
-class Place(NamedTuple):
-    """Where a run stands in a section: `refit` is the vote of a refit, "" for a run that selects by validation."""
-
-    split: str
-    seed: int
-    refit: str = ""
-
-
 @dataclass(frozen=True)
-class Decisions:
-    """What a run said of each image: `names`, `labels` and `decided` (class ids), each [N]."""
+class Predictions:
+    """What a network predicted for N images: `names` and `labels` (class ids) [N], crop `logits` float32 [N, V, K]."""
 
     names: NDArray[np.str_]
     labels: NDArray[np.int64]
-    decided: NDArray[np.int64]
+    logits: NDArray[np.float32]
 
-    @property
-    def correct(self) -> NDArray[np.bool_]:
-        return self.labels == self.decided
+    def correct(self, vote: str) -> NDArray[np.bool_]:
+        """Whether the vote's decision is the label, [N]."""
+        return self.labels == VOTES[vote](torch.from_numpy(self.logits)).argmax(dim=1).numpy()
+
+
+def read_predictions(path: Path) -> Predictions:
+    """The predictions in a run's file, or in the compact form of `experiments.record` (rows as names).
+
+    Raises ValueError if the file is missing or damaged.
+    """
+    try:
+        # Opened here, for np.load leaves open what it finds damaged.
+        with path.open("rb") as file, np.load(file) as arrays:
+            names = arrays["names"] if "names" in arrays else arrays["rows"]
+            labels, logits = arrays["labels"].astype(np.int64), arrays["logits"].astype(np.float32)
+            return Predictions(names.astype(np.str_), labels, logits)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        what = "missing" if isinstance(error, FileNotFoundError) else "damaged"
+        raise ValueError(f"{path.parent.name}/{path.name} is {what}") from error
 
 
 @dataclass(frozen=True)
-class RunRecord:
-    """A run's folder as it was found.
+class LoadedRun:
+    """The content of a run's folder.
 
     Attributes:
-        setting: what the run's name says between split and seed, i.e. how it differs from the data set's defaults;
-            "" is the paper's protocol.
-        problem: "" of a finished run, else what is the matter with it; `result` is then empty.
+        setting: how the run differs from the data set's defaults; "" is the paper's protocol.
+        refit: the vote of a refit; "" for a run that selects its epoch by validation.
+        problem: "" for a finished run, else why its metrics are not used.
+        result: content of a finished run's result.json; else empty.
         config: resolved.
     """
 
     run: Run
     dataset: str
     setting: str
-    place: Place
+    split: str
+    seed: int
+    refit: str
     problem: str
     result: dict[str, Any]
     config: dict[str, Any]
@@ -76,31 +108,30 @@ class RunRecord:
     def name(self) -> str:
         return self.run.name
 
-    def figures(self, vote: str, stage: str) -> dict[str, Any] | None:
-        """`accuracy`, `mean_recall`, `recall` by class, `confusion_counts`; None if the run has no such figures."""
-        return self.result["votes"].get(vote, {}).get(stage)
+    def metrics(self, vote: str, part: str) -> dict[str, Any] | None:
+        """`accuracy`, `mean_recall`, `recall` by class and `confusion_counts` of the vote's own best epoch, or None."""
+        return self.result["votes"].get(vote, {}).get(part)
 
-    def decisions(self, vote: str, stage: str) -> Decisions:
-        """Raises ValueError if the file of the predictions is gone or damaged."""
-        path = self.run.predictions_file(vote, stage)
-        try:
-            # Opened here, for np.load leaves open what it finds damaged.
-            with path.open("rb") as file, np.load(file) as arrays:
-                return Decisions(arrays["names"], arrays["labels"], arrays["scores"].argmax(axis=1))
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            what = "missing" if isinstance(error, FileNotFoundError) else "damaged"
-            raise ValueError(f"{path.parent.name}/{path.name} is {what}") from error
+    def predictions(self, part: str) -> Predictions:
+        """Predictions by the weights of the soft vote's best epoch; of a refit, by its only weights.
+
+        Raises ValueError if the file is missing or damaged.
+        """
+        return read_predictions(self.predictions_file(part))
+
+    def predictions_file(self, part: str) -> Path:
+        return self.run.predictions_file(self.refit or "soft", part)
 
 
 @dataclass(frozen=True)
 class Section:
-    """The runs of one data set under one setting. `seeds` are those that are asked for."""
+    """The runs of one data set under one setting, by split, seed and refit. `seeds` are those that are asked for."""
 
     dataset: str
     setting: str
     seeds: tuple[int, ...]
-    records: dict[Place, RunRecord]
-    strays: dict[str, str]
+    runs: list[LoadedRun]
+    unreadable: dict[str, str]
 
     @property
     def title(self) -> str:
@@ -111,76 +142,106 @@ class Section:
 
     @cached_property
     def synthetic(self) -> bool:
-        return self.dataset == "faces" or any(record.result["synthetic"] for record in self.finished())
+        return self.dataset == "faces" or any(run.result["synthetic"] for run in self.finished())
 
     @cached_property
     def lacks_test(self) -> bool:
-        """The data set as it was found here has no test images, so that there is nothing to judge a refit on."""
+        """Whether runs are finished and their data has no test images, so that no refit can be tested."""
         finished = self.finished()
-        return bool(finished) and not any("test" in record.result["counts"] for record in finished)
+        return bool(finished) and not any("test" in run.result["counts"] for run in finished)
 
     def splits(self, refit: str = "") -> list[str]:
-        """The paper's four, and crops before the network where that was run; by cost, the costliest first."""
-        found = {place.split for place in self.records if place.refit == refit}
+        """The paper's four, and crops before the network where that was run; the costliest first."""
+        found = {run.split for run in self.runs if run.refit == refit}
         return [*(split for split in SPLITS if split in found - {"baseline"} | {"m1", "m2", "m3"}), "baseline"]
 
-    def finished(self, split: str | None = None, refit: str | None = "") -> list[RunRecord]:
+    def finished(self, split: str | None = None, refit: str | None = "") -> list[LoadedRun]:
         """Finished runs by split and seed; of any split, or any refit, where that is None."""
         return [
-            record
-            for place, record in sorted(self.records.items())
-            if not record.problem
-            and split in (None, place.split)
-            and refit in (None, place.refit)
-            and place.seed in self.seeds
+            run
+            for run in self.runs
+            if not run.problem and split in (None, run.split) and refit in (None, run.refit) and run.seed in self.seeds
         ]
 
-    def holes(self, split: str, refit: str = "") -> dict[str, str]:
-        """Name of each run of the split that is asked for and gives no figures -> why."""
-        holes = {}
-        for seed in self.seeds:
-            record = self.records.get(Place(split, seed, refit))
-            if record is None:
+    def missing(self, split: str, refit: str = "", seeds: Sequence[int] | None = None) -> dict[str, str]:
+        """Name of each run of the split that is asked for and has no metrics -> reason."""
+        reasons: dict[str, str] = {}
+        for seed in self.seeds if seeds is None else seeds:
+            found = [run for run in self.runs if (run.split, run.seed, run.refit) == (split, seed, refit)]
+            reasons |= {run.name: run.problem for run in found if run.problem}
+            if not found:
                 name = self.run_name(split, seed, refit)
-                holes[name] = self.strays.get(name, NOT_RUN)
-            elif record.problem:
-                holes[record.name] = record.problem
-        return holes
+                reasons[name] = self.unreadable.get(name, NOT_RUN)
+        return reasons
 
     def run_name(self, split: str, seed: int, refit: str = "") -> str:
-        parts = [self.dataset, split, self.setting, refit and f"refit_{refit}", f"seed{seed}"]
-        return "-".join(part for part in parts if part)
+        return run_name(self.dataset, split, self.setting, refit, seed)
 
 
 @dataclass(frozen=True)
 class Runs:
-    """All run folders of an output folder; `strays` are those of which not even the place can be told: name -> why."""
+    """All run folders of an output folder; `unreadable` are those without a usable config.yaml: name -> reason."""
 
     output_dir: Path
-    records: list[RunRecord]
-    strays: dict[str, str]
+    runs: list[LoadedRun]
+    unreadable: dict[str, str]
 
     def section(self, dataset: str, setting: str = "", seeds: Sequence[int] | None = None) -> Section:
         """The runs of a data set under a setting; where no seeds are given, all that were found and 0, 1, 2."""
-        records = {r.place: r for r in self.records if (r.dataset, r.setting) == (dataset, setting)}
+        runs = [run for run in self.runs if (run.dataset, run.setting) == (dataset, setting)]
         if seeds is None:
-            seeds = sorted({*DEFAULT_SEEDS, *(place.seed for place in records)})
-        return Section(dataset, setting, tuple(seeds), records, self.strays)
+            seeds = sorted({*DEFAULT_SEEDS, *(run.seed for run in runs)})
+        return Section(dataset, setting, tuple(seeds), _comparable(runs), self.unreadable)
 
     def settings(self, dataset: str) -> dict[str, int]:
         """Setting -> number of the data set's runs under it."""
-        found = sorted(record.setting for record in self.records if record.dataset == dataset)
-        return {setting: found.count(setting) for setting in found}
+        return dict(sorted(Counter(run.setting for run in self.runs if run.dataset == dataset).items()))
 
     def sections(self) -> list[Section]:
         """Every section that has a run, with the seeds found in it: the paper's data sets and protocol first."""
-        order = list(TITLES)
-        keys = {(r.dataset, r.setting) for r in self.records}
-        ranked = sorted(keys, key=lambda key: (order.index(key[0]) if key[0] in order else len(order), *key))
-        return [self.section(*key, seeds=sorted({r.place.seed for r in self._of(*key)})) for key in ranked]
+        order = [*TITLES, *sorted({run.dataset for run in self.runs} - TITLES.keys())]
+        seeds: dict[tuple[str, str], set[int]] = {}
+        for run in self.runs:
+            seeds.setdefault((run.dataset, run.setting), set()).add(run.seed)
+        keys = sorted(seeds, key=lambda key: (order.index(key[0]), key[1]))
+        return [self.section(*key, seeds=sorted(seeds[key])) for key in keys]
 
-    def _of(self, dataset: str, setting: str) -> Iterable[RunRecord]:
-        return (r for r in self.records if (r.dataset, r.setting) == (dataset, setting))
+
+def _comparable(runs: Sequence[LoadedRun]) -> list[LoadedRun]:
+    """The runs by split, seed and refit, with a `problem` for those whose metrics must not be averaged or compared
+    with the others': runs on other data than most, and a second run of the same split, seed and refit."""
+    names: dict[tuple[str, int, str], str] = {}
+    expected = {
+        refit: _data_of_most([run for run in runs if not run.problem and bool(run.refit) == refit])
+        for refit in (False, True)
+    }
+    checked = []
+    for run in sorted(runs, key=lambda run: (run.split, run.seed, run.refit, run.name)):
+        problem = run.problem or _other_data(run, expected)
+        if not problem:
+            same = names.setdefault((run.split, run.seed, run.refit), run.name)
+            problem = "" if same == run.name else f"not used: {same} is the same split, seed and setting"
+        checked.append(replace(run, problem=problem))
+    return checked
+
+
+def _data_of_most(finished: Sequence[LoadedRun]) -> dict[str, Any]:
+    """The result of one of the runs on the data that most runs have; of equally many, on the newest run's."""
+    count = Counter(run.result["data_fingerprint"] for run in finished)
+    results = [run.result for run in finished]
+    return max(results, key=lambda result: (count[result["data_fingerprint"]], result["started"]), default={})
+
+
+def _other_data(run: LoadedRun, expected: Mapping[bool, Mapping[str, Any]]) -> str:
+    """Why the run's data is not that of the section's other runs; "" if it is."""
+    here, there = run.result["data_fingerprint"], expected[bool(run.refit)]["data_fingerprint"]
+    if here != there:
+        return f"{OTHER_DATA}: fingerprint {here[:12]} here, {there[:12]} in the other runs"
+    # A refit trains on another division of the same data, which has a fingerprint of its own.
+    selected = expected[False]
+    if run.refit and selected and selected["counts"].get("test") != run.result["counts"].get("test"):
+        return f"{OTHER_DATA}: other test images than in the runs without refit"
+    return ""
 
 
 def load_runs(output_dir: Path) -> Runs:
@@ -190,40 +251,50 @@ def load_runs(output_dir: Path) -> Runs:
     """
     if not output_dir.is_dir():
         raise FileNotFoundError(f"there is no output folder {output_dir}")
-    records, strays = [], {}
+    runs, unreadable = [], {}
     for folder in sorted((output_dir / "runs").glob("*/")):
-        run = Run(output_dir, folder.name)
         try:
-            records.append(_record(run))
+            runs.append(load_run(Run(output_dir, folder.name)))
         except ValueError as error:
-            strays[run.name] = f"damaged: {error}"
-    return Runs(output_dir, records, strays)
+            unreadable[folder.name] = f"damaged: {error}"
+    return Runs(output_dir, runs, unreadable)
 
 
-def _record(run: Run) -> RunRecord:
-    """Raises ValueError if the run's place can't be told, for config.yaml is gone or damaged."""
+def load_run(run: Run) -> LoadedRun:
+    """The content of a run's folder. Raises ValueError if config.yaml does not say what run it is."""
     try:
-        config: Any = OmegaConf.to_container(OmegaConf.load(run.dir / "config.yaml"))
+        # Plain containers, parsed in C: OmegaConf's own loader is too slow for a thousand runs.
+        config: Any = yaml.load((run.dir / "config.yaml").read_text(encoding="utf-8"), YAML_LOADER)
         dataset, split, seed = config["dataset"]["name"], config["split"]["name"], config["seed"]
         refit = config["voting"]["name"] if config["refit"] else ""
+        setting = setting_of(run.name, config)
+        config.pop("needs", None)  # of format 1; since then in `run`
     except FileNotFoundError:
         raise ValueError("config.yaml is missing") from None
-    except Exception as error:  # what a damaged file makes YAML and OmegaConf raise has no base in common
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
         raise ValueError("config.yaml can't be read") from error
     problem, result = _result(run)
-    setting = setting_of(run.name, dataset, split, refit, seed)
-    return RunRecord(run, dataset, setting, Place(split, seed, refit), problem, result, config)
+    return LoadedRun(run, dataset, setting, split, seed, refit, problem, result, config)
 
 
-def setting_of(name: str, dataset: str, split: str, refit: str, seed: int) -> str:
-    """What stands between the split and the seed; a name that a user chose is a setting of its own."""
-    start, end = f"{dataset}-{split}", f"-refit_{refit}-seed{seed}" if refit else f"-seed{seed}"
+def setting_of(name: str, config: Mapping[str, Any]) -> str:
+    """The setting that the naming code stored in a run's resolved configuration."""
+    return config["run"]["setting"] if "run" in config else setting_from_name_before_it_was_stored(name, config)
+
+
+def setting_from_name_before_it_was_stored(name: str, config: Mapping[str, Any]) -> str:
+    """The setting of a run of result.json's format 1: what is between split and seed in its name.
+
+    A name that a user chose is a setting of its own.
+    """
+    dataset, split, seed = config["dataset"]["name"], config["split"]["name"], config["seed"]
+    start, end = f"{dataset}-{split}", f"-refit_{config['voting']['name']}" * config["refit"] + f"-seed{seed}"
     match = re.fullmatch(rf"{re.escape(start)}(?:-(?P<setting>.+))?{re.escape(end)}", name)
     return (match["setting"] or "") if match else name
 
 
 def _result(run: Run) -> tuple[str, dict[str, Any]]:
-    """What is the matter with the run, and the result of one that is finished."""
+    """Why the run has no metrics, and the result of one that is finished."""
     try:
         result = run.result()
     except ValueError:
@@ -232,9 +303,10 @@ def _result(run: Run) -> tuple[str, dict[str, Any]]:
         return NOT_RUN, {}
     if not isinstance(result, dict) or "status" not in result:
         return "damaged: result.json lacks status", {}
-    status = run.status()  # unlike the record's, knows whether a running one has been killed
+    status = run.status()  # unlike result.json, knows whether a running one has been killed
     if status != "finished":
         return f"{status}: {result['error']}" if result.get("error") else status, {}
     if lacking := [key for key in NEEDED if key not in result]:
-        return f"damaged: result.json lacks {', '.join(lacking)}", {}
+        origin = f"format {result.get('format')}, written at commit {result.get('git_commit')}"
+        return f"damaged or of another version: result.json ({origin}) lacks {', '.join(lacking)}", {}
     return "", result

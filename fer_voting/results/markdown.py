@@ -14,9 +14,14 @@ class Table:
     rows: list[list[str]]
     left: int = 1
 
+    def add_column(self, header: str, cells: Sequence[str]) -> None:
+        self.header.append(header)
+        for row, cell in zip(self.rows, cells, strict=True):
+            row.append(cell)
+
 
 def markdown(table: Table) -> str:
-    """The table, its columns aligned for whoever reads it as text."""
+    """The table as Markdown, its columns aligned."""
     widths = [max(3, *(len(row[i]) for row in [table.header, *table.rows])) for i in range(len(table.header))]
 
     def line(cells: Sequence[str]) -> str:

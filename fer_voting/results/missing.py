@@ -1,38 +1,39 @@
-"""What was not run: the command that runs it, and what it will cost."""
+"""Runs that are missing from a table: the command that makes them, and its estimated cost."""
 
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from hydra.utils import instantiate
 
 from fer_voting.config import CONF_DIR, compose_config
 from fer_voting.models.cost import count_gmacs
-from fer_voting.results.load import RunRecord, Runs, Section
+from fer_voting.results.load import OTHER_DATA, LoadedRun, Runs, Section
 from fer_voting.results.paper import paper
 from fer_voting.runs.identity import resolve
 from fer_voting.runs.plan import words_without
 from fer_voting.runs.sweeps import Sweep
 from fer_voting.system.messages import duration
 
-__all__ = ["Missing", "audit_command", "missing", "training_words"]
+__all__ = ["MissingRuns", "audit_command", "missing_runs"]
 
 ASSUMED_GMACS_PER_SECOND = 450
-"""What a GPU like the paper's trains where no run tells: the RTX 2070 Super's 9 TFLOP/s in float32, used to 30 %; a
-training step takes three forward passes of two operations a multiply-accumulate."""
+"""Training rate of a GPU like the paper's, used before any run has been timed: 30 % of the RTX 2070 Super's 9 TFLOP/s
+in float32; a training step is three forward passes of two operations a multiply-accumulate."""
 ASSUMPTION = "assumed: a GPU like the paper's in float32, 450 GMACs a second"
 
 SET_HERE = ("split", "seed", "refit", "voting", "output_dir", "name", "sweep", "logger", "hydra")
 
 
 @dataclass(frozen=True)
-class Missing:
-    """`jobs` runs that are not there, the command that makes them, and its estimated cost.
+class MissingRuns:
+    """The number of missing runs, the command that makes them, and its estimated cost.
 
     Attributes:
-        seconds: None where nothing tells how many images an epoch has.
-        basis: what the estimate rests on.
+        seconds: None where the number of images an epoch is unknown.
+        basis: what the estimate is computed from.
     """
 
     jobs: int
@@ -54,26 +55,32 @@ def _long_duration(seconds: float) -> str:
     return f"{days:.0f} days" if days >= 3 else duration(seconds)
 
 
-def missing(runs: Runs, section: Section, splits: Sequence[str], refit: str = "") -> Missing | None:
-    """The command for the runs of `splits` that give no figures; None if all are there or under way.
+def missing_runs(runs: Runs, section: Section, splits: Sequence[str], refit: str = "") -> MissingRuns | None:
+    """The command for the missing runs of `splits`; None if there are none that a command could make.
 
-    It names whole splits and seeds, for a sweep does only what is not finished yet.
+    It names whole splits and seeds, for a sweep trains only what is not finished. It leaves out what is running, and
+    runs on other data, which training refuses to overwrite.
     """
-    holes = {split: [n for n, why in section.holes(split, refit).items() if why != "running"] for split in splits}
-    gaps = {split: names for split, names in holes.items() if names}
-    if not gaps:
+    lacking: dict[str, list[int]] = {split: [] for split in splits}  # split -> seeds
+    for split, seed in ((split, seed) for split in splits for seed in section.seeds):
+        reasons = section.missing(split, refit, [seed]).values()
+        if any(reason != "running" and not reason.startswith(OTHER_DATA) for reason in reasons):
+            lacking[split].append(seed)
+    lacking = {split: seeds for split, seeds in lacking.items() if seeds}
+    if not lacking:
         return None
-    seeds = [s for s in section.seeds if any(section.run_name(x, s, refit) in gaps[x] for x in gaps)]
-    words = training_words(runs, section)
-    sweep = [*words, f"split={','.join(gaps)}", f"seed={','.join(map(str, seeds))}"]
+    words = _training_words(runs, section)
+    seeds = sorted({seed for of_split in lacking.values() for seed in of_split})
+    sweep = [*words, f"split={','.join(lacking)}", f"seed={','.join(map(str, seeds))}"]
     if refit:
         sweep += ["refit=true", *([f"voting={refit}"] if refit != "soft" else [])]
     command = " ".join(["python -m fer_voting.train -m", *map(shlex.quote, sweep)])
-    jobs = sum(len(names) for names in gaps.values())
-    estimates = [(len(names), _estimate(runs, section, words, split)) for split, names in gaps.items()]
+    estimates = [(len(of_split), _estimate(runs, section, words, split)) for split, of_split in lacking.items()]
     basis = "; ".join(dict.fromkeys(basis for _, (_, basis) in estimates))
-    seconds = [count * cost for count, (cost, _) in estimates if cost is not None]
-    return Missing(jobs, command, sum(seconds) if len(seconds) == len(estimates) else None, basis)
+    costs = [None if seconds is None else count * seconds for count, (seconds, _) in estimates]
+    known = [cost for cost in costs if cost is not None]
+    jobs = sum(count for count, _ in estimates)
+    return MissingRuns(jobs, command, sum(known) if len(known) == len(costs) else None, basis)
 
 
 def audit_command(runs: Runs, section: Section) -> str:
@@ -82,8 +89,8 @@ def audit_command(runs: Runs, section: Section) -> str:
     return " ".join(["python -m fer_voting.audit", *map(shlex.quote, words)])
 
 
-def training_words(runs: Runs, section: Section) -> list[str]:
-    """The words that make a run of the section, but for split, seed and refit."""
+def _training_words(runs: Runs, section: Section) -> list[str]:
+    """The overrides that make a run of the section, without split, seed and refit."""
     words = _words_of_a_sweep(runs, section)
     if words is None:
         words = [f"dataset={section.dataset}"]
@@ -105,16 +112,16 @@ def _output(runs: Runs) -> list[str]:
 
 
 def _words_of_a_sweep(runs: Runs, section: Section) -> list[str] | None:
-    """The words of a sweep that made one of the section's runs, if its record is there."""
-    names = {record.name for record in section.records.values()}
+    """The overrides of a recorded sweep that made one of the section's runs, if there is one."""
+    names = {run.name for run in section.runs}
     for folder in sorted((runs.output_dir / "sweeps").glob("*/")):
         try:
-            jobs = Sweep(folder).jobs()
+            jobs = [(job["run"], job["overrides"]) for job in Sweep(folder).jobs()]
         except (OSError, ValueError, KeyError, TypeError):
-            continue  # a sweep without a record of itself; the runs tell for themselves
-        for job in jobs:
-            if job["run"] in names:
-                return [w for w in words_without(job["overrides"], *SET_HERE) if not _only_sweeps(w, section.setting)]
+            continue  # no metric depends on sweep.json; without it the command has a placeholder
+        for run, overrides in jobs:
+            if run in names:
+                return [w for w in words_without(overrides, *SET_HERE) if not _only_sweeps(w, section.setting)]
     return None
 
 
@@ -124,9 +131,9 @@ def _only_sweeps(word: str, setting: str) -> bool:
 
 
 def _root(section: Section) -> str | None:
-    """Where the section's runs had their files, DIR if there are none yet; None if the data set needs no such word."""
-    for record in section.records.values():
-        return record.config["dataset"].get("root")
+    """Where the section's runs had their files, DIR if there are none yet; None if the data set has no `root`."""
+    if section.runs:
+        return section.runs[0].config["dataset"].get("root")
     config = _composed([f"dataset={section.dataset}"])
     if config is None:
         return "DIR"
@@ -135,10 +142,10 @@ def _root(section: Section) -> str | None:
 
 
 def _composed(words: Sequence[str]) -> dict[str, Any] | None:
-    """The configuration that words give; None if they are not a whole configuration."""
+    """The configuration of these overrides; None if they are not complete."""
     try:
         return resolve(compose_config([word for word in words if not word.startswith("<")]))
-    except Exception:  # whatever Hydra finds wrong, it will say to whoever types the command
+    except Exception:  # Hydra reports it to whoever types the command
         return None
 
 
@@ -146,17 +153,17 @@ def _composed(words: Sequence[str]) -> dict[str, Any] | None:
 
 
 def _estimate(runs: Runs, section: Section, words: Sequence[str], split: str) -> tuple[float | None, str]:
-    """Seconds of one run, and what the estimate rests on: the nearest finished run, or an assumption."""
+    """Seconds of one run, and what the estimate is computed from: the most similar finished runs, or an assumption."""
     if same := section.finished(split, refit=None):
-        return sum(r.result["seconds"] for r in same) / len(same), "as its finished runs took"
+        return fmean(run.result["seconds"] for run in same), "as its finished runs took"
     config = _composed([*words, f"split={split}"])
     if config is None:
-        return None, "cost unknown: the setting's words are not known here"
+        return None, "cost unknown: the setting's overrides are not known here"
     net = instantiate(config["model"], split=split, num_classes=config["dataset"]["classes"] or 7)
     gmacs = count_gmacs(net, config["dataset"]["size"])
-    if siblings := section.finished(refit=None):
-        costs = [r.result["seconds"] / r.result["gmacs"] for r in siblings]
-        return gmacs * sum(costs) / len(costs), "from the finished runs of other splits, by multiply-accumulates"
+    if others := section.finished(refit=None):
+        costs = [run.result["seconds"] / run.result["gmacs"] for run in others]
+        return gmacs * fmean(costs), "from the finished runs of other splits, by multiply-accumulates"
     images = _images_an_epoch(runs, section.dataset, config)
     if images is None:
         return None, "cost unknown: how many images there are is not known before a first run"
@@ -165,11 +172,11 @@ def _estimate(runs: Runs, section: Section, words: Sequence[str], split: str) ->
 
 
 def _images_an_epoch(runs: Runs, dataset: str, config: dict[str, Any]) -> int | None:
-    for record in runs.records:
-        if record.dataset == dataset and not record.problem:
-            return sum(record.result["counts"]["train"].values())
-    if "train_size" in config["dataset"]:
+    if "train_size" in config["dataset"]:  # drawn faces: as many as the setting says
         return config["dataset"]["train_size"]
+    for run in runs.runs:
+        if run.dataset == dataset and not run.problem:
+            return sum(run.result["counts"]["train"].values())
     published = paper()["datasets"]
     if dataset == "affectnet":
         of_class = published[dataset]
@@ -184,12 +191,12 @@ def _images_an_epoch(runs: Runs, dataset: str, config: dict[str, Any]) -> int | 
 
 def _gmacs_per_second(runs: Runs) -> tuple[float, str]:
     """The fastest rate that a finished run of any data set trained at, or an assumed one."""
-    finished = [r for r in runs.records if not r.problem and r.result["images_per_second"]]
+    finished = [run for run in runs.runs if not run.problem and run.result["images_per_second"]]
     if not finished:
         return ASSUMED_GMACS_PER_SECOND, ASSUMPTION
 
-    def rate(record: RunRecord) -> float:
-        return record.result["images_per_second"] * record.result["gmacs"]
+    def rate(run: LoadedRun) -> float:
+        return run.result["images_per_second"] * run.result["gmacs"]
 
     best = max(finished, key=rate)
     return rate(best), f"at the rate of {best.name} on {best.result['device']}, {rate(best):.0f} GMACs a second"

@@ -1,27 +1,35 @@
-"""One page of everything that was run: `python -m fer_voting.report`, or `make report`.
+"""The report: one HTML page of all run folders.
 
-The page holds its style and its pictures in itself, asks no server for anything, and needs no account to be read: it
-can be mailed, printed, and opened on a phone.
+Style and plots are inside the page. It loads nothing from elsewhere and needs no script, so that it can be mailed,
+printed, and opened on a phone.
 """
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import jinja2
 from markupsafe import Markup
-from matplotlib.figure import Figure as Picture
+from matplotlib.figure import Figure
 
-from fer_voting.config import compose_config
-from fer_voting.results.compare import Comparison, Figure, Judge, accuracies, accuracy, compare, comparisons, confusion
-from fer_voting.results.compare import recalls as mean_recalls
+from fer_voting.config import CONF_DIR, compose_config
+from fer_voting.results.compare import (
+    Accuracy,
+    Comparison,
+    Method,
+    accuracies,
+    accuracy,
+    compare_with_baseline,
+    comparisons,
+    confusion,
+    recalls,
+)
 from fer_voting.results.cost import cost_points
-from fer_voting.results.load import RunRecord, Runs, Section
+from fer_voting.results.load import PARTS, LoadedRun, Runs, Section
 from fer_voting.results.markdown import Table
-from fer_voting.results.missing import missing
+from fer_voting.results.missing import missing_runs
 from fer_voting.results.plots import (
     COST_LABELS,
     INK,
@@ -31,14 +39,16 @@ from fer_voting.results.plots import (
     split_curves_figure,
     svg,
 )
+from fer_voting.results.statistics import ENOUGH_SEEDS
 from fer_voting.results.text import (
-    NO_CORRECTION,
+    COMPARISON_NOTE,
     NOTHING,
     accuracy_table,
     comparison_table,
     cost_table,
     describe,
-    hole_lines,
+    interval_text,
+    missing_lines,
     percent,
 )
 from fer_voting.runs.identity import identity, resolve
@@ -48,47 +58,8 @@ from fer_voting.system.messages import duration
 
 __all__ = ["build_page"]
 
-# What tells runs of one section apart by its very nature.
+# The keys in which the runs of one section differ by definition.
 PLACE = re.compile(r"seed|split\..*|refit|refit_voting|dataset\.name|dataset\._target_")
-
-
-@dataclass(frozen=True)
-class Card:
-    """A figure at a glance."""
-
-    label: str
-    value: str
-    note: str
-
-
-@dataclass(frozen=True)
-class HeatMap:
-    """A table of shares of 1, shown in percent on a ground as dark as they are large; None is an empty cell."""
-
-    caption: str
-    corner: str
-    columns: list[str]
-    rows: dict[str, list[float | None]]
-
-
-@dataclass(frozen=True)
-class SectionView:
-    """What the page says of one data set under one setting."""
-
-    anchor: str
-    title: str
-    synthetic: bool
-    cards: list[Card]
-    tables: list[tuple[str, Table, str]]
-    cost_pictures: list[tuple[str, Markup]]
-    curves: list[tuple[str, Markup]]
-    confusions: list[HeatMap]
-    recalls: HeatMap | None
-    configuration: Table
-    environment: Table
-    runs: Table
-    holes: list[str]
-    command: str
 
 
 def build_page(runs: Runs) -> str:
@@ -101,103 +72,118 @@ def build_page(runs: Runs) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    configurations = {section.title: [r.config for r in section.records.values()] for section in sections}
+    configurations = {section.title: [run.config for run in section.runs] for section in sections}
     return environment.get_template("page.html").render(
-        sections=[view_section(runs, section) for section in sections],
-        finished=sum(not record.problem for record in runs.records),
-        count=len(runs.records) + len(runs.strays),
+        sections=[_view(runs, section) for section in sections],
+        finished=sum(not run.problem for run in runs.runs),
+        count=len(runs.runs) + len(runs.unreadable),
         between=_differences(configurations) if len(sections) > 1 else None,
-        strays=runs.strays,
+        unreadable=runs.unreadable,
         made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         commit=git_commit(),
         split_colours=SPLIT_COLOURS,
     )
 
 
-def view_section(runs: Runs, section: Section) -> SectionView:
+def _view(runs: Runs, section: Section) -> dict[str, Any]:
+    """What page.html shows of one section, by the template's names."""
     validation = accuracies(section, "val")
     pairs = comparisons(section, "val")
-    tables = [("Validation accuracy (%)", accuracy_table(section, validation), "")]
-    if any(pair.difference is not None for pair in pairs):
-        tables.append(("On the same validation images", comparison_table(section, pairs), NO_CORRECTION))
-    tables += _test_tables(section)
-    tables.append(("Cost", cost_table(section), "Mean over the finished runs. Forward memory: a training step's."))
-    gap = missing(runs, section, section.splits())
-    return SectionView(
-        anchor=re.sub(r"[^a-z0-9]+", "-", f"{section.dataset}-{section.setting}".lower()).strip("-"),
-        title=section.title,
-        synthetic=section.synthetic,
-        cards=_cards(section, validation, pairs),
-        tables=tables,
-        cost_pictures=_cost_pictures(section, validation),
-        curves=_curves(section),
-        confusions=_confusions(section),
-        recalls=_recalls(section),
-        configuration=_configuration(section),
-        environment=_environment(section),
-        runs=_runs(section),
-        holes=hole_lines([*(figure.holes for figure in validation), *(pair.holes for pair in pairs)]),
-        command=str(gap) if gap else "",
-    )
+    curves, unreadable_curves = _curves(section)
+    to_run = missing_runs(runs, section, section.splits())
+    return {
+        "anchor": re.sub(r"[^a-z0-9]+", "-", f"{section.dataset}-{section.setting}".lower()).strip("-"),
+        "title": section.title,
+        "synthetic": section.synthetic,
+        "cards": _cards(section, validation, pairs),
+        "tables": [
+            ("Validation accuracy (%)", accuracy_table(section, validation), ""),
+            *_comparison_tables(section, "On the same validation images", pairs),
+            *_test_tables(section),
+            ("Cost", cost_table(section), "Mean over the finished runs. Forward memory: a training step's."),
+        ],
+        "cost_plots": _cost_plots(section, validation),
+        "curves": curves,
+        "confusions": _confusions(section),
+        "recalls": _recalls(section),
+        "configuration": _configuration(section),
+        "environment": _environment(section),
+        "runs": _runs(section),
+        "missing": missing_lines([*(a.missing for a in validation), *(p.missing for p in pairs), unreadable_curves]),
+        "command": to_run and str(to_run),
+    }
 
 
-def _test_tables(section: Section) -> list[tuple[str, Table, str]]:
+NamedTable = tuple[str, Table, str]
+"""Heading, table, note."""
+
+
+def _comparison_tables(section: Section, heading: str, pairs: Sequence[Comparison]) -> list[NamedTable]:
+    """The comparisons' table, if there is anything to compare."""
+    if all(pair.difference is None for pair in pairs):
+        return []
+    return [(heading, comparison_table(section, pairs), COMPARISON_NOTE)]
+
+
+def _test_tables(section: Section) -> list[NamedTable]:
     tables = []
     selected = accuracies(section, "test")
-    if any(figure.mean is not None for figure in selected):
+    if any(one.mean is not None for one in selected):
         note = "Of the networks that validation selected, without refit."
         tables.append(("Test accuracy (%)", accuracy_table(section, selected), note))
-    for vote in sorted({place.refit for place in section.records if place.refit}):
-        splits = [split for split in section.splits(vote) if any(p[::2] == (split, vote) for p in section.records)]
-        refitted = [accuracy(section, Judge(split, vote, vote), "test") for split in splits]
-        note = "Trained again on training and validation images (section 3.3), then judged once."
-        tables.append(("Test accuracy after refit (%)", accuracy_table(section, refitted), note))
-        baseline = Judge("baseline", vote, vote)
-        pairs = [compare(section, f.judge, baseline, "test") for f in refitted if f.judge.split != "baseline"]
-        if any(pair.difference is not None for pair in pairs):
-            tables.append(("On the same test images, after refit", comparison_table(section, pairs), NO_CORRECTION))
+    for vote in sorted({run.refit for run in section.runs if run.refit}):
+        splits = [s for s in section.splits(vote) if any((run.split, run.refit) == (s, vote) for run in section.runs)]
+        methods = [Method(split, vote, vote) for split in splits]
+        refitted = accuracy_table(section, [accuracy(section, method, "test") for method in methods])
+        note = "Trained again on training and validation images (section 3.3), then tested once."
+        tables.append(("Test accuracy after refit (%)", refitted, note))
+        pairs = compare_with_baseline(section, methods, "test")
+        tables += _comparison_tables(section, "On the same test images, after refit", pairs)
     return tables
 
 
 # --- at a glance ------------------------------------------------------------------------------------------------
 
 
-def _cards(section: Section, figures: Sequence[Figure], pairs: Sequence[Comparison]) -> list[Card]:
-    """The best variant by the soft vote: its accuracy, its lead over the baseline and over its hard vote, its cost."""
-    by_soft_vote = [(f.mean, f.judge) for f in figures if f.mean is not None and f.judge.vote == "soft"]
+def _cards(section: Section, validation: Sequence[Accuracy], pairs: Sequence[Comparison]) -> list[tuple[str, str, str]]:
+    """Label, value and note of: the highest accuracy by the soft vote, its difference to the baseline and to the hard
+    vote, its cost. Differences only from ENOUGH_SEEDS on: large type reads as a conclusion."""
+    by_soft_vote = [(one.mean, one.method) for one in validation if one.mean is not None and one.method.vote == "soft"]
     if not by_soft_vote:
         return []
-    best, judge = max(by_soft_vote, key=lambda pair: pair[0])
-    runs = len(section.finished(judge.split))
-    cards = [Card("best on validation", f"{percent(best)} %", f"{describe(judge)}, {runs} run{'s' * (runs > 1)}")]
+    highest, method = max(by_soft_vote, key=lambda pair: pair[0])
+    runs = len(section.finished(method.split))
+    few = "" if runs >= ENOUGH_SEEDS else ": too few seeds for a conclusion"
+    note = f"{describe(method)}, {runs} run{'s' * (runs > 1)}{few}"
+    cards = [("highest on validation", f"{percent(highest)} %", note)]
     for pair in pairs:
-        if pair.first == judge and pair.difference is not None and pair.low is not None and pair.high is not None:
+        if pair.first == method and pair.difference is not None and len(pair.p_values) >= ENOUGH_SEEDS:
             over = "baseline" if pair.second.split == "baseline" else "hard vote"
-            interval = f"95 % interval {100 * pair.low:+.2f} to {100 * pair.high:+.2f} points"
-            cards.append(Card(f"over the {over}", f"{100 * pair.difference:+.2f}", interval))
-    costs = [section.finished(split) for split in (judge.split, "baseline")]
-    if judge.split != "baseline" and all(costs):
-        ours, baseline = (records[0].result for records in costs)
+            note = f"95 % interval {interval_text(pair)} points"
+            cards.append((f"over the {over}", f"{100 * pair.difference:+.2f}", note))
+    costs = [section.finished(split) for split in (method.split, "baseline")]
+    if method.split != "baseline" and all(costs):
+        ours, baseline = (of_split[0].result for of_split in costs)
         note = "the baseline's multiply-accumulates"
         if ours["forward_mib_per_image"] and baseline["forward_mib_per_image"]:
             note += f", {ours['forward_mib_per_image'] / baseline['forward_mib_per_image']:.1f}× its forward memory"
-        cards.append(Card("costs", f"{ours['gmacs'] / baseline['gmacs']:.1f}×", note))
+        cards.append(("costs", f"{ours['gmacs'] / baseline['gmacs']:.1f}×", note))
     return cards
 
 
-# --- pictures ---------------------------------------------------------------------------------------------------
+# --- plots ------------------------------------------------------------------------------------------------------
 
 
-def _inline(picture: Picture) -> Markup:
-    """The picture as SVG in the page's own colours, light and dark."""
-    text = svg(picture).replace(INK, "currentColor")
+def _inline(figure: Figure) -> Markup:
+    """The plot as SVG in the page's own colours, light and dark."""
+    text = svg(figure).replace(INK, "currentColor")
     for split, colour in SPLIT_COLOURS.items():
         text = text.replace(colour.lower(), f"var(--split-{split})")
     return Markup(text)
 
 
-def _cost_pictures(section: Section, figures: Sequence[Figure]) -> list[tuple[str, Markup]]:
-    ours, theirs = cost_points(section, figures)
+def _cost_plots(section: Section, validation: Sequence[Accuracy]) -> list[tuple[str, Markup]]:
+    ours, theirs = cost_points(section, validation)
     rings = "; rings, dotted: the paper's" if theirs else ""
     return [
         (f"Validation accuracy against {label}{rings}", _inline(cost_figure(ours, theirs, "", [cost])))
@@ -206,57 +192,62 @@ def _cost_pictures(section: Section, figures: Sequence[Figure]) -> list[tuple[st
     ]
 
 
-def _curves(section: Section) -> list[tuple[str, Markup]]:
+def _curves(section: Section) -> tuple[list[tuple[str, Markup]], dict[str, str]]:
+    """Caption and plot of the curves by epoch; and name of a run whose metrics.csv is damaged -> reason."""
     histories: dict[str, list[list[dict[str, float]]]] = {}
-    for record in section.finished():
+    missing = {}
+    for run in section.finished():
         try:
-            history = read_history(record.run.metrics_file)
+            history = read_history(run.run.metrics_file)
         except ValueError:
-            continue  # damaged: the figures of the run still stand, its curve is left out
+            missing[run.name] = "no curve, metrics.csv is damaged"
+            continue
         if history:
-            histories.setdefault(record.place.split, []).append(history)
+            histories.setdefault(run.split, []).append(history)
     if not histories:
-        return []
-    panels = [("train/loss", "training loss", 1), ("val/soft/accuracy", "validation accuracy, soft vote (%)", 100)]
-    return [
-        (
-            f"{label[0].upper()}{label[1:]} by epoch, a line a run",
-            _inline(split_curves_figure(histories, column, label, s)),
-        )
-        for column, label, s in panels
+        return [], missing
+    loss = split_curves_figure(histories, "train/loss", "training loss")
+    accurate = split_curves_figure(histories, "val/soft/accuracy", "validation accuracy, soft vote (%)", 100)
+    plots = [
+        ("Training loss by epoch, a line a run", _inline(loss)),
+        ("Validation accuracy, soft vote (%) by epoch, a line a run", _inline(accurate)),
     ]
+    return plots, missing
 
 
-def _judged(section: Section) -> str:
-    """The stage that confusion and recalls are shown of: test where there is one."""
-    return "test" if any(record.figures("soft", "test") for record in section.finished()) else "val"
+HeatMap = dict[str, Any]
+"""`caption`, `corner`, `columns` (titles) and `rows` (title -> shares of 1), shown in percent, darker the larger."""
+
+
+def _shown_part(section: Section) -> str:
+    """The part whose confusion and recalls are shown: test where there is one."""
+    return "test" if any(run.metrics("soft", "test") for run in section.finished()) else "val"
 
 
 def _confusions(section: Section) -> list[HeatMap]:
-    stage = _judged(section)
+    part = _shown_part(section)
     maps = []
     for split in section.splits():
-        records = section.finished(split)
-        counts = confusion(records, "soft", stage)
+        runs = section.finished(split)
+        counts = confusion(runs, "soft", part)
         if counts is not None:
-            names = records[0].result["class_names"]
+            names = runs[0].result["class_names"]
             share = normalise_confusion(counts).T.tolist()
-            runs = f"{len(records)} run{'s' * (len(records) > 1)}"
-            caption = f"{describe(Judge(split, 'soft'))}, {stage}, {runs}"
-            maps.append(HeatMap(caption, "decision \\ actual", names, dict(zip(names, share, strict=True))))
+            caption = f"{describe(Method(split, 'soft'))}, {part}, {len(runs)} run{'s' * (len(runs) > 1)}"
+            rows = dict(zip(names, share, strict=True))
+            maps.append({"caption": caption, "corner": "decision \\ actual", "columns": names, "rows": rows})
     return maps
 
 
 def _recalls(section: Section) -> HeatMap | None:
-    stage = _judged(section)
-    of = {split: mean_recalls(section.finished(split), "soft", stage) for split in section.splits()}
-    found = {split: recall for split, recall in of.items() if recall}
+    part = _shown_part(section)
+    found = {s: recall for s in section.splits() if (recall := recalls(section.finished(s), "soft", part))}
     if not found:
         return None
-    names = list(next(iter(found.values())))
-    rows: dict[str, list[float | None]] = {name: [recall[name] for recall in found.values()] for name in names}
+    rows = {name: [recall[name] for recall in found.values()] for name in next(iter(found.values()))}
     rows["mean"] = [sum(recall.values()) / len(recall) for recall in found.values()]
-    return HeatMap(f"Recall of each class, soft vote, {stage}, mean over runs", "class", list(found), rows)
+    caption = f"Recall of each class, soft vote, {part}, mean over runs"
+    return {"caption": caption, "corner": "class", "columns": list(found), "rows": rows}
 
 
 # --- what was run, and with what --------------------------------------------------------------------------------
@@ -264,16 +255,14 @@ def _recalls(section: Section) -> HeatMap | None:
 
 def _configuration(section: Section) -> Table:
     """How the section's runs differ from the data set's defaults, and from each other."""
-    columns = {}
-    try:
-        columns["defaults"] = [resolve(compose_config([f"dataset={section.dataset}"]))]
-    except Exception:  # a data set under a name of the user's own
-        columns = {}
-    return _differences(columns | {"here": [record.config for record in section.records.values()]}, always=not columns)
+    columns = {"here": [run.config for run in section.runs]}
+    if not (CONF_DIR / "dataset" / f"{section.dataset}.yaml").exists():  # a data set of the user's own name
+        return _differences(columns, always=True)
+    return _differences({"defaults": [resolve(compose_config([f"dataset={section.dataset}"]))]} | columns)
 
 
 def _differences(columns: Mapping[str, Sequence[dict[str, Any]]], always: bool = False) -> Table:
-    """A row a value that is not the same in all columns, or in all configurations of one column."""
+    """A row per key whose value is not the same in all columns, or in all configurations of one column."""
     values = {
         title: [{k: _plain(v, config) for k, v in identity(config).items()} for config in configs]
         for title, configs in columns.items()
@@ -290,7 +279,7 @@ def _differences(columns: Mapping[str, Sequence[dict[str, Any]]], always: bool =
 
 
 def _plain(value: Any, config: dict[str, Any]) -> str:
-    """A value as text; in a name of another run, this run's split and seed are what it shares with it."""
+    """A value as text; in the name of another run, placeholders for the split and seed that it shares with this run."""
     text = NOTHING if value is None else str(value)
     return text.replace(f"-{config['split']['name']}-", "-<split>-").replace(f"-seed{config['seed']}", "-seed<k>")
 
@@ -306,12 +295,13 @@ def _cell(key: str, values: Sequence[Mapping[str, str]], configs: Sequence[dict[
 
 
 def _environment(section: Section) -> Table:
-    results = [record.result for record in section.finished(refit=None)]
+    runs = section.finished(refit=None)
+    results = [run.result for run in runs]
     facts = {
-        "device": [r["device"] for r in results],
-        "precision": [r["precision"] for r in results],
-        "commit": [r["git_commit"] or "not from a checkout" for r in results],
-        "data": [f"fingerprint {r['data_fingerprint'][:12]}" for r in results if not r["refit"]],
+        "device": [result["device"] for result in results],
+        "precision": [result["precision"] for result in results],
+        "commit": [result["git_commit"] or "not from a checkout" for result in results],
+        "data": [f"fingerprint {run.result['data_fingerprint'][:12]}" for run in runs if not run.refit],
     }
     for result in results:
         for package, version in result["versions"].items():
@@ -328,21 +318,14 @@ def _first_and_last(dates: list[str]) -> str:
 
 
 def _runs(section: Section) -> Table:
-    rows = []
-    for _, record in sorted(section.records.items()):
-        vote = record.place.refit or "soft"
-        rows.append([record.name, record.problem or "finished", *_run_cells(record, vote)])
+    rows = [[run.name, run.problem or "finished", *_run_cells(run, run.refit or "soft")] for run in section.runs]
     return Table(["run", "status", "vote", "best epoch", "val (%)", "test (%)", "time"], rows, left=3)
 
 
-def _run_cells(record: RunRecord, vote: str) -> list[str]:
-    if record.problem:
-        return ["", "", "", "", ""]
-    figures = [record.figures(vote, stage) for stage in ("val", "test")]
-    best_epoch = str(record.result["votes"][vote]["best_epoch"] + 1) if vote in record.result["votes"] else NOTHING
-    return [
-        vote,
-        best_epoch,
-        *(percent(f["accuracy"] if f else None) for f in figures),
-        duration(record.result["seconds"]),
-    ]
+def _run_cells(run: LoadedRun, vote: str) -> list[str]:
+    if run.problem:
+        return [""] * 5
+    of_vote = run.result["votes"].get(vote)
+    epochs = run.result["epochs"] if run.refit else of_vote and of_vote["best_epoch"] + 1  # a refit takes its last
+    shares = [percent(metrics["accuracy"] if (metrics := run.metrics(vote, part)) else None) for part in PARTS]
+    return [vote, str(epochs or NOTHING), *shares, duration(run.result["seconds"])]

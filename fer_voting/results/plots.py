@@ -1,6 +1,6 @@
-"""Pictures: confusion matrices, training curves, accuracy against cost.
+"""Plots: confusion matrices, training curves, accuracy against cost, class distributions.
 
-Functions named `..._figure` make a figure; `draw_...` writes one to a file.
+Functions named `..._figure` return a matplotlib figure; `draw_...` writes one to a file.
 """
 
 import io
@@ -16,8 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from fer_voting.results.cost import CostPoint
-from fer_voting.results.statistics import pareto_front
+from fer_voting.results.statistics import CostPoint, pareto_front
 from fer_voting.runs.run import Run, read_history
 
 __all__ = [
@@ -35,15 +34,15 @@ __all__ = [
     "svg",
 ]
 
-# Okabe and Ito's colours, told apart by colour-blind readers and in grey.
+# Okabe and Ito's colours: colour-blind readers can distinguish them, also in grey.
 VOTE_COLOURS = {"soft": "#0072B2", "hard": "#D55E00", "softprob": "#009E73"}
 SPLIT_COLOURS = {"baseline": "#767676", "input": "#CC79A7", "m1": "#0072B2", "m2": "#D55E00", "m3": "#009E73"}
 PART_COLOURS = {"train": "#0072B2", "val": "#D55E00", "test": "#009E73"}
 INK = "#111112"
-"""Of text and axes: a black that occurs nowhere else, so that a page can put its own colour in its place."""
+"""Of text and axes: a black used nowhere else, which a page replaces by its own colour."""
 
 PANEL = (4.5, 3.4)
-"""Inches: one panel is as wide as a phone shows, two as a page of paper."""
+"""Width and height of a panel in inches: readable on a phone, and two fit a printed page."""
 
 COST_LABELS = {
     "forward_mib": "forward memory in training (MiB an image)",
@@ -56,7 +55,7 @@ _INKED: dict[Any, Any] = dict.fromkeys(
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a picture that takes its place at `path` only when complete; its format is the suffix's."""
+    """Write a figure to `path`, in the format of its suffix; the file appears only when complete."""
     FigureCanvasAgg(figure)
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}")
@@ -65,8 +64,10 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def svg(figure: Figure) -> str:
-    """The figure as an SVG element that stands inside a page: without a background, as wide as its place, its text
-    real text. The same figure gives the same bytes."""
+    """The figure as an SVG element for an HTML page: transparent, as wide as its container, with selectable text.
+
+    The same figure gives the same bytes.
+    """
     FigureCanvasAgg(figure)
     buffer = io.StringIO()
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "fer_voting"}):
@@ -78,14 +79,17 @@ def svg(figure: Figure) -> str:
 
 
 def normalise_confusion(counts: np.ndarray) -> np.ndarray:
-    """Confusion counts `[K, K]` (true class, decision) by the images of the true class (section 3.4); a class
-    without images stays 0."""
+    """Share of each decision among the images of the true class, `[K, K]` (section 3.4); 0 for a class without images.
+
+    Args:
+        counts: confusion counts `[K, K]` (true class, decision).
+    """
     return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
 
 
 def draw_confusion(path: Path, counts: np.ndarray, class_names: Sequence[str], title: str) -> None:
-    """Confusion matrix normalised per true class, in percent; the actual class along the columns' axis below, as
-    in the paper's Figures 5 and 6.
+    """Write a confusion matrix normalised per actual class, in percent; a column per actual class, as in the paper's
+    Figures 5 and 6.
 
     Args:
         counts: int [K, K] (true class, decision).
@@ -94,7 +98,7 @@ def draw_confusion(path: Path, counts: np.ndarray, class_names: Sequence[str], t
     classes = len(class_names)
     figure = Figure(figsize=(0.75 * classes + 1.6, 0.75 * classes + 1.2))
     axes = figure.add_subplot()
-    picture = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    shown = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     for decided in range(classes):
         for actual in range(classes):
             colour = "white" if share[decided, actual] > 0.55 else "black"
@@ -106,12 +110,12 @@ def draw_confusion(path: Path, counts: np.ndarray, class_names: Sequence[str], t
     axes.set_ylabel("decision")
     accuracy = np.trace(counts) / max(counts.sum(), 1)
     axes.set_title(f"{title}\naccuracy {accuracy:.2%} of {counts.sum():,} images", fontsize=10)
-    figure.colorbar(picture, ax=axes, shrink=0.8, label="share of the actual class")
+    figure.colorbar(shown, ax=axes, shrink=0.8, label="share of the actual class")
     save(figure, path)
 
 
 def draw_curves(path: Path, history: Sequence[dict[str, float]], title: str) -> None:
-    """Loss, and validation accuracy of each vote, by epoch."""
+    """Write the curves of one run by epoch: losses, and validation accuracy of each vote."""
     figure = Figure(figsize=(9, 3.6))
     losses, accuracies = figure.subplots(1, 2)
     epochs = [row["epoch"] + 1 for row in history]
@@ -134,7 +138,7 @@ def draw_curves(path: Path, history: Sequence[dict[str, float]], title: str) -> 
 def split_curves_figure(
     histories: Mapping[str, Sequence[Sequence[dict[str, float]]]], column: str, label: str, scale: float = 1
 ) -> Figure:
-    """One column of metrics.csv by epoch, times `scale`: a colour a split, a line a run.
+    """One column of metrics.csv by epoch, times `scale`: a colour per split, a line per run.
 
     Args:
         histories: split -> the rows of metrics.csv of each of its runs.
@@ -173,9 +177,9 @@ def cost_figure(
     of selecting the closest possible point to the network input, depending on the available resources").
 
     Args:
-        ours: a point a split, with bars of one standard deviation.
+        ours: a point per split, with error bars of one standard deviation.
         theirs: the paper's, as rings; may be empty.
-        costs: a panel each, of the keys of COST_LABELS.
+        costs: keys of COST_LABELS, a panel per key.
     """
     with mpl.rc_context(_INKED):
         figure = Figure(figsize=(PANEL[0] * len(costs), PANEL[1]))
@@ -222,26 +226,26 @@ def _draw_points(axes: Axes, points: Sequence[CostPoint], cost: str, own: bool) 
         axes.legend(frameon=False, fontsize=8)
 
 
-def draw_class_distribution(path: Path, splits: Mapping[str, Mapping[str, int]], name: str, synthetic: bool) -> None:
-    """Images of each class in each official split, as bars (the paper's Figure 4)."""
-    classes = list(next(iter(splits.values()), {}))
+def draw_class_distribution(path: Path, parts: Mapping[str, Mapping[str, int]], name: str, synthetic: bool) -> None:
+    """Write the images of each class in each part of a data set, as bars (the paper's Figure 4)."""
+    classes = list(next(iter(parts.values()), {}))
     figure = Figure(figsize=(1.1 * len(classes) + 1.5, 3.6))
     axes = figure.add_subplot()
-    width = 0.8 / max(len(splits), 1)
-    for place, (split, counts) in enumerate(splits.items()):
+    width = 0.8 / max(len(parts), 1)
+    for place, (part, counts) in enumerate(parts.items()):
         bars = axes.bar(
-            np.arange(len(classes)) + (place - (len(splits) - 1) / 2) * width,
+            np.arange(len(classes)) + (place - (len(parts) - 1) / 2) * width,
             [counts[label] for label in classes],
             width,
-            label=f"{split} ({sum(counts.values()):,})",
-            color=PART_COLOURS[split],
+            label=f"{part} ({sum(counts.values()):,})",
+            color=PART_COLOURS[part],
         )
         axes.bar_label(bars, fmt="{:,.0f}", fontsize=6)
     axes.set_xticks(np.arange(len(classes)), classes)
     axes.set_ylabel("images")
     axes.set_title(f"{name}: images of each class" + (" (synthetic faces)" if synthetic else ""))
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))  # clear of the bars
     save(figure, path)
 
 

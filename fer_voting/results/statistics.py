@@ -1,9 +1,8 @@
-"""What a difference between two networks is worth: pure functions of arrays.
+"""Statistics of accuracies and of differences between two networks: pure functions of arrays.
 
 Shapes: S seeds, N images.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,20 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
-__all__ = ["Difference", "mcnemar_p", "mean_std", "paired_difference", "pareto_front"]
+__all__ = ["ENOUGH_SEEDS", "CostPoint", "Difference", "holm", "mcnemar_p", "paired_difference", "pareto_front"]
 
 RESAMPLES = 10_000
 COVERAGE = 0.95
-
-
-def mean_std(values: Sequence[float]) -> tuple[float | None, float | None]:
-    """Mean, and standard deviation of the sample (divisor n - 1); None where there are too few values for it."""
-    if not values:
-        return None, None
-    mean = math.fsum(values) / len(values)
-    if len(values) == 1:
-        return mean, None
-    return mean, math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
+ENOUGH_SEEDS = 3
+"""Fewer seeds say nothing about the training's randomness: intervals are then over images only."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +30,11 @@ class Difference:
 def paired_difference(
     first: NDArray[np.bool_], second: NDArray[np.bool_], resamples: int = RESAMPLES, seed: int = 0
 ) -> Difference:
-    """Accuracy of `first` minus that of `second`, which judged the same images after training from the same seeds.
+    """Difference of two networks' accuracies on the same images after trainings from the same seeds, first - second.
 
-    A bootstrap (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13: percentiles) draws images
-    with replacement, and the seeds too, so that the interval covers the luck of the test set as well as that of the
-    training. With one seed it covers the images alone.
+    Percentile bootstrap (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13) over images and,
+    from ENOUGH_SEEDS on, over seeds: the interval then covers the randomness of the test set and of the training.
+    `scipy.stats.bootstrap` gives the same interval more slowly, and refuses a single seed.
 
     Args:
         first, second: bool [S, N], whether the network of each seed was right about each image.
@@ -58,27 +49,49 @@ def paired_difference(
     patterns, counts = np.unique(outcomes, axis=1, return_counts=True)  # [S, P], [P]
     rng = np.random.default_rng(seed)
     drawn_images = rng.multinomial(images, counts / images, size=resamples)  # [R, P]
-    drawn_seeds = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples)  # [R, S]
-    drawn = ((drawn_images @ patterns.T) * drawn_seeds).sum(axis=1) / (images * seeds)
+    drawn_seeds = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples) if seeds >= ENOUGH_SEEDS else 1
+    drawn = ((drawn_images @ patterns.T) * drawn_seeds).sum(axis=1) / (images * seeds)  # [R, S] -> [R]
     low, high = np.quantile(drawn, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
     return Difference(float(outcomes.mean()), float(low), float(high))
 
 
 def mcnemar_p(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
-    """McNemar's exact test, two-sided: how likely so uneven a split of the disputed images is by chance.
+    """P-value of McNemar's exact test, two-sided; 1 if the networks agree on every image.
 
     Args:
         first, second: bool [N], whether each of two networks was right about each image.
-
-    Returns 1 if they agree everywhere.
     """
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
     disputed = only_first + only_second
     return float(binomtest(only_first, disputed).pvalue) if disputed else 1.0
 
 
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values corrected for their number, in the order given: 0.01, 0.04, 0.03 -> 0.03, 0.06, 0.06.
+
+    Holm, A simple sequentially rejective multiple test procedure, 1979: the probability of one or more false
+    rejections among all of them stays below the level, whatever their dependence.
+    """
+    corrected, least = [0.0] * len(p_values), 0.0
+    for rank, i in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        corrected[i] = least = max(least, min(1.0, (len(p_values) - rank) * p_values[i]))
+    return corrected
+
+
+@dataclass(frozen=True)
+class CostPoint:
+    """A split's accuracy (%), its standard deviation over seeds, and what an image costs: MiB that a forward pass in
+    training keeps, and giga multiply-accumulates; None where nothing was measured."""
+
+    split: str
+    accuracy: float
+    std: float | None
+    forward_mib: float | None
+    gmacs: float | None
+
+
 def pareto_front(costs: Sequence[float], gains: Sequence[float]) -> list[int]:
-    """Positions, by rising cost, of what nothing else beats: no other is as cheap and as good, and better in one."""
+    """Positions of the points that no other dominates (as cheap and as good, and better in one), by rising cost."""
     return [
         i
         for i in sorted(range(len(costs)), key=lambda i: costs[i])

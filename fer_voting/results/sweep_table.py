@@ -13,27 +13,37 @@ __all__ = ["sweep_status", "sweep_table"]
 
 
 def sweep_table(sweep: Sweep) -> tuple[str, int]:
-    """The jobs' results as a Markdown table, and how many jobs are not finished."""
+    """The jobs' results as a Markdown table with notes, and how many jobs are not finished."""
     rows, notes = [], []
+    data: dict[
+        tuple[str, str, bool], dict[str, str]
+    ] = {}  # what should be the same data -> fingerprint -> a run's name
     for job in sweep.jobs():
         run = Run(sweep.output_dir, job["run"])
         status = run.status()
         result = run.result() if status in ("finished", "failed") else None
         if result is None or status == "failed":
             notes.append(f"{run.name}: {status}{': ' + result['error'] if result else ''}")
+        elif "setting" in result:
+            key = result["dataset"], result["setting"], result["refit"]
+            data.setdefault(key, {}).setdefault(result["data_fingerprint"], run.name)
         rows.append(_row(job, status, result))
-    rows = list({tuple(row.items()): row for row in rows}.values())  # the votes of one training, once
+    rows = list({tuple(row.items()): row for row in rows}.values())  # the votes of one training are one run
     synthetic = any(row["synthetic"] for row in rows)
     rows = [{name: cell for name, cell in row.items() if name != "synthetic"} for row in rows]
     lines = [_table(rows).rstrip()]
     if synthetic:
         lines += ["", "Synthetic faces: figures of `faces` say nothing about people."]
+    for (dataset, *_), runs in data.items():
+        if len(runs) > 1:
+            examples = ", ".join(f"{fingerprint[:12]} in {name}" for fingerprint, name in runs.items())
+            lines += ["", f"Not comparable: runs on other data of {dataset}, fingerprints {examples}."]
     notes = list(dict.fromkeys(notes))
     return "\n".join([*lines, *([""] if notes else []), *notes]) + "\n", len(notes)
 
 
 def sweep_status(sweep: Sweep) -> tuple[str, int]:
-    """Where each job stands, with rates and time left, as text, and how many jobs are not finished."""
+    """The status of each job with rates and time left, as text, and how many jobs are not finished."""
     states = sweep.states()
     rows = [
         {
@@ -59,10 +69,10 @@ def sweep_status(sweep: Sweep) -> tuple[str, int]:
 def _row(job: dict[str, Any], status: str, result: dict[str, Any] | None) -> dict[str, Any]:
     row: dict[str, Any] = {"run": job["run"], "status": status, "synthetic": False}
     finished = result if status == "finished" else None
-    for stage in ("val", "test"):
+    for part in ("val", "test"):
         for vote in VOTES:
-            figures = finished["votes"].get(vote, {}).get(stage) if finished else None
-            row[f"{stage} {vote} (%)"] = f"{100 * figures['accuracy']:.2f}" if figures else ""
+            metrics = finished["votes"].get(vote, {}).get(part) if finished else None
+            row[f"{part} {vote} (%)"] = f"{100 * metrics['accuracy']:.2f}" if metrics else ""
     row["MiB/image"] = row["GMACs/image"] = row["images/s"] = row["time"] = ""
     if finished:
         row["synthetic"] = finished["synthetic"]

@@ -55,7 +55,7 @@ def package_versions() -> dict[str, str]:
 
 def git_commit() -> str | None:
     """The checkout's commit, with `+changes` if its code was edited since; None outside of a checkout."""
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
 

@@ -29,15 +29,16 @@ def output_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed in (0, 1):
         for split, wrong in (("baseline", [0, 1, 2, 3]), ("m1", [4 + seed])):
             words = ["dataset=faces", "model.width=4", f"seed={seed}", f"split={split}"]
-            # One value of the configuration differs between runs of one section, under the same name.
-            words += ["trainer.precision=bf16-mixed", f"name=faces-m1-width4-seed{seed}"] if split == "m1" else []
-            make_run(folder, words, {"val": wrong_at(*wrong), "test": wrong_at(*wrong, 20)}, LABELS)
+            run = make_run(folder, words, {"val": wrong_at(*wrong), "test": wrong_at(*wrong, 20)}, LABELS)
+            if split == "m1":  # one value of the configuration differs between runs of one section
+                config = (run.dir / "config.yaml").read_text()
+                (run.dir / "config.yaml").write_text(config.replace("precision: 32-true", "precision: bf16-mixed"))
     words = ["dataset=faces", "model.width=4", "split=m1", "seed=0", "refit=true"]
     make_run(folder, words, {"test": LABELS}, LABELS)
     make_run(folder, ["dataset=affectnet", "split=baseline", "seed=0"], {"val": wrong_at(3)}, LABELS)
     failed = make_run(folder, ["dataset=affectnet", "split=m1", "seed=0"], {"val": LABELS}, LABELS)
     failed.write_result({"status": "failed", "error": 'OSError: <no> space & "such"'})
-    (folder / "runs" / "stray").mkdir()
+    (folder / "runs" / "not a run").mkdir()
     return folder
 
 
@@ -74,7 +75,7 @@ def test_sections_stand_apart_and_synthetic_faces_are_called_so(page: str) -> No
     assert "6 of 8 runs finished." in page
 
 
-def test_figures_are_those_of_the_runs(page: str) -> None:
+def test_metrics_are_those_of_the_runs(page: str) -> None:
     faces = page[page.index('id="faces-width4"') :]
     assert cells(faces, "crops after module 1")[:3] == ["crops after module 1", "2 of 2", "96.43 ± 0.00"]
     assert cells(faces, "baseline")[:3] == ["baseline", "2 of 2", "85.71 ± 0.00"]
@@ -85,7 +86,9 @@ def test_figures_are_those_of_the_runs(page: str) -> None:
         "28",
         "+10.71",
     ]
-    assert "+10.71" in faces[: faces.index("<h3>")]  # at a glance, above the tables
+    at_a_glance = faces[: faces.index("<h3>")]
+    assert "crops after module 1, soft vote, 2 runs: too few seeds for a conclusion" in at_a_glance
+    assert "+10.71" not in at_a_glance
     refit = faces[faces.index("Test accuracy after refit") :]
     assert cells(refit, "crops after module 1")[1:] == ["1 of 2", "100.00"]
     # Test, baseline: images 0 (neutral) and 20 (anger) are wrong among others: 3 of 4 recognised.
@@ -97,14 +100,14 @@ def test_figures_are_those_of_the_runs(page: str) -> None:
     assert cells(confusion, "neutral")[1:] == ["100.0", "0.0", "0.0", "0.0", "0.0", "0.0", "25.0"]
 
 
-def test_holes_are_named_and_what_they_say_is_text(page: str) -> None:
+def test_missing_runs_are_listed_and_their_reasons_are_text(page: str) -> None:
     affectnet = page[: page.index('id="faces-width4"')]
     assert "failed: OSError: &lt;no&gt; space &amp; &#34;such&#34; (1): affectnet-m1-seed0" in affectnet
     assert cells(affectnet, "affectnet-m1-seed0")[1] == 'failed: OSError: <no> space & "such"'
     assert cells(affectnet, "crops after module 1")[2] == "failed"
     assert "not run (2): affectnet-m2-seed0, affectnet-m3-seed0" in affectnet
     assert "python -m fer_voting.train -m dataset=affectnet" in affectnet
-    assert "stray: damaged: config.yaml is missing" in page
+    assert "not a run: damaged: `name` (=&#39;not a run&#39;) must consist of letters" in page
 
 
 def test_configuration_environment_and_commit(page: str) -> None:
@@ -141,12 +144,38 @@ def test_without_runs_it_says_how_to_get_some(tmp_path: Path, capsys: pytest.Cap
     assert "there is no output folder" in capsys.readouterr().err
 
 
-def test_a_damaged_curve_leaves_the_rest(tmp_path: Path) -> None:
+def test_differences_are_shown_at_a_glance_from_three_seeds_on(tmp_path: Path) -> None:
+    for seed in (0, 1, 2):
+        for split, wrong in (("baseline", [0, 1, 2, 3]), ("m1", [4 + seed])):
+            words = ["dataset=faces", "model.width=4", f"seed={seed}", f"split={split}"]
+            make_run(tmp_path, words, {"val": wrong_at(*wrong)}, LABELS)
+    page = build_page(load_runs(tmp_path))
+    at_a_glance = page[page.index("<section") : page.index("<h3>")]
+    assert "+10.71" in at_a_glance
+    assert "over the baseline" in at_a_glance
+    assert "too few seeds" not in at_a_glance
+
+
+def test_runs_of_an_earlier_format_are_shown(tmp_path: Path) -> None:
+    words = ["dataset=faces", "model.width=4", "split=m1", "seed=0"]
+    make_run(tmp_path, words, {"val": LABELS}, LABELS, version=1)
+    make_run(tmp_path, [*words, "refit=true"], {"test": LABELS}, LABELS, version=1)
+    page = build_page(load_runs(tmp_path))
+    assert cells(page, "crops after module 1")[2] == "100.00"
+    # Format 1 has a refit's best epoch one too high; its last is the number of its epochs.
+    assert cells(page, "faces-m1-width4-refit_soft-seed0")[1:4] == ["finished", "soft", "2"]
+    configuration = page[page.index("Configuration:") : page.index("Environment")]
+    assert "needs" not in configuration
+    assert "selection" not in configuration
+
+
+def test_a_damaged_curve_is_listed_and_leaves_the_rest(tmp_path: Path) -> None:
     words = ["dataset=faces", "model.width=4", "split=m1", "seed=0"]
     run = make_run(tmp_path, words, {"val": LABELS}, LABELS)
     run.metrics_file.write_text("epoch,train/loss\n0,#\n")
     page = build_page(load_runs(tmp_path))
     assert "Training loss by epoch" not in page
+    assert "no curve, metrics.csv is damaged (1): faces-m1-width4-seed0" in page
     assert cells(page, "crops after module 1")[2] == "100.00"
 
 
@@ -157,14 +186,14 @@ PROBE = """
 const frame = document.querySelector("iframe");
 frame.addEventListener("load", () => {
   const page = frame.contentDocument, root = page.documentElement;
-  const boxes = [...page.querySelectorAll(".picture svg")].map(svg => svg.getBoundingClientRect());
+  const boxes = [...page.querySelectorAll(".plot svg")].map(svg => svg.getBoundingClientRect());
   document.querySelector("#probe").textContent = JSON.stringify({
     images: [...page.images].map(image => image.complete && image.naturalWidth > 0),
     svgs: boxes.map(box => [Math.round(box.width), Math.round(box.height)]),
-    texts: page.querySelectorAll(".picture svg text").length,
+    texts: page.querySelectorAll(".plot svg text").length,
     overflow: root.scrollWidth - root.clientWidth,
     background: getComputedStyle(page.body).backgroundColor,
-    ink: getComputedStyle(page.querySelector(".picture svg text")).fill,
+    ink: getComputedStyle(page.querySelector(".plot svg text")).fill,
   });
 });
 </script>
@@ -209,10 +238,10 @@ needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromi
 
 
 @needs_chromium
-def test_browser_shows_every_picture_on_a_phone(page: str, tmp_path: Path) -> None:
+def test_browser_shows_every_plot_on_a_phone(page: str, tmp_path: Path) -> None:
     seen, errors = open_in_chromium(page, tmp_path, 375)
     assert errors == []
-    assert seen["images"] == []  # pictures are SVG elements
+    assert seen["images"] == []  # plots are SVG elements
     assert len(seen["svgs"]) == page.count("<svg")
     assert all(300 < width <= 375 and height > 200 for width, height in seen["svgs"])
     assert seen["texts"] > 20

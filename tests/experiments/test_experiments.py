@@ -75,12 +75,14 @@ def test_table3(run: Script, tmp_path: Path) -> None:
     assert row(markdown, "crops after module 2 ")[1:4] == ["0 of 3", "not run", "63.51"]
     pair = row(markdown, "crops after module 1, soft vote | baseline")
     assert pair[2:6] == ["2", "28", "+10.71", "+1.40"]
+    assert pair[6].endswith("(images only, two seeds)")
     assert pair[7] == "0.375, 0.375"  # 4 against 1: 2 (1 + 5) / 2^5
+    assert pair[8] == "1.000, 1.000"
     assert "- not run (8): affectnet-m1-seed2, affectnet-m2-seed{0,1,2}" in markdown
-    m1 = next(r for r in rows if r.get("judge") == {"split": "m1", "vote": "soft", "refit": ""})
-    assert (m1["dataset"], m1["setting"], m1["stage"]) == ("affectnet", "", "val")
+    m1 = next(r for r in rows if r.get("method") == {"split": "m1", "vote": "soft", "refit": ""})
+    assert (m1["dataset"], m1["setting"], m1["part"]) == ("affectnet", "", "val")
     assert m1["seeds"] == {"0": pytest.approx(27 / 28), "1": pytest.approx(27 / 28)}
-    assert m1["holes"] == {"affectnet-m1-seed2": "not run"}
+    assert m1["missing"] == {"affectnet-m1-seed2": "not run"}
     assert "python -m fer_voting.train -m dataset=affectnet" in printed
     assert "split=m1,m2,m3,baseline seed=0,1,2" in printed
     assert "about" in printed
@@ -106,7 +108,7 @@ def test_another_setting_and_data_set_say_so_and_do_not_mix(run: Script) -> None
     assert "63.69" not in markdown
 
 
-def test_table4_has_refits_beside_the_published(run: Script) -> None:
+def test_table4_has_refits_next_to_the_published(run: Script) -> None:
     markdown, rows, printed = run("table4", "--seeds", "0,1")
     name = "crops after module 1, soft vote"
     assert row(markdown, f"{name} ") == [name, "2 of 2", "96.43 ± 0.00", "63.06", "2 of 2", "92.86 ± 0.00"]
@@ -114,11 +116,11 @@ def test_table4_has_refits_beside_the_published(run: Script) -> None:
     assert row(markdown, "FG-AGR") == ["FG-AGR", "2023", "224×224", "64.91"]
     assert row(markdown, "Voting (the paper's)")[3] == "63.06"
     assert row(markdown, f"{name} (here)")[3] == "96.43 ± 0.00"
-    assert "What runs what is missing" not in printed
-    assert {r["stage"] for r in rows} == {"test"}
+    assert "Commands for what is missing" not in printed
+    assert {r["part"] for r in rows} == {"test"}
 
 
-def test_table5_names_what_refits_what_is_missing(run: Script) -> None:
+def test_table5_has_the_command_of_missing_refits(run: Script) -> None:
     markdown, _, printed = run("table5", "--seeds", "0")
     assert row(markdown, "crops after module 1, soft vote ")[1:] == ["0 of 1", "not run", "85.69", "1 of 1", "96.43"]
     assert "- not run (2): rafdb-m1-refit_soft-seed0, rafdb-baseline-refit_soft-seed0" in markdown
@@ -163,9 +165,7 @@ def test_figure5_is_the_refit_and_figure6_without_one_says_so(run: Script) -> No
     assert "split=m1 seed=0 refit=true" in printed
 
 
-def test_a_run_deleted_or_damaged_leaves_a_named_hole_and_no_old_picture(
-    run: Script, made: Path, tmp_path: Path
-) -> None:
+def test_a_run_deleted_or_damaged_is_listed_and_leaves_no_old_plot(run: Script, made: Path, tmp_path: Path) -> None:
     outputs = tmp_path / "copy"
     shutil.copytree(made, outputs)
     words = ("--datasets", "affectnet", "--seeds", "0,1")
@@ -191,7 +191,7 @@ def test_a_run_deleted_or_damaged_leaves_a_named_hole_and_no_old_picture(
 
 def test_without_test_images_no_refit_is_asked_for(run: Script, tmp_path: Path) -> None:
     outputs = tmp_path / "outputs"
-    counts = {stage: {"neutral": 4} for stage in ("train", "val")}
+    counts = {part: {"neutral": 4} for part in ("train", "val")}
     words = ["dataset=fer2013", "model.width=4", "seed=0"]
     make_run(outputs, [*words, "split=m1"], {"val": LABELS}, LABELS, counts=counts)
     choice = ("--datasets", "fer2013", "--setting", "width4", "--seeds", "0")
@@ -249,17 +249,17 @@ def test_tables_read_what_a_training_writes(run_train: Callable[..., Path], tmp_
     output_dir = run_train("split=baseline")
     run_train("split=m1")
     run_train("split=m1", "refit=true")
-    record = load_runs(output_dir).records[0]
-    words = ["--output-dir", str(output_dir), "--datasets", "faces", "--setting", record.setting, "--seeds", "0"]
+    loaded = load_runs(output_dir).runs[0]
+    words = ["--output-dir", str(output_dir), "--datasets", "faces", "--setting", loaded.setting, "--seeds", "0"]
     for script in SCRIPTS.values():
         script.main(words)
     tables = output_dir / "tables"
-    accuracy = record.result["votes"]["soft"]["val"]["accuracy"]
+    accuracy = loaded.result["votes"]["soft"]["val"]["accuracy"]
     table = (tables / "table3.md").read_text()
     assert row(table, "baseline")[1:3] == ["1 of 1", f"{100 * accuracy:.2f}"]
     pair = row(table, "crops after module 1, soft vote | baseline")
     assert pair[2:4] == ["1", "20"]
-    refit = load_runs(output_dir).section("faces", record.setting).finished("m1", "soft")[0].result
+    refit = load_runs(output_dir).section("faces", loaded.setting).finished("m1", "soft")[0].result
     shown = row((tables / "table4.md").read_text(), "crops after module 1, soft vote ")
     assert shown[1:3] == ["1 of 1", f"{100 * refit['votes']['soft']['test']['accuracy']:.2f}"]
     figure = json.loads((tables / "figure5.json").read_text())[0]
@@ -295,7 +295,7 @@ def test_plan_of_the_reproduction(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 def test_rafdb_needs_affectnets_weights(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["rafdb", "--root", str(tmp_path), "--output-dir", str(made), "--seeds", "0", "--plan"]
-    with pytest.raises(SystemExit, match="2 of those runs are not there: make reproduce-affectnet ROOT=DIR first"):
+    with pytest.raises(SystemExit, match=r"2 of those runs\s+are not there: make reproduce-affectnet ROOT=DIR first"):
         reproduce.main(words)
     reproduce.main([*words, "init_from=some.ckpt"])
     printed = capsys.readouterr().out

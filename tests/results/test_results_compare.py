@@ -1,4 +1,4 @@
-"""Figures over seeds and paired comparisons, with decisions whose statistics were computed by hand."""
+"""Accuracies over seeds and paired comparisons, with decisions whose statistics were computed by hand."""
 
 from pathlib import Path
 
@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from made_runs import make_run
 
-from fer_voting.results.compare import Judge, accuracies, accuracy, compare, comparisons, confusion, recalls
+from fer_voting.results.compare import Method, accuracies, accuracy, compare, comparisons, confusion, recalls
 from fer_voting.results.load import Section, load_runs
+from fer_voting.results.statistics import holm
 
 LABELS = [0, 1, 2, 3, 4, 5, 6, 0, 1, 2]
 WORDS = ["dataset=faces", "model.width=4"]
@@ -43,22 +44,22 @@ def section(output_dir: Path) -> Section:
 
 
 def test_accuracies_over_seeds(section: Section) -> None:
-    figures = {(f.judge.split, f.judge.vote): f for f in accuracies(section, "val")}
-    assert [key for key in figures if key[0] == "baseline"] == [("baseline", "soft")]
-    assert figures["baseline", "soft"].seeds == {0: pytest.approx(0.6), 1: pytest.approx(0.7)}
-    assert figures["baseline", "soft"].mean == pytest.approx(0.65)
-    assert figures["baseline", "soft"].std == pytest.approx(0.1 / 2**0.5)
-    assert figures["m1", "soft"].mean == pytest.approx(0.9)
-    assert figures["m1", "hard"].mean == pytest.approx(0.8)
-    assert figures["m2", "soft"].std is None
-    assert figures["m2", "soft"].holes == {"faces-m2-width4-seed1": "not run"}
-    no_test = accuracy(section, Judge("m3", "soft"), "test")
+    found = {(a.method.split, a.method.vote): a for a in accuracies(section, "val")}
+    assert [key for key in found if key[0] == "baseline"] == [("baseline", "soft")]
+    assert found["baseline", "soft"].seeds == {0: pytest.approx(0.6), 1: pytest.approx(0.7)}
+    assert found["baseline", "soft"].mean == pytest.approx(0.65)
+    assert found["baseline", "soft"].std == pytest.approx(0.1 / 2**0.5)
+    assert found["m1", "soft"].mean == pytest.approx(0.9)
+    assert found["m1", "hard"].mean == pytest.approx(0.8)
+    assert found["m2", "soft"].std is None
+    assert found["m2", "soft"].missing == {"faces-m2-width4-seed1": "not run"}
+    no_test = accuracy(section, Method("m3", "soft"), "test")
     assert no_test.mean is None
-    assert no_test.holes["faces-m3-width4-seed0"] == "no test figures of the soft vote"
+    assert no_test.missing["faces-m3-width4-seed0"] == "no test metrics of the soft vote"
 
 
 def test_against_the_baseline_on_the_same_images(section: Section) -> None:
-    pair = compare(section, Judge("m1", "soft"), Judge("baseline", "soft"), "val")
+    (pair,) = compare(section, [(Method("m1", "soft"), Method("baseline", "soft"))], "val")
     # Seed 0: right where the baseline is wrong at 0, 1, 2; wrong where it is right at 4. Seed 1: 0, 1, 2; nowhere.
     assert pair.images == 10
     assert pair.difference == pytest.approx((0.2 + 0.3) / 2)
@@ -66,20 +67,20 @@ def test_against_the_baseline_on_the_same_images(section: Section) -> None:
     assert pair.low is not None
     assert pair.high is not None
     assert -0.2 < pair.low < pair.difference < pair.high < 0.7
-    assert pair.holes == {}
+    assert pair.missing == {}
 
 
 def test_only_seeds_that_both_have_are_compared(section: Section) -> None:
-    pair = compare(section, Judge("m2", "soft"), Judge("baseline", "soft"), "val")
+    (pair,) = compare(section, [(Method("m2", "soft"), Method("baseline", "soft"))], "val")
     assert pair.difference == 0
     assert pair.p_values == {0: 1.0}
-    assert pair.holes == {"faces-m2-width4-seed1": "not run"}
+    assert pair.missing == {"faces-m2-width4-seed1": "not run"}
 
 
 def test_other_images_are_not_compared(section: Section) -> None:
-    pair = compare(section, Judge("m3", "soft"), Judge("baseline", "soft"), "val")
+    (pair,) = compare(section, [(Method("m3", "soft"), Method("baseline", "soft"))], "val")
     assert pair.difference is None
-    assert pair.holes["faces-m3-width4-seed0"] == "judged other images"
+    assert pair.missing["faces-m3-width4-seed0"] == "evaluated on other images"
 
 
 def test_the_whole_list_of_comparisons(section: Section) -> None:
@@ -95,36 +96,70 @@ def test_the_whole_list_of_comparisons(section: Section) -> None:
         ("m2", "soft", "m2", "hard"),
         ("m3", "soft", "m3", "hard"),
     ]
-    # m1's hard vote errs at image 9 besides, under each seed.
-    assert pairs[6].difference == pytest.approx(0.1)
-    assert pairs[6].p_values == {0: 1.0, 1: 1.0}
+    # The crops agree, so the votes do, on the same weights: the hard vote's own best epoch errs at image 9 besides.
+    assert pairs[6].difference == 0
+    assert accuracy(section, Method("m1", "hard"), "val").mean == pytest.approx(0.8)
 
 
-def test_damaged_predictions_leave_the_accuracy_and_name_the_hole(output_dir: Path) -> None:
+def logits(*crops: int) -> np.ndarray:
+    """Logits [V, 7] of crops that decide so, the last by more than all others together."""
+    margins = [*[1.0] * (len(crops) - 1), 10.0]
+    return np.stack([margin * np.eye(7)[crop] for crop, margin in zip(crops, margins, strict=True)])
+
+
+def test_votes_are_compared_on_the_same_weights(tmp_path: Path) -> None:
+    """By the logits of the soft vote's best epoch, whatever the hard vote's own epoch says."""
+    for seed in (0, 1, 2):
+        words = [*WORDS, "split=m1", f"seed={seed}"]
+        decided = {"val": wrong_at([0])}
+        run = make_run(tmp_path, words, decided, LABELS, hard={"val": wrong_at(list(range(10)))})
+        # Two of three crops see the label; the last outweighs them in the soft vote, wrongly at images 0, 1 and 2.
+        wrong = np.array([(label + 1) % 7 if i < 3 else label for i, label in enumerate(LABELS)])
+        of_image = [logits(label, label, last) for label, last in zip(LABELS, wrong, strict=True)]
+        names = np.array([f"image {i}" for i in range(10)])
+        np.savez(run.predictions_file("soft", "val"), logits=np.stack(of_image), labels=np.array(LABELS), names=names)
+    section = load_runs(tmp_path).section("faces", "width4")
+    (pair,) = compare(section, [(Method("m1", "soft"), Method("m1", "hard"))], "val")
+    assert pair.difference == pytest.approx(-0.3)
+    assert pair.p_values == {seed: pytest.approx(2 / 8) for seed in (0, 1, 2)}
+    assert pair.holm == {seed: pytest.approx(3 * 2 / 8) for seed in (0, 1, 2)}
+
+
+def test_p_values_are_corrected_for_all_of_the_table(section: Section) -> None:
+    pairs = comparisons(section, "val")
+    raw = [p for pair in pairs for p in pair.p_values.values()]
+    assert (
+        len(raw) == 2 + 2 + 1 + 1 + 2 + 1 + 1
+    )  # m1, m2 twice each against the baseline; m1, m2, m3 against themselves
+    assert [p for pair in pairs for p in pair.holm.values()] == holm(raw)
+    assert all(pair.holm.keys() == pair.p_values.keys() for pair in pairs)
+
+
+def test_damaged_predictions_leave_the_accuracy_and_are_listed_as_missing(output_dir: Path) -> None:
     runs = load_runs(output_dir)
     path = runs.section("faces", "width4").finished("m1")[0].run.predictions_file("soft", "val")
     whole = path.read_bytes()
     path.write_bytes(whole[:100])
     try:
         section = runs.section("faces", "width4", seeds=[0, 1])
-        pair = compare(section, Judge("m1", "soft"), Judge("baseline", "soft"), "val")
+        (pair,) = compare(section, [(Method("m1", "soft"), Method("baseline", "soft"))], "val")
         assert pair.difference == pytest.approx(0.3)
-        assert pair.holes == {"faces-m1-width4-seed0": "predictions/soft-val.npz is damaged"}
-        assert accuracy(section, Judge("m1", "soft"), "val").mean == pytest.approx(0.9)
+        assert pair.missing == {"faces-m1-width4-seed0": "predictions/soft-val.npz is damaged"}
+        assert accuracy(section, Method("m1", "soft"), "val").mean == pytest.approx(0.9)
     finally:
         path.write_bytes(whole)
 
 
 def test_confusion_is_summed_and_recalls_are_averaged(section: Section) -> None:
-    records = section.finished("baseline")
-    counts = confusion(records, "soft", "val")
+    runs = section.finished("baseline")
+    counts = confusion(runs, "soft", "val")
     assert counts is not None
     expected = np.zeros((7, 7), int)
     for seed in (0, 1):
         for label, decided in zip(LABELS, wrong_at(WRONG["baseline", seed]), strict=True):
             expected[label, decided] += 1
     assert counts.tolist() == expected.tolist()
-    recall = recalls(records, "soft", "val")
+    recall = recalls(runs, "soft", "val")
     assert recall is not None
     assert recall["neutral"] == pytest.approx(0.5)  # one of two, under both seeds
     assert recall["surprise"] == pytest.approx(0.5)  # none of one, then one of one

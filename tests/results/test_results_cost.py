@@ -1,4 +1,4 @@
-"""Points of the picture of accuracy and cost."""
+"""Points of the plot of accuracy against cost."""
 
 from pathlib import Path
 
@@ -6,8 +6,9 @@ import pytest
 from made_runs import MIB, make_run
 
 from fer_voting.results.compare import accuracies
-from fer_voting.results.cost import CostPoint, cost_points
+from fer_voting.results.cost import cost_points
 from fer_voting.results.load import Runs, load_runs
+from fer_voting.results.statistics import CostPoint
 
 LABELS = [0, 1, 2, 3, 4, 5, 6]
 

@@ -1,7 +1,8 @@
-"""Run folders as records: places, settings, and the holes that damaged or missing runs leave."""
+"""Run folders as data: settings, and the reasons for which runs are missing."""
 
 import fcntl
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,9 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from made_runs import make_run
+from omegaconf import OmegaConf
+from tiny import REPO
 
-from fer_voting.results.load import Place, load_runs, setting_of
+from fer_voting.config import compose_with_choices
+from fer_voting.results.compare import accuracies
+from fer_voting.results.load import load_run, load_runs, read_predictions, setting_of
+from fer_voting.results.text import accuracy_text
+from fer_voting.runs.plan import plan_job
 from fer_voting.runs.run import Run
+from fer_voting.system.atomic import read_json
 
 LABELS = [0, 1, 2, 3, 4, 5, 6]
 RIGHT = {"val": LABELS, "test": LABELS}
@@ -34,8 +42,16 @@ def make(output_dir: Path, *words: str) -> Run:
         ("faces-m1-seed01", "", "faces-m1-seed01"),
     ],
 )
-def test_setting_is_what_stands_between_split_and_seed(name: str, refit: str, setting: str) -> None:
-    assert setting_of(name, "faces", "m1", refit, 0) == setting
+def test_setting_of_a_run_that_did_not_store_it(name: str, refit: str, setting: str) -> None:
+    config = {"dataset": {"name": "faces"}, "split": {"name": "m1"}, "seed": 0, "refit": bool(refit)}
+    assert setting_of(name, config | {"voting": {"name": refit or "soft"}}) == setting
+
+
+def test_a_stored_setting_counts_whatever_the_name_says(tmp_path: Path) -> None:
+    run = make(tmp_path, "split=m1", "seed=0")
+    renamed = run.dir.with_name("faces-m1-demo-seed0")
+    run.dir.rename(renamed)
+    assert load_run(Run(tmp_path, renamed.name)).setting == "width4"
 
 
 def test_two_sweeps_in_one_folder_stay_apart(tmp_path: Path) -> None:
@@ -47,13 +63,13 @@ def test_two_sweeps_in_one_folder_stay_apart(tmp_path: Path) -> None:
     assert runs.settings("faces") == {"mine": 1, "width4": 2, "width4-lr0.001": 1}
     assert [section.setting for section in runs.sections()] == ["mine", "width4", "width4-lr0.001"]
     plain = runs.section("faces", "width4")
-    assert sorted(plain.records) == [Place("m1", 0), Place("m1", 0, "soft")]
-    assert [record.name for record in plain.finished()] == ["faces-m1-width4-seed0"]
-    assert [record.name for record in plain.finished(refit=None)] == [
+    assert [(run.split, run.seed, run.refit) for run in plain.runs] == [("m1", 0, ""), ("m1", 0, "soft")]
+    assert [run.name for run in plain.finished()] == ["faces-m1-width4-seed0"]
+    assert [run.name for run in plain.finished(refit=None)] == [
         "faces-m1-width4-seed0",
         "faces-m1-width4-refit_soft-seed0",
     ]
-    assert not runs.section("faces").records
+    assert not runs.section("faces").runs
     assert plain.title == "drawn faces (synthetic), setting width4"
 
 
@@ -79,7 +95,7 @@ def held(run: Run) -> Iterator[None]:
         yield
 
 
-def test_every_kind_of_hole_has_a_name_and_a_reason(tmp_path: Path) -> None:
+def test_every_missing_run_has_a_name_and_a_reason(tmp_path: Path) -> None:
     runs = [make(tmp_path, "split=m1", f"seed={seed}") for seed in range(7)]
     finished = runs[0].result()
     assert finished is not None
@@ -89,17 +105,20 @@ def test_every_kind_of_hole_has_a_name_and_a_reason(tmp_path: Path) -> None:
     runs[4].write_result({key: value for key, value in finished.items() if key not in ("gmacs", "votes")})
     (runs[5].dir / "result.json").write_text("[]")
     (runs[6].dir / "result.json").unlink()
+    (tmp_path / "runs" / "a name that no run can have").mkdir()
     for seed, content in ((7, "dataset: [1"), (8, ""), (9, "\x00\x01"), (10, None)):
         folder = tmp_path / "runs" / f"faces-m1-width4-seed{seed}"
         folder.mkdir()
         if content is not None:
             (folder / "config.yaml").write_text(content)
     section = load_runs(tmp_path).section("faces", "width4", seeds=range(12))
-    assert section.holes("m1") == {
+    assert section.missing("m1") == {
         "faces-m1-width4-seed1": "failed: OSError: disk full",
         "faces-m1-width4-seed2": "interrupted",
         "faces-m1-width4-seed3": "damaged: result.json is no JSON",
-        "faces-m1-width4-seed4": "damaged: result.json lacks votes, gmacs",
+        "faces-m1-width4-seed4": (
+            "damaged or of another version: result.json (format 2, written at commit 0123456789ab) lacks votes, gmacs"
+        ),
         "faces-m1-width4-seed5": "damaged: result.json lacks status",
         "faces-m1-width4-seed6": "not run",
         "faces-m1-width4-seed7": "damaged: config.yaml can't be read",
@@ -108,24 +127,27 @@ def test_every_kind_of_hole_has_a_name_and_a_reason(tmp_path: Path) -> None:
         "faces-m1-width4-seed10": "damaged: config.yaml is missing",
         "faces-m1-width4-seed11": "not run",
     }
-    assert [record.place.seed for record in section.finished("m1")] == [0]
+    assert [run.seed for run in section.finished("m1")] == [0]
+    assert "must consist of letters" in load_runs(tmp_path).unreadable["a name that no run can have"]
     with held(runs[2]):
-        assert load_runs(tmp_path).section("faces", "width4").holes("m1")["faces-m1-width4-seed2"] == "running"
+        assert load_runs(tmp_path).section("faces", "width4").missing("m1")["faces-m1-width4-seed2"] == "running"
 
 
-def test_figures_and_decisions(tmp_path: Path) -> None:
+def test_metrics_and_predictions(tmp_path: Path) -> None:
     decided = {"val": [0, 1, 2, 3, 4, 5, 0], "test": LABELS}
     make_run(tmp_path, [*WORDS, "split=m1", "seed=0"], decided, LABELS, names=[f"n{i}" for i in range(7)])
-    record = load_runs(tmp_path).section("faces", "width4").finished("m1")[0]
-    figures = record.figures("soft", "val")
-    assert figures is not None
-    assert figures["accuracy"] == pytest.approx(6 / 7)
-    assert figures["recall"]["anger"] == 0
-    assert record.figures("soft", "train") is None
-    assert record.figures("none", "val") is None
-    decisions = record.decisions("hard", "val")
-    assert decisions.names.tolist() == [f"n{i}" for i in range(7)]
-    assert decisions.correct.tolist() == [True] * 6 + [False]
+    run = load_runs(tmp_path).section("faces", "width4").finished("m1")[0]
+    metrics = run.metrics("soft", "val")
+    assert metrics is not None
+    assert metrics["accuracy"] == pytest.approx(6 / 7)
+    assert metrics["recall"]["anger"] == 0
+    assert run.metrics("soft", "train") is None
+    assert run.metrics("none", "val") is None
+    predictions = run.predictions("val")
+    assert predictions.names.tolist() == [f"n{i}" for i in range(7)]
+    assert predictions.logits.shape == (7, 3, 7)
+    for vote in ("soft", "hard", "softprob"):
+        assert predictions.correct(vote).tolist() == [True] * 6 + [False]
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "no zip", "other arrays", "gone"])
@@ -136,25 +158,118 @@ def test_damaged_predictions_are_named(tmp_path: Path, damage: str) -> None:
     if damage == "gone":
         path.unlink()
     elif damage == "other arrays":
-        np.savez(path, logits=np.zeros(3))
+        np.savez(path, scores=np.zeros(3))
     else:
         path.write_bytes({"cut": content[: len(content) // 2], "empty": b"", "no zip": b"#" * 300}[damage])
-    record = load_runs(tmp_path).records[0]
+    loaded = load_runs(tmp_path).runs[0]
     what = "missing" if damage == "gone" else "damaged"
     with pytest.raises(ValueError, match=rf"^predictions/soft-val.npz is {what}$"):
-        record.decisions("soft", "val")
+        loaded.predictions("val")
 
 
 def test_a_misspelt_output_folder_does_not_read_as_not_run(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="there is no output folder"):
         load_runs(tmp_path / "ouputs")
-    assert load_runs(tmp_path).records == []
+    assert load_runs(tmp_path).runs == []
+
+
+# --- what a table must not mix ----------------------------------------------------------------------------------
+
+
+def test_runs_on_other_data_are_missing_with_both_fingerprints(tmp_path: Path) -> None:
+    for seed, fingerprint in enumerate(["a" * 32, "b" * 32, "a" * 32]):
+        words = [*WORDS, "split=m1", f"seed={seed}"]
+        make_run(tmp_path, words, RIGHT, LABELS, data_fingerprint=fingerprint)
+    make_run(tmp_path, [*WORDS, "split=m2", "seed=0"], RIGHT, LABELS, data_fingerprint="a" * 32)
+    make_run(tmp_path, ["dataset=faces", "split=m2", "seed=0"], RIGHT, LABELS, data_fingerprint="c" * 32)
+    runs = load_runs(tmp_path)
+    section = runs.section("faces", "width4", seeds=[0, 1, 2])
+    assert [run.name for run in section.finished()] == [
+        *("faces-m1-width4-seed0", "faces-m1-width4-seed2"),
+        "faces-m2-width4-seed0",
+    ]
+    reason = f"other data: fingerprint {'b' * 12} here, {'a' * 12} in the other runs"
+    assert section.missing("m1") == {"faces-m1-width4-seed1": reason}
+    assert len(runs.section("faces", seeds=[0]).finished()) == 1  # another setting may be on other data
+
+
+def test_of_two_data_sets_of_equally_many_runs_the_newest_counts(tmp_path: Path) -> None:
+    for split, started in (("m1", "2026-03-01T00:00:00+00:00"), ("m2", "2026-02-01T00:00:00+00:00")):
+        words = [*WORDS, f"split={split}", "seed=0"]
+        make_run(tmp_path, words, RIGHT, LABELS, data_fingerprint=split * 16, started=started)
+    section = load_runs(tmp_path).section("faces", "width4", seeds=[0])
+    assert [run.split for run in section.finished()] == ["m1"]
+    assert section.missing("m2")["faces-m2-width4-seed0"].startswith("other data: fingerprint m2m2")
+
+
+def test_a_refit_has_a_fingerprint_of_its_own_and_the_same_test_images(tmp_path: Path) -> None:
+    for seed, count in ((0, 9), (1, 9), (2, 8)):
+        words = [*WORDS, "split=m1", f"seed={seed}"]
+        counts = {"train": {"happy": 20}, "val": {"happy": 5}, "test": {"happy": 9}}
+        make_run(tmp_path, words, RIGHT, LABELS, data_fingerprint="a" * 32, counts=counts)
+        refit_counts = {"train": {"happy": 25}, "test": {"happy": count}}
+        refit = {"data_fingerprint": "b" * 32, "counts": refit_counts}
+        make_run(tmp_path, [*words, "refit=true"], {"test": LABELS}, LABELS, **refit)
+    section = load_runs(tmp_path).section("faces", "width4", seeds=[0, 1, 2])
+    assert [run.seed for run in section.finished("m1", "soft")] == [0, 1]
+    assert section.missing("m1", "soft") == {
+        "faces-m1-width4-refit_soft-seed2": "other data: other test images than in the runs without refit"
+    }
+
+
+def test_a_copied_run_folder_is_not_counted_twice(tmp_path: Path) -> None:
+    run = make(tmp_path, "split=m1", "seed=0")
+    shutil.copytree(run.dir, run.dir.with_name("saved-copy"))
+    section = load_runs(tmp_path).section("faces", "width4", seeds=[0])
+    assert [one.name for one in section.finished()] == [run.name]
+    assert section.missing("m1") == {"saved-copy": f"not used: {run.name} is the same split, seed and setting"}
+
+
+# --- run folders of other versions ------------------------------------------------------------------------------
+
+
+def test_run_folders_of_format_1_are_read(tmp_path: Path) -> None:
+    """The recorded results of FER2013, as they were written, with configurations that do not store the setting."""
+    results = read_json(REPO / "experiments" / "recorded" / "fer2013_small" / "results.json")
+    assert {result["format"] for result in results} == {1}
+    for result in results:
+        words = ["experiment=fer2013_small", "dataset.root=there", f"split={result['split']}"]
+        config = plan_job(words, *compose_with_choices(words))
+        config["needs"] = config.pop("run")["needs"]
+        run = Run(tmp_path, result["name"])
+        run.write_result(result)
+        (run.dir / "config.yaml").write_text(OmegaConf.to_yaml(config))
+    section = load_runs(tmp_path).section("fer2013", "fer2013_small", seeds=[0])
+    texts = {one.method.split: accuracy_text(one) for one in accuracies(section, "val", votes=["soft"])}
+    assert texts == {"m1": "56.17", "m2": "54.25", "m3": "55.61", "baseline": "54.64"}
+
+
+def test_both_formats_stand_in_one_section(tmp_path: Path) -> None:
+    for version in (1, 2):
+        words = [*WORDS, "split=m1", f"seed={version}"]
+        make_run(tmp_path, words, RIGHT, LABELS, version=version)
+        make_run(tmp_path, [*words, "refit=true"], {"test": LABELS}, LABELS, version=version)
+    runs = load_runs(tmp_path)
+    assert all(("setting" in run.result) == ("run" in run.config) == (run.seed == 2) for run in runs.runs)
+    section = runs.section("faces", "width4", seeds=[1, 2])
+    assert [run.seed for run in section.finished("m1")] == [1, 2]
+    assert [run.seed for run in section.finished("m1", "soft")] == [1, 2]
+
+
+def test_compact_predictions_are_read(tmp_path: Path) -> None:
+    logits = np.eye(7, dtype=np.float16)[[1, 2]][:, None]
+    np.savez(tmp_path / "soft-test.npz", logits=logits, labels=np.array([1, 3], np.uint8), rows=np.array([7, 9]))
+    predictions = read_predictions(tmp_path / "soft-test.npz")
+    assert predictions.correct("soft").tolist() == [True, False]
+    assert predictions.names.tolist() == ["7", "9"]
+    assert (predictions.logits.dtype, predictions.labels.dtype) == (np.float32, np.int64)
 
 
 def test_result_keys_are_what_a_training_writes(tmp_path: Path) -> None:
-    """The made-up runs of these tests and a real one have the same keys, so that neither drifts from the other."""
+    """The made-up runs of these tests have the keys of a real one."""
     made = make(tmp_path, "split=m1", "seed=0").result()
     assert made is not None
-    source = (Path(__file__).parents[2] / "fer_voting" / "train.py").read_text()
+    files = ("train.py", "training/fit.py", "runs/run.py")
+    source = "".join((REPO / "fer_voting" / file).read_text() for file in files)
     assert [key for key in made if f'"{key}"' not in source] == []
     assert json.loads(json.dumps(made)) == made

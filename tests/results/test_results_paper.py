@@ -2,7 +2,7 @@
 
 import pytest
 
-from fer_voting.results.compare import Judge
+from fer_voting.results.compare import Method
 from fer_voting.results.paper import paper, paper_test_accuracy, paper_validation_accuracy
 
 
@@ -18,7 +18,7 @@ from fer_voting.results.paper import paper, paper_test_accuracy, paper_validatio
     ],
 )
 def test_validation_accuracy(dataset: str, split: str, vote: str, value: float | None) -> None:
-    assert paper_validation_accuracy(dataset, Judge(split, vote)) == value
+    assert paper_validation_accuracy(dataset, Method(split, vote)) == value
 
 
 @pytest.mark.parametrize(
@@ -32,11 +32,11 @@ def test_validation_accuracy(dataset: str, split: str, vote: str, value: float |
     ],
 )
 def test_test_accuracy(dataset: str, split: str, vote: str, value: float | None) -> None:
-    assert paper_test_accuracy(dataset, Judge(split, vote, "soft")) == value
+    assert paper_test_accuracy(dataset, Method(split, vote, "soft")) == value
 
 
 def test_own_rows_of_tables_4_and_5_agree_with_the_text() -> None:
     for table, dataset in (("table4_affectnet_7_classes_accuracy", "affectnet"), ("table5_rafdb_accuracy", "rafdb")):
         rows = {name: accuracy for name, _, _, accuracy in paper()[table]}
-        assert rows["Voting (ours)"] == paper_test_accuracy(dataset, Judge("m1", "soft", "soft"))
-        assert rows["Baseline (ours)"] == paper_test_accuracy(dataset, Judge("baseline", "soft", "soft"))
+        assert rows["Voting (ours)"] == paper_test_accuracy(dataset, Method("m1", "soft", "soft"))
+        assert rows["Baseline (ours)"] == paper_test_accuracy(dataset, Method("baseline", "soft", "soft"))

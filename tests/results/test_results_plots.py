@@ -1,4 +1,4 @@
-"""Pictures: what they show, and that they are whole."""
+"""Plots: what they show, and that their files are complete."""
 
 from pathlib import Path
 from xml.etree import ElementTree
@@ -8,7 +8,6 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from fer_voting.results.cost import CostPoint
 from fer_voting.results.plots import (
     INK,
     SPLIT_COLOURS,
@@ -20,6 +19,7 @@ from fer_voting.results.plots import (
     split_curves_figure,
     svg,
 )
+from fer_voting.results.statistics import CostPoint
 
 OURS = [
     CostPoint("m1", 63.7, 0.2, 40.34, 6.66),
@@ -50,11 +50,11 @@ def test_confusion_stands_by_columns_as_in_the_paper(tmp_path: Path) -> None:
     assert percents[:4] == ["75.0", "0.0", "25.0", "100.0"]  # by rows: decided a of a, of b; decided b of a, of b
 
 
-def test_files_are_whole_pictures(tmp_path: Path) -> None:
+def test_files_are_complete(tmp_path: Path) -> None:
     draw_curves(tmp_path / "new folder" / "curves.png", HISTORY, "title")
-    with Image.open(tmp_path / "new folder" / "curves.png") as picture:
-        picture.load()
-        assert picture.width > 600
+    with Image.open(tmp_path / "new folder" / "curves.png") as image:
+        image.load()
+        assert image.width > 600
     assert [path.name for path in (tmp_path / "new folder").iterdir()] == ["curves.png"]
     save(cost_figure(OURS, [], "title"), tmp_path / "cost.svg")
     ElementTree.parse(tmp_path / "cost.svg")

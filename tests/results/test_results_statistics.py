@@ -5,13 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from fer_voting.results.statistics import mcnemar_p, mean_std, paired_difference, pareto_front
-
-
-def test_mean_and_sample_standard_deviation() -> None:
-    assert mean_std([2, 4, 4, 4, 5, 5, 7, 9]) == (5.0, pytest.approx(math.sqrt(32 / 7)))
-    assert mean_std([0.25]) == (0.25, None)
-    assert mean_std([]) == (None, None)
+from fer_voting.results.statistics import holm, mcnemar_p, paired_difference, pareto_front
 
 
 def disputed(only_first: int, only_second: int, agreed: int = 5) -> tuple[np.ndarray, np.ndarray]:
@@ -68,16 +62,39 @@ def test_interval_of_one_seed_is_the_normal_one_for_many_images() -> None:
     assert interval.high == pytest.approx(0.02 + 1.96 * error, abs=0.0006)
 
 
+def disagreeing(seeds: int) -> tuple[np.ndarray, np.ndarray]:
+    """Networks [S, N] of which, of every two seeds, one seed's gain is the other's loss."""
+    first, second = disputed(60, 10, agreed=930)
+    pairs = [(first, second) if seed % 2 else (second, first) for seed in range(seeds)]
+    return np.stack([pair[0] for pair in pairs]), np.stack([pair[1] for pair in pairs])
+
+
 def test_seeds_that_disagree_widen_the_interval() -> None:
-    agree = np.repeat(disputed(20, 10, agreed=970)[0][None], 2, axis=0)
-    theirs = np.repeat(disputed(20, 10, agreed=970)[1][None], 2, axis=0)
-    swapped = theirs.copy()
-    swapped[1, :30] = ~agree[1, :30]
-    disagree = agree.copy()
-    disagree[1, :30], swapped[1, :30] = theirs[1, :30], agree[1, :30]
-    narrow, wide = paired_difference(agree, theirs), paired_difference(disagree, swapped)
+    agree = [np.repeat(side[None], 4, axis=0) for side in disputed(60, 10, agreed=930)]
+    narrow, wide = paired_difference(*agree), paired_difference(*disagreeing(4))
     assert wide.mean == 0
     assert wide.high - wide.low > 1.3 * (narrow.high - narrow.low)
+
+
+def test_two_seeds_are_too_few_to_draw_from() -> None:
+    """The interval is over images only: each image's outcomes cancel, whichever images are drawn."""
+    interval = paired_difference(*disagreeing(2))
+    assert (interval.mean, interval.low, interval.high) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("p_values", "corrected"),
+    [
+        ([], []),
+        ([0.2], [0.2]),
+        ([0.01, 0.04, 0.03], [0.03, 0.06, 0.06]),  # 3 x 0.01; 2 x 0.03; max(1 x 0.04, 0.06)
+        ([0.01, 0.02, 0.03, 0.04, 0.05], [0.05, 0.08, 0.09, 0.09, 0.09]),  # 5, 4, 3, 2, 1 times, never falling
+        ([0.5, 0.9], [1.0, 1.0]),  # at most 1
+        ([0.02, 0.02], [0.04, 0.04]),
+    ],
+)
+def test_holm_against_values_computed_by_hand(p_values: list[float], corrected: list[float]) -> None:
+    assert holm(p_values) == pytest.approx(corrected)
 
 
 def test_interval_repeats_itself() -> None:

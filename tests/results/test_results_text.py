@@ -5,26 +5,27 @@ from pathlib import Path
 import pytest
 from made_runs import make_run
 
-from fer_voting.results.compare import Comparison, Figure, Judge, accuracies
+from fer_voting.results.compare import Accuracy, Comparison, Method, accuracies
 from fer_voting.results.load import Runs, load_runs
 from fer_voting.results.markdown import Table, markdown
 from fer_voting.results.text import (
     accuracy_table,
+    accuracy_text,
     comparison_table,
     cost_table,
     describe,
-    figure_text,
-    hole_lines,
+    interval_text,
+    missing_lines,
     p_text,
     title,
 )
 
 NO_RUNS = Runs(Path("outputs"), [], {})
-M1, BASELINE = Judge("m1", "soft"), Judge("baseline", "soft")
+M1, BASELINE = Method("m1", "soft"), Method("baseline", "soft")
 
 
-def figure(judge: Judge, seeds: dict[int, float], mean: float | None, std: float | None, **holes: str) -> Figure:
-    return Figure(judge, "val", seeds, mean, std, holes)
+def over_seeds(seeds: dict[int, float], mean: float | None, std: float | None, **missing: str) -> Accuracy:
+    return Accuracy(M1, "val", seeds, mean, std, missing)
 
 
 def test_markdown_aligns_its_columns() -> None:
@@ -40,20 +41,20 @@ def test_markdown_aligns_its_columns() -> None:
 @pytest.mark.parametrize(
     ("given", "text"),
     [
-        (figure(M1, {0: 0.6, 1: 0.7}, 0.65, 0.0707), "65.00 ± 7.07"),
-        (figure(M1, {0: 0.6}, 0.6, None, other="not run"), "60.00"),
-        (figure(M1, {}, None, None, a="not run", b="not run"), "not run"),
-        (figure(M1, {}, None, None, a="not run", b="failed: no space"), "failed"),
+        (over_seeds({0: 0.6, 1: 0.7}, 0.65, 0.0707), "65.00 ± 7.07"),
+        (over_seeds({0: 0.6}, 0.6, None, other="not run"), "60.00"),
+        (over_seeds({}, None, None, a="not run", b="not run"), "not run"),
+        (over_seeds({}, None, None, a="not run", b="failed: no space"), "failed"),
     ],
 )
-def test_cell_of_an_accuracy(given: Figure, text: str) -> None:
-    assert figure_text(given) == text
+def test_cell_of_an_accuracy(given: Accuracy, text: str) -> None:
+    assert accuracy_text(given) == text
 
 
 def test_names_of_networks() -> None:
     assert describe(M1) == "crops after module 1, soft vote"
-    assert describe(Judge("m2", "hard")) == "crops after module 2, hard vote"
-    assert describe(Judge("baseline", "hard")) == "baseline"
+    assert describe(Method("m2", "hard")) == "crops after module 2, hard vote"
+    assert describe(Method("baseline", "hard")) == "baseline"
 
 
 @pytest.mark.parametrize(("p", "text"), [(1.0, "1.000"), (0.0404, "0.040"), (0.001, "0.001"), (0.00002, "2e-5")])
@@ -96,25 +97,39 @@ def test_paper_stands_beside_ours_on_its_own_data_and_protocol_alone() -> None:
 
 def test_rows_of_comparisons() -> None:
     pairs = [
-        Comparison(M1, BASELINE, "val", 3500, 0.0123, -0.001, 0.025, {0: 0.04, 1: 0.0002}),
-        Comparison(M1, Judge("m1", "hard"), "val", holes={"run": "not run"}),
+        Comparison(M1, BASELINE, "val", 3500, 0.0123, -0.001, 0.025, {0: 0.04, 1: 0.0002}, {0: 0.08, 1: 0.0006}),
+        Comparison(M1, Method("m1", "hard"), "val", missing={"run": "not run"}),
     ]
-    rafdb = comparison_table(NO_RUNS.section("rafdb"), pairs)
-    assert rafdb.header == ["", "against", "runs", "images", "difference", "paper", "95 % interval", "McNemar's p"]
-    name = "crops after module 1, soft vote"
-    assert rafdb.rows == [
-        [name, "baseline", "2", "3,500", "+1.23", "+2.62", "-0.10 to +2.50", "0.040, 2e-4"],
-        [name, "hard vote", "0", "–", "not run", "+0.82", "–", "–"],
+    table = comparison_table(NO_RUNS.section("rafdb"), pairs)
+    header = ["", "against", "runs", "images", "difference", "paper", "95 % interval", "McNemar's p", "Holm's p"]
+    assert table.header == header
+    name, interval = "crops after module 1, soft vote", "-0.10 to +2.50 (images only, two seeds)"
+    assert table.rows == [
+        [name, "baseline", "2", "3,500", "+1.23", "+2.62", interval, "0.040, 2e-4", "0.080, 6e-4"],
+        [name, "hard vote", "0", "–", "not run", "+0.82", "–", "–", "–"],
     ]
     assert "paper" not in comparison_table(NO_RUNS.section("faces"), pairs).header
 
 
-def test_holes_by_reason_and_seed() -> None:
-    holes = [
+@pytest.mark.parametrize(
+    ("seeds", "text"),
+    [
+        (1, "-0.10 to +2.50 (images only, one seed)"),
+        (2, "-0.10 to +2.50 (images only, two seeds)"),
+        (3, "-0.10 to +2.50"),
+    ],
+)
+def test_an_interval_says_what_it_does_not_cover(seeds: int, text: str) -> None:
+    p_values = dict.fromkeys(range(seeds), 0.5)
+    assert interval_text(Comparison(M1, BASELINE, "val", 3500, 0.0123, -0.001, 0.025, p_values)) == text
+
+
+def test_missing_runs_by_reason_and_seed() -> None:
+    missing = [
         {"faces-m1-seed0": "not run", "faces-m1-seed2": "not run"},
         {"faces-m2-seed0": "damaged: x", "mine": "not run"},
     ]
-    assert hole_lines(holes) == ["not run (3): faces-m1-seed{0,2}, mine", "damaged: x (1): faces-m2-seed0"]
+    assert missing_lines(missing) == ["not run (3): faces-m1-seed{0,2}, mine", "damaged: x (1): faces-m2-seed0"]
 
 
 def test_costs_are_means_of_what_was_measured(tmp_path: Path) -> None:
