@@ -9,6 +9,7 @@ width 16 takes a minute or two for the 3,589 test images of FER2013.
 """
 
 import argparse
+import statistics
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,7 +32,6 @@ from fer_voting.models import SPLITS
 from fer_voting.results.evaluation import metric_intervals, metrics_of_counts
 from fer_voting.results.markdown import Table
 from fer_voting.results.plots import INK, SPLIT_COLOURS, save
-from fer_voting.results.statistics import mean_std
 from fer_voting.runs.run import Run
 from fer_voting.system.messages import set_up_messages
 from fer_voting.training.module import VotingModule
@@ -189,10 +189,10 @@ def table(rows: Sequence[Row]) -> Table:
 
 
 def _cell(accuracies: Sequence[float]) -> str:
-    mean, std = mean_std([100 * accuracy for accuracy in accuracies])
-    if mean is None:
+    if not accuracies:
         return "–"
-    return f"{mean:.2f}" if std is None else f"{mean:.2f} ± {std:.2f}"
+    mean = f"{100 * statistics.fmean(accuracies):.2f}"
+    return mean if len(accuracies) == 1 else f"{mean} ± {100 * statistics.stdev(accuracies):.2f}"
 
 
 def draw(path: Path, rows: Sequence[Row], title: str) -> None:
@@ -251,7 +251,7 @@ def report(runs: Sequence[Trained], rows: Sequence[Row]) -> Report:
         title = f"{dataset}{note}, {own[0]['part']}, {own[0]['images']:,} images of {size} px"
         stem = "resolution" if number == 0 else f"resolution-{number + 1}"
         written.add(f"## {title}")
-        written.add_picture(stem, partial(draw, rows=own, title=title), f"accuracy by resolution, {title}")
+        written.add_plot(stem, partial(draw, rows=own, title=title), f"accuracy by resolution, {title}")
         written.add_table(table(own))
         written.add(
             f"Accuracy in percent of images brought down to as many pixels a side and back to {size}; several runs as "
