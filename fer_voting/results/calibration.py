@@ -31,7 +31,7 @@ class Reliability:
 
     @property
     def error(self) -> float:
-        """Expected calibration error: mean of |accuracy - confidence| over the bins, weighted by their images."""
+        """Expected calibration error: mean of abs(accuracy - confidence) over the bins, weighted by their images."""
         gaps = np.abs(self.accuracy - self.confidence)
         return float(np.nansum(self.counts * gaps) / self.counts.sum())
 
