@@ -16,7 +16,8 @@ from fer_voting.data.module import FERDataModule
 @pytest.fixture(scope="module")
 def reference() -> ModuleType:
     spec = importlib.util.spec_from_file_location("reference", REPO / "docs/_ext/configuration_reference.py")
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -59,4 +60,5 @@ def test_defaults_are_as_written_and_comments_are_kept(reference: ModuleType, tm
 def test_a_key_without_a_comment_has_its_constructors_words(reference: ModuleType):
     option = reference.read_option(CONF_DIR / "dataset/affectnet.yaml")
     (key,) = [key for key in option.keys if key.name == "name"]
-    assert key.meaning and key.meaning in re.sub(r"\s+", " ", FERDataModule.__doc__ or "")
+    assert key.meaning
+    assert key.meaning in re.sub(r"\s+", " ", FERDataModule.__doc__ or "")
