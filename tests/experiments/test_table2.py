@@ -41,9 +41,8 @@ def test_rows_stand_next_to_the_papers(output_dir: Path) -> None:
 
 
 def test_markdown_says_the_same(output_dir: Path) -> None:
-    lines = (output_dir / "table2.md").read_text().splitlines()
-    assert len(lines) == 2 + 6 + 2
-    assert lines[-1].startswith("Measured by `make table2`: batch 2, cpu, commit ")
+    lines = [line for line in (output_dir / "table2.md").read_text().splitlines() if line.startswith("|")]
+    assert len(lines) == 2 + 6
     assert lines[5].startswith("| m1 | 48x48 | 40.3")
     assert lines[5].endswith("| 40.34 | 6.66 | 6.66 | 11,172,423 |")
     assert sorted(path.name for path in output_dir.iterdir()) == ["table2.json", "table2.md"]
