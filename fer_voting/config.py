@@ -73,7 +73,8 @@ def _fast_precision() -> str:
     if torch.cuda.is_available():
         supported = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        supported = torch.cpu.get_capabilities().get("avx512_bf16", False)
+        cpuinfo = Path("/proc/cpuinfo")  # Linux; no processor of macOS has the instructions
+        supported = cpuinfo.exists() and "avx512_bf16" in cpuinfo.read_text().split()
     return "bf16-mixed" if supported else "32-true"
 
 

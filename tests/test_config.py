@@ -1,13 +1,18 @@
 """Every YAML composes; mistakes are explained; the command reports them."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 from hydra.errors import InstantiationException
 from hydra.utils import get_class, get_object
 from omegaconf import OmegaConf
+from tiny import REPO
 
+from fer_voting.audit import main as audit
 from fer_voting.config import CONF_DIR, compose_config, compose_with_choices, explain, flatten
 from fer_voting.models import SPLITS
 from fer_voting.runs.identity import resolve
@@ -103,5 +108,61 @@ def test_the_traceback_is_shown_to_who_asks_for_it(run_train, monkeypatch: pytes
         run_train("model.width=0")
 
 
-def test_fast_precision_is_one_that_lightning_knows():
-    assert OmegaConf.create({"p": "${fast_precision:}"}).p in ("bf16-mixed", "32-true")
+FAST_PRECISION = OmegaConf.create({"p": "${fast_precision:}"})
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the GPU decides")
+def test_fast_precision_of_this_processor():
+    computes_bfloat16 = torch.cpu.get_capabilities().get("avx512_bf16", False)
+    assert FAST_PRECISION.p == ("bf16-mixed" if computes_bfloat16 else "32-true")
+
+
+@pytest.mark.parametrize(("computed", "precision"), [(True, "bf16-mixed"), (False, "32-true")])
+def test_fast_precision_does_not_count_what_a_gpu_emulates(
+    monkeypatch: pytest.MonkeyPatch, computed: bool, precision: str
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation=True: computed or including_emulation
+    )
+    assert FAST_PRECISION.p == precision
+
+
+SWEEP_WHOSE_PRECISION_NAMES_THE_PROCESS = """
+import os
+from pathlib import Path
+from omegaconf import OmegaConf
+from fer_voting.config import command
+
+def job(config):
+    Path(config.output_dir, "job").write_text(f"{os.getpid()} {config.trainer.precision}")
+
+if __name__ == "__main__":
+    Path("submission").write_text(str(os.getpid()))
+    OmegaConf.register_new_resolver("fast_precision", lambda: str(os.getpid()), replace=True)
+    command(job)
+"""
+
+
+def test_fast_precision_is_resolved_where_the_job_runs(tmp_path: Path):
+    script = tmp_path / "submit.py"
+    script.write_text(SWEEP_WHOSE_PRECISION_NAMES_THE_PROCESS)
+    words = ["-m", "hydra/launcher=slurm_local", "experiment=demo", "seed=0", f"output_dir={tmp_path}"]
+    subprocess.run(
+        [sys.executable, str(script), *words], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(REPO)}, check=False
+    )
+    process, precision = (tmp_path / "job").read_text().split()
+    assert precision == process != (tmp_path / "submission").read_text()
+
+
+@pytest.mark.parametrize("word", ["split=m1,m2", "seed=range(1,3)", "voting=glob(*)"])
+def test_several_values_without_m_are_answered_with_m(run_train, word: str):
+    with pytest.raises(SystemExit, match="add -m") as error:
+        run_train(word)
+    assert str(error.value).startswith(f"error: {word} ")
+
+
+def test_a_mistyped_key_is_answered_with_the_keys_of_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys, "argv", ["audit", f"output_dir={tmp_path}", "near_duplicate_bit=2"])
+    with pytest.raises(SystemExit, match=r"'near_duplicate_bit'.*'near_duplicate_bits'"):
+        audit()

@@ -1,17 +1,20 @@
-"""What a command tells the person who typed it: on stderr, so that stdout keeps to results."""
+"""Messages of a command to its user: on stderr, for stdout holds results only."""
 
 import logging
 import sys
 import threading
 import warnings
+from typing import TextIO
 
 from tqdm import tqdm
 
 __all__ = ["duration", "set_up_messages"]
 
+log = logging.getLogger(__name__)
+
 
 def set_up_messages() -> None:
-    """Show this project's messages on stderr, and of Lightning's only the warnings. Once a process."""
+    """Show this project's messages and every warning on stderr, one plain line each. Idempotent."""
     root = logging.getLogger("fer_voting")
     if not root.handlers:
         handler = logging.StreamHandler(sys.stderr)
@@ -21,6 +24,7 @@ def set_up_messages() -> None:
         root.propagate = False
     for chatty in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    warnings.showwarning = _show_warning
     tqdm.set_lock(threading.RLock())  # its own default, a semaphore of the system, outlives a sweep's jobs
     # Loading in the training's own process is the choice of dataset.num_workers=auto, not an oversight.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
@@ -30,6 +34,18 @@ def set_up_messages() -> None:
     # The launcher's schema, by its name, is what conf/hydra/launcher/ray.yaml is meant to be checked by.
     warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/ray' is validated against ConfigStore schema")
     warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")  # Lightning's use of torch, not ours
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Log a warning without the line of the library that gave it, which says nothing to a user."""
+    log.warning("warning: %s", " ".join(str(message).split()))
 
 
 def duration(seconds: float) -> str:
