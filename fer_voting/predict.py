@@ -187,7 +187,8 @@ def main(arguments: list[str] | None = None) -> None:
     """The command; a mistake ends it with one line on stderr and exit code 1, Ctrl-C with code 130."""
     words = parser().parse_args(arguments)
     set_up_messages()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # end as by Ctrl-C: with whole files
+    # End as by Ctrl-C: with whole files.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         predict(words)
     except KeyboardInterrupt:
@@ -198,6 +199,8 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(1)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {' '.join(str(error).split())}")
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == "__main__":

@@ -10,14 +10,17 @@ Shapes: V crops of the face, K classes, S x S pixels a face as the network takes
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fer_voting.inference.recognizer import Recognition, Recognizer
 
-__all__ = ["Explanation", "draw_explanation", "explain"]
+if TYPE_CHECKING:  # torch takes seconds to import
+    from fer_voting.models import VotingResNet18
+
+__all__ = ["Explanation", "draw_explanation", "explain", "explainable_network"]
 
 Rectangle = tuple[int, int, int, int]
 """left, top, right, bottom in pixels of the face"""
@@ -52,15 +55,7 @@ def explain(recognizer: Recognizer, face: NDArray[np.uint8]) -> Explanation:
     import torch
     import torch.nn.functional as F
 
-    from fer_voting.inference.network import TorchRuntime
-    from fer_voting.models import VotingResNet18
-
-    runtime = recognizer.runtime
-    if not isinstance(runtime, TorchRuntime):
-        raise ValueError("an exported file cannot be explained, for it lacks the last map: give a run or a checkpoint")
-    net = runtime.network.net
-    if not isinstance(net, VotingResNet18):
-        raise ValueError(f"a {type(net).__name__} cannot be explained: only VotingResNet18 can")
+    net = explainable_network(recognizer)
     prepared = np.array(recognizer.prepare(face))
     last_maps: list[torch.Tensor] = []
     hook = net.avgpool.register_forward_pre_hook(lambda module, inputs: last_maps.append(inputs[0].detach()))
@@ -85,6 +80,20 @@ def explain(recognizer: Recognizer, face: NDArray[np.uint8]) -> Explanation:
         coverage[top:bottom, left:right] += 1
     maps = (sums / np.maximum(coverage, 1)).astype(np.float32)
     return Explanation(recognition, prepared, crops, rectangles, crop_maps, maps, coverage)
+
+
+def explainable_network(recognizer: Recognizer) -> "VotingResNet18":
+    """The network that `recognizer` runs. Raises ValueError if `explain` cannot explain it."""
+    from fer_voting.inference.network import TorchRuntime
+    from fer_voting.models import VotingResNet18
+
+    runtime = recognizer.runtime
+    if not isinstance(runtime, TorchRuntime):
+        raise ValueError("an exported file cannot be explained, for it lacks the last map: give a run or a checkpoint")
+    net = runtime.network.net
+    if not isinstance(net, VotingResNet18):
+        raise ValueError(f"a {type(net).__name__} cannot be explained: only VotingResNet18 can")
+    return net
 
 
 def _shares(pixels: int, cells: int) -> NDArray[np.float64]:

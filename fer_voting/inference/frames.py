@@ -96,13 +96,19 @@ def find_inputs(paths: Iterable[Path]) -> tuple[list[Input], int]:
         if not path.is_dir():
             add(str(path), "video" if path.suffix.lower() in VIDEO_SUFFIXES else "photo", path.name)
             continue
-        for folder, subfolders, files in os.walk(path):
+
+        def unreadable(error: OSError, path: Path = path) -> None:  # a folder: it becomes a row that says why
+            add(error.filename, "photo", os.path.relpath(error.filename, path))
+
+        for folder, subfolders, files in os.walk(path, onerror=unreadable):
             subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
             for name in sorted(files):
                 suffix, file = os.path.splitext(name)[1].lower(), os.path.join(folder, name)
                 if name.startswith("."):
                     continue
-                if suffix in VIDEO_SUFFIXES:
+                if os.path.exists(file) and not os.path.isfile(file):
+                    others += 1  # a pipe would wait for ever
+                elif suffix in VIDEO_SUFFIXES:
                     add(file, "video", os.path.relpath(file, path))
                 elif suffix in IMAGE_SUFFIXES:
                     add(file, "photo", os.path.relpath(file, path))
@@ -162,8 +168,9 @@ def _video_frames(source: Input, every: int) -> Iterator[Frame | Unreadable]:
                     continue
                 for frame in frames:
                     damaged = False
-                    time_s = None if frame.time is None else frame.time - start_s
-                    last_s = max(last_s, time_s or 0.0)
+                    # Without time stamps (a bare stream of H.264), by the rate that the stream claims.
+                    time_s = index / float(stream.guessed_rate or 25) if frame.time is None else frame.time - start_s
+                    last_s = max(last_s, time_s)
                     if index % every == 0:
                         pixels: Any = frame.to_ndarray(format="rgb24")
                         image = np.ascontiguousarray(np.rot90(pixels, frame.rotation // 90))

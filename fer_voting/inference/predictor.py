@@ -1,5 +1,6 @@
 """Prediction as a command or a worker runs it: options in, rows out."""
 
+import importlib.util
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -73,6 +74,11 @@ def load_recognizer(options: Options) -> Recognizer:
     )
 
 
+def _require_av() -> None:
+    if importlib.util.find_spec("av") is None:
+        raise ValueError("videos need PyAV: pip install 'fer_voting[detect]'")
+
+
 class Predictor:
     """Recognises inputs and writes what `options` ask for besides rows.
 
@@ -87,6 +93,10 @@ class Predictor:
             raise ValueError(f"`every` (={options.every}) must be at least 1")
         self.options = options
         self.recognizer = load_recognizer(options)
+        if options.explain is not None:
+            from fer_voting.inference.explain import explainable_network
+
+            explainable_network(self.recognizer)
         locate: Locate | None = None
         if options.boxes is not None:
             locate = read_boxes(Path(options.boxes))
@@ -103,8 +113,10 @@ class Predictor:
     def files(self, inputs: Sequence[Input]) -> Generator[list[Row]]:
         """The rows of each frame of files, in order.
 
-        Raises ValueError if an annotated copy would replace an input.
+        Raises ValueError if an annotated copy would replace an input, or if there are videos and nothing to read them.
         """
+        if any(one.kind == "video" for one in inputs):
+            _require_av()
         if self.options.draw is not None:
             folder = Path(self.options.draw).resolve()
             for one in inputs:
@@ -115,6 +127,8 @@ class Predictor:
 
     def camera(self, source: str) -> Generator[list[Row]]:
         """The rows of each frame of a camera, until it ends. Raises ValueError if it cannot be opened."""
+        if self.options.draw is not None:
+            _require_av()
         self.pipeline.max_frames = 1
         name = "camera-" + "".join(char if char.isalnum() else "-" for char in source)
         return self._rows(camera_frames(source, self.options.every), {f"camera:{source}": name})

@@ -68,6 +68,24 @@ def test_files_are_taken_as_they_are_named(tmp_path: Path, monkeypatch: pytest.M
         find_inputs([Path("nothing")])
 
 
+def test_what_would_block_or_cannot_be_listed_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "closed").mkdir()
+    os.symlink(tmp_path / "gone.jpg", tmp_path / "link.jpg")
+    really_scan = os.scandir
+
+    def scan(path):
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return really_scan(path)
+
+    monkeypatch.setattr(os, "scandir", scan)
+    inputs, others = find_inputs([tmp_path])
+    assert ([one.output for one in inputs], others) == (["link.jpg", "closed"], 1)
+    items = [item for one in inputs for item in read_frames(one)]
+    assert [type(item) for item in items] == [Unreadable, Unreadable]
+
+
 # Photos -----------------------------------------------------------------------------------------------------------
 
 
@@ -153,12 +171,18 @@ LEVELS = [20, 60, 100, 140, 180, 220]
 TIMES_MS = [0, 40, 140, 160, 400, 1000]
 
 
+def test_a_stream_without_times_is_timed_by_its_rate(tmp_path: Path):
+    path = write_video(tmp_path / "bare.h264", grey_frames(LEVELS), range(0, 240, 40))
+    path = path.rename(tmp_path / "bare.mpg")
+    assert [frame.time_s for frame in frames(path)] == pytest.approx([index / 25 for index in range(6)])
+
+
 @pytest.mark.parametrize(("suffix", "codec"), [(".mp4", "libx264"), (".mkv", "libx264"), (".webm", "libvpx")])
 def test_times_are_the_containers_at_a_variable_frame_rate(tmp_path: Path, suffix: str, codec: str):
     path = write_video(tmp_path / f"clip{suffix}", grey_frames(LEVELS), TIMES_MS, codec)
     found = frames(path)
     assert [frame.index for frame in found] == list(range(6))
-    assert [round(1000 * frame.time_s) for frame in found if frame.time_s is not None] == TIMES_MS
+    assert [round(1000 * (frame.time_s or 0)) for frame in found] == TIMES_MS
     for frame, level in zip(found, LEVELS, strict=True):
         assert frame.image.shape == (48, 64, 3)
         assert np.abs(frame.image.astype(int) - level).max() < 8
