@@ -1,4 +1,4 @@
-"""How fast and how lean a video is predicted here: `python -m experiments.bench_predict`, or `make bench-predict`.
+"""How fast and how lean a video is predicted here: `python -m experiments.bench_predict`, or `make bench`.
 
 The video is drawn: 640x480, H.264, with one or five faces that move. What is compared takes turns on the same video;
 the median of the rounds counts. Memory is that of a process of its own that predicts a long video. Half an hour on two
