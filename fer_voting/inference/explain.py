@@ -113,14 +113,14 @@ def crop_rectangles(split: str, size: int) -> tuple[list[Rectangle], list[bool]]
     crops_after = SPLITS[split]
     if crops_after is None:
         return [(0, 0, size, size)], [False]
-    stride = 2 ** max(crops_after - 1, 0)  # modules 2 and 3 halve the map
-    map_side = -(-size // stride)
+    map_side = -(-size // 2 ** max(crops_after - 1, 0))  # modules 2 and 3 halve the map
     side = crop_side(map_side)
     rectangles, mirrored = [], []
     for mirror in (False, True):
         for top, left in crop_corners(map_side, map_side, side, side):
             left = map_side - side - left if mirror else left
-            rectangles.append((left * stride, top * stride, (left + side) * stride, (top + side) * stride))
+            edges = (left, top, left + side, top + side)
+            rectangles.append(tuple(round(edge * size / map_side) for edge in edges))
             mirrored.append(mirror)
     return rectangles, mirrored
 

@@ -98,6 +98,24 @@ def test_the_map_is_where_the_evidence_is():
     assert not found.maps[[0, 1, 3, 4, 5, 6]].any()
 
 
+@pytest.mark.parametrize("size", [26, 27, 50])
+@pytest.mark.parametrize("split", ["input", "m2", "m3"])
+def test_sizes_that_do_not_divide(split: str, size: int):
+    """Crops and pixels are rounded; every crop's map still has its logit as its mean, and lies in the face."""
+    info = small_info(split)
+    runtime = TorchRuntime(small_network(split), type(info)(split, 8, info.class_names, size, "faces"))
+    found = explain(Recognizer(runtime), a_face())
+    bias = small_network(split).fc.bias.detach().numpy()
+    np.testing.assert_allclose(found.crop_maps.mean((2, 3)) + bias, found.recognition.crop_logits[0], atol=1e-5)
+    assert found.coverage.shape == (size, size)
+    assert found.coverage.min() >= 2
+    for crop, (left, top, right, bottom) in zip(found.crops, found.rectangles, strict=True):
+        assert crop.shape == (bottom - top, right - left, 3)
+        assert 0 <= left < right <= size
+        assert 0 <= top < bottom <= size
+        assert abs((right - left) / size - 5 / 6) < 0.09
+
+
 def test_in_bf16_it_runs():
     found = explain(recognizer("m3", precision="bf16"), a_face())
     assert found.maps.dtype == np.float32
