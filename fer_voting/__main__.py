@@ -12,6 +12,7 @@ COMMANDS = {
     "train": "train a network, or with -m a sweep of networks",
     "sweep": "show the state of a sweep (status), its results (table), or run what is unfinished (retry)",
     "evaluate": "evaluate a trained network on a data set",
+    "predict": "find the faces in photos, videos or a camera's frames, and recognise their expressions",
     "report": "write one HTML page about all finished runs",
     "audit": "list a data set's unusable, duplicate and mislabelled images",
     "pack": "decode a data set once, ahead of training",

@@ -26,6 +26,7 @@ from fer_voting.data.labels import CLASSES
 from fer_voting.data.manifest import read_manifest, write_manifest
 from fer_voting.data.pack import Pack, PackKey, build_pack, cores
 from fer_voting.data.sampling import EpochSampler, EvalSampler, Positions, SampleKey, target_count
+from fer_voting.models.images import normalise
 
 if TYPE_CHECKING:
     from fer_voting.data.augment.by_albumentations import AlbumentationsAugment
@@ -51,11 +52,6 @@ def make_datamodule(node: Mapping[str, Any], **arguments: Any) -> FERDataModule:
     `arguments` override the node.
     """
     return instantiate({k: v for k, v in node.items() if k not in ("schedule", "init_from")}, **arguments)
-
-
-def normalise(images: Tensor) -> Tensor:
-    """uint8 0 to 255 -> float32 (x / 255 - 0.5) / 0.25, i.e. -2 to 2; same shape and memory format."""
-    return images.to(torch.float32).div_(255 * 0.25).sub_(2.0)
 
 
 @dataclass(frozen=True)

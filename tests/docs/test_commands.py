@@ -35,7 +35,14 @@ from fer_voting.train import train
 
 PLACEHOLDER = re.compile(r"\b(DIR|NAME|FILE|TEAM|RUN|RUNS)\b|\.\.\.")
 OTHER_PROGRAMS = {"pip", "wandb", "tensorboard", "mlflow", "source", "git"}
-LONG = {"fer_voting.pack", "experiments.table2", "experiments.bench", "experiments.gpu", "experiments.dashboard"}
+LONG = {
+    "fer_voting.pack",
+    "experiments.table2",
+    "experiments.bench",
+    "experiments.bench_predict",
+    "experiments.gpu",
+    "experiments.dashboard",
+}
 """Modules whose command is only parsed here: their own tests run them."""
 SMALL = (*(word for word in TINY if word.startswith("dataset")), "dataset.size=24", "dataset.schedule.epochs=1")
 

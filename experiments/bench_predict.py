@@ -1,0 +1,211 @@
+"""How fast and how lean a video is predicted here: `python -m experiments.bench_predict`, or `make bench`.
+
+The video is drawn: 640x480, H.264, with one or five faces that move. What is compared takes turns on the same video;
+the median of the rounds counts. Memory is that of a process of its own that predicts a long video. Half an hour on two
+cores, which should have nothing else to do. Writes `outputs/bench/predict.json` and `predict.md`.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import date
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from experiments.bench import Row, table
+from fer_voting.data.faces.renderer import EXPRESSION_UNITS, render_faces
+from fer_voting.data.labels import CLASSES
+from fer_voting.inference.frames import Input, read_frames
+from fer_voting.inference.network import FaceNetwork, TorchRuntime
+from fer_voting.inference.pipeline import Pipeline, RecognizedFrame, rows_of
+from fer_voting.inference.recognizer import Recognizer
+from fer_voting.inference.rows import RowWriter
+from fer_voting.models import VotingResNet18
+from fer_voting.models.checkpoint import NetworkInfo
+from fer_voting.system.atomic import write_atomically, write_json
+from fer_voting.system.environment import describe_device, git_commit, package_versions
+
+HEIGHT, WIDTH = 480, 640
+FACE_SIDE = 150
+MOST_SHARE = 20.0
+"""Percent of the time that recognition may take."""
+MOST_GROWTH = 5.0
+"""Percent that memory may grow from frame 100 to the last."""
+
+
+def frames(count: int, faces: int) -> Iterator[NDArray[np.uint8]]:
+    """Frames `[480, 640, 3]` in which faces go in circles on a background of noise."""
+    names = sorted(EXPRESSION_UNITS)
+    drawn = render_faces(0, range(faces), [names[i % len(names)] for i in range(faces)], range(faces), FACE_SIDE)
+    background = np.random.default_rng(0).integers(90, 150, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    for index in range(count):
+        frame = background.copy()
+        for number, face in enumerate(drawn):
+            angle = index / 40 + number
+            top = round(15 + 165 * (number // 3) + 10 * np.sin(angle))
+            left = round(30 + 200 * (number % 3) + 20 * np.cos(angle))
+            frame[top : top + FACE_SIDE, left : left + FACE_SIDE] = face
+        yield frame
+
+
+def write_video(path: Path, count: int, faces: int) -> Path:
+    import av
+
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.height, stream.width, stream.pix_fmt = HEIGHT, WIDTH, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 25)
+        for index, image in enumerate(frames(count, faces)):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.pts, frame.time_base = index, Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def network(width: int) -> tuple[VotingResNet18, NetworkInfo]:
+    """The paper's leanest network; how long it takes does not depend on its weights."""
+    torch.manual_seed(0)
+    net = VotingResNet18("m3", 7, width).eval()
+    return net, NetworkInfo("m3", width, CLASSES[:7], 48, "faces")
+
+
+def recognizers(width: int, folder: Path) -> dict[str, Recognizer]:
+    """What is compared: the network in PyTorch and, where their packages are installed, in the exported forms."""
+    net, info = network(width)
+    found = {
+        f"PyTorch, {precision}": Recognizer(TorchRuntime(net, info, precision=precision, device="cpu"))
+        for precision in ("float32", "bf16")
+    }
+    if importlib.util.find_spec("onnxscript") is None or importlib.util.find_spec("onnxruntime") is None:
+        print("ONNX Runtime and OpenVINO are not measured: their packages are not installed", file=sys.stderr)
+        return found
+    from fer_voting.inference.onnx_export import export_float32, export_int8
+    from fer_voting.inference.runtimes import ExportInfo
+
+    about = ExportInfo(info.class_names, info.image_size, info.split, "soft", info.dataset, checksum="")
+    float32, int8 = folder / "float32.onnx", folder / "int8.onnx"
+    export_float32(FaceNetwork(net), about, float32)
+    names = [CLASSES[i % 7] for i in range(64)]
+    faces, labels = render_faces(0, range(64), names, range(64), 48), np.arange(64) % 7
+    export_int8(float32, int8, faces, faces, labels)
+    found["ONNX Runtime, float32"] = Recognizer.from_onnx(float32)
+    found["ONNX Runtime, int8"] = Recognizer.from_onnx(int8)
+    if importlib.util.find_spec("openvino") is not None:
+        found["OpenVINO, bf16"] = Recognizer.from_onnx(float32, "openvino", "bf16")
+        found["OpenVINO, int8"] = Recognizer.from_onnx(int8, "openvino")
+    return found
+
+
+def speed(video: Path, recognizer: Recognizer, folder: Path) -> dict[str, float]:
+    """Seconds of each stage, frames and faces, of one pass with rows written."""
+    pipeline = Pipeline(recognizer)
+    with RowWriter(folder / "rows.csv", recognizer.class_names) as writer:
+        for item in pipeline(read_frames(Input(str(video), "video", video.name))):
+            writer.write(rows_of(item))
+    return {**pipeline.seconds, "frames": pipeline.frames, "faces": pipeline.faces}
+
+
+def memory_mib(video: Path, width: int, at: list[int], folder: Path) -> dict[int, float]:
+    """Resident MiB of this process when it has passed on each of these frames of a video."""
+    net, info = network(width)
+    recognizer = Recognizer(TorchRuntime(net, info, device="cpu"))
+    found = {}
+    with RowWriter(folder / "rows.csv", recognizer.class_names) as writer:
+        for item in Pipeline(recognizer)(read_frames(Input(str(video), "video", video.name))):
+            writer.write(rows_of(item))
+            if isinstance(item, RecognizedFrame) and item.frame.index in at:
+                pages = int(Path("/proc/self/statm").read_text().split()[1])
+                found[item.frame.index] = pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+    return found
+
+
+def bench(options: argparse.Namespace, folder: Path) -> tuple[list[Row], dict[str, Any]]:
+    rows, raw = [], {}
+    compared = recognizers(options.width, folder)
+    for faces in (1, 5):
+        video = write_video(folder / f"{faces}.mp4", options.frames, faces)
+        passes: dict[str, list[dict[str, float]]] = {name: [] for name in compared}
+        for recognizer in compared.values():  # warm-up: memory and kernels for the batches that come
+            speed(video, recognizer, folder)
+        for _ in range(options.rounds):
+            for name, recognizer in compared.items():
+                passes[name].append(speed(video, recognizer, folder))
+        raw[f"{faces} faces"] = passes
+        what = f"640x480 video, {faces} face{'s' if faces > 1 else ''} a frame"
+        for name, found in passes.items():
+            if any(one["faces"] != faces * options.frames for one in found):
+                raise RuntimeError(f"{what}: {found[0]['faces']} faces were found in {options.frames} frames")
+            totals = [one["read"] + one["detect"] + one["recognize"] for one in found]
+            fps = statistics.median(options.frames / total for total in totals)
+            rows.append(Row(f"{what}, {name}", fps, "frames/s"))
+            for stage, verb in (("read", "decoding"), ("detect", "detection"), ("recognize", "classification")):
+                share = statistics.median(100 * one[stage] / total for one, total in zip(found, totals, strict=True))
+                most = MOST_SHARE if stage == "recognize" else None
+                rows.append(Row(f"{what}, {name}: share of {verb}", share, "%", most=most))
+    if options.long:
+        video = write_video(folder / "long.mp4", options.long, 1)
+        words = ["--memory-of", str(video), "--width", str(options.width), "--long", str(options.long)]
+        printed = subprocess.run(
+            [sys.executable, "-m", "experiments.bench_predict", *words], stdout=subprocess.PIPE, text=True, check=True
+        ).stdout
+        first, last = json.loads(printed)
+        raw["memory_mib"] = {"100": first, str(options.long): last}
+        rows.append(Row("memory at frame 100", first, "MiB"))
+        rows.append(Row(f"memory at frame {options.long:,}", last, "MiB"))
+        growth = 100 * (last / first - 1)
+        rows.append(Row("memory, growth from the one to the other", growth, "%", most=MOST_GROWTH))
+    return rows, raw
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("outputs/bench"))
+    parser.add_argument("--frames", type=int, default=100, help="of the videos whose speed is measured (default: 100)")
+    parser.add_argument("--rounds", type=int, default=5, help="of each (default: 5)")
+    parser.add_argument("--long", type=int, default=5000, help="frames of the long video; 0: none (default: 5000)")
+    parser.add_argument("--width", type=int, default=64, help="of the network (default: 64, the paper's)")
+    parser.add_argument("--memory-of", type=Path, help=argparse.SUPPRESS)  # the process of its own
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as folder:
+        if options.memory_of is not None:
+            found = memory_mib(options.memory_of, options.width, [99, options.long - 1], Path(folder))
+            print(json.dumps(list(found.values())))
+            return
+        if (load := os.getloadavg()[0]) > 0.5:
+            print(f"other programs are at work here (load {load:.1f}): the figures will be off", file=sys.stderr)
+        rows, raw = bench(options, Path(folder))
+    environment = {
+        "device": describe_device(torch.device("cpu")),
+        "git_commit": git_commit(),
+        "date": date.today().isoformat(),
+        "load_before": load,
+        "versions": package_versions(),
+        **{name: getattr(options, name) for name in ("frames", "rounds", "long", "width")},
+    }
+    write_json(
+        options.out / "predict.json",
+        {"environment": environment, "rows": [asdict(row) | {"verdict": row.verdict} for row in rows], "passes": raw},
+    )
+    origin = "{device}; commit {git_commit}; {date}; load {load_before:.1f} before; m3 of width {width}"
+    text = f"{table(rows)}\n{origin.format_map(environment)}; torch {torch.__version__}.\n"
+    with write_atomically(options.out / "predict.md") as file:
+        file.write(text)
+    print(text)
+    print(f"Written to {options.out}")
+
+
+if __name__ == "__main__":
+    main()

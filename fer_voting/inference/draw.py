@@ -1,0 +1,129 @@
+"""Annotated photos and videos: every face's box, expression and probability, drawn on the frame."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import PIL.Image
+import PIL.ImageDraw
+import PIL.ImageFont
+from numpy.typing import NDArray
+
+from fer_voting.inference.pipeline import RecognizedFrame
+from fer_voting.inference.recognizer import Face
+
+__all__ = ["Drawings", "annotate"]
+
+PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png")
+BOX_COLOR, TEXT_COLOR = (255, 214, 0), (0, 0, 0)
+TICKS_PER_S = 90_000
+"""Resolution of an annotated video's time stamps, that of MPEG transport streams."""
+
+
+def annotate(
+    frame: NDArray[np.uint8], faces: Iterable[Face], face_ids: Iterable[int] | None = None
+) -> NDArray[np.uint8]:
+    """A copy of a frame (uint8 `[H, W, 3]`, RGB) with boxes and labels, e.g. `happy 93 %`, or `3: happy 93 %`."""
+    image = PIL.Image.fromarray(frame)
+    draw = PIL.ImageDraw.Draw(image)
+    line = max(2, round(max(image.size) / 400))
+    font = PIL.ImageFont.load_default(max(12, round(max(image.size) / 55)))
+    faces = list(faces)
+    for face, face_id in zip(faces, [None] * len(faces) if face_ids is None else face_ids, strict=True):
+        left, top, width, height = face.box
+        draw.rectangle((left, top, left + width, top + height), outline=BOX_COLOR, width=line)
+        label = f"{face.class_name} {face.confidence:.0%}"
+        if face_id is not None:
+            label = f"{face_id}: {label}"
+        # Above the box, else below it, else inside.
+        text_left, text_top, text_right, text_bottom = draw.textbbox((0, 0), label, font)
+        text_width, text_height = text_right - text_left + 2 * line, text_bottom - text_top + 2 * line
+        x = min(max(left, 0), max(image.width - text_width, 0))
+        if top >= text_height:
+            y = top - text_height
+        else:
+            y = top + height if top + height + text_height <= image.height else max(top, 0)
+        draw.rectangle((x, y, x + text_width, y + text_height), fill=BOX_COLOR)
+        draw.text((x + line - text_left, y + line - text_top), label, TEXT_COLOR, font)
+    return np.array(image)
+
+
+class Drawings:
+    """Annotated copies of everything that passes: a photo as a photo, a video or camera as H.264 in MP4.
+
+    A video keeps its time stamps and loses its sound. A photo that is neither JPEG nor PNG becomes a PNG.
+
+    Args:
+        folder: where they go; made if it does not exist.
+        names: of each input, the file below `folder` that shall show it, but for the suffix.
+    """
+
+    def __init__(self, folder: Path, names: Mapping[str, str]) -> None:
+        self.folder, self.names = folder, names
+        self._video: _VideoWriter | None = None
+        self._input: str | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close()
+
+    def add(self, item: RecognizedFrame) -> None:
+        """Draw the next frame; it must hold its pixels."""
+        frame = item.frame
+        tracked = item.face_ids if frame.time_s is not None else None
+        image = annotate(frame.image, item.faces, tracked)
+        path = self.folder / self.names[frame.input]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if frame.time_s is None:
+            PIL.Image.fromarray(image).save(_with_suffix(path, PHOTO_SUFFIXES), quality=95)
+            return
+        if frame.input != self._input:
+            self._close()
+            self._input = frame.input
+            self._video = _VideoWriter(_with_suffix(path, (".mp4",)), image.shape[1], image.shape[0])
+        assert self._video is not None
+        self._video.add(image, frame.time_s)
+
+    def _close(self) -> None:
+        if self._video is not None:
+            self._video.close()
+        self._video = self._input = None
+
+
+class _VideoWriter:
+    def __init__(self, path: Path, width: int, height: int) -> None:
+        import av
+
+        self._container = av.open(str(path), "w")
+        self._stream = self._container.add_stream("libx264", rate=30)  # nominal: each frame has its own time stamp
+        # Two pixels of a row or column share their colour.
+        self._stream.width, self._stream.height = width + width % 2, height + height % 2
+        self._stream.pix_fmt = "yuv420p"
+        self._stream.codec_context.time_base = Fraction(1, TICKS_PER_S)
+        self._last = -1
+
+    def add(self, image: NDArray[np.uint8], time_s: float) -> None:
+        import av
+
+        frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+        if (frame.width, frame.height) != (self._stream.width, self._stream.height):
+            frame = frame.reformat(self._stream.width, self._stream.height)
+        self._last = frame.pts = max(self._last + 1, round(time_s * TICKS_PER_S))  # the encoder takes rising ones only
+        frame.time_base = Fraction(1, TICKS_PER_S)
+        self._container.mux(self._stream.encode(frame))
+
+    def close(self) -> None:
+        self._container.mux(self._stream.encode())
+        self._container.close()
+
+
+def _with_suffix(path: Path, suffixes: Sequence[str]) -> Path:
+    """`path` if it has one of these suffixes, else with the last of them added: two inputs stay two files."""
+    return path if path.suffix.lower() in suffixes else path.with_name(path.name + suffixes[-1])

@@ -1,0 +1,227 @@
+"""Photos, videos and cameras as frames, in constant memory.
+
+A frame is uint8 `[H, W, 3]`, RGB, as a viewer shows it: turned upright by the camera's orientation.
+"""
+
+import os
+import time
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import PIL.Image
+import PIL.ImageOps
+from numpy.typing import NDArray
+
+from fer_voting.data.index import IMAGE_SUFFIXES
+
+__all__ = ["VIDEO_SUFFIXES", "Frame", "Input", "Unreadable", "camera_frames", "find_inputs", "photo", "read_frames"]
+
+VIDEO_SUFFIXES = frozenset(
+    {".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv"}
+)
+# Not EPS and the like, which Pillow hands to other programs.
+PHOTO_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+
+
+LENGTH_TOLERANCE_S = 1.0
+"""A video may end this much earlier than its header says: the last frame's own time, and rounding."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """A file to read."""
+
+    name: str
+    """As the rows name it: the path that was given, or the given folder's and the file's below it."""
+    kind: Literal["photo", "video"]
+    output: str
+    """Path, below a folder of results, that no other input has: the path below the given folder, or the file's name."""
+
+    @property
+    def path(self) -> Path:
+        return Path(self.name)
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """A photo (frame 0), or a frame of a video or camera."""
+
+    input: str
+    index: int
+    """0, 1, … in the video, whether or not the ones in between are used."""
+    time_s: float | None
+    """Seconds since the video's or the camera's start by the container's time stamps; None for a photo."""
+    image: NDArray[np.uint8]
+    """`[H, W, 3]`, RGB."""
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A file, a video's frame or a face that cannot be used."""
+
+    input: str
+    index: int | None
+    reason: str
+
+
+def find_inputs(paths: Iterable[Path]) -> tuple[list[Input], int]:
+    """The photos and videos that `paths` name or contain, folders in depth, in the order of their names; and how many
+    other files the folders hold.
+
+    A file that is named itself is taken for a photo unless its suffix is a video's. Hidden files and folders are left
+    out, and links to folders are not followed.
+
+    Raises FileNotFoundError if a path does not exist.
+    """
+    inputs: list[Input] = []
+    outputs: set[str] = set()
+    others = 0
+
+    def add(name: str, kind: Literal["photo", "video"], output: str) -> None:
+        stem, suffix = os.path.splitext(output)
+        number = 1
+        while output in outputs:
+            number += 1
+            output = f"{stem}-{number}{suffix}"
+        outputs.add(output)
+        inputs.append(Input(name, kind, output))
+
+    for path in paths:
+        if not path.exists():
+            raise FileNotFoundError(f"{path} does not exist")
+        if not path.is_dir():
+            add(str(path), "video" if path.suffix.lower() in VIDEO_SUFFIXES else "photo", path.name)
+            continue
+
+        def unreadable(error: OSError, path: Path = path) -> None:  # a folder: it becomes a row that says why
+            add(error.filename, "photo", os.path.relpath(error.filename, path))
+
+        for folder, subfolders, files in os.walk(path, onerror=unreadable):
+            subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+            for name in sorted(files):
+                suffix, file = os.path.splitext(name)[1].lower(), os.path.join(folder, name)
+                if name.startswith("."):
+                    continue
+                if os.path.exists(file) and not os.path.isfile(file):
+                    others += 1  # a pipe would wait for ever
+                elif suffix in VIDEO_SUFFIXES:
+                    add(file, "video", os.path.relpath(file, path))
+                elif suffix in IMAGE_SUFFIXES:
+                    add(file, "photo", os.path.relpath(file, path))
+                else:
+                    others += 1
+    return inputs, others
+
+
+def read_frames(source: Input, every: int = 1) -> Iterator[Frame | Unreadable]:
+    """The frames of a file, every `every`-th of a video; `Unreadable` for what cannot be decoded. Raises nothing."""
+    if source.kind == "video":
+        yield from _video_frames(source, every)
+        return
+    try:
+        yield Frame(source.name, 0, None, photo(source.path))
+    except Exception as error:  # a decoder raises whatever its file makes it stumble over
+        yield Unreadable(source.name, None, _reason(error))
+
+
+def photo(path: Path) -> NDArray[np.uint8]:
+    """A photo's pixels: uint8 `[H, W, 3]`, RGB, upright; an animation's first image.
+
+    Raises OSError; ValueError if the file is not a photo or has more than 8 bits a channel;
+    PIL.Image.DecompressionBombError if it claims more than twice `PIL.Image.MAX_IMAGE_PIXELS` pixels.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")  # odd metadata; from half of the limit on, its approach
+        try:
+            with PIL.Image.open(path, formats=PHOTO_FORMATS) as image:
+                if image.mode.startswith(("I", "F")):
+                    raise ValueError(f"pixels of mode {image.mode} (more than 8 bits) are not supported")
+                return np.asarray(PIL.ImageOps.exif_transpose(image).convert("RGB"))
+        except PIL.UnidentifiedImageError as error:
+            raise ValueError("it is no photo") from error
+
+
+def _video_frames(source: Input, every: int) -> Iterator[Frame | Unreadable]:
+    import av
+
+    index, last_s = 0, 0.0
+    damaged = False
+    try:
+        # Only the file itself: a playlist in it may not name other files or servers.
+        with av.open(source.name, options={"protocol_whitelist": "file"}) as container:
+            if not container.streams.video:
+                raise ValueError("it has no video stream")
+            stream = container.streams.video[0]
+            stream.thread_type = "AUTO"
+            start_s = (container.start_time or 0) / av.time_base
+            for packet in container.demux(stream):
+                try:
+                    frames = packet.decode()
+                except av.FFmpegError as error:
+                    if not damaged:  # one row for a damaged stretch
+                        yield Unreadable(source.name, index, _reason(error))
+                    damaged = True
+                    continue
+                for frame in frames:
+                    damaged = False
+                    # Without time stamps (a bare stream of H.264), by the rate that the stream claims.
+                    time_s = index / float(stream.guessed_rate or 25) if frame.time is None else frame.time - start_s
+                    last_s = max(last_s, time_s)
+                    if index % every == 0:
+                        pixels: Any = frame.to_ndarray(format="rgb24")
+                        image = np.ascontiguousarray(np.rot90(pixels, frame.rotation // 90))
+                        yield Frame(source.name, index, time_s, image)
+                    index += 1
+            length_s = _length_s(container, stream)
+        if index == 0 and not damaged:
+            yield Unreadable(source.name, None, "it has no frames")
+        elif length_s is not None and last_s + LENGTH_TOLERANCE_S < length_s:
+            yield Unreadable(source.name, index, f"it ends at {last_s:.1f} s of {length_s:.1f} s: cut off or damaged")
+    except Exception as error:  # a decoder raises whatever its file makes it stumble over
+        yield Unreadable(source.name, index or None, _reason(error))
+
+
+def _length_s(container: Any, stream: Any) -> float | None:
+    """Seconds that a video should last by its header, if that says so."""
+    if stream.duration is not None:
+        return float(stream.duration * stream.time_base)
+    alone = len(container.streams) == 1  # else the sound may be what lasts
+    return container.duration / 1e6 if alone and container.duration is not None else None
+
+
+def camera_frames(source: str, every: int = 1) -> Iterator[Frame]:
+    """Frames of a camera until it ends; time is that of its arrival.
+
+    Args:
+        source: a number (0 is the first camera), or what else OpenCV opens: a device, a stream's address.
+        every: take every N-th frame.
+
+    Raises ValueError if it cannot be opened.
+    """
+    import cv2
+
+    camera = cv2.VideoCapture(int(source) if source.isdecimal() else source)
+    try:
+        if not camera.isOpened():
+            raise ValueError(f"`camera` (={source!r}) cannot be opened")
+        start, index = time.monotonic(), 0
+        while camera.grab():
+            if index % every == 0:
+                found, image = camera.retrieve()
+                if found:
+                    rgb: Any = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+                    yield Frame(f"camera:{source}", index, time.monotonic() - start, rgb)
+            index += 1
+    finally:
+        camera.release()
+
+
+def _reason(error: Exception) -> str:
+    if type(error) is ValueError:
+        return str(error)
+    text = getattr(error, "strerror", None) or str(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,0 +1,139 @@
+"""Faces in, votes out: what every runtime computes, and PyTorch's form of it.
+
+Shapes: B faces of S x S pixels, V crops a face (10, or 1 for the baseline), K classes.
+"""
+
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fer_voting.models import VotingResNet18
+from fer_voting.models.checkpoint import NetworkInfo, load_weights
+from fer_voting.models.images import normalise
+from fer_voting.votes import VOTES
+
+__all__ = ["PRECISIONS", "FaceNetwork", "Runtime", "TorchRuntime", "load_network"]
+
+PRECISIONS = ("float32", "bf16")
+
+
+class Runtime(Protocol):
+    """A callable of faces: uint8 `[B, S, S, 3]`, RGB -> (scores `[B, K]`, crop logits `[B, V, K]`), both float32.
+
+    Scores are probabilities: 0 to 1, a row sums to 1, the largest is the vote's decision.
+    """
+
+    class_names: tuple[str, ...]
+    image_size: int
+    """S in pixels."""
+    split: str
+    vote: str
+    temperature: float
+    """Divisor of the soft vote's logits; 1 where none was fitted."""
+    device: str
+    """`cpu`, `cuda:0`, …"""
+
+    def __call__(self, faces: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Scores `[B, K]` and crop logits `[B, V, K]` of B >= 1 faces."""
+
+
+class FaceNetwork(nn.Module):
+    """uint8 faces `[B, S, S, 3]` (RGB) -> scores `[B, K]`, crop logits `[B, V, K]`; what an export holds.
+
+    Args:
+        net: maps normalised images `[B, 3, S, S]` to crop logits; put into evaluation mode.
+        vote: `soft`: softmax of the crops' mean logits divided by the temperature; `softprob`: mean of the crops'
+            softmax; `hard`: share of the crops that decide for a class, as `fer_voting.votes.hard_vote` breaks ties.
+        temperature: positive; used by the soft vote alone.
+
+    Raises ValueError if `vote` is unknown or `temperature` is not positive.
+    """
+
+    def __init__(self, net: nn.Module, vote: str = "soft", temperature: float = 1.0) -> None:
+        super().__init__()
+        if vote not in VOTES:
+            raise ValueError(f"`vote` (={vote!r}) must be one of {', '.join(VOTES)}")
+        if not temperature > 0:
+            raise ValueError(f"`temperature` (={temperature}) must be greater than 0")
+        self.net = net.eval()
+        self.vote = vote
+        self.temperature = temperature
+
+    def forward(self, faces: Tensor) -> tuple[Tensor, Tensor]:
+        logits = self.net(normalise(faces.permute(0, 3, 1, 2))).float()
+        scores = VOTES[self.vote](logits)
+        if self.vote == "soft":
+            scores = (scores / self.temperature).softmax(dim=1)
+        return scores, logits
+
+
+class TorchRuntime:
+    """PyTorch as a `Runtime`.
+
+    Args:
+        net: as `FaceNetwork` takes it; moved to `device`.
+        info: names of the K classes, size of a face, split.
+        vote, temperature: as in `FaceNetwork`.
+        precision: `float32`; `bf16`, autocast: faster where the processor has it.
+        device: `auto` (a GPU where there is one), or a device of torch's.
+
+    Raises ValueError if an argument is unknown or the device is not there.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        info: NetworkInfo,
+        vote: str = "soft",
+        precision: str = "float32",
+        device: str = "auto",
+        temperature: float = 1.0,
+    ) -> None:
+        if precision not in PRECISIONS:
+            raise ValueError(f"`precision` (={precision!r}) must be one of {', '.join(PRECISIONS)}")
+        self.class_names = info.class_names
+        self.image_size = info.image_size
+        self.split = info.split
+        self.vote = vote
+        self.temperature = temperature
+        self.precision = precision
+        self._device = _device(device)
+        self.device = str(self._device)
+        self.network = FaceNetwork(net, vote, temperature).requires_grad_(False)
+        self.network.to(self._device).to(memory_format=torch.channels_last)
+
+    @torch.inference_mode()
+    def __call__(self, faces: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        batch = torch.from_numpy(np.require(faces, requirements=("C", "W"))).to(self._device)
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            scores, logits = self.network(batch)
+        return scores.cpu().numpy(), logits.cpu().numpy()
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # an unknown name; a device that torch was built without
+        raise ValueError(f"`device` (={name!r}) is not here: {str(error).splitlines()[0]}") from error
+    return device
+
+
+def load_network(path: Path) -> tuple[nn.Module, NetworkInfo]:
+    """The network of a checkpoint with its weights (float32, on the CPU), and what is known of it.
+
+    Raises FileNotFoundError, or ValueError if the file is not a checkpoint of this project or its weights do not fit.
+    """
+    state, info = load_weights(path)
+    net = VotingResNet18(info.split, len(info.class_names), info.width)
+    try:
+        net.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(f"{path} does not fit its own description: {' '.join(str(error).split())[:300]}") from error
+    return net.eval(), info

@@ -1,0 +1,112 @@
+"""Predictions as rows of a CSV or JSON Lines file, written while they are made.
+
+A row is a face, a frame without a face, or something that cannot be read:
+
+    input, frame, time_s, face_id, left, top, width, height, face_score, class, confidence, <class>..., vote_agreement,
+    status
+
+`status` is `ok`, `no_face` or `unreadable: <reason>`; cells that do not apply are empty (CSV) or null (JSON Lines).
+"""
+
+import csv
+import io
+import json
+import sys
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TextIO
+
+__all__ = ["FACE_COLUMNS", "FRAME_COLUMNS", "Row", "RowWriter", "columns", "probability_columns", "shown"]
+
+Row = Mapping[str, Any]
+
+FRAME_COLUMNS = ("input", "frame", "time_s")
+FACE_COLUMNS = ("face_id", "left", "top", "width", "height", "face_score", "class", "confidence")
+LAST_COLUMNS = ("vote_agreement", "status")
+
+FORMATS = (".csv", ".jsonl")
+
+_FORMULA_STARTS = ("=", "+", "-", "@")
+
+
+def probability_columns(class_names: Sequence[str]) -> list[str]:
+    """The columns of the classes' probabilities: their names, with `_probability` where a row has that column."""
+    taken = {*FRAME_COLUMNS, *FACE_COLUMNS, *LAST_COLUMNS}
+    return [f"{name}_probability" if name in taken else name for name in class_names]
+
+
+def columns(class_names: Sequence[str]) -> list[str]:
+    """All columns, in order."""
+    return [*FRAME_COLUMNS, *FACE_COLUMNS, *probability_columns(class_names), *LAST_COLUMNS]
+
+
+def shown(text: str) -> str:
+    """`text` with control characters and undecodable bytes as backslash escapes: safe to print, always one line."""
+    return "".join(
+        char.encode("unicode_escape").decode() if unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp") else char
+        for char in text
+    )
+
+
+class RowWriter:
+    """Writes rows to a file; whatever stops the program, the file holds whole rows.
+
+    A CSV file is also safe to open: control characters are escaped, and a file name that a spreadsheet would take for
+    a formula (it starts with =, +, - or @) gets `./` in front, which names the same file. JSON Lines holds names as
+    they are, escaped by JSON's rules.
+
+    Args:
+        path: `.csv` or `.jsonl`, replaced if it exists; None: CSV on stdout.
+        class_names: the K classes.
+
+    Raises ValueError if `path` has another suffix.
+    """
+
+    def __init__(self, path: Path | None, class_names: Sequence[str]) -> None:
+        if path is not None and path.suffix.lower() not in FORMATS:
+            raise ValueError(f"`out` (={str(path)!r}) must end in {' or '.join(FORMATS)}")
+        self.path = path
+        self.columns = columns(class_names)
+        self.rows = 0
+        self._json = path is not None and path.suffix.lower() == ".jsonl"
+        self._file: TextIO = sys.stdout
+
+    def __enter__(self) -> Self:
+        if self.path is not None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("w", encoding="utf-8", newline="")
+        if not self._json:
+            self._write([dict(zip(self.columns, self.columns, strict=True))])
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.path is not None:
+            self._file.close()
+
+    def write(self, rows: Iterable[Row]) -> None:
+        """Append rows; they are on their way to the disk when this returns."""
+        rows = list(rows)
+        self._write(rows)
+        self.rows += len(rows)
+
+    def _write(self, rows: Iterable[Row]) -> None:
+        text = io.StringIO()
+        if self._json:
+            for row in rows:
+                text.write(json.dumps({column: row.get(column) for column in self.columns}) + "\n")
+        else:
+            csv.writer(text, lineterminator="\n").writerows(
+                [_cell(row.get(column)) for column in self.columns] for row in rows
+            )
+        self._file.write(text.getvalue())
+        self._file.flush()
+
+
+def _cell(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    return shown(f"./{value}" if value.startswith(_FORMULA_STARTS) else value)

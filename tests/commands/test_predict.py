@@ -1,0 +1,280 @@
+"""`python -m fer_voting.predict`."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+from checkpoints import SEVEN, write_checkpoint
+from tiny import REPO
+from videos import grey_frames, write_video
+
+from fer_voting import Recognizer
+from fer_voting.inference.frames import photo
+from fer_voting.inference.rows import columns
+from fer_voting.predict import main
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    return write_checkpoint(tmp_path / "net.ckpt")
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def draw_faces(folder: Path, count: int = 3) -> list[Path]:
+    """Images of noise that stand for faces."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for seed in range(count):
+        pixels = np.random.default_rng(seed).integers(0, 256, (30, 30 + seed, 3), dtype=np.uint8)
+        paths.append(folder / f"face{seed}.png")
+        PIL.Image.fromarray(pixels).save(paths[-1])
+    return paths
+
+
+def test_photos_of_people(shared_data: Path, checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    out = tmp_path / "faces.csv"
+    words = ["--out", str(out), "--draw", str(tmp_path / "drawn")]
+    main([str(shared_data / "photos"), "--checkpoint", str(checkpoint), *words])
+    rows = read_csv(out)
+    assert list(rows[0]) == columns(SEVEN)
+    people = {"group.jpeg": 5}
+    names = sorted(path.name for path in (shared_data / "photos").iterdir())
+    expected = [str(shared_data / "photos" / name) for name in names for _ in range(people.get(name, 1))]
+    assert [row["input"] for row in rows] == expected
+    assert {row["status"] for row in rows} == {"ok"}
+    assert {row["time_s"] for row in rows} == {""}
+    for row in rows:
+        probabilities = [float(row[name]) for name in SEVEN]
+        assert sum(probabilities) == pytest.approx(1, abs=1e-5)
+        assert float(row["confidence"]) == max(probabilities)
+        assert row["class"] == SEVEN[int(np.argmax(probabilities))]
+    # The same from Python.
+    recognizer = Recognizer.from_checkpoint(checkpoint)
+    found = recognizer.detect(photo(shared_data / "photos" / "group.jpeg"))
+    of_group = [row for row in rows if row["input"].endswith("group.jpeg")]
+    assert [row["face_id"] for row in of_group] == list("01234")
+    for row, face, probabilities in zip(of_group, found, found.probabilities, strict=True):
+        assert [float(row[side]) for side in ("left", "top", "width", "height")] == pytest.approx(face.box, abs=0.006)
+        assert [float(row[name]) for name in SEVEN] == pytest.approx(probabilities.tolist(), abs=1e-5)
+        assert float(row["vote_agreement"]) == pytest.approx(face.agreement)
+    drawn = {path.name: photo(path) for path in (tmp_path / "drawn").iterdir()}
+    assert sorted(drawn) == names
+    assert (drawn["astronaut.png"] != photo(shared_data / "photos" / "astronaut.png")).any()
+
+
+def test_a_video_is_tracked_and_its_boxes_are_read_back(shared_data: Path, checkpoint: Path, tmp_path: Path):
+    group = PIL.Image.fromarray(photo(shared_data / "photos" / "group.jpeg")).resize((640, 426))
+    pan = [np.asarray(group.crop((x, 0, x + 400, 426))) for x in (0, 10, 20, 30)]
+    times_ms = [0, 100, 130, 500]
+    clip = write_video(tmp_path / "clip.mp4", [*pan, np.full_like(pan[0], 90)], [*times_ms, 600])
+    out = tmp_path / "faces.jsonl"
+    main([str(clip), "--checkpoint", str(checkpoint), "--out", str(out), "--track"])
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert rows[-1] == dict.fromkeys(columns(SEVEN)) | {
+        "input": str(clip), "frame": 4, "time_s": 0.6, "status": "no_face",
+    }  # fmt: skip
+    by_frame = {index: [row for row in rows[:-1] if row["frame"] == index] for index in range(4)}
+    assert [one[0]["time_s"] for one in by_frame.values()] == [0, 0.1, 0.13, 0.5]
+    first = {row["face_id"]: row for row in by_frame[0]}
+    assert len(first) >= 3
+    for row in by_frame[3]:
+        if row["face_id"] in first:  # the same person, 30 pixels further left
+            assert row["left"] == pytest.approx(first[row["face_id"]]["left"] - 30, abs=8)
+            assert row["top"] == pytest.approx(first[row["face_id"]]["top"], abs=8)
+    assert len(first.keys() & {row["face_id"] for row in by_frame[3]}) >= 3
+
+    again = tmp_path / "again.csv"
+    main([str(clip), "--checkpoint", str(checkpoint), "--out", str(again), "--every", "3"])
+    assert {row["frame"] for row in read_csv(again)} == {"0", "3"}
+
+    third = tmp_path / "third.csv"
+    main([str(clip), "--checkpoint", str(checkpoint), "--out", str(third), "--boxes", str(again)])
+    ok = [row for row in read_csv(third) if row["status"] == "ok"]
+    assert [(row["frame"], row["left"], row["face_score"], row["class"]) for row in ok] == [
+        (row["frame"], row["left"], row["face_score"], row["class"]) for row in read_csv(again)
+    ]
+    assert [row["frame"] for row in read_csv(third) if row["status"] == "no_face"] == ["1", "2", "4"]
+
+
+def test_aligned_faces_and_files_that_cannot_be_read(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    faces = draw_faces(tmp_path / "in")
+    (tmp_path / "in" / "face0a.png").write_text("no photo")
+    (tmp_path / "in" / "clip.mp4").write_bytes(b"no video")
+    write_video(tmp_path / "in" / "face9.mkv", grey_frames([50, 100]), [0, 40])
+    monkeypatch.chdir(tmp_path)
+    main(["in", "--aligned", "--checkpoint", str(checkpoint), "--batch-size", "2"])
+    rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert [(row["input"], row["status"].split(":")[0]) for row in rows] == [
+        ("in/clip.mp4", "unreadable"),
+        ("in/face0.png", "ok"),
+        ("in/face0a.png", "unreadable"),
+        ("in/face1.png", "ok"),
+        ("in/face2.png", "ok"),
+        ("in/face9.mkv", "ok"),
+        ("in/face9.mkv", "ok"),
+    ]
+    expected = Recognizer.from_checkpoint(checkpoint)([np.asarray(PIL.Image.open(face)) for face in faces])
+    of_photos = [row for row in rows if row["status"] == "ok"][:3]
+    assert [row["class"] for row in of_photos] == expected.classes
+    assert [float(row["confidence"]) for row in of_photos] == pytest.approx(expected.confidences.tolist(), abs=1e-5)
+
+
+def test_every_face_is_explained(checkpoint: Path, tmp_path: Path):
+    (face,) = draw_faces(tmp_path / "in", 1)
+    clip = write_video(tmp_path / "in" / "clip.mp4", grey_frames([50, 100]), [0, 40])
+    words = ["--checkpoint", str(checkpoint), "--out", str(tmp_path / "faces.csv"), "--aligned"]
+    main([str(face), str(clip), *words, "--explain", str(tmp_path / "why")])
+    assert sorted(path.name for path in (tmp_path / "why").iterdir()) == [
+        "clip.mp4-000000-0.png",
+        "clip.mp4-000001-0.png",
+        "face0.png-0.png",
+    ]
+
+
+@pytest.mark.parametrize("vote", ["softprob", "hard"])
+def test_the_vote_is_chosen(checkpoint: Path, tmp_path: Path, vote: str):
+    faces = draw_faces(tmp_path / "in")
+    out = tmp_path / "faces.csv"
+    main([*map(str, faces), "--aligned", "--checkpoint", str(checkpoint), "--out", str(out), "--vote", vote])
+    expected = Recognizer.from_checkpoint(checkpoint, vote)([np.asarray(PIL.Image.open(face)) for face in faces])
+    assert [float(row["confidence"]) for row in read_csv(out)] == pytest.approx(expected.confidences.tolist(), abs=1e-5)
+
+
+def test_a_camera_ends_with_its_last_frame(checkpoint: Path, tmp_path: Path):
+    clip = write_video(tmp_path / "clip.mp4", grey_frames([50, 100, 150]), [0, 40, 80])
+    out = tmp_path / "faces.csv"
+    words = ["--checkpoint", str(checkpoint), "--out", str(out), "--draw", str(tmp_path / "drawn"), "--aligned"]
+    main(["--camera", str(clip), *words])
+    rows = read_csv(out)
+    assert [row["frame"] for row in rows] == ["0", "1", "2"]
+    assert {row["input"] for row in rows} == {f"camera:{clip}"}
+    (drawn,) = (tmp_path / "drawn").iterdir()
+    assert drawn.name.startswith("camera-")
+    assert drawn.suffix == ".mp4"
+
+
+@pytest.mark.parametrize(
+    ("words", "match"),
+    [
+        ([], "give photos, videos or folders, or --camera"),
+        (["IN", "--camera", "0"], "give photos, videos or folders, or --camera"),
+        (["nothing.jpg"], "nothing.jpg does not exist"),
+        (["EMPTY"], "there is no photo or video in"),
+        (["IN"], "no network ships with this version: give --run"),
+        (["IN", "--run", "nobody"], "run 'nobody': .* is missing, not finished"),
+        (["IN", "--checkpoint", "IN/face0.png"], "cannot be read as a checkpoint"),
+        (["IN", "--checkpoint", "CKPT", "--out", "faces.xlsx"], "must end in .csv or .jsonl"),
+        (["IN", "--checkpoint", "CKPT", "--every", "0"], "`every` (=0) must be at least 1"),
+        (["IN", "--checkpoint", "CKPT", "--batch-size", "0"], "`batch_size` (=0) must be at least 1"),
+        (["IN", "--checkpoint", "CKPT", "--margin", "-2"], "`margin` (=-2.0)"),
+        (["IN", "--checkpoint", "CKPT", "--face-score", "2"], "`threshold` (=2.0)"),
+        (["IN", "--checkpoint", "CKPT", "--device", "cuda:77"], "`device` (='cuda:77') is not here"),
+        (["IN", "--checkpoint", "CKPT", "--boxes", "nothing.csv"], "No such file"),
+        (["IN", "--checkpoint", "CKPT", "--aligned", "--draw", "IN"], "would replace .*face0.png"),
+        (["--camera", "CKPT", "--checkpoint", "CKPT"], "cannot be opened"),
+    ],
+)
+def test_a_mistake_is_one_line_before_anything_is_written(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], match: str
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("fer_voting.inference.predictor.SHIPPED", tmp_path / "nothing")
+    draw_faces(tmp_path / "IN")
+    before = [path.read_bytes() for path in sorted((tmp_path / "IN").iterdir())]
+    (tmp_path / "EMPTY").mkdir()
+    with pytest.raises(SystemExit) as ended:
+        main([word.replace("CKPT", str(checkpoint)) for word in words])
+    message = str(ended.value)
+    assert message.startswith("error: ")
+    assert "\n" not in message
+    assert all(part in message for part in match.split(".*")), message
+    assert [path.read_bytes() for path in sorted((tmp_path / "IN").iterdir())] == before
+    assert not (tmp_path / "faces.xlsx").exists()
+
+
+def command(*words: str, **options) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "fer_voting.predict", *words],
+        cwd=REPO,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        **options,
+    )
+
+
+@pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM])
+def test_when_it_is_stopped_rows_and_video_are_whole(checkpoint: Path, tmp_path: Path, which: signal.Signals):
+    clip = write_video(tmp_path / "clip.mp4", grey_frames([50, 100] * 2000), range(0, 40 * 4000, 40))
+    out = tmp_path / "faces.csv"
+    words = ["--checkpoint", str(checkpoint), "--aligned", "--out", str(out), "--draw", str(tmp_path / "drawn")]
+    process = command(str(clip), *words)
+    deadline = time.monotonic() + 120
+    while not out.exists() or out.stat().st_size < 10_000:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(which)
+    _, messages = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in messages
+    assert f"interrupted: {out} holds the rows so far" in messages
+    rows = read_csv(out)
+    assert 50 < len(rows) < 4000
+    assert out.read_bytes().endswith(b",ok\n")
+    assert [row["frame"] for row in rows] == [str(index) for index in range(len(rows))]
+    main([str(tmp_path / "drawn"), "--checkpoint", str(checkpoint), "--aligned", "--out", str(tmp_path / "again.csv")])
+    assert abs(len(read_csv(tmp_path / "again.csv")) - len(rows)) <= 1
+
+
+def test_a_reader_that_has_seen_enough_ends_it_quietly(checkpoint: Path, tmp_path: Path):
+    clip = write_video(tmp_path / "clip.mp4", grey_frames([50, 100] * 1000), range(0, 40 * 2000, 40))
+    process = command(str(clip), "--checkpoint", str(checkpoint), "--aligned")
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.readline()
+    process.stdout.close()
+    messages = process.stderr.read()
+    process.stderr.close()
+    process.wait(timeout=60)
+    assert "Traceback" not in messages
+    assert "BrokenPipe" not in messages
+
+
+def test_each_stage_names_its_device_and_the_end_says_how_much(checkpoint: Path, tmp_path: Path):
+    draw_faces(tmp_path / "in")
+    (tmp_path / "in" / "x\x1b[2J.png").write_text("no photo")
+    process = command(str(tmp_path / "in"), "--checkpoint", str(checkpoint), "--out", str(tmp_path / "faces.csv"))
+    printed, messages = process.communicate(timeout=120)
+    assert process.returncode == 0, messages
+    assert printed == ""
+    assert "detection: CenterFace by OpenCV on cpu (" in messages
+    assert "recognition: neutral, happy, sad, surprise, fear, disgust, anger, split m3, soft vote, 24x24" in messages
+    assert "by Torch on cpu (" in messages
+    assert "0 faces, 3 frames without one, 1 unreadable in " in messages
+    assert "faces/s" in messages
+    assert "\x1b" not in messages
+
+
+def test_help_is_there_at_once():
+    """torch alone takes longer to import."""
+    start = time.monotonic()
+    printed, _ = command("--help").communicate(timeout=60)
+    assert time.monotonic() - start < 2
+    for option in ("--run", "--checkpoint", "--model", "--camera", "--track", "--ray", "--explain", "--draw"):
+        assert option in printed

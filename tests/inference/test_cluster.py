@@ -1,0 +1,58 @@
+"""Ray Data gives the rows of one process."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+from checkpoints import write_checkpoint
+from tiny import REPO
+from videos import grey_frames, write_video
+
+
+@pytest.mark.slow
+def test_the_rows_of_one_process(tmp_path: Path):
+    """By the command line, on a Ray of this machine: photos, a video, what cannot be read, in the same order."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for seed in range(8):
+        pixels = np.random.default_rng(seed).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+        PIL.Image.fromarray(pixels).save(folder / f"{seed}.png")
+    write_video(folder / "3a.mp4", grey_frames(range(0, 250, 5)), range(0, 2000, 40))
+    (folder / "5a.jpg").write_text("no photo")
+    write_checkpoint(tmp_path / "net.ckpt")
+    rows = []
+    for out, more in (("one.jsonl", []), ("ray.jsonl", ["--ray", "local", "--draw", "drawn"])):
+        # Relative paths, which the workers have to find too; Ray keeps a token below the home folder.
+        finished = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "fer_voting.predict",
+                "in",
+                "--aligned",
+                "--checkpoint",
+                "net.ckpt",
+                "--out",
+                out,
+                *more,
+            ],
+            cwd=tmp_path,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPO), "HOME": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+        assert finished.returncode == 0, finished.stderr
+        rows.append([json.loads(line) for line in (tmp_path / out).read_text().splitlines()])
+    one, ray = rows
+    assert len(one) == 8 + 50 + 1
+    assert len(one) == len(ray)
+    for ours, theirs in zip(one, ray, strict=True):
+        for key, value in ours.items():
+            assert theirs[key] == (pytest.approx(value, abs=2e-6) if isinstance(value, float) else value)
+    assert len(list((tmp_path / "drawn").iterdir())) == 9

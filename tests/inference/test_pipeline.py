@@ -1,0 +1,197 @@
+"""Frames through the pipeline: order, batches, boxes, rows."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+from checkpoints import small_info, small_network
+
+from fer_voting.data.images import prepare_image
+from fer_voting.inference.frames import Frame, Unreadable
+from fer_voting.inference.network import TorchRuntime
+from fer_voting.inference.pipeline import Pipeline, RecognizedFrame, read_boxes, rows_of, whole_frame
+from fer_voting.inference.recognizer import Recognizer
+from fer_voting.inference.rows import columns
+
+
+class Counting:
+    """A runtime that counts its batches."""
+
+    def __init__(self) -> None:
+        self._runtime = TorchRuntime(small_network(), small_info())
+        self.batches: list[int] = []
+
+    def __getattr__(self, name: str):
+        return getattr(self._runtime, name)
+
+    def __call__(self, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        self.batches.append(len(faces))
+        return self._runtime(faces)
+
+
+@pytest.fixture
+def runtime() -> Counting:
+    return Counting()
+
+
+def picture(seed: int, height: int = 60, width: int = 80) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def video(count: int, name: str = "clip.mp4") -> list[Frame]:
+    return [Frame(name, index, index / 10, picture(index)) for index in range(count)]
+
+
+def boxes_of(frame: Frame) -> np.ndarray:
+    """As many faces as the frame's number modulo 3."""
+    return np.array([[5.0 + 20 * face, 10, 20, 30, 0.9 - 0.1 * face] for face in range(frame.index % 3)]).reshape(-1, 5)
+
+
+def test_frames_come_in_order_with_the_faces_that_each_alone_would_have(runtime: Counting):
+    recognizer = Recognizer(runtime, lambda image: np.zeros((0, 5)), batch_size=4)
+    items: list[Frame | Unreadable] = [*video(7)]
+    items.insert(3, Unreadable("broken.jpg", None, "it is no photo"))
+    found = list(Pipeline(recognizer, boxes_of)(items))
+    assert [one.frame.index if isinstance(one, RecognizedFrame) else None for one in found] == [
+        0, 1, 2, None, 3, 4, 5, 6,
+    ]  # fmt: skip
+    assert runtime.batches == [4, 2]  # 0 + 1 + 2 + 0 + 1 faces, and 2 + 0
+    for one in found:
+        if isinstance(one, RecognizedFrame):
+            frame = items[one.frame.index + (one.frame.index > 2)]
+            assert isinstance(frame, Frame)
+            alone = Recognizer(runtime, lambda image, frame=frame: boxes_of(frame)).detect(frame.image)
+            assert np.array_equal(one.faces.boxes, boxes_of(frame)[:, :4])
+            np.testing.assert_allclose(one.faces.probabilities, alone.probabilities, atol=1e-6)
+            assert one.face_ids == list(range(len(alone)))
+
+
+def test_batches_never_exceed_their_size_and_frames_do_not_wait_for_ever(runtime: Counting):
+    recognizer = Recognizer(runtime, batch_size=4)
+    pipeline = Pipeline(recognizer, lambda frame: np.repeat([[1.0, 1, 20, 20, 0.5]], 6, axis=0))
+    list(pipeline(video(3)))
+    assert runtime.batches == [4, 2] * 3
+    assert (pipeline.frames, pipeline.faces) == (3, 18)
+    assert set(pipeline.seconds) == {"read", "detect", "recognize"}
+
+    read = []
+
+    def reading() -> Iterator[Frame]:
+        for frame in video(10):
+            read.append(frame.index)
+            yield frame
+
+    first = next(Pipeline(recognizer, lambda frame: np.zeros((0, 5)), max_frames=3)(reading()))
+    assert isinstance(first, RecognizedFrame)
+    assert (first.frame.index, read) == (0, [0, 1, 2])
+
+
+def test_pixels_are_kept_only_when_asked_for(runtime: Counting):
+    recognizer = Recognizer(runtime)
+    (without,) = Pipeline(recognizer, whole_frame)(video(1))
+    (kept,) = Pipeline(recognizer, whole_frame, keep_pixels=True)(video(1))
+    assert isinstance(without, RecognizedFrame)
+    assert isinstance(kept, RecognizedFrame)
+    assert without.frame.image.size == 0
+    assert np.array_equal(kept.frame.image, picture(0))
+
+
+def test_an_aligned_image_is_seen_as_training_sees_it(runtime: Counting):
+    """Its sides are scaled each to the network's size: no square is cut out."""
+    (found,) = Pipeline(Recognizer(runtime), whole_frame, squares=False)([Frame("a.png", 0, None, picture(1))])
+    assert isinstance(found, RecognizedFrame)
+    assert np.array_equal(found.images[0], prepare_image(PIL.Image.fromarray(picture(1)), 24))
+    (row,) = rows_of(found)
+    assert [row[side] for side in ("left", "top", "width", "height")] == [0, 0, 80, 60]
+    assert row["face_score"] is None
+
+
+def test_tracking_starts_anew_with_every_video_and_leaves_photos_alone(runtime: Counting):
+    boxes = {0: [0.0, 40.0], 1: [42.0, 2.0], 2: [44.0]}
+
+    def locate(frame: Frame) -> np.ndarray:
+        return np.array([[left, 10, 20, 30, 0.9] for left in boxes[frame.index]])
+
+    items = [*video(3, "a.mp4"), *video(3, "b.mp4"), Frame("c.jpg", 0, None, picture(0))]
+    found = list(Pipeline(Recognizer(runtime), locate, track=True)(items))
+    assert [one.face_ids for one in found if isinstance(one, RecognizedFrame)] == [
+        [0, 1], [1, 0], [1], [0, 1], [1, 0], [1], [0, 1],
+    ]  # fmt: skip
+
+
+def test_rows(runtime: Counting):
+    items: list[Frame | Unreadable] = [video(3)[2], Unreadable("x.jpg", None, "a\nb"), video(1)[0]]
+    found = list(Pipeline(Recognizer(runtime), boxes_of)(items))
+    first, second = rows_of(found[0])
+    names = runtime.class_names
+    assert isinstance(found[0], RecognizedFrame)
+    faces = found[0].faces
+    assert list(second) == columns(names)
+    assert {key: second[key] for key in list(second)[:9]} == {
+        "input": "clip.mp4", "frame": 2, "time_s": 0.2, "face_id": 1,
+        "left": 25, "top": 10, "width": 20, "height": 30, "face_score": 0.8,
+    }  # fmt: skip
+    assert first["class"] == faces.classes[0]
+    assert first["confidence"] == max(first[name] for name in names) == first[first["class"]]
+    assert sum(first[name] for name in names) == pytest.approx(1, abs=1e-5)
+    assert first["vote_agreement"] == faces.agreement[0]
+    assert first["status"] == "ok"
+    assert rows_of(found[1]) == [{"input": "x.jpg", "frame": None, "status": r"unreadable: a\nb"}]
+    assert rows_of(found[2]) == [{"input": "clip.mp4", "frame": 0, "time_s": 0.0, "status": "no_face"}]
+
+
+# Boxes from a file ------------------------------------------------------------------------------------------------
+
+
+def test_boxes_from_a_file(runtime: Counting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").touch()
+    (tmp_path / "photos" / "boxes.csv").write_text(
+        "input,frame,left,top,width,height,status\n"
+        f"{tmp_path / 'photos' / 'a.jpg'},,1,2,30,40,\n"
+        "a.jpg,0,10,20,5,6,ok\n"  # counts from the CSV file's folder
+        "photos/a.jpg,2,7,7,7,7,ok\n"
+        "photos/a.jpg,3,,,,,no_face\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    locate = read_boxes(Path("photos/boxes.csv"))
+
+    def located(index: int) -> list[list[float]]:
+        return locate(Frame("photos/../photos/a.jpg", index, None, picture(0)))[:, :4].tolist()
+
+    assert located(0) == [[1, 2, 30, 40], [10, 20, 5, 6]]
+    assert located(2) == [[7, 7, 7, 7]]
+    assert located(1) == located(3) == []
+
+
+def test_a_box_outside_of_its_frame_is_a_row_and_the_others_go_on(runtime: Counting, tmp_path: Path):
+    (tmp_path / "boxes.csv").write_text(
+        f"input,left,top,width,height\n{tmp_path / 'a.jpg'},500,2,30,40\n{tmp_path / 'a.jpg'},5,5,20,20\n"
+    )
+    (tmp_path / "a.jpg").touch()
+    locate = read_boxes(tmp_path / "boxes.csv")
+    (found,) = Pipeline(Recognizer(runtime), locate)([Frame(str(tmp_path / "a.jpg"), 0, None, picture(0))])
+    good, bad = rows_of(found)
+    assert (good["status"], good["left"]) == ("ok", 5)
+    assert bad["status"] == "unreadable: the face box 500, 2, 30, 40 (left, top, width, height) lies outside of 80x60"
+    assert (bad["input"], bad["frame"]) == (str(tmp_path / "a.jpg"), 0)
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        ("input,left,top,width\na.jpg,1,2,3\n", "lacks the columns height"),
+        ("", "lacks the columns height, input, left, top, width"),
+        ("input,left,top,width,height\na.jpg,1,2,3,4\nb.jpg,1,2,x,4\n", r"boxes\.csv, line 3: .*'x'"),
+        ("input,left,top,width,height\na.jpg,1,2,nan,4\n", r"line 2: a number of the box is not finite"),
+        ("input,left,top,width,height\na.jpg,1,2\n", r"boxes\.csv, line 2: "),
+        (b"\xff\xfe\x00", "is not a CSV file"),
+    ],
+)
+def test_a_file_that_holds_no_boxes(tmp_path: Path, content: str | bytes, match: str):
+    path = tmp_path / "boxes.csv"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ValueError, match=match):
+        read_boxes(path)

@@ -1,0 +1,194 @@
+"""`Recognizer`: faces in, expressions out."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+from checkpoints import SEVEN, small_info, small_network, write_checkpoint
+from tiny import REPO, TINY
+
+from fer_voting import Recognizer
+from fer_voting.config import compose_config
+from fer_voting.data.images import prepare_image
+from fer_voting.data.module import make_datamodule
+from fer_voting.inference.network import TorchRuntime
+from fer_voting.inference.recognizer import DetectedFaces, Face, Recognition, face_square
+from fer_voting.runs.run import Run
+
+
+@pytest.fixture(scope="module")
+def recognizer() -> Recognizer:
+    return Recognizer(TorchRuntime(small_network(), small_info()), batch_size=2)
+
+
+def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def test_what_a_recognition_says_by_hand():
+    logits = np.array([[[5, 0, 0], [4, 0, 0], [0, 1, 0], [3, 0, 0]], [[0, 0, 9], [0, 9, 0], [0, 0, 9], [9, 0, 0]]])
+    found = Recognition(("a", "b", "c"), np.float32([[0.8, 0.1, 0.1], [0.2, 0.3, 0.5]]), logits.astype(np.float32))
+    assert len(found) == 2
+    assert found.classes == ["a", "c"]
+    assert found.confidences.tolist() == pytest.approx([0.8, 0.5])
+    assert found.crop_classes.tolist() == [["a", "a", "b", "a"], ["c", "b", "c", "a"]]
+    assert found.agreement.tolist() == [0.75, 0.5]
+
+
+def test_shapes_and_batches(recognizer: Recognizer):
+    faces = [picture(30, 20, seed) for seed in range(5)]
+    found = recognizer(faces)
+    assert found.probabilities.shape == (5, 7)
+    assert found.crop_classes.shape == (5, 10)
+    for one, face in enumerate(faces):  # batches of 2 say what each face alone says
+        np.testing.assert_allclose(recognizer(face).probabilities[0], found.probabilities[one], atol=1e-6)
+    stacked = recognizer(np.stack(faces))
+    assert np.array_equal(stacked.probabilities, found.probabilities)
+
+
+def test_no_face_at_all(recognizer: Recognizer):
+    found = recognizer([])
+    assert found.classes == []
+    assert found.probabilities.shape == (0, 7)
+    assert found.crop_classes.shape == (0, 10)
+    assert found.agreement.shape == found.confidences.shape == (0,)
+
+
+def test_faces_of_any_size_are_resized_as_training_resizes(recognizer: Recognizer):
+    for height, width in ((24, 24), (7, 90), (500, 333)):
+        face = picture(height, width)
+        expected = prepare_image(PIL.Image.fromarray(face), 24)
+        assert np.array_equal(recognizer.prepare(face), expected)
+        assert np.array_equal(recognizer(face).crop_logits, recognizer.classify(expected[None]).crop_logits)
+
+
+def test_grey_is_three_equal_channels(recognizer: Recognizer):
+    grey = picture(40, 40)[:, :, 0]
+    assert np.array_equal(recognizer(grey).crop_logits, recognizer(np.stack([grey] * 3, axis=2)).crop_logits)
+
+
+@pytest.mark.parametrize(
+    "face",
+    [
+        np.zeros((10, 10, 3), np.float32),
+        np.zeros((10, 10, 4), np.uint8),
+        np.zeros((10,), np.uint8),
+        np.zeros((0, 10, 3), np.uint8),
+        np.zeros((2, 10, 10, 1), np.uint8),
+    ],
+)
+def test_other_arrays_are_refused(recognizer: Recognizer, face: np.ndarray):
+    with pytest.raises(ValueError, match=r"must be uint8 \[H, W, 3\] or \[H, W\], not (uint8|float32) \["):
+        recognizer(face)
+    if face.ndim < 4:
+        with pytest.raises(ValueError, match="must be uint8"):
+            recognizer.detect(face)
+
+
+def test_detect_asks_the_detector_and_cuts_out_squares():
+    frame = picture(100, 200)
+    seen = []
+
+    def detector(image: np.ndarray) -> np.ndarray:
+        seen.append(image)
+        return np.array([[20, 10, 20, 40, 0.9], [150, 60, 30, 20, 0.5]])
+
+    recognizer = Recognizer(TorchRuntime(small_network(), small_info()), detector, margin=0.05)
+    found = recognizer.detect(frame)
+    assert np.array_equal(seen[0], frame)
+    assert isinstance(found, DetectedFaces)
+    assert found.boxes.tolist() == [[20, 10, 20, 40], [150, 60, 30, 20]]
+    assert found.face_scores.tolist() == [0.9, 0.5]
+    # 1.05 * 40 = 42 pixels around (30, 30); 1.05 * 30 = 31.5 around (165, 70).
+    cut = recognizer([frame[9:51, 9:51], frame[54:86, 149:181]])
+    np.testing.assert_allclose(found.probabilities, cut.probabilities, atol=1e-6)
+    first, second = found
+    assert first == Face((20, 10, 20, 40), 0.9, cut.classes[0], found.confidences[0].item(), found.agreement[0].item())
+    assert second.class_name == found.classes[1]
+    grey = frame[:, :, 0]
+    assert len(recognizer.detect(grey)) == 2
+    assert seen[1].shape == (100, 200, 3)
+
+
+def test_a_frame_without_a_face():
+    recognizer = Recognizer(TorchRuntime(small_network(), small_info()), lambda frame: np.zeros((0, 5)))
+    found = recognizer.detect(picture(50, 50))
+    assert len(found) == 0
+    assert list(found) == []
+    assert found.boxes.shape == (0, 4)
+
+
+def test_a_square_ends_where_the_frame_ends():
+    assert face_square((-10, -10, 40, 40), 0, 100, 50) == (0, 0, 30, 30)
+    assert face_square((80, 30, 40, 40), 0, 100, 50) == (80, 30, 100, 50)
+    assert face_square((10, 10, 10, 20), -0.5, 100, 50) == (10, 15, 20, 25)
+    for outside in ((100, 0, 10, 10), (0, -30, 10, 10), (5, 5, 0, 10), (5, 5, 10, -1)):
+        with pytest.raises(ValueError, match=r"the face box .* lies outside of 100x50"):
+            face_square(outside, 0, 100, 50)
+
+
+@pytest.mark.parametrize(("name", "value"), [("margin", -1), ("margin", float("nan")), ("batch_size", 0)])
+def test_arguments_out_of_range(name: str, value: float):
+    with pytest.raises(ValueError, match=f"`{name}`"):
+        Recognizer(TorchRuntime(small_network(), small_info()), **{name: value})
+
+
+def test_a_run_says_what_its_training_said(run_train, tmp_path: Path):
+    """Images from the run's own data give the logits that training stored for them; a temperature is the run's."""
+    output_dir = run_train("split=m3", "name=mine")
+    run = Run(output_dir, "mine")
+    stored = np.load(run.predictions_file("soft", "test"))
+    config = compose_config([f"output_dir={output_dir}", *TINY])
+    data = make_datamodule(config.dataset)
+    data.setup()
+    images = data.pack.images[data.positions("test")]
+
+    found = Recognizer.from_run("mine", output_dir, device="cpu")(images)
+    np.testing.assert_allclose(found.crop_logits, stored["logits"], atol=2e-2)  # training's evaluation may be bf16
+    assert found.class_names == SEVEN
+
+    result = run.result()
+    assert result is not None
+    result["votes"]["soft"]["temperature"] = 3.0
+    run.write_result(result)
+    softer = Recognizer.from_run(run.dir)
+    assert softer.runtime.temperature == 3.0
+    assert softer(images).confidences.mean() < found.confidences.mean()
+    assert Recognizer.from_run(run.dir, vote="hard").runtime.temperature == 1.0
+
+    run.write_result({**result, "status": "failed"})
+    with pytest.raises(FileNotFoundError, match="is failed, not finished"):
+        Recognizer.from_run("mine", output_dir)
+
+
+def test_a_run_or_file_that_is_not_there(tmp_path: Path):
+    with pytest.raises(FileNotFoundError, match=r"run 'nobody': .*nobody is missing"):
+        Recognizer.from_run("nobody", tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"nothing\.ckpt does not exist"):
+        Recognizer.from_checkpoint(tmp_path / "nothing.ckpt")
+    (tmp_path / "text.ckpt").write_text("hello")
+    with pytest.raises(ValueError, match="cannot be read as a checkpoint"):
+        Recognizer.from_checkpoint(tmp_path / "text.ckpt")
+
+
+def test_a_checkpoint_takes_the_options(tmp_path: Path):
+    path = write_checkpoint(tmp_path / "net.ckpt", "baseline")
+    recognizer = Recognizer.from_checkpoint(path, "softprob", device="cpu", margin=0.2, batch_size=3)
+    assert (recognizer.runtime.vote, recognizer.margin, recognizer.batch_size) == ("softprob", 0.2, 3)
+    assert recognizer(picture(9, 9)).crop_classes.shape == (1, 1)
+
+
+def test_importing_the_package_is_light():
+    """torch takes seconds to import: `import fer_voting` does without, and so does naming Recognizer."""
+    code = (
+        "import sys, fer_voting; assert 'torch' not in sys.modules; fer_voting.Recognizer;"
+        "assert 'torch' not in sys.modules; assert 'numpy' in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=REPO)
+    import fer_voting
+
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        fer_voting.nothing  # noqa: B018

@@ -1,0 +1,109 @@
+"""The files that predictions are written to."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from fer_voting.inference.rows import RowWriter, columns, shown
+
+ROW = {
+    "input": "a.jpg",
+    "frame": 0,
+    "time_s": None,
+    "face_id": 0,
+    "left": 1.5,
+    "top": 2,
+    "width": 3,
+    "height": 4,
+    "face_score": 0.9,
+    "class": "happy",
+    "confidence": 0.75,
+    "happy": 0.75,
+    "sad": 0.25,
+    "vote_agreement": 1.0,
+    "status": "ok",
+}
+
+
+def write(path: Path, *rows: dict) -> Path:
+    with RowWriter(path, ("happy", "sad")) as writer:
+        writer.write(rows)
+    assert writer.rows == len(rows)
+    return path
+
+
+def read_csv(path: Path) -> list[dict]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_columns():
+    assert columns(("happy", "sad")) == list(ROW)
+
+
+def test_csv(tmp_path: Path):
+    path = write(tmp_path / "new folder" / "rows.csv", ROW, {"input": "b.jpg", "frame": 3, "status": "no_face"})
+    assert path.read_text() == (
+        "input,frame,time_s,face_id,left,top,width,height,face_score,class,confidence,happy,sad,vote_agreement,status\n"
+        "a.jpg,0,,0,1.5,2,3,4,0.9,happy,0.75,0.75,0.25,1.0,ok\n"
+        "b.jpg,3,,,,,,,,,,,,,no_face\n"
+    )
+
+
+def test_json_lines(tmp_path: Path):
+    path = write(tmp_path / "rows.JSONL", ROW, {"input": "b.jpg", "frame": 3, "status": "no_face"})
+    first, second = map(json.loads, path.read_text().splitlines())
+    assert first == ROW
+    assert second == {**dict.fromkeys(ROW), "input": "b.jpg", "frame": 3, "status": "no_face"}
+
+
+def test_rows_are_on_the_disk_before_the_file_is_closed(tmp_path: Path):
+    with RowWriter(tmp_path / "rows.csv", ("happy", "sad")) as writer:
+        assert read_csv(tmp_path / "rows.csv") == []
+        writer.write([ROW])
+        assert len(read_csv(tmp_path / "rows.csv")) == 1
+
+
+@pytest.mark.parametrize("name", ["=cmd|' /C calc'!A0.jpg", "+1.jpg", "-1+2.jpg", "@sum.jpg"])
+def test_a_file_name_is_never_a_formula(tmp_path: Path, name: str):
+    """`./name` is the same file, and text to every spreadsheet."""
+    (row,) = read_csv(write(tmp_path / "rows.csv", ROW | {"input": name}))
+    assert row["input"] == f"./{name}"
+    assert json.loads(write(tmp_path / "rows.jsonl", ROW | {"input": name}).read_text())["input"] == name
+
+
+@pytest.mark.parametrize("name", ['comma, "quoted".jpg', "ümläut 😀.jpg", " space ", "new\\nline"])
+def test_other_names_come_back_as_they_are(tmp_path: Path, name: str):
+    (row,) = read_csv(write(tmp_path / "rows.csv", ROW | {"input": name}))
+    assert row["input"] == name
+
+
+def test_control_characters_reach_no_terminal(tmp_path: Path):
+    name = "a\x1b[31m\r\nb\udcff\u202e.jpg"
+    path = write(tmp_path / "rows.csv", ROW | {"input": name, "status": f"unreadable: {name}"})
+    content = path.read_bytes()
+    assert content.count(b"\n") == 2
+    assert not any(byte < 32 and byte != 10 for byte in content)
+    (row,) = read_csv(path)
+    assert row["input"] == shown(name) == r"a\x1b[31m\r\nb\udcff\u202e.jpg"
+    lines = write(tmp_path / "rows.jsonl", ROW | {"input": name}).read_text("ascii").splitlines()
+    assert json.loads(lines[0])["input"] == name
+
+
+def test_a_class_may_be_called_like_a_column(tmp_path: Path):
+    assert columns(("input", "happy"))[11:13] == ["input_probability", "happy"]
+
+
+def test_another_suffix_is_refused(tmp_path: Path):
+    with pytest.raises(ValueError, match=r"`out` \(='.*rows.xlsx'\) must end in \.csv or \.jsonl"):
+        RowWriter(tmp_path / "rows.xlsx", ("happy",))
+
+
+def test_stdout_is_csv(capsys: pytest.CaptureFixture):
+    with RowWriter(None, ("happy", "sad")) as writer:
+        writer.write([ROW])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("input,frame,time_s")
+    assert lines[1].startswith("a.jpg,0,,0,1.5")
