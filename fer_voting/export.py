@@ -65,6 +65,10 @@ def export(words: argparse.Namespace) -> Path:
         raise ValueError(f"{words.dataset[0]!r}: the data set is read for --precision int8 alone")
     from fer_voting.inference.trained import find_run, load_trained
 
+    if words.push is not None:
+        from fer_voting.inference.pretrained import check_hub_name
+
+        check_hub_name(words.push)
     run = find_run(words.run, words.output_dir)
     trained = load_trained(run, words.vote, words.split)
     name = "-".join(

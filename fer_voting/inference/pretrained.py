@@ -9,6 +9,7 @@ Nothing in such a folder is run as code: weights are read from safetensors alone
 """
 
 import hashlib
+import importlib.util
 import json
 import math
 import re
@@ -26,7 +27,7 @@ from fer_voting.models.checkpoint import NetworkInfo
 from fer_voting.system.atomic import write_atomically, write_json
 from fer_voting.votes import VOTES
 
-__all__ = ["ARCHITECTURES", "PretrainedNetwork", "load_pretrained", "weights_checksum"]
+__all__ = ["ARCHITECTURES", "PretrainedNetwork", "check_hub_name", "load_pretrained", "weights_checksum"]
 
 ARCHITECTURES: dict[str, Callable[[NetworkInfo], nn.Module]] = {
     "resnet18": lambda info: VotingResNet18(info.split, len(info.class_names), info.width)
@@ -124,13 +125,10 @@ class PretrainedNetwork:
 
         Needs a login (`hf auth login`, or `HF_TOKEN`). Raises ValueError with the Hub's reason if it refuses.
         """
-        if not _HUB_NAME.fullmatch(name):
-            raise ValueError(f"`push` (={name!r}) must be a name on the Hub: owner/model")
-        try:
-            from huggingface_hub import HfApi
-            from huggingface_hub.errors import HfHubHTTPError
-        except ImportError as error:
-            raise ValueError(_HUB_EXTRA) from error
+        check_hub_name(name)
+        from huggingface_hub import HfApi
+        from huggingface_hub.errors import HfHubHTTPError
+
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder, card)
             api = HfApi()
@@ -138,8 +136,16 @@ class PretrainedNetwork:
                 address = api.create_repo(name, private=private, exist_ok=True)
                 api.upload_folder(repo_id=name, folder_path=folder, commit_message="Network exported by fer_voting")
             except (HfHubHTTPError, OSError) as error:
-                raise ValueError(f"{name} was not uploaded: {str(error).strip().splitlines()[0]}") from error
+                raise ValueError(f"{name} was not uploaded: {_short(error)}") from error
         return str(address)
+
+
+def check_hub_name(name: str) -> None:
+    """Raises ValueError if `name` cannot be a network's on the Hub, or the Hub's package is not installed."""
+    if not _HUB_NAME.fullmatch(name):
+        raise ValueError(f"{name!r} must be a name on the Hub: owner/model")
+    if importlib.util.find_spec("huggingface_hub") is None:
+        raise ValueError(_HUB_EXTRA)
 
 
 def load_pretrained(source: Path | str) -> tuple[nn.Module, NetworkInfo]:
@@ -171,8 +177,14 @@ def _find(source: Path | str, revision: str | None) -> Path:
     try:
         return Path(snapshot_download(source, revision=revision, allow_patterns=[WEIGHTS_FILE, CONFIG_FILE]))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise FileNotFoundError(f"{source} is not a folder here, and the Hub does not give it: {reason}") from error
+        raise FileNotFoundError(
+            f"{source} is not a folder here, and the Hub does not give it: {_short(error)}"
+        ) from error
+
+
+def _short(error: Exception) -> str:
+    """The Hub's answers have many lines, with hints about requests."""
+    return " ".join(str(error).split())[:200]
 
 
 def _read_config(path: Path) -> dict[str, Any]:

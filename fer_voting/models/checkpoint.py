@@ -1,5 +1,6 @@
 """Checkpoints: a network's weights and the metadata needed to use them."""
 
+import pickle
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -84,8 +85,11 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], NetworkInfo]:
         raise FileNotFoundError(f"{path} does not exist")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:  # torch's message advises to run what the file holds
+        reason = "it holds other objects than tensors and plain values, and none is run as code"
+        raise ValueError(f"{path} cannot be read as a checkpoint: {reason}") from error
     except Exception as error:  # torch raises a different type for each kind of damage
-        raise ValueError(f"{path} cannot be read as a checkpoint: {error}") from error
+        raise ValueError(f"{path} cannot be read as a checkpoint: {' '.join(str(error).split())[:200]}") from error
     if not isinstance(checkpoint, dict):
         raise ValueError(f"{path} is not a checkpoint of fer_voting: it holds a {type(checkpoint).__name__}")
     info = NetworkInfo.read(checkpoint, path)
