@@ -190,7 +190,7 @@ def test_a_run_from_a_stranger_runs_no_code(run: Run, tmp_path: Path) -> None:
 
 
 def test_help_comes_without_torch() -> None:
-    code = "import sys, fer_voting.export as e; e.parser(); print(*(name in sys.modules for name in ('torch', 'numpy')))"
+    code = "import sys, fer_voting.export as e; e.parser(); print(*(m in sys.modules for m in ('torch', 'numpy')))"
     done = subprocess.run([sys.executable, "-c", code], cwd=REPO, check=True, capture_output=True, text=True)
     assert done.stdout.split() == ["False", "False"]
 

@@ -8,9 +8,9 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from settled_networks import CLASSES, noise, settled
 from numpy.typing import NDArray
 from scipy.special import softmax
+from settled_networks import CLASSES, noise, settled
 from tiny import REPO
 from torch import Tensor, nn
 

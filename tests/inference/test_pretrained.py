@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from settled_networks import CLASSES, info, noise, settled
 from safetensors.torch import load_file, save_file
+from settled_networks import CLASSES, info, noise, settled
 
 from fer_voting.inference.network import TorchRuntime, load_network
 from fer_voting.inference.pretrained import PretrainedNetwork, load_pretrained, weights_checksum
