@@ -1,17 +1,20 @@
-"""Export a trained network: as one ONNX file, or as a folder to share.
+"""Export a trained network: as one ONNX file, as a folder to share, or as a page for the browser.
 
     python -m fer_voting.export --run fer2013-m3-seed0 --to onnx
     python -m fer_voting.export --run fer2013-m3-seed0 --to onnx --precision int8 dataset.root=DIR
     python -m fer_voting.export --run fer2013-m3-seed0 --to folder
+    python -m fer_voting.export --run fer2013-m3-seed0 --to page
 
 onnx: uint8 RGB faces [B, S, S, 3] in, scores [B, K] and crop logits [B, V, K] out; normalisation, vote and temperature
 inside; compared with PyTorch before it is kept. int8 is calibrated on faces of the run's own training part, and its
 loss of accuracy measured. folder: model.safetensors, config.json and a model card, in the layout of the Hugging Face
-Hub; --push uploads it.
+Hub; --push uploads it. page: a static page that finds and recognises the faces of a photo or the camera on the device
+that shows it; built with npm.
 """
 
 import argparse
 import logging
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,8 +38,10 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m fer_voting.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     made.add_argument("--run", required=True, help="a finished training: its name below OUTPUT_DIR/runs, or its folder")
-    made.add_argument("--to", required=True, choices=("onnx", "folder"), help="what to write")
-    made.add_argument("--out", type=Path, help="the file or folder (default: below OUTPUT_DIR/exports)")
+    made.add_argument("--to", required=True, choices=("onnx", "folder", "page"), help="what to write")
+    made.add_argument(
+        "--out", type=Path, help="the file or folder (default: below OUTPUT_DIR/exports; OUTPUT_DIR/page)"
+    )
     made.add_argument("--output-dir", type=Path, default=Path("outputs"), help="holds runs/ (default: outputs)")
     made.add_argument(
         "--vote", choices=("soft", "softprob", "hard"), help="by whose best epoch, and in the file (default: the run's)"
@@ -59,8 +64,8 @@ def export(words: argparse.Namespace) -> Path:
     """
     if words.push is not None and words.to != "folder":
         raise ValueError("--push uploads a folder: give --to folder")
-    if words.precision != "float32" and words.to != "onnx":
-        raise ValueError(f"--precision {words.precision} is for --to onnx")
+    if words.precision != "float32" and words.to == "folder":
+        raise ValueError(f"--precision {words.precision} is for --to onnx and --to page")
     if words.dataset and words.precision != "int8":
         raise ValueError(f"{words.dataset[0]!r}: the data set is read for --precision int8 alone")
     from fer_voting.inference.trained import find_run, load_trained
@@ -81,33 +86,37 @@ def export(words: argparse.Namespace) -> Path:
     folder = words.output_dir / "exports"
     if words.to == "folder":
         return _to_folder(trained, words.out or folder / name, words.push)
-    return _to_onnx(trained, words, words.out or folder / f"{name}-{words.precision}.onnx")
+    if words.to == "page":
+        return _to_page(trained, words, words.out or words.output_dir / "page")
+    path = words.out or folder / f"{name}-{words.precision}.onnx"
+    if path.suffix != ".onnx":
+        raise ValueError(f"`out` (={str(path)!r}) must end in .onnx")
+    print(f"{path}: {_to_onnx(trained, words, path)}")
+    return path
 
 
-def _to_onnx(trained: "TrainedNetwork", words: argparse.Namespace, path: Path) -> Path:
+def _to_onnx(trained: "TrainedNetwork", words: argparse.Namespace, path: Path) -> str:
+    """Write the network to `path`; returns what is worth knowing about the file."""
     import tempfile
 
     from fer_voting.inference.network import FaceNetwork
     from fer_voting.inference.onnx_export import export_float32, require_packages
 
     require_packages()
-    if path.suffix != ".onnx":
-        raise ValueError(f"`out` (={str(path)!r}) must end in .onnx")
     network = FaceNetwork(trained.net, trained.vote, trained.temperature)
-    info = _info(trained)
     if words.precision == "float32":
-        difference = export_float32(network, info, path)
-        _tell(path, trained, f"{difference:.1e} from PyTorch")
-        return path
-    from fer_voting.inference.trained import load_dataset
+        difference = export_float32(network, _info(trained), path)
+        what = f"{difference:.1e} from PyTorch"
+    else:
+        from fer_voting.inference.trained import load_dataset
 
-    datamodule = load_dataset(trained, words.dataset, words.output_dir)
-    with tempfile.TemporaryDirectory() as folder:
-        float32 = Path(folder) / "float32.onnx"
-        export_float32(network, info, float32)
-        report = _quantise(trained, datamodule, float32, path)
-    _tell(path, trained, report)
-    return path
+        datamodule = load_dataset(trained, words.dataset, words.output_dir)
+        with tempfile.TemporaryDirectory() as folder:
+            float32 = Path(folder) / "float32.onnx"
+            export_float32(network, _info(trained), float32)
+            what = _quantise(trained, datamodule, float32, path)
+    mib = path.stat().st_size / 2**20
+    return f"{mib:.1f} MiB, {words.precision}, split {trained.info.split}, {trained.vote} vote; {what}"
 
 
 def _quantise(trained: "TrainedNetwork", datamodule: "FERDataModule", float32: Path, path: Path) -> str:
@@ -170,10 +179,20 @@ def _evaluations(trained: "TrainedNetwork") -> list[dict[str, object]]:
     return [read_json(path) for path in sorted(folder.glob(f"{trained.run.name}-on-*.json"))]
 
 
-def _tell(path: Path, trained: "TrainedNetwork", what: str) -> None:
-    info = trained.info
-    mib = path.stat().st_size / 2**20
-    print(f"{path}: {mib:.1f} MiB, split {info.split}, {trained.vote} vote, {len(info.class_names)} classes; {what}")
+def _to_page(trained: "TrainedNetwork", words: argparse.Namespace, folder: Path) -> Path:
+    from fer_voting.inference.web_page import build_page
+
+    told = []
+    build_page(
+        folder,
+        npm_dir=words.output_dir / "npm",
+        name=trained.run.name,
+        synthetic=bool(trained.result.get("synthetic")),
+        write_network=lambda path: told.append(_to_onnx(trained, words, path)),
+    )
+    print(f"{folder}: network of {told[0]}")
+    print(f"to look at it: python -m http.server --bind 127.0.0.1 --directory {shlex.quote(str(folder))}")
+    return folder
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -36,7 +36,7 @@ class TrainedNetwork:
     config: Mapping[str, Any]
     """`config.yaml`"""
     temperature: float = 1.0
-    """Divisor of the soft vote's logits."""
+    """Divisor of the soft vote's logits; 1 where none was fitted."""
 
     @property
     def accuracy(self) -> dict[str, float]:
@@ -85,7 +85,9 @@ def load_trained(run: Run, vote: str | None = None, split: str | None = None) ->
         moved = VotingResNet18(split, len(info.class_names), info.width)
         moved.load_state_dict(net.state_dict())
         net, info = moved.eval(), replace(info, split=split)
-    return TrainedNetwork(run, net, info, vote, result, config)
+    # Fitted on the trained split's scores.
+    temperature = result["votes"].get(vote, {}).get("temperature") if info.split == result["split"] else None
+    return TrainedNetwork(run, net, info, vote, result, config, temperature or 1.0)
 
 
 def load_dataset(trained: TrainedNetwork, words: Sequence[str], output_dir: Path) -> "FERDataModule":
