@@ -1,10 +1,12 @@
 # `make help` lists the targets. Everything runs in .venv, which is made from constraints.txt when it is not there.
 PYTHON ?= python3.11
-RUN := .venv/bin/python
+# `make page RUN=NAME` names a run; below, RUN is the interpreter.
+PAGE_RUN := $(RUN)
+override RUN := .venv/bin/python
 INSTALLED := .venv/.installed
 .DEFAULT_GOAL := help
 TABLES := table3 table4 table5 figure4 figure5 figure6
-.PHONY: help install demo test lint format docs table2 $(TABLES) tables report resolution dashboard bench \
+.PHONY: help install demo test lint format docs table2 $(TABLES) tables report resolution page dashboard bench \
 	reproduce-affectnet reproduce-rafdb clean
 
 help: ## list the targets
@@ -61,6 +63,9 @@ report: $(INSTALLED) ## one page of all finished runs: outputs/report.html
 
 resolution: $(INSTALLED) ## accuracy against input resolution: make resolution RUNS="NAME ..." [OPTIONS="--splits all"]
 	$(RUN) -m experiments.resolution $(RUNS) $(OPTIONS)
+
+page: $(INSTALLED) ## outputs/page: a page for the browser that recognises faces: make page RUN=NAME
+	$(RUN) -m fer_voting.export --run "$(PAGE_RUN)" --to page
 
 dashboard: $(INSTALLED) ## a W&B workspace that compares the variants: saved where there is a login, and in outputs/
 	$(RUN) -m experiments.dashboard

@@ -7,7 +7,6 @@ Ten minutes on two cores, which should have nothing else to do. Writes `outputs/
 """
 
 import argparse
-import copy
 import functools
 import io
 import os
@@ -35,19 +34,21 @@ from experiments.pages import update_pages
 from fer_voting.config import compose_config
 from fer_voting.data.augment import make_augment
 from fer_voting.data.images import prepare_image
-from fer_voting.data.module import FERDataModule, make_datamodule, normalise
-from fer_voting.inference import prepare
+from fer_voting.data.module import FERDataModule, make_datamodule
+from fer_voting.inference.network import FaceNetwork, Runtime
+from fer_voting.inference.onnx_export import export_float32, export_int8
+from fer_voting.inference.runtimes import ExportInfo, OnnxRuntime, OpenVinoRuntime
 from fer_voting.models import VotingResNet18
 from fer_voting.models.checkpoint import NetworkInfo, load_weights
 from fer_voting.models.compiled import compile_network, find_compiler
 from fer_voting.models.cost import count_gmacs, forward_mib_per_image
 from fer_voting.models.crops import crop_corners, crop_side, ten_crops
+from fer_voting.models.images import normalise
 from fer_voting.results.markdown import Table, markdown
 from fer_voting.system.atomic import read_json, write_atomically, write_json
 from fer_voting.system.environment import describe_device, git_commit, keep_freed_memory, now, package_versions
 from fer_voting.system.messages import set_up_messages
 from fer_voting.training.module import VotingModule, crop_cross_entropy, memory_format_for
-from fer_voting.votes import soft_vote
 
 SPLITS = ("baseline", "m1", "m2", "m3")
 LEAST_SECONDS = 0.1
@@ -87,12 +88,13 @@ class Size:
     image: int = 48
     batch: int = 32
     paper_batch: int = 135
+    face_batch: int = 64
     matrix: int = 2048
     repeats: int = 5
     steps: int = 3
 
 
-QUICK = Size(width=16, image=24, batch=2, paper_batch=4, matrix=64, repeats=1, steps=2)
+QUICK = Size(width=16, image=24, batch=2, paper_batch=4, face_batch=3, matrix=64, repeats=1, steps=2)
 
 
 @dataclass
@@ -250,37 +252,74 @@ def _settled(split: str, size: Size) -> VotingResNet18:
     return net.eval()
 
 
-def bench_inference(size: Size, options: argparse.Namespace) -> Part:
-    """Inference of m1 by one image and by 32, in each precision, and how far its logits are off."""
-    part = Part()
-    reference = Reference("m1", width=size.width).eval()
-    net = _settled("m1", size)
-    reference.load_state_dict(net.state_dict())
-    many = torch.randn(size.batch, 3, size.image, size.image)
-    runs = {
-        "float32": prepare(net),
-        "bf16": prepare(net, "bf16"),
-        "int8": prepare(net, "int8", torch.randn(4 * size.batch, 3, size.image, size.image)),
+class PlainPyTorch:
+    """uint8 faces to scores as the paper's words say it: float32, contiguous maps, eager, Algorithm 1's loops."""
+
+    def __init__(self, net: VotingResNet18) -> None:
+        reference = Reference(net.split, net.num_classes, net.width)
+        reference.load_state_dict(net.state_dict())
+        self.network = FaceNetwork(reference).eval()
+
+    @torch.inference_mode()
+    def __call__(self, faces: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        scores, logits = self.network(torch.from_numpy(faces))
+        return scores.numpy(), logits.numpy()
+
+
+def _exported(
+    net: VotingResNet18,
+    class_names: tuple[str, ...],
+    image: int,
+    calibration: np.ndarray[Any, Any],
+    folder: Path,
+) -> dict[str, Runtime]:
+    """The network exported in float32 and int8, by each runtime."""
+    info = ExportInfo(class_names, image, net.split, "soft", "bench", "")
+    float32, int8 = folder / "float32.onnx", folder / "int8.onnx"
+    export_float32(FaceNetwork(net), info, float32)
+    export_int8(float32, int8, calibration, calibration[:1], np.zeros(1, np.int64))
+    return {
+        "ONNX Runtime, float32": OnnxRuntime(float32),
+        "ONNX Runtime, int8": OnnxRuntime(int8),
+        "OpenVINO, float32": OpenVinoRuntime(float32),
+        "OpenVINO, bf16": OpenVinoRuntime(float32, precision="bf16"),
+        "OpenVINO, int8": OpenVinoRuntime(int8),
     }
-    with torch.no_grad():
-        ours = {"the reference": reference(many)} | {name: run(many) for name, run in runs.items()}
-        exact = net.double()(many.double())
-    for batch, least in ((1, (None, None, None)), (size.batch, (1.2, 2.2, 3.3))):
-        images = many[:batch]
 
-        def plain(images: Tensor = images) -> None:
+
+def bench_inference(size: Size, options: argparse.Namespace) -> Part:
+    """Aligned faces, one and 64 at once, by exported files against plain PyTorch, and the error of their logits."""
+    part = Part()
+    generator = np.random.default_rng(0)
+
+    def faces(count: int) -> np.ndarray[Any, Any]:
+        return generator.integers(0, 256, (count, size.image, size.image, 3), dtype=np.uint8)
+
+    many = faces(size.face_batch)
+    for split in ("m1", "m3"):
+        net = _settled(split, size)
+        names = tuple(map(str, range(net.num_classes)))
+        with tempfile.TemporaryDirectory() as folder:
+            runs: dict[str, Callable[[Any], Any]] = {"plain PyTorch": PlainPyTorch(net)}
+            runs |= _exported(net, names, size.image, faces(4 * size.batch), Path(folder))
+            for batch in (1, size.face_batch):
+                some = many[:batch]
+                functions = {f"{split} {name} at {batch}": lambda run=run, x=some: run(x) for name, run in runs.items()}
+                best = part.time(f"{split}: {batch} faces at once", functions, size.repeats)
+                plain = best[f"{split} plain PyTorch at {batch}"]
+                for name in runs:
+                    seconds = best[f"{split} {name} at {batch}"]
+                    what = f"{split}, aligned faces, {batch} at once, {name}"
+                    part.rows.append(Row(what, batch / seconds, "faces/s"))
+                    if name != "plain PyTorch":
+                        least = 3.0 if batch > 1 and name == "OpenVINO, int8" else None
+                        part.rows.append(Row(what, plain / seconds, "times faster", least=least))
             with torch.no_grad():
-                reference(images)
-
-        functions: dict[str, Callable[[], Any]] = {f"reference at {batch}": plain}
-        functions |= {f"{name} at {batch}": lambda run=run, x=images: run(x) for name, run in runs.items()}  # type: ignore[misc]
-        best = part.time(f"inference at batch {batch}", functions, size.repeats)
-        for name, bound in zip(runs, least, strict=True):
-            ratio = best[f"reference at {batch}"] / best[f"{name} at {batch}"]
-            part.rows.append(Row(f"m1 inference at batch {batch}, {name}", ratio, "times faster", least=bound))
-    for name, most in (("the reference", None), ("float32", 1e-6), ("bf16", 5e-3), ("int8", None)):
-        off = ((ours[name].double() - exact).norm() / exact.norm()).item()
-        part.rows.append(Row(f"m1 inference, {name}: relative error of the logits", off, most=most))
+                exact = net.double()(normalise(torch.from_numpy(many).permute(0, 3, 1, 2)).double()).numpy()
+            for name, run in runs.items():
+                off = np.linalg.norm(run(many)[1] - exact) / np.linalg.norm(exact)
+                most = 1e-5 if name.endswith("float32") else None
+                part.rows.append(Row(f"{split}, {name}: relative error of the logits", float(off), most=most))
     return part
 
 
@@ -290,31 +329,36 @@ def bench_trained(size: Size, options: argparse.Namespace) -> Part:
     if options.checkpoint is None:
         print("not measured; give --checkpoint FILE --data dataset=... dataset.root=DIR", file=sys.stderr)
         return part
-    state, record = load_weights(options.checkpoint)
-    net = VotingResNet18(record.split, len(record.class_names), record.width)
+    state, info = load_weights(options.checkpoint)
+    net = VotingResNet18(info.split, len(info.class_names), info.width)
     net.load_state_dict(state)
     net.eval()
     data = _datamodule(options.data)
-    pictures = {stage: torch.from_numpy(data.pack.images[data.positions(stage)]) for stage in ("train", "val")}
-    chosen = torch.randperm(len(pictures["train"]), generator=torch.Generator().manual_seed(0))[:256]
-    calibration = normalise(pictures["train"][chosen].permute(0, 3, 1, 2))
-    labels = torch.from_numpy(data.class_ids(data.pack)[data.positions("val")])
-    batches = [normalise(images) for images in pictures["val"].permute(0, 3, 1, 2).split(size.paper_batch)]
-    precise = copy.deepcopy(net).double()
+    chosen = np.random.default_rng(0).permutation(data.positions("train"))[:512]
+    positions = data.positions("val")
+    faces, labels = data.pack.images[positions], data.class_ids(data.pack)[positions]
+    batches = [faces[first : first + size.paper_batch] for first in range(0, len(faces), size.paper_batch)]
+    with tempfile.TemporaryDirectory() as folder:
+        runs = _exported(net, info.class_names, info.image_size, data.pack.images[np.sort(chosen)], Path(folder))
+        logits = {name: np.concatenate([run(batch)[1] for batch in batches]) for name, run in runs.items()}
+    net.double()
     with torch.no_grad():
-        exact = torch.cat([precise(images.double()) for images in batches])
-    accuracy = {}
-    on = f"{record.split} of width {record.width} on {data.name}'s {len(labels):,} validation images"
-    for precision, most in (("float32", 1e-6), ("bf16", 5e-3), ("int8", None)):
-        run = prepare(net, precision, calibration)
-        logits = torch.cat([run(images) for images in batches])
-        accuracy[precision] = 100 * (soft_vote(logits).argmax(1) == labels).double().mean().item()
-        off = ((logits.double() - exact).norm() / exact.norm()).item()
-        part.rows.append(Row(f"{on}, {precision}: relative error of the logits", off, most=most))
-    part.rows.append(Row(f"{on}, float32: accuracy", accuracy["float32"], "%"))
-    for precision, most in (("bf16", None), ("int8", 0.3)):
-        lost = accuracy["float32"] - accuracy[precision]
-        part.rows.append(Row(f"{on}, {precision}: accuracy lost", lost, "points", most=most))
+        exact = np.concatenate(
+            [net(normalise(torch.from_numpy(batch).permute(0, 3, 1, 2)).double()).numpy() for batch in batches]
+        )
+
+    def accuracy(logits: np.ndarray[Any, Any]) -> float:
+        return 100 * float((logits.mean(axis=1).argmax(axis=1) == labels).mean())
+
+    on = f"{info.split} of width {info.width} on {data.name}'s {len(labels):,} validation images"
+    part.rows.append(Row(f"{on}, float64: accuracy", accuracy(exact), "%"))
+    for name, found in logits.items():
+        off = float(np.linalg.norm(found - exact) / np.linalg.norm(exact))
+        most = 1e-5 if name.endswith("float32") else None
+        part.rows.append(Row(f"{on}, {name}: relative error of the logits", off, most=most))
+    for name, found in logits.items():
+        most = 0.3 if name.endswith("int8") else None
+        part.rows.append(Row(f"{on}, {name}: accuracy lost", accuracy(exact) - accuracy(found), "points", most=most))
     return part
 
 

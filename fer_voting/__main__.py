@@ -13,6 +13,7 @@ COMMANDS = {
     "sweep": "show the state of a sweep (status), its results (table), or run what is unfinished (retry)",
     "evaluate": "evaluate a trained network on a data set",
     "predict": "find the faces in photos, videos or a camera's frames, and recognise their expressions",
+    "export": "write a trained network as an ONNX file, a folder to share, or a page for the browser",
     "report": "write one HTML page about all finished runs",
     "audit": "list a data set's unusable, duplicate and mislabelled images",
     "pack": "decode a data set once, ahead of training",

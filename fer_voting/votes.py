@@ -36,13 +36,14 @@ def hard_vote(logits: Tensor) -> Tensor:
     decision (the first of them, if that is a tie too). The decision counts as half a crop more. So rows sum to 1 and
     the argmax is exact in every dtype.
     """
+    import torch
     from torch.nn.functional import one_hot
 
     crops, classes = logits.shape[1:]
     counts = one_hot(logits.argmax(dim=2), classes).sum(dim=1)
-    by_soft_vote = soft_vote(logits).argsort(dim=1, descending=True, stable=True)
-    decision = by_soft_vote.gather(1, counts.gather(1, by_soft_vote).argmax(dim=1, keepdim=True))
-    return (counts + 0.5 * one_hot(decision[:, 0], classes)).to(logits.dtype) / (crops + 0.5)
+    behind = counts < counts.amax(dim=1, keepdim=True)
+    decision = soft_vote(logits).masked_fill(behind, -torch.inf).argmax(dim=1)  # of equals, the first
+    return (counts + 0.5 * one_hot(decision, classes)).to(logits.dtype) / (crops + 0.5)
 
 
 VOTES: dict[str, Callable[[Tensor], Tensor]] = {

@@ -1,16 +1,23 @@
 """Checkpoints: a network's weights and the metadata needed to use them."""
 
-from dataclasses import asdict, dataclass
+import pickle
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from fer_voting.models.resnet import SPLITS
+
 __all__ = ["NetworkInfo", "load_weights"]
 
 INFO_KEY = "fer_voting"
 """Key of the metadata in a checkpoint."""
+
+# Far beyond what is of use; a file that anyone wrote may not ask for more memory than a network takes.
+MAX_CLASSES, MAX_NAME_LENGTH, MAX_WIDTH, MAX_IMAGE_SIZE = 1000, 200, 1024, 4096
 
 
 @dataclass(frozen=True)
@@ -28,10 +35,45 @@ class NetworkInfo:
 
     @classmethod
     def read(cls, checkpoint: dict[str, Any], path: Path) -> "NetworkInfo":
+        """The metadata of a checkpoint that anyone may have written.
+
+        Raises ValueError that names `path` if there is none, or a value has the wrong type or is out of range.
+        """
         if INFO_KEY not in checkpoint:
             raise ValueError(f"{path} is not a checkpoint of fer_voting: it lacks the entry '{INFO_KEY}'")
-        info = dict(checkpoint[INFO_KEY])
-        return cls(**{**info, "class_names": tuple(info["class_names"])})
+        try:
+            return cls.from_values(checkpoint[INFO_KEY])
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+
+    @classmethod
+    def from_values(cls, values: Any) -> "NetworkInfo":
+        """Plain values by name (`class_names` a list), checked.
+
+        Raises ValueError that names what is missing, unknown, of the wrong type or out of range.
+        """
+        names = [field.name for field in fields(cls)]
+        if not isinstance(values, Mapping):
+            raise ValueError(f"a network's metadata must be a mapping, not a {type(values).__name__}")
+        if wrong := [
+            *(f"lacks {n}" for n in names if n not in values),
+            *(f"has {n!r}" for n in values if n not in names),
+        ]:
+            raise ValueError(f"a network's metadata must have {', '.join(names)}; it {', '.join(wrong[:4])}")
+        class_names = values["class_names"]
+        if not isinstance(class_names, list | tuple) or not 2 <= len(class_names) <= MAX_CLASSES:
+            raise ValueError(f"`class_names` must be a list of 2 to {MAX_CLASSES} names")
+        for name in (*class_names, values["dataset"]):
+            if not isinstance(name, str) or not 1 <= len(name) <= MAX_NAME_LENGTH or not name.isprintable():
+                raise ValueError(f"a name (={str(name)[:40]!r}) must be a line of 1 to {MAX_NAME_LENGTH} letters")
+        if len(set(class_names)) < len(class_names):
+            raise ValueError(f"`class_names` (={list(class_names)}) must differ")
+        if not isinstance(values["split"], str) or values["split"] not in SPLITS:
+            raise ValueError(f"`split` (={values['split']!r}) must be one of {', '.join(SPLITS)}")
+        for name, most in (("width", MAX_WIDTH), ("image_size", MAX_IMAGE_SIZE)):
+            if type(values[name]) is not int or not 1 <= values[name] <= most:
+                raise ValueError(f"`{name}` (={values[name]!r}) must be a whole number from 1 to {most}")
+        return cls(**{**values, "class_names": tuple(class_names)})
 
 
 def load_weights(path: Path) -> tuple[dict[str, Tensor], NetworkInfo]:
@@ -43,11 +85,19 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], NetworkInfo]:
         raise FileNotFoundError(f"{path} does not exist")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:  # torch's message advises to run what the file holds
+        reason = "it holds other objects than tensors and plain values, and none is run as code"
+        raise ValueError(f"{path} cannot be read as a checkpoint: {reason}") from error
     except Exception as error:  # torch raises a different type for each kind of damage
-        raise ValueError(f"{path} cannot be read as a checkpoint: {error}") from error
+        raise ValueError(f"{path} cannot be read as a checkpoint: {' '.join(str(error).split())[:200]}") from error
     if not isinstance(checkpoint, dict):
         raise ValueError(f"{path} is not a checkpoint of fer_voting: it holds a {type(checkpoint).__name__}")
     info = NetworkInfo.read(checkpoint, path)
     prefix = "net."
-    state = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
+    weights = checkpoint.get("state_dict")
+    if not isinstance(weights, dict) or not all(
+        isinstance(k, str) and isinstance(v, Tensor) for k, v in weights.items()
+    ):
+        raise ValueError(f"{path} is not a checkpoint of fer_voting: it lacks the entry 'state_dict'")
+    state = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
     return state, info

@@ -78,8 +78,18 @@ def ten_crops(x: Tensor, fraction: float = 5 / 6) -> Tensor:
     if not torch.compiler.is_compiling():
         _log_rounding(height, h, fraction)
         _log_rounding(width, w, fraction)
+    if torch.compiler.is_exporting():  # an exported file knows no operator of ours
+        return _sliced(x, h, w)
     crops = _gather(x, h, w)
     return crops if x.is_contiguous(memory_format=torch.channels_last) else crops.contiguous()
+
+
+def _sliced(x: Tensor, h: int, w: int) -> Tensor:
+    """`[B, C, H, W]` -> `[B, 10, C, h, w]` by plain slices."""
+    corners = crop_corners(x.shape[-2], x.shape[-1], h, w)
+    return torch.stack(
+        [view[..., top : top + h, left : left + w] for view in (x, x.flip(-1)) for top, left in corners], dim=1
+    )
 
 
 # The crops are one gather of pixels, all channels of a pixel at once, and their gradient is one sum. Autograd's own

@@ -33,7 +33,7 @@ from fer_voting.runs.plan import plan_job
 from fer_voting.runs.sweeps import Sweep
 from fer_voting.train import train
 
-PLACEHOLDER = re.compile(r"\b(DIR|NAME|FILE|TEAM|RUN|RUNS)\b|\.\.\.")
+PLACEHOLDER = re.compile(r"\b(DIR|NAME|FILE|TEAM|RUN|RUNS|OWNER)\b|\.\.\.")
 OTHER_PROGRAMS = {"pip", "wandb", "tensorboard", "mlflow", "source", "git"}
 LONG = {
     "fer_voting.pack",
@@ -254,7 +254,7 @@ def test_a_command_that_reads_runs_runs(
 ):
     module, words = module_and_words(command)
     for name, (job, sweep) in JOBS.items():
-        if sweep or any(word.removeprefix("checkpoint=") == name for word in words):
+        if sweep or any(word in (name, f"checkpoint={name}") for word in words):
             trained(name)
         if sweep:
             typed = [{"overrides": job, "run": name, "voting": "soft"}]

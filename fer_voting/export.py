@@ -1,0 +1,211 @@
+"""Export a trained network: as one ONNX file, as a folder to share, or as a page for the browser.
+
+    python -m fer_voting.export --run fer2013-m3-seed0 --to onnx
+    python -m fer_voting.export --run fer2013-m3-seed0 --to onnx --precision int8 dataset.root=DIR
+    python -m fer_voting.export --run fer2013-m3-seed0 --to folder
+    python -m fer_voting.export --run fer2013-m3-seed0 --to page
+
+onnx: uint8 RGB faces [B, S, S, 3] in, scores [B, K] and crop logits [B, V, K] out; normalisation, vote and temperature
+inside; compared with PyTorch before it is kept. int8 is calibrated on faces of the run's own training part, and its
+loss of accuracy measured. folder: model.safetensors, config.json and a model card, in the layout of the Hugging Face
+Hub; --push uploads it. page: a static page that finds and recognises the faces of a photo or the camera on the device
+that shows it; built with npm.
+"""
+
+import argparse
+import logging
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fer_voting.system.messages import set_up_messages
+
+if TYPE_CHECKING:  # `--help` answers before torch is imported
+    from fer_voting.data.module import FERDataModule
+    from fer_voting.inference.runtimes import ExportInfo
+    from fer_voting.inference.trained import TrainedNetwork
+
+__all__ = ["main"]
+
+log = logging.getLogger("fer_voting.export")
+
+CALIBRATION_FACES = 512
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        prog="python -m fer_voting.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument("--run", required=True, help="a finished training: its name below OUTPUT_DIR/runs, or its folder")
+    made.add_argument("--to", required=True, choices=("onnx", "folder", "page"), help="what to write")
+    made.add_argument(
+        "--out", type=Path, help="the file or folder (default: below OUTPUT_DIR/exports; OUTPUT_DIR/page)"
+    )
+    made.add_argument("--output-dir", type=Path, default=Path("outputs"), help="holds runs/ (default: outputs)")
+    made.add_argument(
+        "--vote", choices=("soft", "softprob", "hard"), help="by whose best epoch, and in the file (default: the run's)"
+    )
+    made.add_argument(
+        "--split", choices=("baseline", "input", "m1", "m2", "m3"), help="where to take the crops (default: as trained)"
+    )
+    made.add_argument("--precision", default="float32", choices=("float32", "int8"), help="(default: float32)")
+    made.add_argument("--push", metavar="OWNER/MODEL", help="with --to folder: also upload it to the Hub, as private")
+    made.add_argument(
+        "dataset", nargs="*", metavar="dataset.KEY=VALUE", help="int8: of the run's data set, e.g. dataset.root=DIR"
+    )
+    return made
+
+
+def export(words: argparse.Namespace) -> Path:
+    """Write what the words of the command line ask for; returns the file or folder.
+
+    Raises ValueError or OSError for words that do not fit and files that are not there.
+    """
+    if words.push is not None and words.to != "folder":
+        raise ValueError("--push uploads a folder: give --to folder")
+    if words.precision != "float32" and words.to == "folder":
+        raise ValueError(f"--precision {words.precision} is for --to onnx and --to page")
+    if words.dataset and words.precision != "int8":
+        raise ValueError(f"{words.dataset[0]!r}: the data set is read for --precision int8 alone")
+    from fer_voting.inference.trained import find_run, load_trained
+
+    if words.push is not None:
+        from fer_voting.inference.pretrained import check_hub_name
+
+        check_hub_name(words.push)
+    run = find_run(words.run, words.output_dir)
+    trained = load_trained(run, words.vote, words.split)
+    name = "-".join(
+        [
+            run.name,
+            *([] if words.split is None else [f"as_{words.split}"]),
+            *([] if words.vote is None else [words.vote]),
+        ]
+    )
+    folder = words.output_dir / "exports"
+    if words.to == "folder":
+        return _to_folder(trained, words.out or folder / name, words.push)
+    if words.to == "page":
+        return _to_page(trained, words, words.out or words.output_dir / "page")
+    path = words.out or folder / f"{name}-{words.precision}.onnx"
+    if path.suffix != ".onnx":
+        raise ValueError(f"`out` (={str(path)!r}) must end in .onnx")
+    print(f"{path}: {_to_onnx(trained, words, path)}")
+    return path
+
+
+def _to_onnx(trained: "TrainedNetwork", words: argparse.Namespace, path: Path) -> str:
+    """Write the network to `path`; returns what is worth knowing about the file."""
+    import tempfile
+
+    from fer_voting.inference.network import FaceNetwork
+    from fer_voting.inference.onnx_export import export_float32, require_packages
+
+    require_packages()
+    network = FaceNetwork(trained.net, trained.vote, trained.temperature)
+    if words.precision == "float32":
+        difference = export_float32(network, _info(trained), path)
+        what = f"{difference:.1e} from PyTorch"
+    else:
+        from fer_voting.inference.trained import load_dataset
+
+        datamodule = load_dataset(trained, words.dataset, words.output_dir)
+        with tempfile.TemporaryDirectory() as folder:
+            float32 = Path(folder) / "float32.onnx"
+            export_float32(network, _info(trained), float32)
+            what = _quantise(trained, datamodule, float32, path)
+    mib = path.stat().st_size / 2**20
+    return f"{mib:.1f} MiB, {words.precision}, split {trained.info.split}, {trained.vote} vote; {what}"
+
+
+def _quantise(trained: "TrainedNetwork", datamodule: "FERDataModule", float32: Path, path: Path) -> str:
+    """Write the int8 file; returns what it costs."""
+    import numpy as np
+
+    from fer_voting.inference.onnx_export import export_int8
+
+    # A refit has trained on the validation images too.
+    part = "test" if trained.result.get("refit") and datamodule.has_test else "val"
+    train, judged = datamodule.positions("train"), datamodule.positions(part)
+    chosen = np.random.default_rng(0).permutation(train)[:CALIBRATION_FACES]
+    images, labels = datamodule.pack.images, datamodule.class_ids(datamodule.pack)
+    report = export_int8(float32, path, images[np.sort(chosen)], images[judged], labels[judged], part)
+    return (
+        f"accuracy {report.accuracy_int8:.2%} instead of {report.accuracy_float32:.2%} "
+        f"({100 * report.accuracy_lost:+.2f} points lost) on {report.faces:,} {part} images, "
+        f"calibrated on {len(chosen)} training images"
+    )
+
+
+def _info(trained: "TrainedNetwork") -> "ExportInfo":
+    from fer_voting.inference.pretrained import weights_checksum
+    from fer_voting.inference.runtimes import ExportInfo
+
+    return ExportInfo(
+        class_names=trained.info.class_names,
+        image_size=trained.info.image_size,
+        split=trained.info.split,
+        vote=trained.vote,
+        dataset=trained.info.dataset,
+        checksum=weights_checksum(trained.net.state_dict()),
+        temperature=trained.temperature,
+        accuracy=trained.accuracy,
+    )
+
+
+def _to_folder(trained: "TrainedNetwork", folder: Path, push: str | None) -> Path:
+    from fer_voting.inference.model_card import model_card
+    from fer_voting.inference.pretrained import PretrainedNetwork
+
+    network = PretrainedNetwork(trained.net, trained.info, trained.vote, trained.temperature, trained.accuracy)
+    found = _evaluations(trained)
+
+    def card(name: str) -> str:
+        return model_card(name, trained.info, trained.vote, trained.result, trained.config, found, trained.temperature)
+
+    network.save_pretrained(folder, card(folder.name))
+    print(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
+    if push is not None:
+        print(f"uploaded, as private: {network.push_to_hub(push, card(push))}")
+    return folder
+
+
+def _evaluations(trained: "TrainedNetwork") -> list[dict[str, object]]:
+    """What `python -m fer_voting.evaluate` has written about this run's network."""
+    from fer_voting.system.atomic import read_json
+
+    folder = trained.run.dir.parent.parent / "evaluations"
+    return [read_json(path) for path in sorted(folder.glob(f"{trained.run.name}-on-*.json"))]
+
+
+def _to_page(trained: "TrainedNetwork", words: argparse.Namespace, folder: Path) -> Path:
+    from fer_voting.inference.web_page import build_page
+
+    told = []
+    build_page(
+        folder,
+        npm_dir=words.output_dir / "npm",
+        name=trained.run.name,
+        synthetic=bool(trained.result.get("synthetic")),
+        write_network=lambda path: told.append(_to_onnx(trained, words, path)),
+    )
+    print(f"{folder}: network of {told[0]}")
+    print(f"to look at it: python -m http.server --bind 127.0.0.1 --directory {shlex.quote(str(folder))}")
+    return folder
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command; a mistake ends it with one line on stderr and exit code 1."""
+    words = parser().parse_args(arguments)
+    set_up_messages()
+    try:
+        export(words)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {' '.join(str(error).split())}")
+
+
+if __name__ == "__main__":
+    main()

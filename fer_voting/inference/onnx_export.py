@@ -1,0 +1,231 @@
+"""A trained network as one ONNX file, in float32 or int8, compared with PyTorch before it is kept.
+
+Shapes: B faces of S x S pixels, V crops a face, K classes.
+"""
+
+import contextlib
+import importlib.util
+import io
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fer_voting.inference.network import FaceNetwork
+from fer_voting.inference.runtimes import ExportInfo, OnnxRuntime
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["MAX_DIFFERENCE", "Int8Report", "export_float32", "export_int8", "parity", "require_packages"]
+
+MAX_DIFFERENCE = 1e-5
+"""Of a float32 file from PyTorch: of the scores, and of the crop logits relative to the largest."""
+OPSET = 20
+"""Fixed, so that the same command writes the same operators whatever torch is installed."""
+BATCH = 32
+"""Faces at once in calibration and in measuring accuracy."""
+
+_MISSING = (
+    "the ONNX export needs more packages: pip install 'fer_voting[export]', in a checkout pip install -e '.[export]'"
+)
+
+
+@dataclass(frozen=True)
+class Int8Report:
+    """What quantisation cost, on the same faces."""
+
+    faces: int
+    accuracy_float32: float
+    accuracy_int8: float
+    """Shares of right decisions, 0 to 1."""
+
+    @property
+    def accuracy_lost(self) -> float:
+        return self.accuracy_float32 - self.accuracy_int8
+
+
+def export_float32(network: FaceNetwork, info: ExportInfo, path: Path) -> float:
+    """Write `network` to `path` and return its largest difference from PyTorch (see `parity`).
+
+    The graph maps `faces` uint8 `[B, S, S, 3]` to `scores` `[B, K]` and `crop_logits` `[B, V, K]`, float32, for any B;
+    `info` is its metadata.
+
+    Raises ValueError if the packages are missing, or if the file differs from PyTorch by more than `MAX_DIFFERENCE`;
+    then there is no file.
+    """
+    require_packages()
+    model = _trace(network.eval(), info.image_size)
+    _describe(model, info)
+    with _draft(path) as draft:
+        draft.write_bytes(model.SerializeToString())
+        difference = parity(network, OnnxRuntime(draft))
+        if not difference <= MAX_DIFFERENCE:
+            raise ValueError(
+                f"the exported network differs from PyTorch by {difference:.1e}, more than {MAX_DIFFERENCE:g}"
+            )
+    return difference
+
+
+def export_int8(
+    float32: Path,
+    path: Path,
+    calibration: NDArray[np.uint8],
+    faces: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    part: str = "val",
+) -> Int8Report:
+    """Quantise the file `float32` into `path`: weights to 8 bits by channel, feature maps to 8 bits by their range.
+
+    Args:
+        float32: file that `export_float32` wrote.
+        calibration: `[N, S, S, 3]`, real faces that training saw; a few hundred. Their maps' ranges become the scales.
+        faces, labels: `[M, S, S, 3]` and their classes `[M]`, to measure the accuracy of both files on.
+        part: of the data set that they are; names the two figures in the new file's metadata.
+
+    Raises ValueError if the packages are missing or an array is empty.
+    """
+    require_packages()
+    import onnx
+
+    for name, array in {"calibration": calibration, "faces": faces}.items():
+        if not len(array):
+            raise ValueError(f"`{name}` must hold at least one face")
+    with _draft(path) as draft:
+        _quantise(float32, draft, calibration)
+        exact, rounded = OnnxRuntime(float32), OnnxRuntime(draft)
+        report = Int8Report(len(faces), _accuracy(exact, faces, labels), _accuracy(rounded, faces, labels))
+        measured = {f"{part}_float32": report.accuracy_float32, f"{part}_int8": report.accuracy_int8}
+        info = replace(exact.info, precision="int8", accuracy={**exact.info.accuracy, **measured})
+        model = onnx.load(draft)
+        _describe(model, info)
+        draft.write_bytes(model.SerializeToString())
+    return report
+
+
+def parity(network: FaceNetwork, runtime: OnnxRuntime) -> float:
+    """Largest difference of a runtime from PyTorch, on noise: of the scores, and of the crop logits relative to the
+    largest; at two batch sizes, so that a size that was fixed by mistake shows.
+
+    The hard vote jumps where two classes of a crop are equal to rounding; such faces count by their logits alone.
+    """
+    generator = np.random.default_rng(0)
+    size = runtime.image_size
+    worst = 0.0
+    for batch in (1, 5):
+        faces = generator.integers(0, 256, (batch, size, size, 3), dtype=np.uint8)
+        scores, logits = runtime(faces)
+        with torch.inference_mode():
+            own_scores, own_logits = (tensor.cpu().numpy() for tensor in network(torch.from_numpy(faces)))
+        if scores.shape != own_scores.shape or logits.shape != own_logits.shape:
+            return float("inf")
+        worst = max(worst, float(np.abs(logits - own_logits).max() / max(1.0, np.abs(own_logits).max())))
+        top = np.sort(own_logits, axis=2)
+        clear = (top[..., -1] - top[..., -2] > 1e-3).all(axis=1) | (runtime.vote != "hard")
+        worst = max(worst, float(np.abs(scores - own_scores)[clear].max(initial=0.0)))
+    return worst
+
+
+def require_packages() -> None:
+    """Raises ValueError that names the extra if the export's packages are missing."""
+    if not all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript")):
+        raise ValueError(_MISSING)
+
+
+@contextlib.contextmanager
+def _draft(path: Path) -> Iterator[Path]:
+    """A file to write to that takes the place of `path` when all went well, and is removed otherwise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.stem}.{os.getpid()}.onnx")
+    try:
+        yield draft
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _trace(network: FaceNetwork, size: int) -> "onnx.ModelProto":
+    # Of a batch of one, the exporter would make a network for a batch of one.
+    example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.filterwarnings("ignore", category=DeprecationWarning)  # of the exporter, about itself
+        program = torch.onnx.export(
+            network,
+            (example,),
+            input_names=["faces"],
+            output_names=["scores", "crop_logits"],
+            dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    return program.model_proto
+
+
+def _describe(model: "onnx.ModelProto", info: ExportInfo) -> None:
+    """Replace all metadata by ours; the exporter's holds stack traces with the paths of this machine."""
+    import onnx
+
+    graph = model.graph
+    for entries in (graph.node, graph.input, graph.output, graph.initializer):
+        for entry in entries:
+            entry.ClearField("metadata_props")
+            entry.doc_string = ""
+    graph.ClearField("metadata_props")
+    graph.ClearField("value_info")
+    for value in (*graph.input, *graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "batch"
+    model.producer_name = "fer_voting"
+    onnx.helper.set_model_props(model, info.to_metadata())
+
+
+def _quantise(source: Path, target: Path, calibration: NDArray[np.uint8]) -> None:
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Faces(CalibrationDataReader):
+        def __init__(self) -> None:
+            self.batches = iter(range(0, len(calibration), BATCH))
+
+        def get_next(self) -> dict[str, Any] | None:
+            first = next(self.batches, None)
+            return None if first is None else {"faces": calibration[first : first + BATCH]}
+
+    with tempfile.TemporaryDirectory() as folder, _quiet_root_logger():
+        prepared = Path(folder) / "prepared.onnx"
+        quant_pre_process(source, prepared, skip_symbolic_shape=True)
+        quantize_static(
+            prepared,
+            target,
+            Faces(),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+        )
+
+
+@contextlib.contextmanager
+def _quiet_root_logger() -> Iterator[None]:
+    """The quantiser warns by the root logger of what does not concern a user."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+
+
+def _accuracy(runtime: OnnxRuntime, faces: NDArray[np.uint8], labels: NDArray[np.int64]) -> float:
+    decisions = [runtime(faces[first : first + BATCH])[0].argmax(axis=1) for first in range(0, len(faces), BATCH)]
+    return float((np.concatenate(decisions) == labels).mean())

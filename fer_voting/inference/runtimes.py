@@ -1,0 +1,212 @@
+"""Exported networks: what an ONNX file says of itself, and the runtimes that compute it.
+
+Shapes: B faces of S x S pixels, V crops a face, K classes. Neither runtime needs torch.
+"""
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["EXPORT_FORMAT", "PRECISIONS", "ExportInfo", "OnnxRuntime", "OpenVinoRuntime"]
+
+EXPORT_FORMAT = "1"
+"""Raised when the metadata or the graph's inputs and outputs change."""
+PRECISIONS = ("float32", "int8")
+
+_FORMAT_KEY = "fer_voting"
+
+
+@dataclass(frozen=True)
+class ExportInfo:
+    """The metadata of an exported file, by name."""
+
+    class_names: tuple[str, ...]
+    """K names, in the order of the outputs."""
+    image_size: int
+    """S in pixels."""
+    split: str
+    vote: str
+    dataset: str
+    """What the network was trained on."""
+    checksum: str
+    """SHA-256 of the weights (`fer_voting.inference.pretrained.weights_checksum`)."""
+    precision: str = "float32"
+    temperature: float = 1.0
+    """Divisor of the soft vote's logits."""
+    accuracy: Mapping[str, float] = field(default_factory=dict)
+    """Share of right decisions, 0 to 1: of the run by part (`val`, `test`); of an int8 file also `val_float32` and
+    `val_int8` (or `test_…`), measured at export on the same images."""
+
+    def to_metadata(self) -> dict[str, str]:
+        """The metadata as ONNX stores it: text by name."""
+        return {
+            _FORMAT_KEY: EXPORT_FORMAT,
+            "class_names": json.dumps(self.class_names),
+            "image_size": str(self.image_size),
+            "split": self.split,
+            "vote": self.vote,
+            "dataset": self.dataset,
+            "checksum": self.checksum,
+            "precision": self.precision,
+            "temperature": repr(self.temperature),
+            "accuracy": json.dumps(dict(self.accuracy)),
+        }
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, str], path: Path) -> "ExportInfo":
+        """The inverse of `to_metadata`. Raises ValueError that names `path` if it is no export of this project."""
+        found = metadata.get(_FORMAT_KEY)
+        if found != EXPORT_FORMAT:
+            reason = (
+                "it lacks fer_voting's metadata" if found is None else f"its format is {found}, not {EXPORT_FORMAT}"
+            )
+            raise ValueError(f"{path} is not a network exported by `python -m fer_voting.export`: {reason}")
+        try:
+            info = cls(
+                class_names=tuple(json.loads(metadata["class_names"])),
+                image_size=int(metadata["image_size"]),
+                split=metadata["split"],
+                vote=metadata["vote"],
+                dataset=metadata["dataset"],
+                checksum=metadata["checksum"],
+                precision=metadata["precision"],
+                temperature=float(metadata["temperature"]),
+                accuracy=dict(json.loads(metadata["accuracy"])),
+            )
+            info._check()
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path}: its metadata is damaged ({type(error).__name__}: {error})") from error
+        return info
+
+    def _check(self) -> None:
+        if not self.class_names or not all(isinstance(name, str) for name in self.class_names):
+            raise ValueError("`class_names` must be a list of names")
+        if not 1 <= self.image_size <= 4096:
+            raise ValueError(f"`image_size` (={self.image_size}) must be 1 to 4096")
+        if not (math.isfinite(self.temperature) and self.temperature > 0):
+            raise ValueError(f"`temperature` (={self.temperature}) must be greater than 0")
+
+
+class _ExportedNetwork:
+    """What both runtimes say of the file that they hold."""
+
+    device = "cpu"
+
+    def __init__(self, path: Path, info: ExportInfo) -> None:
+        self.path = path
+        self.info = info
+        self.class_names = info.class_names
+        self.image_size = info.image_size
+        self.split = info.split
+        self.vote = info.vote
+        self.temperature = info.temperature
+        self.precision = info.precision
+
+    def _checked(self, faces: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        size = self.image_size
+        if faces.dtype != np.uint8 or faces.ndim != 4 or faces.shape[1:] != (size, size, 3) or not len(faces):
+            raise ValueError(
+                f"`faces` must be uint8 [B, {size}, {size}, 3] with B >= 1, not {faces.dtype} {list(faces.shape)}"
+            )
+        return np.ascontiguousarray(faces)
+
+
+class OnnxRuntime(_ExportedNetwork):
+    """ONNX Runtime on the CPU: a `fer_voting.inference.network.Runtime`.
+
+    Args:
+        path: file that `python -m fer_voting.export --to onnx` wrote.
+        threads: of one call; 0: as many as this process has cores.
+
+    Raises FileNotFoundError, or ValueError if the file is not such an export or the package is not installed.
+    """
+
+    def __init__(self, path: Path | str, threads: int = 0) -> None:
+        path = _existing(path)
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise ValueError("ONNX Runtime is not installed: pip install onnxruntime") from error
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or _cores()
+        options.log_severity_level = 3  # errors; they also are raised
+        try:
+            session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # the package has an exception class for each kind of damage
+            raise ValueError(f"{path} cannot be read as an ONNX file: {_cause(error)}") from error
+        super().__init__(path, ExportInfo.from_metadata(session.get_modelmeta().custom_metadata_map, path))
+        self._session = session
+
+    def __call__(self, faces: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Scores `[B, K]` and crop logits `[B, V, K]` of faces uint8 `[B, S, S, 3]`, RGB, B >= 1."""
+        scores, logits = self._session.run(["scores", "crop_logits"], {"faces": self._checked(faces)})
+        return scores, logits
+
+
+class OpenVinoRuntime(_ExportedNetwork):
+    """OpenVINO on the CPU: a `fer_voting.inference.network.Runtime`.
+
+    Args:
+        path: file that `python -m fer_voting.export --to onnx` wrote.
+        threads: of one call; 0: as many as this process has cores.
+        precision: of what the file has in float32: `float32`, or `bf16` (faster where the processor has it).
+
+    Raises FileNotFoundError, or ValueError if the file is not such an export or the package is not installed.
+    """
+
+    def __init__(self, path: Path | str, threads: int = 0, precision: str = "float32") -> None:
+        path = _existing(path)
+        hints = {"float32": "f32", "bf16": "bf16"}
+        if precision not in hints:
+            raise ValueError(f"`precision` (={precision!r}) must be {' or '.join(hints)}")
+        try:
+            from openvino import Core
+            from openvino.frontend import FrontEndManager
+        except ImportError as error:
+            raise ValueError("OpenVINO is not installed: pip install 'fer_voting[openvino]'") from error
+        try:
+            # Its reader of ONNX alone: `Core.read_model` tries those of six other formats on a file of a stranger's.
+            reader = FrontEndManager().load_by_framework("onnx")
+            model = reader.convert(reader.load(str(path)))
+        except Exception as error:
+            raise ValueError(f"{path} cannot be read as an ONNX file: {_cause(error)}") from error
+        entries = model.get_rt_info()
+        metadata = (
+            {key: str(entry.value) for key, entry in entries["framework"].items()} if "framework" in entries else {}
+        )
+        super().__init__(path, ExportInfo.from_metadata(metadata, path))
+        settings: dict[str, Any] = {
+            "INFERENCE_PRECISION_HINT": hints[precision],
+            "INFERENCE_NUM_THREADS": threads or _cores(),
+        }
+        self._compiled = Core().compile_model(model, "CPU", settings)
+
+    def __call__(self, faces: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Scores `[B, K]` and crop logits `[B, V, K]` of faces uint8 `[B, S, S, 3]`, RGB, B >= 1."""
+        outputs = self._compiled([self._checked(faces)])
+        return outputs["scores"], outputs["crop_logits"]
+
+
+def _existing(path: Path | str) -> Path:
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist")
+    return path
+
+
+def _cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _cause(error: Exception) -> str:
+    """The last line of a message: OpenVINO opens with where in its sources it stopped."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

@@ -1,0 +1,139 @@
+"""A finished run as what an export needs: the network, what is recorded about it, and faces of its own data set."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from torch import nn
+
+from fer_voting.inference.network import load_network
+from fer_voting.models import SPLITS, VotingResNet18
+from fer_voting.models.checkpoint import NetworkInfo
+from fer_voting.runs.run import Run
+from fer_voting.votes import VOTES
+
+if TYPE_CHECKING:  # Lightning takes seconds to import
+    from fer_voting.data.module import FERDataModule
+
+__all__ = ["TrainedNetwork", "find_run", "load_dataset", "load_trained"]
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedNetwork:
+    """The network of a run's best epoch by one vote."""
+
+    run: Run
+    net: nn.Module
+    """Maps normalised images `[B, 3, S, S]` to crop logits `[B, V, K]`; evaluation mode."""
+    info: NetworkInfo
+    """With the split under which it is to be used; `result` has the one under which it was trained."""
+    vote: str
+    result: Mapping[str, Any]
+    """`result.json`"""
+    config: Mapping[str, Any]
+    """`config.yaml`"""
+    temperature: float = 1.0
+    """Divisor of the soft vote's logits; 1 where none was fitted."""
+
+    @property
+    def accuracy(self) -> dict[str, float]:
+        """Share of right decisions by part (`val`, `test`); empty under another split than the run's, where it is not
+        known."""
+        if self.info.split != self.result["split"]:
+            return {}
+        metrics = self.result["votes"][self.vote]
+        return {part: float(metrics[part]["accuracy"]) for part in ("val", "test") if part in metrics}
+
+
+def find_run(run: Path | str, output_dir: Path) -> Run:
+    """The run of that folder, or of that name below `<output_dir>/runs`.
+
+    Raises FileNotFoundError if it is not finished, ValueError if it cannot be a run's name.
+    """
+    folder = Path(run).absolute()
+    if folder.parent.name == "runs" and (folder / "checkpoints").is_dir():
+        found = Run(folder.parent.parent, folder.name)
+    else:
+        found = Run(output_dir, str(run))
+    if (status := found.status()) != "finished":
+        raise FileNotFoundError(f"run {str(run)!r}: {found.dir} is {status}, not finished")
+    return found
+
+
+def load_trained(run: Run, vote: str | None = None, split: str | None = None) -> TrainedNetwork:
+    """The network of a finished run.
+
+    Args:
+        vote: whose best epoch; None: the one that the run was configured for.
+        split: to use it under; None: the one that it was trained with. All splits have the same weights.
+
+    Raises FileNotFoundError if the run has no such checkpoint, ValueError if a name is unknown or a file is damaged.
+    """
+    result = run.result()
+    assert result is not None  # it is finished
+    config = _plain(OmegaConf.load(run.dir / "config.yaml"))
+    vote = vote or str(config["voting"]["name"])
+    if vote not in VOTES:
+        raise ValueError(f"`vote` (={vote!r}) must be one of {', '.join(VOTES)}")
+    if split is not None and split not in SPLITS:
+        raise ValueError(f"`split` (={split!r}) must be one of {', '.join(SPLITS)}")
+    net, info = load_network(run.best_checkpoint(vote))
+    if split not in (None, info.split):
+        moved = VotingResNet18(split, len(info.class_names), info.width)
+        moved.load_state_dict(net.state_dict())
+        net, info = moved.eval(), replace(info, split=split)
+    # Fitted on the trained split's scores.
+    temperature = result["votes"].get(vote, {}).get("temperature") if info.split == result["split"] else None
+    return TrainedNetwork(run, net, info, vote, result, config, temperature or 1.0)
+
+
+def load_dataset(trained: TrainedNetwork, words: Sequence[str], output_dir: Path) -> "FERDataModule":
+    """The data set that a run trained on, divided as it was.
+
+    Args:
+        words: `dataset.key=value` that overwrite what the run recorded, e.g. where the data set lies now.
+        output_dir: has the packs.
+
+    Raises ValueError if a word is not such a value, if the recorded configuration names other code than our data sets,
+    or if the data set's classes are not the network's.
+    """
+    from fer_voting.data.module import make_datamodule
+
+    node = {**trained.config["dataset"], "cache_dir": str(output_dir / "packs"), "augment": None}
+    for word in words:
+        key, equals, _ = word.partition("=")
+        if not equals or not key.startswith("dataset.") or key.split(".")[1] not in node:
+            known = ", ".join(f"dataset.{name}" for name in node if name != "_target_")
+            raise ValueError(f"{word!r} must be KEY=VALUE with a key of the run's data set: {known}")
+    try:
+        merged = OmegaConf.merge({"dataset": node}, OmegaConf.from_dotlist(list(words)))
+    except OmegaConfBaseException as error:
+        raise ValueError(f"{' '.join(words)}: {error}") from error
+    node = _plain(merged)["dataset"]
+    _refuse_foreign_code(node, trained.run.dir / "config.yaml")
+    datamodule = make_datamodule(node)
+    datamodule.setup()
+    if tuple(datamodule.class_names) != trained.info.class_names or datamodule.size != trained.info.image_size:
+        raise ValueError(
+            f"{datamodule.name} has {', '.join(datamodule.class_names)} at {datamodule.size} pixels here, the network "
+            f"{', '.join(trained.info.class_names)} at {trained.info.image_size}"
+        )
+    return datamodule
+
+
+def _refuse_foreign_code(node: Mapping[str, Any], path: Path) -> None:
+    """A run's folder may come from anyone, and Hydra calls whatever `_target_` names."""
+    from fer_voting.config import CONF_DIR
+
+    ours = {_plain(OmegaConf.load(file)).get("_target_") for file in (CONF_DIR / "dataset").glob("*.yaml")}
+    if node.get("_target_") not in ours - {None}:
+        raise ValueError(f"{path}: dataset._target_ (={node.get('_target_')!r}) is not a data set of conf/dataset")
+    if "_target_" in str({key: value for key, value in node.items() if key != "_target_"}):
+        raise ValueError(f"{path}: `_target_` below `dataset` names code to run; it is not loaded")
+
+
+def _plain(config: Any) -> dict[str, Any]:
+    return OmegaConf.to_container(config)  # type: ignore[return-value]

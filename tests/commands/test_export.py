@@ -1,0 +1,202 @@
+"""`python -m fer_voting.export` on a run of a second's training."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hub_server import serve_hub
+from omegaconf import OmegaConf
+from tiny import REPO, TINY
+
+from fer_voting.export import main
+from fer_voting.inference.network import TorchRuntime, load_network
+from fer_voting.inference.pretrained import PretrainedNetwork, weights_checksum
+from fer_voting.inference.runtimes import OnnxRuntime
+from fer_voting.runs.run import Run
+from fer_voting.train import main as train_main
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    output_dir = tmp_path_factory.mktemp("outputs")
+    with pytest.MonkeyPatch.context() as patch:
+        words = [*TINY, f"output_dir={output_dir}", "split=m3", "name=mine", "dataset.size=24"]
+        patch.setattr(sys, "argv", ["fer_voting.train", *words])
+        train_main()
+    return Run(output_dir, "mine")
+
+
+def export(run: Run, *words: str) -> None:
+    main(["--run", run.name, "--output-dir", str(run.dir.parent.parent), *words])
+
+
+def exports(run: Run) -> Path:
+    return run.dir.parent.parent / "exports"
+
+
+def faces(run: Run, part: str) -> tuple[np.ndarray, np.ndarray]:
+    """Images and labels that the training evaluated, read from its pack."""
+    from fer_voting.data.module import make_datamodule
+
+    datamodule = make_datamodule(OmegaConf.to_container(OmegaConf.load(run.dir / "config.yaml"))["dataset"])
+    datamodule.setup()
+    positions = datamodule.positions(part)
+    return datamodule.pack.images[positions], datamodule.class_ids(datamodule.pack)[positions]
+
+
+def test_onnx(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    export(run, "--to", "onnx")
+    path = exports(run) / "mine-float32.onnx"
+    assert str(path) in capsys.readouterr().out
+    runtime = OnnxRuntime(path)
+    result = run.result()
+    assert result is not None
+    accuracy = {part: result["votes"]["soft"][part]["accuracy"] for part in ("val", "test")}
+    assert runtime.info.accuracy == accuracy
+    assert (runtime.split, runtime.vote, runtime.info.dataset, runtime.image_size) == ("m3", "soft", "faces", 24)
+    net, info = load_network(run.best_checkpoint("soft"))
+    assert runtime.info.checksum == weights_checksum(net.state_dict())
+    images, labels = faces(run, "test")
+    scores, logits = runtime(images)
+    assert (scores.argmax(axis=1) == labels).mean() == pytest.approx(accuracy["test"])
+    for ours, theirs in zip((scores, logits), TorchRuntime(net, info)(images), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
+
+
+def test_another_split_and_vote_into_a_file_of_its_own(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "a folder" / "net.onnx"
+    main(["--run", str(run.dir), "--to", "onnx", "--split", "m1", "--vote", "hard", "--out", str(out)])
+    runtime = OnnxRuntime(out)
+    assert (runtime.split, runtime.vote) == ("m1", "hard")
+    assert runtime.info.accuracy == {}  # known for m3 alone
+    assert [path.name for path in out.parent.iterdir()] == ["net.onnx"]
+
+
+def test_int8_is_calibrated_on_training_faces_and_measured_on_validation(
+    run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fer_voting.inference import onnx_export
+
+    seen = []
+    quantise = onnx_export._quantise
+    monkeypatch.setattr(onnx_export, "_quantise", lambda *words: (seen.append(words[2]), quantise(*words)))
+    export(run, "--to", "onnx", "--precision", "int8")
+    training = {image.tobytes() for image in faces(run, "train")[0]}
+    assert {image.tobytes() for image in seen[0]} == training
+    runtime = OnnxRuntime(exports(run) / "mine-int8.onnx")
+    images, labels = faces(run, "val")
+    accuracy = (runtime(images)[0].argmax(axis=1) == labels).mean()
+    assert runtime.info.accuracy["val_int8"] == accuracy
+    assert runtime.info.accuracy["val_float32"] == pytest.approx(runtime.info.accuracy["val"])
+    assert f"accuracy {accuracy:.2%}" in capsys.readouterr().out
+
+
+def test_folder(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    export(run, "--to", "folder")
+    folder = exports(run) / "mine"
+    assert str(folder) in capsys.readouterr().out
+    found = PretrainedNetwork.from_pretrained(folder)
+    net, info = load_network(run.best_checkpoint("soft"))
+    assert found.info == info
+    torch.testing.assert_close(found.net.state_dict(), net.state_dict(), rtol=0, atol=0)
+    card = (folder / "README.md").read_text()
+    result = run.result()
+    assert result is not None
+    for name, recall in result["votes"]["soft"]["test"]["recall"].items():
+        assert f"{name} | " in card
+        assert f"{100 * recall:.2f}" in card
+    assert "_target_" not in (folder / "config.json").read_text()
+
+
+PUSH = """
+import os, sys
+from fer_voting.export import main
+from fer_voting.inference.pretrained import PretrainedNetwork, weights_checksum
+words = sys.argv[1:]
+main(words)
+print("pushing")
+main([*words, "--push", "me/net"])
+print(weights_checksum(PretrainedNetwork.from_pretrained("me/net").net.state_dict()))
+try:
+    PretrainedNetwork.from_pretrained("me/other")
+except FileNotFoundError as error:
+    print(error)
+os.environ["HF_TOKEN"] = "hf_wrong"
+main([*words, "--push", "me/net"])
+"""
+
+
+def test_pushed_only_when_asked(run: Run, tmp_path: Path) -> None:
+    """The real client of the Hub against a small server here, whose address it reads when it is imported."""
+    words = ["--run", str(run.dir), "--to", "folder", "--out", str(tmp_path / "net")]
+    with serve_hub() as hub:
+        here = {"HF_ENDPOINT": hub.url, "HF_TOKEN": "hf_test", "HF_HOME": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "0"}
+        done = subprocess.run(
+            [sys.executable, "-c", PUSH, *words], cwd=REPO, env=os.environ | here, capture_output=True, text=True
+        )
+    *before, pushing, _, pushed, checksum, missing, _ = done.stdout.splitlines()
+    assert pushing == "pushing"
+    assert not any(hub.url in line for line in before)
+    assert f"{hub.url}/me/net" in pushed
+    assert hub.private == {"me/net": True}
+    assert sorted(hub.files["me/net"]) == ["README.md", "config.json", "model.safetensors"]
+    assert b"# me/net" in hub.files["me/net"]["README.md"]
+    assert len([request for request in hub.requests if "/commit/" in request]) == 1
+    assert checksum == weights_checksum(load_network(run.best_checkpoint("soft"))[0].state_dict())
+    assert missing.startswith("me/other is not a folder here, and the Hub does not give it")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("error: me/net was not uploaded")
+
+
+def test_mistakes_end_with_one_line(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words, told in (
+        (["--to", "onnx", "--out", str(tmp_path / "net.txt")], "must end in .onnx"),
+        (["--to", "onnx", "--push", "me/net"], "--push"),
+        (["--to", "folder", "--precision", "int8"], "--precision int8 is for --to onnx"),
+        (["--to", "folder", "--push", "net"], "owner/model"),
+        (["--to", "onnx", "dataset.root=x"], "--precision int8"),
+        (["--to", "onnx", "--precision", "int8", "dataset.colour=red"], "'dataset.colour=red'"),
+        (["--to", "onnx", "--precision", "int8", "root=x"], "'root=x'"),
+        (["--to", "onnx", "--precision", "int8", "dataset.size=48"], "at 48 pixels here"),
+    ):
+        with pytest.raises(SystemExit) as end:
+            export(run, *words, *([] if "--out" in words else ["--out", str(tmp_path / "net.onnx")]))
+        assert told in str(end.value)
+        assert "\n" not in str(end.value)
+    with pytest.raises(SystemExit, match="nobody is missing, not finished"):
+        main(["--run", "nobody", "--to", "onnx", "--output-dir", str(tmp_path)])
+    assert not (tmp_path / "net.onnx").exists()
+
+
+def test_a_run_from_a_stranger_runs_no_code(run: Run, tmp_path: Path) -> None:
+    """Hydra would call what `_target_` names; int8 is what reads the data set of the run's configuration."""
+    import shutil
+
+    mark = tmp_path / "mark"
+    for place in ("dataset", "dataset.balance", "dataset.root"):
+        folder = tmp_path / place / "runs" / "theirs"
+        shutil.copytree(run.dir, folder)
+        config = OmegaConf.load(folder / "config.yaml")
+        OmegaConf.update(config, place, {"_target_": "pathlib.Path.touch", "_args_": [str(mark)]}, force_add=True)
+        OmegaConf.save(config, folder / "config.yaml")
+        with pytest.raises(SystemExit, match="_target_"):
+            main(["--run", str(folder), "--to", "onnx", "--precision", "int8", "--out", str(tmp_path / "net.onnx")])
+    assert not mark.exists()
+
+
+def test_help_comes_without_torch() -> None:
+    code = "import sys, fer_voting.export as e; e.parser(); print(*(m in sys.modules for m in ('torch', 'numpy')))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPO, check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ["False", "False"]
+
+
+def test_metadata_is_plain_json(run: Run) -> None:
+    export(run, "--to", "folder")
+    config = json.loads((exports(run) / "mine" / "config.json").read_text())
+    assert config["architecture"] == "resnet18"
+    assert config["class_names"][1] == "happy"

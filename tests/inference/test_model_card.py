@@ -1,0 +1,117 @@
+"""The model card holds the run's figures, in Markdown that no name in it can change."""
+
+import re
+from typing import Any
+
+import pytest
+from huggingface_hub import ModelCard
+from settled_networks import CLASSES, info
+
+from fer_voting.inference.model_card import model_card
+
+COUNTS = [[8, 2], [1, 3]]
+
+
+def metrics(shift: float) -> dict[str, Any]:
+    return {
+        "accuracy": 0.5 + shift,
+        "mean_recall": 0.4 + shift,
+        "recall": {name: (0.1 + shift) * i / 2 for i, name in enumerate(CLASSES)},
+    }
+
+
+RESULT: dict[str, Any] = {
+    "name": "mine",
+    "dataset": "faces",
+    "split": "m1",
+    "seed": 3,
+    "refit": False,
+    "synthetic": False,
+    "started": "2026-01-02T03:04:05+00:00",
+    "counts": {"train": {name: 1000 + i for i, name in enumerate(CLASSES)}, "val": dict.fromkeys(CLASSES, 10)},
+    "data_fingerprint": "0a1b",
+    "epochs": 7,
+    "votes": {vote: {"val": metrics(shift)} for vote, shift in (("soft", 0.1), ("softprob", 0.2), ("hard", 0.3))},
+    "parameters": 1234567,
+    "gmacs": 0.98765,
+    "precision": "bf16-mixed",
+    "git_commit": "0123456789ab",
+    "versions": {"python": "3.11.7", "torch": "2.14.1"},
+    "device": "a made-up device",
+}
+CONFIG: dict[str, Any] = {
+    "dataset": {"batch_size": 135, "schedule": {"lr_gamma_per_epoch": 0.9}, "balance": {"target": "mean"}},
+    "optimizer": {"_target_": "torch.optim.Adam", "lr": 0.0002},
+    "augment": {"_target_": "x", "backend": "batched", "rotation": {"degrees": 10}, "erase": {}},
+    "init_from": None,
+}
+
+
+def card(**changes: Any) -> str:
+    return model_card("me/net", info(), "hard", RESULT | changes, CONFIG)
+
+
+def row(text: str, first: str, table: int = 0) -> list[str]:
+    """The other cells of a row, of the `table`-th table that has such a row."""
+    return re.findall(rf"^\| {re.escape(first)} \|(.*)\|$", text, re.MULTILINE)[table].replace(" ", "").split("|")
+
+
+def test_figures_are_the_runs() -> None:
+    text = card()
+    assert row(text, "sad") == ["1,002", "10"]
+    assert row(text, "all") == ["7,021", "70"]
+    assert row(text, "hard vote") == ["80.00", "70.00"]
+    assert row(text, "soft vote") == ["60.00", "50.00"]
+    assert row(text, "sad", table=1) == ["40.00"]  # recall by the hard vote: 0.4 * 2 / 2
+    assert "1,234,567 parameters, 0.988 GMACs" in text
+    for line in ("Epochs: 7", "Batch: 135", "Optimizer: Adam", "Learning rate: 0.0002, times 0.9", "Seed: 3"):
+        assert f"- {line}" in text
+    assert "Augmentation: rotation, erase" in text
+    assert "0a1b" in text
+    for section in ("Intended use", "Limits", "On inferring emotion from faces", "Data", "Protocol", "Results"):
+        assert f"\n## {section}\n" in text
+
+
+def test_the_hub_reads_its_head() -> None:
+    assert ModelCard(card()).data.to_dict() == {
+        "library_name": "fer_voting",
+        "pipeline_tag": "image-classification",
+        "tags": ["facial-expression-recognition"],
+    }
+    assert "synthetic-data" in ModelCard(card(synthetic=True)).data.tags
+
+
+def test_what_must_be_said_is_said() -> None:
+    assert "say nothing about people" not in card()
+    assert "say nothing about people" in card(synthetic=True)
+    assert "best hard vote on validation" in card()
+    assert "of the last epoch of a refit" in card(refit=True)
+    assert "the figures are of that" not in card()
+    assert "Trained with the split m3; the figures are of that" in card(split="m3")
+
+
+def test_calibration_and_other_data_sets_where_they_were_measured() -> None:
+    assert "Not measured; no temperature was fitted." in card()
+    evaluation = {
+        "dataset": "rafdb",
+        "stage": "test",
+        "images": 3068,
+        "votes": {"hard": {**metrics(0.2), "calibration": {"error": 0.125}, "calibrated": None}},
+    }
+    text = model_card("net", info(), "hard", RESULT, CONFIG, [evaluation], temperature=1.5)
+    assert row(text, "rafdb") == ["test", "3,068", "70.00", "60.00"]
+    assert row(text, "rafdb", table=1) == ["test", "12.50", "–"]
+    assert "fitted on validation images: 1.5" in text
+
+
+@pytest.mark.parametrize("name", ["<script>alert(1)</script>", "a | b", "[x](http://a.b)", "`x`", "*x*\n# head"])
+def test_a_name_stays_text(name: str) -> None:
+    counts = {"train": {name: 1}, "val": {name: 1}}
+    votes = {"hard": {"val": {"accuracy": 0.5, "mean_recall": 0.5, "recall": {name: 0.5}}}}
+    theirs = type(info())("m1", 4, (name, "other"), 24, name)
+    text = model_card(name, theirs, "hard", RESULT | {"counts": counts, "votes": votes, "name": name}, CONFIG)
+    assert "<script" not in text
+    assert not re.search(r"(?<!\\)\]\(http", text)
+    assert not re.search(r"^# head", text, re.MULTILINE)
+    tables = [line for line in text.splitlines() if line.startswith("|")]
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in tables} <= {3, 4}

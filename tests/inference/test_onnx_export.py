@@ -1,0 +1,203 @@
+"""Exported files against the network in float64, and what they say of themselves."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from numpy.typing import NDArray
+from scipy.special import softmax
+from settled_networks import CLASSES, noise, settled
+from tiny import REPO
+from torch import Tensor, nn
+
+from fer_voting.inference.network import FaceNetwork
+from fer_voting.inference.onnx_export import MAX_DIFFERENCE, export_float32, export_int8, parity
+from fer_voting.inference.runtimes import ExportInfo, OnnxRuntime, OpenVinoRuntime
+from fer_voting.models import VotingResNet18
+from fer_voting.votes import hard_vote
+
+RUNTIMES = (OnnxRuntime, OpenVinoRuntime)
+TEMPERATURE = 1.7
+
+
+def info(split: str = "m1", vote: str = "soft", temperature: float = TEMPERATURE) -> ExportInfo:
+    return ExportInfo(CLASSES, 24, split, vote, "faces", "ab" * 32, "float32", temperature, {"val": 0.5})
+
+
+@pytest.fixture(scope="module")
+def net() -> VotingResNet18:
+    return settled("m1", width=8)
+
+
+@pytest.fixture(scope="module")
+def float32(net: VotingResNet18, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("exported") / "m1.onnx"
+    assert export_float32(FaceNetwork(net, "soft", TEMPERATURE), info(), path) < MAX_DIFFERENCE
+    return path
+
+
+@pytest.fixture(scope="module")
+def int8(float32: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("quantised") / "m1-int8.onnx"
+    labels = OnnxRuntime(float32)(noise(40, seed=1))[0].argmax(axis=1)
+    labels[:10] = (labels[:10] + 1) % 7
+    report = export_int8(float32, path, noise(64), noise(40, seed=1), labels)
+    decided = OnnxRuntime(path)(noise(40, seed=1))[0].argmax(axis=1)
+    assert report.faces == 40
+    assert report.accuracy_float32 == 0.75
+    assert report.accuracy_int8 == (decided == labels).mean()
+    assert report.accuracy_lost == 0.75 - report.accuracy_int8
+    return path
+
+
+def exact_logits(net: VotingResNet18, faces: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Crop logits in float64, normalised by hand; through the crop operator that an exported file must not need."""
+    double = VotingResNet18(net.split, width=net.width).double()
+    double.load_state_dict(net.state_dict())
+    images = (torch.from_numpy(faces).permute(0, 3, 1, 2).double() / 255 - 0.5) / 0.25
+    with torch.no_grad():
+        return double.eval()(images).numpy()
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("batch", [1, 2, 7])
+def test_runtimes_compute_the_network(runtime: type, batch: int, net: VotingResNet18, float32: Path) -> None:
+    faces = noise(batch, seed=batch)
+    scores, logits = runtime(float32)(faces)
+    exact = exact_logits(net, faces)
+    assert scores.dtype == logits.dtype == np.float32
+    assert logits.shape == (batch, 10, 7)
+    np.testing.assert_allclose(logits, exact, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(scores, softmax(exact.mean(axis=1) / TEMPERATURE, axis=1), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("split", "vote"), [("input", "hard"), ("baseline", "softprob")])
+def test_other_splits_and_votes(split: str, vote: str, tmp_path: Path) -> None:
+    net = settled(split)
+    path = tmp_path / "file.onnx"
+    assert export_float32(FaceNetwork(net, vote), info(split, vote, 1.0), path) < MAX_DIFFERENCE
+    faces = noise(9)
+    exact = exact_logits(net, faces)
+    expected = hard_vote(torch.from_numpy(exact)).numpy() if vote == "hard" else softmax(exact, axis=2).mean(axis=1)
+    for runtime in RUNTIMES:
+        np.testing.assert_allclose(runtime(path)(faces)[0], expected, rtol=0, atol=1e-6)
+
+
+def test_the_file_stands_alone(float32: Path) -> None:
+    """One file of standard operators, without paths of this machine (the exporter adds stack traces)."""
+    model = onnx.load(float32)
+    onnx.checker.check_model(model, full_check=True)
+    assert {node.domain for node in model.graph.node} == {""}
+    assert {opset.domain for opset in model.opset_import} == {""}
+    assert [path.name for path in float32.parent.iterdir()] == [float32.name]
+    content = float32.read_bytes()
+    for place in (str(REPO), sys.prefix, "site-packages"):
+        assert place.encode() not in content
+    (faces,) = model.graph.input
+    assert [dim.dim_param or dim.dim_value for dim in faces.type.tensor_type.shape.dim] == ["batch", 24, 24, 3]
+    assert faces.type.tensor_type.elem_type == onnx.TensorProto.UINT8
+    assert [output.name for output in model.graph.output] == ["scores", "crop_logits"]
+
+
+def test_metadata_by_name(float32: Path, int8: Path) -> None:
+    found = onnxruntime.InferenceSession(float32).get_modelmeta().custom_metadata_map
+    assert found == {
+        "fer_voting": "1",
+        "class_names": '["neutral", "happy", "sad", "surprise", "fear", "disgust", "anger"]',
+        "image_size": "24",
+        "split": "m1",
+        "vote": "soft",
+        "dataset": "faces",
+        "checksum": "ab" * 32,
+        "precision": "float32",
+        "temperature": "1.7",
+        "accuracy": '{"val": 0.5}',
+    }
+    for runtime in RUNTIMES:
+        assert runtime(float32).info == info()
+        quantised = runtime(int8)
+        assert quantised.precision == "int8"
+        assert quantised.info.accuracy.keys() == {"val", "val_float32", "val_int8"}
+        assert quantised.info.accuracy["val_float32"] == 0.75
+        assert (quantised.class_names, quantised.image_size, quantised.split, quantised.vote) == (
+            CLASSES,
+            24,
+            "m1",
+            "soft",
+        )
+        assert (quantised.temperature, quantised.device) == (TEMPERATURE, "cpu")
+
+
+def test_int8_is_small_and_near(float32: Path, int8: Path) -> None:
+    assert int8.stat().st_size < 0.4 * float32.stat().st_size
+    faces = noise(20, seed=2)
+    logits = OnnxRuntime(float32)(faces)[1]
+    types = {tensor.data_type for tensor in onnx.load(int8).graph.initializer}
+    assert onnx.TensorProto.INT8 in types
+    for runtime in RUNTIMES:
+        error = np.linalg.norm(runtime(int8)(faces)[1] - logits) / np.linalg.norm(logits)
+        assert 1e-4 < error < 0.1
+
+
+class DifferentWhenExported(nn.Module):
+    def __init__(self, by: float) -> None:
+        super().__init__()
+        self.fc, self.by = nn.Linear(3, 7), by
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = self.fc(images.mean(dim=(2, 3)))[:, None]
+        return logits + self.by if torch.compiler.is_exporting() else logits
+
+
+def test_a_file_that_differs_from_pytorch_is_refused(net: VotingResNet18, float32: Path, tmp_path: Path) -> None:
+    path = tmp_path / "file.onnx"
+    with pytest.raises(ValueError, match="differs from PyTorch by"):
+        export_float32(FaceNetwork(DifferentWhenExported(by=1e-3)), info(), path)
+    assert list(tmp_path.iterdir()) == []
+    export_float32(FaceNetwork(DifferentWhenExported(by=1e-7)), info(), path)
+    # A temperature changes the scores alone, another vote too.
+    assert parity(FaceNetwork(net, "soft", TEMPERATURE), OnnxRuntime(float32)) < MAX_DIFFERENCE
+    assert parity(FaceNetwork(net, "soft", TEMPERATURE + 0.1), OnnxRuntime(float32)) > MAX_DIFFERENCE
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_files_that_are_no_exports(runtime: type, float32: Path, tmp_path: Path) -> None:
+    model = onnx.load(float32)
+    damaged = tmp_path / "damaged.onnx"
+    onnx.helper.set_model_props(model, {**info().to_metadata(), "image_size": "many"})
+    onnx.save(model, damaged)
+    later = tmp_path / "later.onnx"
+    onnx.helper.set_model_props(model, {**info().to_metadata(), "fer_voting": "99"})
+    onnx.save(model, later)
+    foreign = tmp_path / "foreign.onnx"
+    del model.metadata_props[:]
+    onnx.save(model, foreign)
+    pickled = tmp_path / "pickled.onnx"
+    torch.save({"a": torch.zeros(2)}, pickled)
+    for path, reason in (
+        (damaged, "its metadata is damaged"),
+        (later, "its format is 99, not 1"),
+        (foreign, "lacks fer_voting's metadata"),
+        (pickled, "cannot be read as an ONNX file"),
+    ):
+        with pytest.raises(ValueError, match=reason) as error:
+            runtime(path)
+        assert str(path) in str(error.value)
+        assert "\n" not in str(error.value)
+    with pytest.raises(FileNotFoundError, match=r"gone\.onnx"):
+        runtime(tmp_path / "gone.onnx")
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize(
+    "faces",
+    [noise(2).astype(np.float32), noise(2, size=48), noise(2)[0], noise(0)],
+    ids=["float", "size", "one", "none"],
+)
+def test_faces_of_another_form_are_refused(runtime: type, faces: NDArray, float32: Path) -> None:
+    with pytest.raises(ValueError, match=r"`faces` must be uint8 \[B, 24, 24, 3\]"):
+        runtime(float32)(faces)

