@@ -2,12 +2,11 @@
 
 import logging
 import os
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tiny import REPO, TINY
+from tiny import REPO, TINY, train_here
 
 # Before any test imports a library that asks its home server for news.
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
@@ -50,17 +49,6 @@ def shared_data() -> Path:
     if not path.is_dir():
         pytest.skip(f"the real faces are not at {path}")
     return path
-
-
-def train_here(output_dir: Path, *words: str) -> None:
-    """`python -m fer_voting.train WORDS...` in this process; raises what the command raises, SystemExit for an error."""
-    from fer_voting.train import main
-
-    flags = [word for word in words if word == "-m"]
-    words = tuple(word for word in words if word != "-m")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["fer_voting.train", *flags, f"output_dir={output_dir}", *words])
-        main()
 
 
 @pytest.fixture

@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import small_sets
-from conftest import train_here
-from tiny import REPO
+from tiny import REPO, train_here
 
 from fer_voting.runs.run import Run
 

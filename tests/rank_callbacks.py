@@ -1,0 +1,37 @@
+"""Callbacks that the tests of several ranks name in a configuration, importable by every rank."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import lightning as L
+import torch
+
+
+class Witness(L.Callback):
+    """Notes which images a rank sees in each epoch, and its weights at the end."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+        self.seen: list[list[int]] = []
+
+    def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, batch, batch_idx: int) -> None:
+        if batch_idx == 0:
+            self.seen.append([])
+        self.seen[-1] += batch[2].tolist()
+
+    def on_fit_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        torch.save(module.state_dict(), self.folder / f"rank{trainer.global_rank}.pt")
+        (self.folder / f"rank{trainer.global_rank}.json").write_text(json.dumps(self.seen))
+
+
+class EndsRankOne(L.Callback):
+    def __init__(self, how: str) -> None:
+        self.how = how
+
+    def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, batch, batch_idx: int) -> None:
+        if trainer.global_rank == 1 and self.how == "raise":
+            raise ValueError("no good")
+        if trainer.global_rank == 1 and self.how == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
