@@ -21,7 +21,7 @@ TINY = (
 
 
 def train_here(output_dir: Path, *words: str) -> None:
-    """`python -m fer_voting.train WORDS...` in this process; raises what the command raises, SystemExit for an error."""
+    """`python -m fer_voting.train WORDS...` in this process; raises SystemExit as the command does."""
     from fer_voting.train import main
 
     flags = [word for word in words if word == "-m"]

@@ -57,7 +57,7 @@ def test_one_command_selects_refits_and_tests_on_affectnet_and_then_on_rafdb_fro
 
 
 def test_a_refit_trains_on_training_and_validation_for_the_selected_epochs_and_tests_once(tmp_path: Path):
-    """On AffectNet, whose validation part is drawn from its training images, and whose official one is the test part."""
+    """On AffectNet: its validation part is drawn from the training images, its test part is the official validation."""
     per_class = {"train": dict.fromkeys(small_sets.SEVEN, 8), "val": dict.fromkeys(small_sets.SEVEN, 2)}
     small_sets.affectnet_release2(tmp_path / "affectnet", per_class)
     outputs = tmp_path / "outputs"

@@ -137,9 +137,7 @@ def test_a_killed_run_continues_and_ends_as_if_it_had_not_been_killed(tmp_path: 
     train_here(tmp_path / "whole", *TINY, *words)
     whole = Run(tmp_path / "whole", "mine")
     assert run.metrics_file.read_text() == whole.metrics_file.read_text()
-    ours, theirs = (
-        torch.load(one.best_checkpoint("soft"), weights_only=True)["state_dict"] for one in (run, whole)
-    )
+    ours, theirs = (torch.load(one.best_checkpoint("soft"), weights_only=True)["state_dict"] for one in (run, whole))
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs if key.startswith("net."))
 
 

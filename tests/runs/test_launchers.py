@@ -8,11 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-import hydra_plugins
 import pytest
-from hydra.core.config_store import ConfigStore
-from hydra.core.plugins import Plugins
-from hydra.core.singleton import Singleton
 from tiny import REPO, TINY
 
 from fer_voting.runs.run import Run
@@ -94,13 +90,31 @@ def test_a_failed_ray_job_takes_no_other_with_it(tmp_path: Path):
     assert result["sweep"] == folder.name
 
 
-@pytest.mark.parametrize(("launcher", "extra"), [("slurm", "slurm"), ("slurm_local", "slurm"), ("ray", "ray")])
-def test_a_launcher_that_is_not_installed_is_named_with_its_command(
-    monkeypatch: pytest.MonkeyPatch, run_train, launcher: str, extra: str
-):
-    # As if Hydra had looked for plugins and found none but its own.
-    monkeypatch.setattr(hydra_plugins, "__path__", [])
-    monkeypatch.delitem(Singleton._instances, Plugins, raising=False)
-    monkeypatch.delitem(ConfigStore.instance().repo["hydra"], "launcher", raising=False)
-    with pytest.raises(SystemExit, match=rf"error: .*pip install 'fer_voting\[{extra}\]'"):
-        run_train("-m", f"hydra/launcher={launcher}")
+WITHOUT_PLUGINS = """
+import sys
+import hydra_plugins
+
+hydra_plugins.__path__ = []  # as if only Hydra's own plugins were installed
+from fer_voting.train import main
+
+for launcher in sys.argv[1:]:
+    sys.argv = ["train", "-m", f"hydra/launcher={launcher}"]
+    try:
+        main()
+    except SystemExit as error:
+        print(launcher, str(error).splitlines()[0])
+"""
+
+
+def test_a_launcher_that_is_not_installed_is_named_with_its_command(tmp_path: Path):
+    extras = {"slurm": "slurm", "slurm_local": "slurm", "ray": "ray"}
+    printed = subprocess.check_output(
+        [sys.executable, "-c", WITHOUT_PLUGINS, *extras],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(REPO)},
+        text=True,
+    )
+    assert len(printed.splitlines()) == 3
+    for line, (launcher, extra) in zip(printed.splitlines(), extras.items(), strict=True):
+        assert line.startswith(f"{launcher} error: ")
+        assert f"pip install 'fer_voting[{extra}]'" in line
