@@ -1,27 +1,40 @@
 """Fixtures that several test files share."""
 
+import logging
 import os
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tiny import REPO, TINY
+from tiny import REPO, TINY, train_here
 
 # Before any test imports a library that asks its home server for news.
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 os.environ["WANDB_MODE"] = "offline"
 os.environ["WANDB_HTTP_TIMEOUT"] = "3"  # seconds, not 19: its server is here, or gone on purpose
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # a test file a core: more threads than that stand in each other's way
+if "PYTEST_XDIST_WORKER" in os.environ:  # one test process a core
     os.environ["OMP_NUM_THREADS"] = "1"
+
+import torch
+
+from fer_voting.runs.run import Run
+from fer_voting.system.messages import set_up_messages
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first: the processes then share the quick files and end at about the same time."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="there is no GPU that torch can use"))
 
 
 @pytest.fixture(autouse=True)
 def same_threads() -> Iterator[None]:
-    """Lightning leaves a process that trained beside others on the same CPU with one thread."""
-    import torch
-
+    """As many threads after a test as before it: Lightning sets one where several processes train on the same CPU."""
     threads, variable = torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS")
     yield
     torch.set_num_threads(threads)
@@ -31,7 +44,7 @@ def same_threads() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Real faces that may not be copied into the repository; CI lays them beside the checkout."""
+    """Folder of real faces, which may not be copied into the repository; CI puts it next to the checkout."""
     path = REPO.parent / "shared" / "data"
     if not path.is_dir():
         pytest.skip(f"the real faces are not at {path}")
@@ -39,27 +52,39 @@ def shared_data() -> Path:
 
 
 @pytest.fixture
-def run_train(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Path]:
-    """`python -m fer_voting.train WORDS...` in this process, on tiny data and into a folder of the test's own.
-
-    Returns the output folder; raises what the command raises, SystemExit for an error.
-    """
-    from fer_voting.train import main
+def run_train(tmp_path: Path) -> Callable[..., Path]:
+    """`train_here` on tiny data and into a folder of the test's own; returns the output folder."""
 
     def run(*words: str) -> Path:
-        output_dir = tmp_path / "outputs"
-        first = [word for word in words if word == "-m"]
-        words = tuple(word for word in words if word != "-m")
-        monkeypatch.setattr(sys, "argv", ["fer_voting.train", *first, f"output_dir={output_dir}", *TINY, *words])
-        main()
-        return output_dir
+        train_here(tmp_path / "outputs", *TINY, *words)
+        return tmp_path / "outputs"
 
     return run
 
 
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A finished run that every test may read and none may change: m3 of width 16, on tiny data."""
+    output_dir = tmp_path_factory.mktemp("trained") / "outputs"
+    train_here(output_dir, *TINY, "split=m3", "model.width=16", "name=trained")
+    return Run(output_dir, "trained")
+
+
+@pytest.fixture
+def messages(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    """What this package, Lightning and MLflow log: commands keep it from the root logger, where caplog listens."""
+    set_up_messages()
+    loggers = [logging.getLogger(name) for name in ("fer_voting", "lightning.pytorch", "mlflow.store")]
+    for logger in loggers:
+        logger.addHandler(caplog.handler)
+    yield caplog
+    for logger in loggers:
+        logger.removeHandler(caplog.handler)
+
+
 @pytest.fixture
 def never_logged_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[pytest.MonkeyPatch]:
-    """W&B online, as a user has it who never logged in: no key anywhere, nothing of an earlier test remembered."""
+    """A patch with W&B online and no login: no key anywhere, and no service left by an earlier test."""
     import wandb
 
     wandb.teardown()

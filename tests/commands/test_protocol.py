@@ -7,12 +7,15 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import small_sets
-from tiny import REPO
+from tiny import REPO, train_here
 
 from fer_voting.runs.run import Run
 
-WORDS = ("split=m3", "model.width=4", "dataset.schedule.epochs=1", "dataset.batch_size=16", "logger=none")
+pytestmark = pytest.mark.slow
+
+WORDS = ("split=m3", "model.width=4", "dataset.size=24", "dataset.batch_size=16", "logger=none")
 
 
 def test_one_command_selects_refits_and_tests_on_affectnet_and_then_on_rafdb_from_its_weights(tmp_path: Path):
@@ -21,21 +24,25 @@ def test_one_command_selects_refits_and_tests_on_affectnet_and_then_on_rafdb_fro
     small_sets.class_folders(tmp_path / "affectnet", per_class, names)
     small_sets.rafdb_official(tmp_path / "rafdb", {k: per_class[k] for k in ("train", "test")})
     outputs = tmp_path / "outputs"
-    command = [sys.executable, "-m", "fer_voting.train", "-m", "experiment=table3", *WORDS, f"output_dir={outputs}"]
+    words = ["-m", "experiment=table3", *WORDS, "dataset.schedule.epochs=1", f"output_dir={outputs}"]
     roots = {"AFFECTNET_ROOT": str(tmp_path / "affectnet"), "RAFDB_ROOT": str(tmp_path / "rafdb")}
     done = subprocess.run(
-        command, cwd=REPO, env={**os.environ, **roots, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True
+        [sys.executable, "-m", "fer_voting.train", *words],
+        cwd=REPO,
+        env={**os.environ, **roots, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
     (sweep,) = (outputs / "sweeps").glob("*/sweep.json")
     runs = [Run(outputs, job["run"]) for job in json.loads(sweep.read_text())["jobs"]]
     assert [run.name for run in runs] == [
-        f"{dataset}-m3-batch_size16-width4-max_epochs1{refit}-seed0"
+        f"{dataset}-m3-batch_size16-size24-width4-max_epochs1{refit}-seed0"
         for dataset in ("affectnet", "rafdb")
         for refit in ("", "-refit_soft")
     ]
-    assert "classes matched by name: neutral, happy, sad, surprise, fear, disgust, anger" in done.stderr
+    assert "neutral, happy, sad, surprise, fear, disgust, anger" in done.stderr  # the classes matched by name
     affectnet, affectnet_refit, rafdb, rafdb_refit = (run.result() for run in runs)
     for selection, refit in ((affectnet, affectnet_refit), (rafdb, rafdb_refit)):
         counts = {stage: sum(classes.values()) for stage, classes in selection["counts"].items()}
@@ -49,18 +56,24 @@ def test_one_command_selects_refits_and_tests_on_affectnet_and_then_on_rafdb_fro
         assert set(np.load(refit.predictions_file("soft", "test"))["names"]) == parts[1]
 
 
-def test_affectnets_validation_is_drawn_from_its_training_set_and_its_official_one_tests(tmp_path: Path, monkeypatch):
-    from fer_voting.train import main
-
+def test_a_refit_trains_on_training_and_validation_for_the_selected_epochs_and_tests_once(tmp_path: Path):
+    """On AffectNet: its validation part is drawn from the training images, its test part is the official validation."""
     per_class = {"train": dict.fromkeys(small_sets.SEVEN, 8), "val": dict.fromkeys(small_sets.SEVEN, 2)}
     small_sets.affectnet_release2(tmp_path / "affectnet", per_class)
-    words = ["dataset=affectnet", f"dataset.root={tmp_path / 'affectnet'}", "dataset.val_per_class=3", *WORDS]
-    for refit in ("false", "true"):
-        monkeypatch.setattr(sys, "argv", ["train", *words, f"refit={refit}", f"output_dir={tmp_path / 'outputs'}"])
-        main()
-    name = "affectnet-m3-batch_size16-val_per_class3-width4-max_epochs1{}-seed0"
-    selection, refit = (Run(tmp_path / "outputs", name.format(tag)).result() for tag in ("", "-refit_soft"))
+    outputs = tmp_path / "outputs"
+    words = ["dataset=affectnet", f"dataset.root={tmp_path / 'affectnet'}", "dataset.val_per_class=3", "voting=hard"]
+    words += [*WORDS, "dataset.schedule.epochs=3"]
+    name = "affectnet-m3-batch_size16-size24-val_per_class3-width4-max_epochs3{}-seed0"
+    with pytest.raises(SystemExit, match=rf"{name.format('')}.*python -m fer_voting\.train .*dataset=affectnet"):
+        train_here(outputs, *words, "refit=true")  # the selection run is needed first
+    train_here(outputs, *words)
+    train_here(outputs, *words, "refit=true")
+    selection, refit = (Run(outputs, name.format(tag)).result() for tag in ("", "-refit_hard"))
+    assert refit["epochs"] == selection["votes"]["hard"]["best_epoch"] + 1
     assert selection["counts"]["train"] == dict.fromkeys(small_sets.SEVEN, 5)
     assert selection["counts"]["val"] == dict.fromkeys(small_sets.SEVEN, 3)
     assert selection["counts"]["test"] == refit["counts"]["test"] == dict.fromkeys(small_sets.SEVEN, 2)
     assert refit["counts"]["train"] == dict.fromkeys(small_sets.SEVEN, 8)
+    assert "val" not in refit["counts"]
+    assert refit["votes"].keys() == {"hard"}
+    assert refit["votes"]["hard"].keys() == {"best_epoch", "checkpoint", "test"}

@@ -1,8 +1,9 @@
-"""The main job through its real command line, on tiny data: runs, sweeps, kills, and mistakes."""
+"""`python -m fer_voting.train` on tiny data: runs, sweeps, kills, and mistakes."""
 
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny import REPO, TINY
+from tiny import REPO, TINY, train_here
 
 from fer_voting.models import VotingResNet18
 from fer_voting.runs.run import Run, read_history
@@ -23,13 +24,13 @@ NAME = "faces-{}-batch_size20-test_size20-train_size60-val_size20-width4-max_epo
 
 
 def command(*words: str, output_dir: Path, cwd: Path = REPO) -> subprocess.Popen:
-    """The command line as users type it, on tiny data, in a process of its own."""
+    """The command on tiny data, in a process of its own."""
     flags = [word for word in words if word == "-m"]
     words = tuple(word for word in words if word != "-m")
     return subprocess.Popen(
         [sys.executable, "-m", "fer_voting.train", *flags, *TINY, f"output_dir={output_dir}", *words],
         cwd=cwd,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPO)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -46,21 +47,21 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return output_dir, printed
 
 
+@pytest.mark.slow
 def test_a_sweep_over_votes_trains_each_network_once_and_ends_with_a_table(sweep):
     output_dir, printed = sweep
     assert sorted(p.name for p in (output_dir / "runs").iterdir()) == [NAME.format("baseline"), NAME.format("m1")]
-    assert printed.count("finished before, not trained again") == 2
-    table = [line for line in printed.splitlines() if line.startswith("| faces-")]
-    assert len(table) == 2
-    assert "val soft (%)" in printed
+    assert printed.count("not trained again") == 2
+    assert len([line for line in printed.splitlines() if line.startswith("| faces-")]) == 2
     assert "Synthetic faces" in printed
     (record,) = (output_dir / "sweeps").glob("*/sweep.json")
     assert [job["voting"] for job in json.loads(record.read_text())["jobs"]] == ["soft", "hard", "soft", "hard"]
     assert (record.parent / "table.md").read_text() in printed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("split", "crops"), [("baseline", 1), ("m1", 10)])
-def test_a_run_leaves_all_that_it_promises(sweep, split: str, crops: int):
+def test_the_files_of_a_finished_run(sweep, split: str, crops: int):
     run = Run(sweep[0], NAME.format(split))
     result = run.result()
     assert result is not None
@@ -93,6 +94,7 @@ def test_a_run_leaves_all_that_it_promises(sweep, split: str, crops: int):
     assert not run.last_checkpoint.exists()
 
 
+@pytest.mark.slow
 def test_checkpoints_load_with_torchvisions_names_into_any_split(sweep):
     run = Run(sweep[0], NAME.format("m1"))
     checkpoint = torch.load(run.best_checkpoint("hard"), weights_only=True)
@@ -101,143 +103,116 @@ def test_checkpoints_load_with_torchvisions_names_into_any_split(sweep):
         VotingResNet18(split, width=4).load_state_dict(state)
 
 
+@pytest.mark.slow
 def test_a_finished_sweep_is_not_trained_again(sweep):
     output_dir, _ = sweep
-    files = {path: path.stat().st_mtime_ns for path in (output_dir / "runs").rglob("*") if path.suffix != ".lock"}
-    files = {path: time_ns for path, time_ns in files.items() if path.is_file() and path.name != ".lock"}
-    process = command("-m", "split=baseline,m1", output_dir=output_dir)
-    printed, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, printed
-    assert printed.count("finished before") == 2
-    assert {path: path.stat().st_mtime_ns for path in files} == files
+    files = [path for path in (output_dir / "runs").rglob("*") if path.is_file() and path.name != ".lock"]
+    before = {path: path.stat().st_mtime_ns for path in files}
+    train_here(output_dir, *TINY, "-m", "split=baseline,m1")
+    assert {path: path.stat().st_mtime_ns for path in files} == before
+    assert len(list((output_dir / "sweeps").iterdir())) == 2  # another command, so another sweep
 
 
-def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_happened(tmp_path: Path):
-    words = ("split=m3", "dataset.schedule.epochs=4", "trainer.deterministic=true")
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    process = command(*words, output_dir=whole)
-    process.communicate(timeout=120)
-    process = command("-m", *words, output_dir=killed)  # in a sweep, the training is a child of the command
-    name = NAME.format("m3").replace("epochs2", "epochs4")
-    last = Run(killed, name).last_checkpoint
+@pytest.mark.slow
+def test_a_killed_run_continues_and_ends_as_if_it_had_not_been_killed(tmp_path: Path, messages):
+    words = ("split=m3", "dataset.size=24", "dataset.schedule.epochs=4", "trainer.deterministic=true", "name=mine")
+    output_dir = tmp_path / "killed"
+    process = command("-m", *words, output_dir=output_dir)  # in a sweep, the training is a child of the command
+    run = Run(output_dir, "mine")
     deadline = time.monotonic() + 120
-    while not last.exists() and time.monotonic() < deadline:
+    while not run.last_checkpoint.exists() and time.monotonic() < deadline:
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    run = Run(killed, name)
     while run.status() == "running" and time.monotonic() < deadline:
-        time.sleep(0.05)  # the child follows its parent
+        time.sleep(0.05)  # until the child has noticed
     assert run.status() == "interrupted"
-    assert last.exists()
+    assert run.last_checkpoint.exists()
+    assert 1 <= len(read_history(run.metrics_file)) < 4
 
-    process = command("-m", *words, output_dir=killed)
-    printed, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, printed
-    assert "continues from" in printed
-    assert read_history(run.metrics_file) == read_history(Run(whole, name).metrics_file)
-    ours, theirs = (
-        torch.load(Run(folder, name).best_checkpoint("soft"), weights_only=True)["state_dict"]
-        for folder in (killed, whole)
-    )
+    torch.set_num_threads(1)  # as the killed one had
+    train_here(output_dir, *TINY, *words)
+    assert run.status() == "finished"
+    assert any(str(run.last_checkpoint) in message for message in messages.messages)
+    train_here(tmp_path / "whole", *TINY, *words)
+    whole = Run(tmp_path / "whole", "mine")
+    assert run.metrics_file.read_text() == whole.metrics_file.read_text()
+    ours, theirs = (torch.load(one.best_checkpoint("soft"), weights_only=True)["state_dict"] for one in (run, whole))
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs if key.startswith("net."))
 
 
+@pytest.mark.slow
 def test_a_sweep_goes_on_after_a_failed_job_and_exits_with_1(run_train, tmp_path: Path, capsys):
     with pytest.raises(SystemExit) as exit_info:
-        run_train("-m", "split=baseline", "dataset.size=48,6")
+        run_train("-m", "split=baseline", "dataset.size=6,24")
     assert exit_info.value.code == 1
     printed = capsys.readouterr().out
-    assert "failed: dataset.size=6 must be at least 8" in printed
+    assert re.search(r"failed: .*dataset\.size=6\b", printed)
     assert printed.count("| finished") == 1
 
 
-def test_a_failed_run_is_tried_again(run_train, tmp_path: Path):
-    (tmp_path / "faces").mkdir()
-    root = tmp_path / "faces"
-    words = ("split=baseline", "name=again", f"init_from={root / 'weights.ckpt'}")
-    with pytest.raises(SystemExit, match="init_from="):
+@pytest.mark.slow
+def test_a_run_that_lacks_its_weights_fails_and_is_tried_again_when_they_are_there(run_train, tmp_path: Path):
+    words = ("split=m3", "name=target", "init_from=source", "optimizer.lr=0")
+    with pytest.raises(SystemExit, match="source"):
         run_train(*words)
-    run = Run(tmp_path / "outputs", "again")
-    assert run.status() == "failed"
-    assert "weights.ckpt" in run.result()["error"]
-    assert "Traceback" in (run.dir / "error.txt").read_text()
-    run_train("split=baseline", "name=source")
-    os.link(Run(tmp_path / "outputs", "source").best_checkpoint("soft"), root / "weights.ckpt")
+    target, source = (Run(tmp_path / "outputs", name) for name in ("target", "source"))
+    assert target.status() == "failed"
+    assert "source" in target.result()["error"]
+    assert "Traceback" in (target.dir / "error.txt").read_text()
+    run_train("split=baseline", "name=source", "~callbacks.forward_memory")
+    assert source.result()["forward_mib_per_image"] is None
     run_train(*words)
-    assert run.status() == "finished"
-    assert run.result()["error"] is None
-
-
-def test_a_run_of_another_configuration_is_never_overwritten(run_train):
-    run_train("split=baseline", "name=mine")
-    with pytest.raises(
-        SystemExit, match=r"holds a run of another configuration \(optimizer.lr: 0.0002 there, 0.1 here"
-    ):
-        run_train("split=baseline", "name=mine", "optimizer.lr=0.1")
-
-
-def test_the_forward_memory_callback_leaves_no_trace_in_the_training(run_train):
-    output_dir = run_train("split=m3", "name=with")
-    run_train("split=m3", "name=without", "~callbacks.forward_memory")
-    measured, bare = Run(output_dir, "with"), Run(output_dir, "without")
-    assert measured.result()["forward_mib_per_image"] > 0.1
-    assert bare.result()["forward_mib_per_image"] is None
+    assert target.status() == "finished"
+    assert target.result()["error"] is None
     ours, theirs = (
-        torch.load(run.best_checkpoint("soft"), weights_only=True)["state_dict"] for run in (measured, bare)
+        torch.load(run.best_checkpoint("soft"), weights_only=True)["state_dict"] for run in (target, source)
     )
-    assert all(torch.equal(ours[key], theirs[key]) for key in ours if key.startswith("net."))  # BatchNorm's too
+    assert torch.equal(ours["net.fc.weight"], theirs["net.fc.weight"])
 
 
-def test_a_refit_trains_on_both_parts_for_the_selected_epochs_and_tests_once(run_train):
-    with pytest.raises(SystemExit, match=r"is needed first, and is missing .*python -m fer_voting.train"):
-        run_train("split=baseline", "refit=true", "voting=hard")
-    output_dir = run_train("split=baseline", "voting=hard")
-    run_train("split=baseline", "refit=true", "voting=hard")
-    selection = Run(output_dir, NAME.format("baseline")).result()
-    refit = Run(output_dir, NAME.format("baseline").replace("-seed0", "-refit_hard-seed0")).result()
-    assert refit["epochs"] == selection["votes"]["hard"]["best_epoch"] + 1
-    assert sum(refit["counts"]["train"].values()) == 80
-    assert "val" not in refit["counts"]
-    assert refit["votes"].keys() == {"hard"}
-    assert refit["votes"]["hard"].keys() == {"best_epoch", "checkpoint", "test"}
-
-
-def test_weights_come_from_another_data_sets_run(run_train):
-    output_dir = run_train("split=baseline", "name=source")
-    run_train("split=m3", "init_from=source", "name=target", "optimizer.lr=0")
-    target = torch.load(Run(output_dir, "target").best_checkpoint("soft"), weights_only=True)["state_dict"]
-    source = torch.load(Run(output_dir, "source").best_checkpoint("soft"), weights_only=True)["state_dict"]
-    assert torch.equal(target["net.fc.weight"], source["net.fc.weight"])
+def test_a_run_of_another_configuration_is_never_overwritten(trained: Run):
+    before = trained.result()
+    words = ("split=m3", "model.width=16", "name=trained", "optimizer.lr=0.1")
+    with pytest.raises(SystemExit, match=r"optimizer\.lr.*0\.0002.*0\.1"):
+        train_here(trained.dir.parent.parent, *TINY, *words)
+    assert trained.result() == before
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "named"),
     [
-        (["split=m9"], "there is no split=m9; there are baseline, input, m1, m2, m3"),
-        (["voting=loud"], "there is no voting=loud; there are hard, soft, softprob"),
-        (["dataset=fer13"], "there is no dataset=fer13; there are affectnet, faces"),
-        (["splitt=m1"], "there is no key 'splitt' in the configuration; did you mean 'split'?"),
-        (["model.widht=8"], "there is no key 'widht' in model; did you mean 'width'?"),
-        (["model.width=0"], "`width` (=0) must be at least 1"),
-        (["seed=one"], "Value 'one' of type 'str' could not be converted to Integer"),
-        (["trainer.accelerator=gpu"], "No supported gpu backend found"),
-        (["trainer.precision=17"], "Precision"),
-        (["init_from=no.ckpt"], "init_from=no.ckpt"),
-        (["init_from=no_run"], "is missing, not finished"),
-        (["name=a/b"], "`name` (='a/b')"),
-        (["output_dir=/proc/nobody"], "/proc/nobody"),
+        (["split=m9"], ["split=m9", "baseline, input, m1, m2, m3"]),
+        (["voting=loud"], ["voting=loud", "hard, soft, softprob"]),
+        (["dataset=fer13"], ["dataset=fer13", "affectnet, faces"]),
+        (["splitt=m1"], ["'splitt'", "'split'"]),
+        (["model.widht=8"], ["'widht'", "model", "'width'"]),
+        (["model.width=0"], ["width", "0", "1"]),
+        (["seed=one"], ["'one'", "Integer"]),
+        (["trainer.accelerator=gpu"], ["gpu"]),
+        (["trainer.precision=17"], ["17"]),
+        (["init_from=no.ckpt"], ["no.ckpt"]),
+        (["init_from=no_run"], ["no_run"]),
+        (["name=a/b"], ["name", "'a/b'"]),
+        (["output_dir=/proc/nobody"], ["/proc/nobody"]),
     ],
 )
-def test_a_mistake_ends_with_one_line(run_train, words: list[str], told: str, tmp_path: Path):
-    if "accelerator" in words[0] and torch.cuda.is_available():
+def test_a_mistake_ends_with_one_line(run_train, words: list[str], named: list[str]):
+    if words == ["trainer.accelerator=gpu"] and torch.cuda.is_available():
         pytest.skip("a GPU is here, so asking for one is no mistake")
     with pytest.raises(SystemExit) as exit_info:
         run_train(*words)
-    message = str(exit_info.value.code)
+    message, *hint = str(exit_info.value.code).splitlines()
     assert message.startswith("error: ")
-    assert told in message
-    assert "\n" not in message.removesuffix("\n(HYDRA_FULL_ERROR=1 in the environment shows the traceback)")
+    assert all(text in message for text in named), message
+    assert all("HYDRA_FULL_ERROR" in line for line in hint)
+
+
+def test_lean_memory_with_synchronised_batchnorm_is_refused_before_anything_is_packed(run_train, tmp_path: Path):
+    words = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.sync_batchnorm=true"]
+    with pytest.raises(SystemExit, match=r"^error: .*model\.memory=lean.*trainer\.sync_batchnorm=true"):
+        run_train(*words, "model.memory=lean")
+    assert not list(tmp_path.glob("outputs/packs/*"))
 
 
 @pytest.mark.parametrize("folder", [None, "missing", "empty"])
@@ -248,5 +223,6 @@ def test_a_data_root_that_holds_nothing(monkeypatch, tmp_path: Path, folder: str
     root = [] if folder is None else [f"dataset.root={tmp_path / folder}"]
     argv = ["fer_voting.train", "dataset=fer2013", "logger=none", f"output_dir={tmp_path / 'outputs'}", *root]
     monkeypatch.setattr(sys, "argv", argv)
-    with pytest.raises(SystemExit, match=r"error: dataset.root.*(is not set|is not a folder|holds no layout)"):
+    with pytest.raises(SystemExit, match=r"^error: dataset\.root") as exit_info:
         main()
+    assert folder is None or folder in str(exit_info.value.code)
