@@ -30,24 +30,11 @@ _WHO, _WHAT, _WHERE = range(3)
 # --- What ---------------------------------------------------------------------------------------------------------
 
 AU_NAMES = {
-    1: "inner brow raiser",
-    2: "outer brow raiser",
-    4: "brow lowerer",
-    5: "upper lid raiser",
-    6: "cheek raiser",
-    7: "lid tightener",
-    9: "nose wrinkler",
-    10: "upper lip raiser",
-    12: "lip corner puller",
-    15: "lip corner depressor",
-    16: "lower lip depressor",
-    17: "chin raiser",
-    20: "lip stretcher",
-    23: "lip tightener",
-    25: "lips part",
-    26: "jaw drop",
-    43: "eyes closed",
-}
+    1: "inner brow raiser", 2: "outer brow raiser", 4: "brow lowerer", 5: "upper lid raiser", 6: "cheek raiser",
+    7: "lid tightener", 9: "nose wrinkler", 10: "upper lip raiser", 12: "lip corner puller",
+    15: "lip corner depressor", 16: "lower lip depressor", 17: "chin raiser", 20: "lip stretcher",
+    23: "lip tightener", 25: "lips part", 26: "jaw drop", 43: "eyes closed",
+}  # fmt: skip
 AU_ROW = {unit: row for row, unit in enumerate(AU_NAMES)}
 
 # Each class's units and their intensity (0 to 1) when the expression is complete.
