@@ -35,7 +35,7 @@ class Runtime(Protocol):
     temperature: float
     """Divisor of the soft vote's logits; 1 where none was fitted."""
     device: str
-    """`cpu`, `cuda:0`, …"""
+    """As PyTorch names it: cpu, cuda:0."""
 
     def __call__(self, faces: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Scores `[B, K]` and crop logits `[B, V, K]` of B >= 1 faces."""

@@ -13,6 +13,7 @@ import numpy as np
 import PIL.Image
 import pytest
 from checkpoints import SEVEN, write_checkpoint
+from doc_pages import blocks
 from tiny import REPO
 from videos import grey_frames, write_video
 
@@ -278,3 +279,15 @@ def test_help_is_there_at_once():
     assert time.monotonic() - start < 2
     for option in ("--run", "--checkpoint", "--model", "--camera", "--track", "--ray", "--explain", "--draw"):
         assert option in printed
+
+
+def test_the_webcam_loop_of_the_documentation(shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+    """As it is printed, but for the camera and the network."""
+    group = PIL.Image.fromarray(photo(shared_data / "photos" / "group.jpeg")).resize((640, 426))
+    clip = write_video(tmp_path / "clip.mp4", [np.asarray(group)] * 2, [0, 40])
+    (text,) = [block.text for block in blocks(REPO / "docs" / "predict.md") if block.caption == "webcam.py"]
+    text = text.replace("VideoCapture(0)", f"VideoCapture({str(clip)!r})")
+    checkpoint = write_checkpoint(tmp_path / "net.ckpt")
+    text = text.replace('from_run("faces-m3-demo-seed0")', f"from_checkpoint({str(checkpoint)!r})")
+    exec(compile(text, "webcam.py", "exec"), {})
+    assert len(capsys.readouterr().out.splitlines()) == 2 * 5
