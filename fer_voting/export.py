@@ -17,7 +17,7 @@ import logging
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fer_voting.system.messages import set_up_messages
 
@@ -125,8 +125,9 @@ def _quantise(trained: "TrainedNetwork", datamodule: "FERDataModule", float32: P
 
     from fer_voting.inference.onnx_export import export_int8
 
-    # A refit has trained on the validation images too.
-    part = "test" if trained.result.get("refit") and datamodule.has_test else "val"
+    part = "test" if trained.result.get("refit") else "val"  # a refit has trained on the validation images
+    if part not in datamodule.counts():
+        raise ValueError(f"{datamodule.name} has no {part} images here to measure the accuracy of int8 on")
     train, judged = datamodule.positions("train"), datamodule.positions(part)
     chosen = np.random.default_rng(0).permutation(train)[:CALIBRATION_FACES]
     images, labels = datamodule.pack.images, datamodule.class_ids(datamodule.pack)
@@ -159,10 +160,19 @@ def _to_folder(trained: "TrainedNetwork", folder: Path, push: str | None) -> Pat
     from fer_voting.inference.pretrained import PretrainedNetwork
 
     network = PretrainedNetwork(trained.net, trained.info, trained.vote, trained.temperature, trained.accuracy)
-    found = _evaluations(trained)
+    evaluations, resolutions = _evaluations(trained), _resolutions(trained)
 
     def card(name: str) -> str:
-        return model_card(name, trained.info, trained.vote, trained.result, trained.config, found, trained.temperature)
+        return model_card(
+            name,
+            trained.info,
+            trained.vote,
+            trained.result,
+            trained.config,
+            evaluations,
+            resolutions,
+            trained.temperature,
+        )
 
     network.save_pretrained(folder, card(folder.name))
     print(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
@@ -171,12 +181,31 @@ def _to_folder(trained: "TrainedNetwork", folder: Path, push: str | None) -> Pat
     return folder
 
 
-def _evaluations(trained: "TrainedNetwork") -> list[dict[str, object]]:
-    """What `python -m fer_voting.evaluate` has written about this run's network."""
+def _evaluations(trained: "TrainedNetwork") -> list[dict[str, Any]]:
+    """What `python -m fer_voting.evaluate` has written about these weights under this split."""
     from fer_voting.system.atomic import read_json
 
     folder = trained.run.dir.parent.parent / "evaluations"
-    return [read_json(path) for path in sorted(folder.glob(f"{trained.run.name}-on-*.json"))]
+    checkpoint = trained.run.best_checkpoint(trained.vote)
+    found = [read_json(path) for path in sorted(folder.glob("*.json"))]
+    return [
+        each
+        for each in found
+        if Path(each["checkpoint"]).parts[-3:] == checkpoint.parts[-3:] and each["split"] == trained.info.split
+    ]
+
+
+def _resolutions(trained: "TrainedNetwork") -> list[dict[str, Any]]:
+    """The rows of `make resolution` about these weights under this split and vote."""
+    from fer_voting.system.atomic import read_json
+
+    path = trained.run.dir.parent.parent / "tables" / "resolution.json"
+    votes = trained.result["votes"]
+    measured = "soft" if "soft" in votes else next(iter(votes))  # the checkpoint that it measures under every vote
+    if trained.vote != measured or not path.exists():
+        return []
+    wanted = (trained.run.name, trained.info.split, trained.vote)
+    return [row for row in read_json(path) if (row["run"], row["split"], row["vote"]) == wanted]
 
 
 def _to_page(trained: "TrainedNetwork", words: argparse.Namespace, folder: Path) -> Path:

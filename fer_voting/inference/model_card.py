@@ -3,7 +3,7 @@
 import html
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fer_voting.models.checkpoint import NetworkInfo
@@ -72,7 +72,8 @@ def model_card(
     vote: str,
     result: Mapping[str, Any],
     config: Mapping[str, Any],
-    evaluations: Iterable[Mapping[str, Any]] = (),
+    evaluations: Sequence[Mapping[str, Any]] = (),
+    resolutions: Sequence[Mapping[str, Any]] = (),
     temperature: float = 1.0,
 ) -> str:
     """The card as Markdown with the Hub's metadata on top.
@@ -83,10 +84,10 @@ def model_card(
         vote: by which the weights were chosen.
         result: of the run (`result.json`).
         config: of the run (`config.yaml`), resolved.
-        evaluations: what `python -m fer_voting.evaluate` wrote about this network.
+        evaluations: what `python -m fer_voting.evaluate` wrote about this network under this split.
+        resolutions: rows of `make resolution` about this network, split and vote.
         temperature: divisor of the soft vote's logits.
     """
-    evaluations = list(evaluations)
     return "\n".join(
         filter(
             None,
@@ -102,7 +103,7 @@ def model_card(
                 _results(vote, result),
                 _elsewhere(vote, evaluations),
                 _calibration(vote, evaluations, temperature),
-                _resolution(vote, evaluations),
+                _resolution(vote, resolutions),
                 _origin(result),
             ],
         )
@@ -219,11 +220,11 @@ def _results(vote: str, result: Mapping[str, Any]) -> str:
     return text
 
 
-def _elsewhere(vote: str, evaluations: Iterable[Mapping[str, Any]]) -> str:
+def _elsewhere(vote: str, evaluations: Sequence[Mapping[str, Any]]) -> str:
     rows = [
         [
             _text(found["dataset"]),
-            PARTS.get(found.get("part", found.get("stage", "")), "all"),
+            PARTS[found["part"]],
             f"{found['images']:,}",
             _percent(found["votes"][vote]["accuracy"]),
             _percent(found["votes"][vote]["mean_recall"]),
@@ -237,7 +238,7 @@ def _elsewhere(vote: str, evaluations: Iterable[Mapping[str, Any]]) -> str:
     return f"## Evaluations ({VOTES[vote]})\n\n{_table(head, rows, left=2)}"
 
 
-def _calibration(vote: str, evaluations: Iterable[Mapping[str, Any]], temperature: float) -> str:
+def _calibration(vote: str, evaluations: Sequence[Mapping[str, Any]], temperature: float) -> str:
     rows = []
     for found in evaluations:
         metrics = found.get("votes", {}).get(vote, {})
@@ -246,7 +247,7 @@ def _calibration(vote: str, evaluations: Iterable[Mapping[str, Any]], temperatur
             rows.append(
                 [
                     _text(found["dataset"]),
-                    PARTS.get(found.get("part", found.get("stage", "")), "all"),
+                    PARTS[found["part"]],
                     _percent(metrics["calibration"]["error"]),
                     _percent(calibrated.get("error")),
                 ]
@@ -260,8 +261,23 @@ def _calibration(vote: str, evaluations: Iterable[Mapping[str, Any]], temperatur
     return f"## Calibration ({VOTES[vote]})\n\n{_table(head, rows, left=2)}\n{note}"
 
 
-def _resolution(vote: str, evaluations: Iterable[Mapping[str, Any]]) -> str:
-    return ""
+def _resolution(vote: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    if not rows:
+        return ""
+    cells = [
+        [
+            _text(row["dataset"]),
+            PARTS[row["part"]],
+            f"{row['images']:,}",
+            str(row["resolution"]),
+            f"{_percent(row['accuracy'])} ({_percent(row['low'])} to {_percent(row['high'])})",
+            _percent(row["mean_recall"]),
+        ]
+        for row in sorted(rows, key=lambda row: row["resolution"])
+    ]
+    head = ["data set", "part", "images", "resolution (px)", "accuracy (%)", "mean recall (%)"]
+    note = "Images brought down to the resolution and back; 95 % intervals are over the images."
+    return f"## Resolution ({VOTES[vote]})\n\n{note}\n\n{_table(head, cells, left=2)}"
 
 
 def _origin(result: Mapping[str, Any]) -> str:

@@ -98,7 +98,7 @@ def load_dataset(trained: TrainedNetwork, words: Sequence[str], output_dir: Path
         output_dir: has the packs.
 
     Raises ValueError if a word is not such a value, if the recorded configuration names other code than our data sets,
-    or if the data set's classes are not the network's.
+    or if the data set is not the one that the run was trained on.
     """
     from fer_voting.data.module import make_datamodule
 
@@ -114,12 +114,17 @@ def load_dataset(trained: TrainedNetwork, words: Sequence[str], output_dir: Path
         raise ValueError(f"{' '.join(words)}: {error}") from error
     node = _plain(merged)["dataset"]
     _refuse_foreign_code(node, trained.run.dir / "config.yaml")
-    datamodule = make_datamodule(node)
+    datamodule = make_datamodule(node, refit=bool(trained.result.get("refit")))
     datamodule.setup()
     if tuple(datamodule.class_names) != trained.info.class_names or datamodule.size != trained.info.image_size:
         raise ValueError(
             f"{datamodule.name} has {', '.join(datamodule.class_names)} at {datamodule.size} pixels here, the network "
             f"{', '.join(trained.info.class_names)} at {trained.info.image_size}"
+        )
+    if datamodule.fingerprint != (recorded := trained.result["data_fingerprint"]):
+        raise ValueError(
+            f"{datamodule.name} is not what the run was trained on: its fingerprint is {datamodule.fingerprint[:12]}… "
+            f"here, and was {recorded[:12]}…"
         )
     return datamodule
 

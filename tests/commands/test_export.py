@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -131,6 +132,30 @@ main([*words, "--push", "me/net"])
 """
 
 
+def test_the_card_holds_what_was_measured_of_these_weights(run: Run, tmp_path: Path) -> None:
+    output_dir = tmp_path / "outputs"
+    shutil.copytree(run.dir, output_dir / "runs" / "mine")
+    (output_dir / "evaluations").mkdir()
+    metrics = {"accuracy": 0.125, "mean_recall": 0.25, "calibration": {"error": 0.0625}, "calibrated": None}
+    for number, (name, split, vote) in enumerate(
+        [("mine", "m3", "soft"), ("mine", "m1", "soft"), ("other", "m3", "soft")]
+    ):
+        checkpoint = f"/elsewhere/runs/{name}/checkpoints/best-{vote}.ckpt"
+        found = {"checkpoint": checkpoint, "split": split, "dataset": f"set{number}", "part": "test", "images": 9}
+        (output_dir / "evaluations" / f"{number}.json").write_text(json.dumps(found | {"votes": {"soft": metrics}}))
+    rows = [
+        {"run": "mine", "split": split, "vote": vote, "dataset": f"{split}{vote}", "part": "test", "images": 9,
+         "resolution": 8, "accuracy": 0.5, "low": 0.4, "high": 0.6, "mean_recall": 0.3}
+        for split, vote in (("m3", "soft"), ("m1", "soft"), ("m3", "hard"))
+    ]  # fmt: skip
+    (output_dir / "tables").mkdir()
+    (output_dir / "tables" / "resolution.json").write_text(json.dumps(rows))
+    main(["--run", "mine", "--output-dir", str(output_dir), "--to", "folder", "--out", str(tmp_path / "net")])
+    card = (tmp_path / "net" / "README.md").read_text()
+    shown = {name: card.count(f"| {name} |") for name in ("set0", "set1", "set2", "m3soft", "m1soft", "m3hard")}
+    assert shown == {"set0": 2, "set1": 0, "set2": 0, "m3soft": 1, "m1soft": 0, "m3hard": 0}
+
+
 def test_pushed_only_when_asked(run: Run, tmp_path: Path) -> None:
     """The real client of the Hub against a small server here, whose address it reads when it is imported."""
     words = ["--run", str(run.dir), "--to", "folder", "--out", str(tmp_path / "net")]
@@ -168,6 +193,8 @@ def test_mistakes_end_with_one_line(run: Run, tmp_path: Path, capsys: pytest.Cap
             export(run, *words, *([] if "--out" in words else ["--out", str(tmp_path / "net.onnx")]))
         assert told in str(end.value)
         assert "\n" not in str(end.value)
+    with pytest.raises(SystemExit, match="is not what the run was trained on"):
+        export(run, "--to", "onnx", "--precision", "int8", "dataset.data_seed=5")
     with pytest.raises(SystemExit, match="nobody is missing, not finished"):
         main(["--run", "nobody", "--to", "onnx", "--output-dir", str(tmp_path)])
     assert not (tmp_path / "net.onnx").exists()
@@ -175,8 +202,6 @@ def test_mistakes_end_with_one_line(run: Run, tmp_path: Path, capsys: pytest.Cap
 
 def test_a_run_from_a_stranger_runs_no_code(run: Run, tmp_path: Path) -> None:
     """Hydra would call what `_target_` names; int8 is what reads the data set of the run's configuration."""
-    import shutil
-
     mark = tmp_path / "mark"
     for place in ("dataset", "dataset.balance", "dataset.root"):
         folder = tmp_path / place / "runs" / "theirs"

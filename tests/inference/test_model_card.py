@@ -94,11 +94,15 @@ def test_calibration_and_other_data_sets_where_they_were_measured() -> None:
     assert "Not measured; no temperature was fitted." in card()
     evaluation = {
         "dataset": "rafdb",
-        "stage": "test",
+        "part": "test",
         "images": 3068,
         "votes": {"hard": {**metrics(0.2), "calibration": {"error": 0.125}, "calibrated": None}},
     }
-    text = model_card("net", info(), "hard", RESULT, CONFIG, [evaluation], temperature=1.5)
+    measured = {"dataset": "faces", "part": "val", "images": 70, "low": 0.1, "high": 0.6, "mean_recall": 0.2}
+    rows = [{**measured, "resolution": px, "accuracy": px / 100} for px in (48, 8)]
+    text = model_card("net", info(), "hard", RESULT, CONFIG, [evaluation], rows, temperature=1.5)
+    assert row(text, "faces") == ["validation", "70", "8", "8.00(10.00to60.00)", "20.00"]
+    assert row(text, "faces", table=1)[2:4] == ["48", "48.00(10.00to60.00)"]
     assert row(text, "rafdb") == ["test", "3,068", "70.00", "60.00"]
     assert row(text, "rafdb", table=1) == ["test", "12.50", "–"]
     assert "fitted on validation images: 1.5" in text
