@@ -1,9 +1,9 @@
-"""How fast and how lean, measured here: `python -m experiments.bench [PART ...]`, or `make bench`.
+"""Speed and memory, measured on this machine: `python -m experiments.bench [PART ...]`, or `make bench`.
 
-Every figure is a ratio within one run: what is compared runs in one process, warmed up, in turns, and the fastest of
-at least five repeats counts (the medians are in the JSON files). The reference is the paper's words taken literally:
-Algorithm 1's loops over images and positions, float32, contiguous maps, eager, one image at a time where it augments.
-Ten minutes on two cores, which should have nothing else to do. Writes `outputs/bench/<part>.json` and `table.md`.
+What is compared runs in one process, warmed up, in turns; the fastest of at least five repeats counts (the medians are
+in the JSON files). The reference follows the paper's text literally: Algorithm 1's loops over images and positions,
+float32, contiguous maps, eager, one image at a time where it augments. Ten minutes on two cores, which should be idle
+otherwise. Writes `outputs/bench/<part>.json` and `table.md`.
 """
 
 import argparse
@@ -14,8 +14,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from pathlib import Path
@@ -71,7 +70,7 @@ def algorithm_1(x: Tensor) -> Tensor:
 
 
 class Reference(VotingResNet18):
-    """The network with Algorithm 1 in the place of its crop operation."""
+    """The network with Algorithm 1 instead of its crop operation."""
 
     def _crop(self, x: Tensor) -> Tensor:
         return algorithm_1(x)
@@ -82,7 +81,7 @@ class Reference(VotingResNet18):
 
 @dataclass(frozen=True)
 class Size:
-    """How large everything is; `quick` only shows that the script runs."""
+    """Sizes of what is measured; those of `--quick` only show that the script runs."""
 
     width: int = 64
     image: int = 48
@@ -99,7 +98,7 @@ QUICK = Size(width=16, image=24, batch=2, paper_batch=4, face_batch=3, matrix=64
 
 @dataclass
 class Row:
-    """A figure, and the bound that it should keep, `least` or `most`, if there is one."""
+    """One measured figure, with its bound, if it has one."""
 
     what: str
     figure: float
@@ -109,21 +108,18 @@ class Row:
 
     @property
     def target(self) -> str:
-        if self.least is None and self.most is None:
-            return ""
-        return f"at least {self.least:g}" if self.most is None else f"at most {self.most:g}"
+        bounds = {"at least": self.least, "at most": self.most}
+        return ", ".join(f"{name} {bound:g}" for name, bound in bounds.items() if bound is not None)
 
     @property
     def verdict(self) -> str:
-        if self.least is None and self.most is None:
-            return ""
-        met = self.figure >= self.least if self.most is None else self.figure <= self.most  # type: ignore[operator]
-        return "met" if met else "missed"
+        met = (self.least is None or self.figure >= self.least) and (self.most is None or self.figure <= self.most)
+        return ("met" if met else "missed") if self.target else ""
 
 
 @dataclass
 class Part:
-    """What a part of the benchmark found: its rows, and the seconds of each repeat of everything that was timed."""
+    """Results of a part of the benchmark: its rows, and of everything that was timed the seconds of each repeat."""
 
     rows: list[Row] = field(default_factory=list)
     seconds: dict[str, list[float]] = field(default_factory=dict)
@@ -147,14 +143,32 @@ def _seconds(function: Callable[[], Any], calls: int) -> float:
     return (time.perf_counter() - start) / calls
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+def _network(split: str, size: Size, memory: str = "paper") -> VotingResNet18:
+    """The network in the memory format that training chooses."""
+    return VotingResNet18(split, width=size.width, memory=memory).to(memory_format=memory_format_for(size.width))
+
+
+def _images(count: int, size: Size) -> Tensor:
+    """Random images `[count, 3, S, S]` in the memory format that training chooses."""
+    return torch.randn(count, 3, size.image, size.image).contiguous(memory_format=memory_format_for(size.width))
+
+
+def brief_training(
+    data: FERDataModule, split: str, width: int, epochs: int, callback: L.Callback,
+    accelerator: str = "cpu", compiled: bool = False,
+) -> None:  # fmt: skip
+    """Train in bfloat16 autocast on one device, without validation, checkpoints and trackers."""
+    net = VotingResNet18(split, width=width)
+    info = NetworkInfo(split, width, data.class_names, data.size, data.name)
+    module = VotingModule(net, functools.partial(torch.optim.Adam, lr=2e-4, fused=True), 1.0, info)
+    if compiled:
+        compile_network(net)
+    trainer = L.Trainer(
+        accelerator=accelerator, devices=1, precision="bf16-mixed", max_epochs=epochs, limit_val_batches=0,
+        logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        callbacks=[callback], log_every_n_steps=1, use_distributed_sampler=False,
+    )  # fmt: skip
+    trainer.fit(module, datamodule=data)
 
 
 # The parts --------------------------------------------------------------------------------------------------------
@@ -163,29 +177,30 @@ def _one_thread() -> Iterator[None]:
 def bench_crops(size: Size, options: argparse.Namespace) -> Part:
     """The crop operation, forward and backward, on the maps of each split."""
     part = Part()
-    for stage, split, least in ((1, "m1", 2.5), (2, "m2", 4.0), (3, "m3", 4.0)):
-        side, channels = size.image >> (stage - 1), size.width << (stage - 1)
-        plain = torch.randn(size.batch, channels, side, side, requires_grad=True)
-        ours = plain.detach().contiguous(memory_format=torch.channels_last).requires_grad_()
-        gradient = torch.randn_like(algorithm_1(plain.detach()))
-        gradient_last = gradient.contiguous(memory_format=torch.channels_last)
-
-        def reference(x: Tensor = plain, gradient: Tensor = gradient) -> None:
-            x.grad = None
-            algorithm_1(x).backward(gradient)
-
-        def one_operation(x: Tensor = ours, gradient: Tensor = gradient_last) -> None:
-            x.grad = None
-            ten_crops(x).flatten(0, 1).backward(gradient)
-
-        best = part.time(
-            f"crops after {split}",
-            {f"{split} Algorithm 1": reference, f"{split} one operation": one_operation},
-            size.repeats,
-        )
-        ratio = best[f"{split} Algorithm 1"] / best[f"{split} one operation"]
-        part.rows.append(Row(f"crops after {split}, forward + backward", ratio, "times faster", least=least))
+    for module, split, least in ((1, "m1", 2.5), (2, "m2", 4.0), (3, "m3", 4.0)):
+        side, channels = size.image >> (module - 1), size.width << (module - 1)
+        maps = torch.randn(size.batch, channels, side, side)
+        gradient = torch.randn_like(algorithm_1(maps))
+        functions = {
+            f"{split} Algorithm 1": _forward_backward(algorithm_1, maps, gradient),
+            f"{split} one operation": _forward_backward(
+                lambda x: ten_crops(x).flatten(0, 1),
+                *(x.contiguous(memory_format=torch.channels_last) for x in (maps, gradient)),
+            ),
+        }
+        loop, operation = part.time(f"crops after {split}", functions, size.repeats).values()
+        part.rows.append(Row(f"crops after {split}, forward + backward", loop / operation, "times faster", least=least))
     return part
+
+
+def _forward_backward(operation: Callable[[Tensor], Tensor], x: Tensor, gradient: Tensor) -> Callable[[], None]:
+    x = x.clone(memory_format=torch.preserve_format).requires_grad_()
+
+    def run() -> None:
+        x.grad = None
+        operation(x).backward(gradient)
+
+    return run
 
 
 def _training_step(net: nn.Module, images: Tensor, fused: bool, bf16: bool) -> Callable[[], None]:
@@ -210,9 +225,7 @@ def bench_training(size: Size, options: argparse.Namespace) -> Part:
     for split in SPLITS:
         functions[f"{split} reference"] = _training_step(Reference(split, width=size.width), images, False, False)
         for name, bf16 in (("float32", False), ("bf16", True)):
-            layout = memory_format_for(size.width)
-            net = VotingResNet18(split, width=size.width).to(memory_format=layout)
-            functions[f"{split} {name}"] = _training_step(net, images.contiguous(memory_format=layout), True, bf16)
+            functions[f"{split} {name}"] = _training_step(_network(split, size), _images(size.batch, size), True, bf16)
     for name, dtype in (("float32", torch.float32), ("bf16", torch.bfloat16)):
         a, b = (torch.randn(size.matrix, size.matrix, dtype=dtype) for _ in range(2))
         functions[f"product {name}"] = lambda a=a, b=b: a @ b  # type: ignore[misc]
@@ -233,14 +246,13 @@ def bench_training(size: Size, options: argparse.Namespace) -> Part:
             gmacs = count_gmacs(VotingResNet18(split, width=size.width), size.image)
             # The backward pass computes twice as much as the forward pass.
             reached = 3 * 2 * gmacs * 1e9 * size.batch / best[f"{split} {name}"]
-            part.rows.append(
-                Row(f"{split} training step, {name}, of the product's FLOP/s", 100 * reached / product, "%")
-            )
+            what = f"{split} training step, {name}, of the product's FLOP/s"
+            part.rows.append(Row(what, 100 * reached / product, "%"))
     return part
 
 
 def _settled(split: str, size: Size) -> VotingResNet18:
-    """A network whose BatchNorm knows its maps' mean and variance, as a trained one's does."""
+    """A network whose BatchNorm has the running statistics of its inputs, as after a training."""
     torch.manual_seed(0)
     net = VotingResNet18(split, width=size.width)
     for module in net.modules():
@@ -333,7 +345,7 @@ def bench_trained(size: Size, options: argparse.Namespace) -> Part:
     net = VotingResNet18(info.split, len(info.class_names), info.width)
     net.load_state_dict(state)
     net.eval()
-    data = _datamodule(options.data)
+    data = open_data(options.data)
     chosen = np.random.default_rng(0).permutation(data.positions("train"))[:512]
     positions = data.positions("val")
     faces, labels = data.pack.images[positions], data.class_ids(data.pack)[positions]
@@ -362,7 +374,8 @@ def bench_trained(size: Size, options: argparse.Namespace) -> Part:
     return part
 
 
-def _datamodule(words: list[str]) -> FERDataModule:
+def open_data(words: list[str]) -> FERDataModule:
+    """The data module of these command-line words, packed, with the paper's augmentation."""
     config = compose_config([*words, "augment=paper"])
     datamodule = make_datamodule(OmegaConf.to_container(config.dataset, resolve=True))  # type: ignore[arg-type]
     datamodule.setup()
@@ -386,20 +399,21 @@ def _torchvision(values: Mapping[str, Any], size: int) -> Callable[[Tensor], Ten
 
 
 def bench_input(size: Size, options: argparse.Namespace) -> Part:
-    """Augmentation on one core, pictures from files and from a pack, and how long a step waits for its data."""
+    """Augmentation on one core, images read from files and from a pack, and the share of a step spent on waiting."""
     part = Part()
     with tempfile.TemporaryDirectory() as folder:
         images = 3 * size.paper_batch
         sizes = [f"dataset.train_size={images}", "dataset.val_size=7", "dataset.test_size=7"]
         words = ["dataset=faces", *sizes, f"dataset.size={size.image}", f"output_dir={folder}"]
-        data = _datamodule([*words, f"dataset.batch_size={size.paper_batch}"])
+        data = open_data([*words, f"dataset.batch_size={size.paper_batch}"])
         positions = data.positions("train")[: size.paper_batch]
         _bench_augmentation(part, data.pack.images[positions], size)
         _bench_reading(part, data, positions, Path(folder), size)
         for split in ("m1", "baseline"):
-            share = _waiting(data, split, size)
+            clock = Clock()
+            brief_training(data, split, size.width, size.steps, clock)
             what = f"waiting for data: {split}, bf16, batch {size.paper_batch}, from a pack, of a step"
-            part.rows.append(Row(what, 100 * share, "%", most=1.0))
+            part.rows.append(Row(what, 100 * clock.share_between_steps, "%", most=1.0))
     return part
 
 
@@ -411,13 +425,15 @@ def _bench_augmentation(part: Part, pictures_BHWC: np.ndarray[Any, Any], size: S
     keys = [(0, position) for position in range(len(pictures))]
     assert by_image is not None
     assert by_batch is not None
-    with _one_thread():
-        functions: dict[str, Callable[[], Any]] = {
-            "albumentations": lambda: by_image(pictures_BHWC, keys, 0),  # type: ignore[arg-type]
-            "torchvision v2": lambda: [by_torchvision(picture) for picture in pictures],
-            "batched": lambda: by_batch(pictures, keys, 0),  # type: ignore[arg-type]
-        }
-        best = part.time("augmentation", functions, size.repeats)
+    functions: dict[str, Callable[[], Any]] = {
+        "albumentations": lambda: by_image(pictures_BHWC, keys, 0),  # type: ignore[arg-type]
+        "torchvision v2": lambda: [by_torchvision(picture) for picture in pictures],
+        "batched": lambda: by_batch(pictures, keys, 0),  # type: ignore[arg-type]
+    }
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    best = part.time("augmentation", functions, size.repeats)
+    torch.set_num_threads(threads)
     for name, seconds in best.items():
         part.rows.append(Row(f"augmentation on one core, {name}", len(pictures) / seconds, "images/s"))
     for name, least in (("albumentations", 4), ("torchvision v2", 8)):
@@ -447,7 +463,7 @@ def _bench_reading(part: Part, data: FERDataModule, positions: np.ndarray[Any, A
 
 
 class Clock(L.Callback):
-    """Notes when a step has its batch on the device, ready for the network, and when it ends."""
+    """Records when a step has its batch on the device, ready for the network, and when it ends."""
 
     def __init__(self) -> None:
         self.begun: list[float] = []
@@ -461,41 +477,29 @@ class Clock(L.Callback):
 
     @property
     def share_between_steps(self) -> float:
-        """Of the time from the end of the first step to the end of the last, what lies between the steps."""
+        """Share of the time from the end of the first step to the end of the last that is between steps."""
         between = sum(begun - ended for ended, begun in zip(self.ended, self.begun[1:], strict=False))
         return between / (self.ended[-1] - self.ended[0])
 
 
-def _waiting(data: FERDataModule, split: str, size: Size) -> float:
-    """Share of a training that passes until the next batch is ready: read, changed, normalised."""
-    record = NetworkInfo(split, size.width, data.class_names, size.image, data.name)
-    net = VotingResNet18(split, width=size.width)
-    module = VotingModule(net, functools.partial(torch.optim.Adam, lr=2e-4, fused=True), 1.0, record)
-    clock = Clock()
-    trainer = L.Trainer(
-        accelerator="cpu", precision="bf16-mixed", max_epochs=size.steps, limit_val_batches=0, logger=False,
-        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, callbacks=[clock],
-        log_every_n_steps=1, use_distributed_sampler=False,
-    )  # fmt: skip
-    trainer.fit(module, datamodule=data)
-    return clock.share_between_steps
-
-
 def bench_compile(size: Size, options: argparse.Namespace) -> Part:
-    """What `compile=true` gains a step of m1, and how long the first one then takes."""
+    """Time of a training step of m1 with `compile=true`, and of the first one, which compiles."""
     part = Part()
     if find_compiler() is None:
-        print("not measured; there is no C++ compiler here", file=sys.stderr)
+        print("not measured: there is no C++ compiler here", file=sys.stderr)
         return part
-    layout = memory_format_for(size.width)
-    images = torch.randn(size.batch, 3, size.image, size.image).contiguous(memory_format=layout)
-    functions = {}
-    for name in ("eager", "compiled"):
-        net = VotingResNet18("m1", width=size.width).to(memory_format=layout)
-        if name == "compiled":
-            compile_network(net)
-        functions[name] = _training_step(net, images, True, True)
-    with tempfile.TemporaryDirectory() as folder:  # not what an earlier run has compiled
+    nets = [_network("m1", size) for _ in range(2)]
+    if size is QUICK:  # one residual block: compiling all eight takes a minute
+        for net in nets:
+            net.layer1 = net.layer1[:1]
+            net.layer2, net.layer3, net.layer4 = nn.Sequential(), nn.Sequential(), nn.Sequential()
+            net.fc = nn.Linear(size.width, 7)
+    compile_network(nets[1])
+    images = _images(size.batch, size)
+    functions = {
+        name: _training_step(net, images, True, True) for name, net in zip(("eager", "compiled"), nets, strict=True)
+    }
+    with tempfile.TemporaryDirectory() as folder:  # without the cache of an earlier run
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
         first = _seconds(functions["compiled"], 1)
         del os.environ["TORCHINDUCTOR_CACHE_DIR"]
@@ -507,21 +511,16 @@ def bench_compile(size: Size, options: argparse.Namespace) -> Part:
 
 
 def bench_memory(size: Size, options: argparse.Namespace) -> Part:
-    """What a training's forward pass leaves allocated."""
+    """MiB that a training's forward pass leaves allocated, and the time of a step."""
     part = Part()
-    images = torch.randn(size.paper_batch, 3, size.image, size.image)
-    images = images.contiguous(memory_format=memory_format_for(size.width))
+    functions = {}
     for memory, mosts in (("paper", (None, None)), ("lean", (20.0, 10.0))):
-        net = VotingResNet18("m1", width=size.width, memory=memory).to(memory_format=memory_format_for(size.width))
+        net = _network("m1", size, memory)
         for name, bf16, most in (("float32", False, mosts[0]), ("bf16", True, mosts[1])):
             with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-                mib = forward_mib_per_image(net, images)
+                mib = forward_mib_per_image(net, _images(size.paper_batch, size))
             part.rows.append(Row(f"forward memory of m1, {memory}, {name}", mib, "MiB an image", most=most))
-    functions = {}
-    few = images[: size.batch]
-    for memory in ("paper", "lean"):
-        net = VotingResNet18("m1", width=size.width, memory=memory).to(memory_format=memory_format_for(size.width))
-        functions[f"{memory} step"] = _training_step(net, few, True, True)
+        functions[f"{memory} step"] = _training_step(net, _images(size.batch, size), True, True)
     best = part.time("lean steps", functions, size.repeats)
     what = "m1 training step, bf16, lean, of paper's time"
     part.rows.append(Row(what, best["lean step"] / best["paper step"]))
@@ -539,11 +538,11 @@ PARTS: dict[str, Callable[[Size, argparse.Namespace], Part]] = {
 }
 
 
-# Telling ----------------------------------------------------------------------------------------------------------
+# Output -----------------------------------------------------------------------------------------------------------
 
 
 def table(rows: list[Row]) -> str:
-    """The rows as Markdown, each with what it should reach."""
+    """The rows as a Markdown table, each with its bound."""
     cells = [[row.what, row.unit, row.target, row.verdict, _three_digits(row.figure)] for row in rows]
     return markdown(Table(["what", "unit", "target", "", "figure"], cells, left=4))
 
@@ -569,7 +568,7 @@ def main(arguments: list[str] | None = None) -> None:
     torch.manual_seed(0)
     load = os.getloadavg()[0]
     if load > 0.5:
-        print(f"other programs are at work here (load {load:.1f}): the figures will be off", file=sys.stderr)
+        print(f"this machine is busy (load {load:.1f}): the figures will be wrong", file=sys.stderr)
     environment = {
         "device": describe_device(torch.device("cpu")),
         "git_commit": git_commit(),
@@ -601,7 +600,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _all_parts(out: Path) -> str:
-    """The rows of all parts that were measured into this folder, and where and when that was."""
+    """The rows of all parts measured into this folder, with the machine and the date."""
     parts = [read_json(path) for name in PARTS if (path := out / f"{name}.json").exists()]
     rows = [Row(**{k: v for k, v in row.items() if k != "verdict"}) for part in parts for row in part["rows"]]
     origins = dict.fromkeys(
