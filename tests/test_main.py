@@ -16,15 +16,14 @@ SLOW = ("torch", "lightning", "matplotlib", "pandas", "scipy", "torchvision", "a
 IMPORTS_OF_HELP_AND_OF_A_MISTYPED_KEY = f"""
 import importlib, sys
 sys.path.insert(0, {str(REPO)!r})
-for name in {list(COMMANDS)}:
-    for word in ("--help", "no_such_key=1"):
-        sys.argv = [name, word]
-        try:
-            importlib.import_module(f"fer_voting.{{name}}").main()
-        except SystemExit as end:
-            assert not end.code or word != "--help", (name, word, end.code)
-        slow = [package for package in {SLOW} if package in sys.modules]
-        assert not slow, (name, word, slow)
+for name, word in [("train", "--help"), *((name, "no_such_key=1") for name in {list(COMMANDS)})]:
+    sys.argv = [name, word]
+    try:
+        importlib.import_module(f"fer_voting.{{name}}").main()
+    except SystemExit as end:
+        assert bool(end.code) == (word != "--help"), (name, word, end.code)
+    slow = [package for package in {SLOW} if package in sys.modules]
+    assert not slow, (name, word, slow)
 """
 
 
@@ -32,7 +31,6 @@ def test_help_and_mistyped_keys_are_answered_without_the_slow_imports(tmp_path: 
     command = [sys.executable, "-c", IMPORTS_OF_HELP_AND_OF_A_MISTYPED_KEY]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "no key 'no_such_key'" not in done.stdout  # errors go to stderr
 
 
 def test_every_command_is_in_the_list():
