@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
@@ -16,6 +17,7 @@ from torch import Tensor
 from fer_voting.results.calibration import Reliability, reliability
 from fer_voting.results.markdown import Table, markdown
 from fer_voting.results.plots import INK, VOTE_COLOURS, draw_confusion, save
+from fer_voting.results.statistics import COVERAGE, RESAMPLES
 from fer_voting.system.atomic import write_atomically
 from fer_voting.votes import VOTES, vote_probabilities
 
@@ -29,8 +31,8 @@ __all__ = [
     "write_predictions",
 ]
 
-RESAMPLES = 10_000
-COVERAGE = 0.95
+FEW_IMAGES = 10
+"""A bin of the reliability diagram with fewer is drawn pale."""
 
 
 def metrics_of_counts(counts: NDArray[np.integer]) -> dict[str, NDArray[np.float64]]:
@@ -128,7 +130,7 @@ def _calibration(found: Reliability) -> dict[str, Any]:
 
 
 def evaluation_tables(votes: Mapping[str, Mapping[str, Any]], vote: str = "soft") -> str:
-    """Two tables as Markdown: the metrics of each vote with their intervals, and those of each class by `vote`.
+    """Two tables as Markdown: the metrics of each vote with their intervals over images, and of each class by `vote`.
 
     Args:
         votes: vote -> `recall` by class, `confusion_counts`, and what `evaluate_predictions` returns.
@@ -143,7 +145,8 @@ def evaluation_tables(votes: Mapping[str, Mapping[str, Any]], vote: str = "soft"
     for count, (name, recall) in zip(images, chosen["recall"].items(), strict=True):
         shares = (chosen["precision"][name], recall if count else None, chosen["f1"][name])
         of_classes.rows.append([name, f"{count:,}", *("–" if s is None else f"{100 * s:.2f}" for s in shares)])
-    return f"{markdown(of_votes)}\n{markdown(of_classes)}"
+    note = "In brackets: 95 % bootstrap intervals over images; a network of another seed may lie outside."
+    return f"{markdown(of_votes)}\n{note}\n\n{markdown(of_classes)}"
 
 
 def _with_interval(metrics: Mapping[str, Any], name: str) -> str:
@@ -176,6 +179,8 @@ def plot_evaluation(out: Path, name: str, result: Mapping[str, Any]) -> None:
 def plot_reliability(path: Path, votes: Mapping[str, Mapping[str, Any]], title: str) -> None:
     """Reliability diagram, a panel a vote: accuracy by confidence as bars, with the images of each bin below.
 
+    Bars of fewer than FEW_IMAGES images are pale.
+
     Args:
         votes: vote -> what `evaluate_predictions` returns.
     """
@@ -187,7 +192,8 @@ def plot_reliability(path: Path, votes: Mapping[str, Mapping[str, Any]], title: 
         accuracies, images = panels
         found = metrics["calibration"]
         bars: dict[str, Any] = {"width": 1 / len(found["counts"]), "align": "edge", "edgecolor": "white", "lw": 0.5}
-        bars["color"] = VOTE_COLOURS.get(vote, INK)
+        colour = VOTE_COLOURS.get(vote, INK)
+        bars["color"] = [to_rgba(colour, 1 if count >= FEW_IMAGES else 0.3) for count in found["counts"]]
         left = np.linspace(0, 1, len(found["counts"]), endpoint=False)
         accuracies.bar(left, 100 * np.array(found["accuracies"], np.float64), **bars)
         accuracies.plot([0, 1], [0, 100], "--", color=INK, lw=1)
