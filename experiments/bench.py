@@ -556,7 +556,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} (default: all)")
     parser.add_argument("--out", type=Path, default=Path("outputs/bench"))
     parser.add_argument("--checkpoint", type=Path, help="a trained network, for the part `trained`")
-    parser.add_argument("--data", nargs="+", default=[], help="what it is judged on: dataset=fer2013 dataset.root=DIR")
+    parser.add_argument("--data", nargs="+", default=[], help="the evaluation data: dataset=fer2013 dataset.root=DIR")
     parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that it runs, the figures mean nothing")
     options = parser.parse_args(arguments)
     if unknown := set(options.parts) - set(PARTS):

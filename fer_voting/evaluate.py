@@ -182,7 +182,7 @@ def job(config: DictConfig) -> None:
         print(f"Left out, because {result['dataset']} lacks them: {', '.join(result['classes_left_out'])}.")
     if result["images_trained_on"]:
         print(f"{result['images_trained_on']:,} of the images are among those that the network was trained on.")
-    log.info("written to %s, and the confusion matrix beside it", out)
+    log.info("written to %s; the CSV files and plots are in the same folder", out)
 
 
 def main() -> None:

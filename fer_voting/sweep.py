@@ -87,8 +87,8 @@ def _find(text: str, parser: argparse.ArgumentParser) -> Path:
             return folder
     patterns = ("*/sweep.json", "sweeps/*/sweep.json")
     there = sorted({r.parent for folder in (Path(text), sweeps) for p in patterns for r in folder.glob(p)})
-    told = f"there are {', '.join(map(str, there[:8]))}" if there else f"and none below {sweeps}"
-    parser.error(f"{text} is no sweep's folder (there is no sweep.json in it); {told}")
+    known = f"there are {', '.join(map(str, there[:8]))}" if there else f"and none below {sweeps}"
+    parser.error(f"{text} is no sweep's folder (there is no sweep.json in it); {known}")
 
 
 def _retry(sweep: Sweep) -> int:

@@ -15,7 +15,7 @@ from fer_voting.models.lean import Recomputations
 
 __all__ = ["LEAN_AND_SYNC_BATCHNORM", "MEMORY", "SPLITS", "VotingResNet18"]
 
-STAGES = ("layer1", "layer2", "layer3", "layer4")
+MODULES = ("layer1", "layer2", "layer3", "layer4")
 """The paper's modules 1 to 4, by torchvision's names."""
 
 SPLITS: dict[str, int | None] = {"baseline": None, "input": 0, "m1": 1, "m2": 2, "m3": 3}
@@ -92,7 +92,7 @@ class VotingResNet18(nn.Module):
         if crops_after == 0:
             x = self._crop(x)
         x = _activate(self.bn1, self.conv1(x), None, self.recomputations)
-        for number, name in enumerate(STAGES, start=1):
+        for number, name in enumerate(MODULES, start=1):
             x = getattr(self, name)(x)
             if number == crops_after:
                 x = self._crop(x)
