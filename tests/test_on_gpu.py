@@ -119,7 +119,7 @@ class Batches(L.Callback):
         self.seen.append([tensor.cpu() for tensor in batch])
 
 
-@pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec", "ignore:.*no `validation_step`")
+@pytest.mark.filterwarnings("ignore:.*no `validation_step`")
 def test_batches_of_a_resident_pack_are_those_of_its_file(tmp_path: Path) -> None:
     found, images_bytes = [], 0
     for resident in (False, "auto"):

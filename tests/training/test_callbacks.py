@@ -46,14 +46,9 @@ def fit(*callbacks: L.Callback, epochs: int = 1, resume_from: Path | None = None
     return trainer, module
 
 
-@pytest.fixture(autouse=True)
-def _quiet() -> None:
-    import warnings
-
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")
-    warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
-    warnings.filterwarnings("ignore", message=".*val_dataloader.*|.*validation_step.*")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*smaller than the logging interval", "ignore:.*val_dataloader", "ignore:.*validation_step"
+)
 
 
 def test_forward_memory_is_that_of_a_real_batch_and_says_how_it_was_measured():

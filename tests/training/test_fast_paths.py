@@ -18,8 +18,6 @@ from fer_voting.models.checkpoint import NetworkInfo
 from fer_voting.training.module import VotingModule, crop_cross_entropy
 
 pytestmark = pytest.mark.filterwarnings(
-    "ignore:.*does not have many workers",
-    "ignore:.*isinstance.treespec, LeafSpec",
     "ignore:.*ModelCheckpoint",
     "ignore:.*no `validation_step`",
 )
@@ -118,6 +116,7 @@ def trained_accuracy(precision: Any, seed: int, validation: TensorDataset) -> fl
     return module.evaluation["soft"]["accuracy"]
 
 
+@pytest.mark.slow
 def test_bfloat16_is_as_accurate_within_the_noise_of_three_seeds() -> None:
     validation = patterns(200, seed=99)
     plain, ours = (

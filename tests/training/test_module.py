@@ -2,8 +2,10 @@
 
 import math
 
+import lightning as L
 import pytest
 import torch
+from torch.utils.data import DataLoader, TensorDataset
 
 from fer_voting.models import VotingResNet18
 from fer_voting.models.checkpoint import NetworkInfo
@@ -77,22 +79,25 @@ def test_the_order_in_memory_changes_no_logits(width: int):
         torch.testing.assert_close(module(images.contiguous(memory_format=order)), plain(images), rtol=1e-4, atol=1e-5)
 
 
-@torch.no_grad()
-def test_an_evaluation_that_does_not_fit_goes_in_smaller_parts(monkeypatch: pytest.MonkeyPatch):
+def test_an_evaluation_that_does_not_fit_is_split_into_parts_that_do(monkeypatch: pytest.MonkeyPatch):
     module = make_module().eval()
     images = torch.randn(7, 3, 24, 24)
-    expected = module(images)
+    with torch.no_grad():
+        expected = module(images)
     sizes, forward = [], module.net.forward
 
-    def of_little_memory(x: torch.Tensor) -> torch.Tensor:
+    def with_little_memory(x: torch.Tensor) -> torch.Tensor:
         sizes.append(len(x))
         if len(x) > 2:
             raise torch.OutOfMemoryError("there is room for two")
         return forward(x)
 
-    monkeypatch.setattr(module.net, "forward", of_little_memory)
-    torch.testing.assert_close(module._in_parts_that_fit(images), expected)
+    batches = DataLoader(TensorDataset(images, torch.arange(7) % 3, torch.arange(7)), batch_size=7)
+    trainer = L.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
+    monkeypatch.setattr(module.net, "forward", with_little_memory)
+    trainer.validate(module, batches, verbose=False)
+    torch.testing.assert_close(torch.cat(module.predictions.logits), expected)
     assert sizes == [7, 4, 2, 2, 3, 2, 1]
     monkeypatch.setattr(module.net, "forward", lambda x: (_ for _ in ()).throw(torch.OutOfMemoryError("none")))
-    with pytest.raises(torch.OutOfMemoryError, match="none"):
-        module._in_parts_that_fit(images)
+    with pytest.raises(torch.OutOfMemoryError):  # not even for one image
+        trainer.validate(module, batches, verbose=False)
