@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fer_voting.models import VotingResNet18
 from fer_voting.models.checkpoint import NetworkInfo, load_weights
 from fer_voting.models.images import normalise
-from fer_voting.votes import VOTES
+from fer_voting.votes import VOTES, vote_probabilities
 
 __all__ = ["PRECISIONS", "FaceNetwork", "Runtime", "TorchRuntime", "load_network"]
 
@@ -65,10 +65,7 @@ class FaceNetwork(nn.Module):
 
     def forward(self, faces: Tensor) -> tuple[Tensor, Tensor]:
         logits = self.net(normalise(faces.permute(0, 3, 1, 2))).float()
-        scores = VOTES[self.vote](logits)
-        if self.vote == "soft":
-            scores = (scores / self.temperature).softmax(dim=1)
-        return scores, logits
+        return vote_probabilities(logits, self.vote, self.temperature), logits
 
 
 class TorchRuntime:

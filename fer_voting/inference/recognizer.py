@@ -108,7 +108,7 @@ class Recognizer:
 
     The constructors below also take, as keywords, the arguments above but `runtime`, and
 
-    - `vote`: `soft` (None, the default, is the folder's own or `soft`), `softprob`, `hard`;
+    - `vote`: `soft`, `softprob` or `hard`; None, the default: the run's or the exported folder's own, else `soft`;
     - `precision`: `float32`, or `bf16`, faster where the processor or GPU has it;
     - `device`: `auto` (a GPU where there is one), `cpu`, `cuda`, …
 
@@ -131,21 +131,14 @@ class Recognizer:
     def from_run(
         cls, run: str | Path, output_dir: str | Path = "outputs", vote: str | None = None, **options: Any
     ) -> Self:
-        """The best network by `vote` of a finished training: its folder, or its name below `<output_dir>/runs`."""
-        from fer_voting.runs.run import Run
+        """The best network by `vote` of a finished training: its folder, or its name below `<output_dir>/runs`.
 
-        folder = Path(run).absolute()
-        if (folder / "checkpoints").is_dir() and folder.parent.name == "runs":
-            found = Run(folder.parent.parent, folder.name)
-        else:
-            found = Run(Path(output_dir), str(run))
-        if (status := found.status()) != "finished":
-            raise FileNotFoundError(f"run {str(run)!r}: {found.dir} is {status}, not finished")
-        vote = vote or "soft"
-        result = found.result()
-        assert result is not None  # it is finished
-        temperature = result["votes"].get(vote, {}).get("temperature") or 1.0
-        return cls.from_checkpoint(found.best_checkpoint(vote), vote, temperature=temperature, **options)
+        Without a `vote`, the one that the training was configured for. The temperature is the run's.
+        """
+        from fer_voting.inference.trained import find_run, load_trained
+
+        trained = load_trained(find_run(run, Path(output_dir)), vote)
+        return cls._from_network(trained.net, trained.info, trained.vote, trained.temperature, **options)
 
     @classmethod
     def from_checkpoint(

@@ -19,7 +19,11 @@ from videos import grey_frames, write_video
 
 from fer_voting import Recognizer
 from fer_voting.inference.frames import photo
+from fer_voting.inference.network import FaceNetwork, load_network
+from fer_voting.inference.onnx_export import export_float32
+from fer_voting.inference.pretrained import PretrainedNetwork
 from fer_voting.inference.rows import columns
+from fer_voting.inference.runtimes import ExportInfo
 from fer_voting.predict import main
 
 
@@ -291,3 +295,29 @@ def test_the_webcam_loop_of_the_documentation(shared_data: Path, tmp_path: Path,
     text = text.replace('from_run("faces-m3-demo-seed0")', f"from_checkpoint({str(checkpoint)!r})")
     exec(compile(text, "webcam.py", "exec"), {})
     assert len(capsys.readouterr().out.splitlines()) == 2 * 5
+
+
+@pytest.mark.parametrize("form", ["folder", "onnx", "openvino"])
+def test_an_exported_network_gives_the_rows_of_its_checkpoint(checkpoint: Path, tmp_path: Path, form: str):
+    net, info = load_network(checkpoint)
+    if form == "folder":
+        PretrainedNetwork(net, info, vote="softprob", temperature=2.0).save_pretrained(tmp_path / "model")
+        words = ["--model", str(tmp_path / "model")]
+    else:
+        about = ExportInfo(info.class_names, info.image_size, info.split, "softprob", info.dataset, checksum="")
+        export_float32(FaceNetwork(net, "softprob"), about, tmp_path / "net.onnx")
+        words = ["--model", str(tmp_path / "net.onnx"), "--runtime", form]
+    faces = draw_faces(tmp_path / "in")
+    out = tmp_path / "faces.csv"
+    main([*map(str, faces), "--aligned", *words, "--out", str(out)])  # the vote is the model's own
+    expected = Recognizer.from_checkpoint(checkpoint, "softprob")([np.asarray(PIL.Image.open(face)) for face in faces])
+    for row, probabilities in zip(read_csv(out), expected.probabilities, strict=True):
+        assert [float(row[name]) for name in SEVEN] == pytest.approx(probabilities.tolist(), abs=1e-5)
+    if form != "folder":
+        for more, match in (
+            (["--vote", "hard"], "holds the softprob vote"),
+            (["--device", "cuda"], "must be cpu for an .onnx file"),
+            (["--explain", str(tmp_path / "why")], "an exported file cannot be explained"),
+        ):
+            with pytest.raises(SystemExit, match=match):
+                main([str(faces[0]), "--aligned", *words, *more])
