@@ -13,10 +13,14 @@ from fer_voting.__main__ import COMMANDS, main
 SLOW = ("torch", "lightning", "matplotlib", "pandas", "scipy", "torchvision", "albumentations", "wandb")
 """Packages that take a good part of a second to import."""
 
+HYDRA_COMMANDS = [name for name in COMMANDS if (REPO / "conf" / f"{name}.yaml").exists() or name == "train"]
+
 IMPORTS_OF_HELP_AND_OF_A_MISTYPED_KEY = f"""
 import importlib, sys
 sys.path.insert(0, {str(REPO)!r})
-for name, word in [("train", "--help"), *((name, "no_such_key=1") for name in {list(COMMANDS)})]:
+words = [("train", "--help"), *((name, "no_such_key=1") for name in {HYDRA_COMMANDS})]
+words += [(name, "--no-such-option") for name in {list(COMMANDS)} if name not in {HYDRA_COMMANDS}]
+for name, word in words:
     sys.argv = [name, word]
     try:
         importlib.import_module(f"fer_voting.{{name}}").main()
