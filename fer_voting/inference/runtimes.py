@@ -109,6 +109,23 @@ class _ExportedNetwork:
         self.temperature = info.temperature
         self.precision = info.precision
 
+    def __call__(self, faces: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Scores `[B, K]` and crop logits `[B, V, K]` of faces uint8 `[B, S, S, 3]`, RGB, B >= 1."""
+        raise NotImplementedError
+
+    def _probe(self) -> None:
+        """Raises ValueError if the graph does not compute what the metadata says."""
+        size, classes = self.image_size, len(self.class_names)
+        try:
+            scores, logits = self(np.zeros((1, size, size, 3), np.uint8))
+        except Exception as error:  # the packages have exception classes of their own
+            raise ValueError(f"{self.path} cannot be run on a face of {size} pixels: {_cause(error)}") from error
+        if scores.shape != (1, classes) or logits.ndim != 3 or logits.shape[::2] != (1, classes):
+            raise ValueError(
+                f"{self.path} gives scores {list(scores.shape)} and crop logits {list(logits.shape)} of a face; its "
+                f"metadata has {classes} classes"
+            )
+
     def _checked(self, faces: NDArray[np.uint8]) -> NDArray[np.uint8]:
         size = self.image_size
         if faces.dtype != np.uint8 or faces.ndim != 4 or faces.shape[1:] != (size, size, 3) or not len(faces):
@@ -143,9 +160,9 @@ class OnnxRuntime(_ExportedNetwork):
             raise ValueError(f"{path} cannot be read as an ONNX file: {_cause(error)}") from error
         super().__init__(path, ExportInfo.from_metadata(session.get_modelmeta().custom_metadata_map, path))
         self._session = session
+        self._probe()
 
     def __call__(self, faces: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Scores `[B, K]` and crop logits `[B, V, K]` of faces uint8 `[B, S, S, 3]`, RGB, B >= 1."""
         scores, logits = self._session.run(["scores", "crop_logits"], {"faces": self._checked(faces)})
         return scores, logits
 
@@ -187,9 +204,9 @@ class OpenVinoRuntime(_ExportedNetwork):
             "INFERENCE_NUM_THREADS": threads or _cores(),
         }
         self._compiled = Core().compile_model(model, "CPU", settings)
+        self._probe()
 
     def __call__(self, faces: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Scores `[B, K]` and crop logits `[B, V, K]` of faces uint8 `[B, S, S, 3]`, RGB, B >= 1."""
         outputs = self._compiled([self._checked(faces)])
         return outputs["scores"], outputs["crop_logits"]
 

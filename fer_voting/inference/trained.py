@@ -74,8 +74,14 @@ def load_trained(run: Run, vote: str | None = None, split: str | None = None) ->
     """
     result = run.result()
     assert result is not None  # it is finished
-    config = _plain(OmegaConf.load(run.dir / "config.yaml"))
-    vote = vote or str(config["voting"]["name"])
+    config = _read_config(run.dir / "config.yaml")
+    if missing := [f"config.yaml: {key}" for key in ("dataset", "voting") if not isinstance(config.get(key), dict)] + [
+        f"result.json: {key}"
+        for key in ("votes", "split", "counts", "epochs", "seed", "data_fingerprint")
+        if key not in result
+    ]:
+        raise ValueError(f"{run.dir} is not a run's folder as training writes it: it lacks {', '.join(missing)}")
+    vote = vote or str(config["voting"].get("name"))
     if vote not in VOTES:
         raise ValueError(f"`vote` (={vote!r}) must be one of {', '.join(VOTES)}")
     if split is not None and split not in SPLITS:
@@ -138,6 +144,18 @@ def _refuse_foreign_code(node: Mapping[str, Any], path: Path) -> None:
         raise ValueError(f"{path}: dataset._target_ (={node.get('_target_')!r}) is not a data set of conf/dataset")
     if "_target_" in str({key: value for key, value in node.items() if key != "_target_"}):
         raise ValueError(f"{path}: `_target_` below `dataset` names code to run; it is not loaded")
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = _plain(OmegaConf.load(path))
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # YAML's and OmegaConf's
+        raise ValueError(f"{path} is damaged: {' '.join(str(error).split())[:200]}") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{path} is damaged: it is no mapping")
+    return config
 
 
 def _plain(config: Any) -> dict[str, Any]:

@@ -65,7 +65,10 @@ def test_onnx(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     images, labels = faces(run, "test")
     scores, logits = runtime(images)
     assert (scores.argmax(axis=1) == labels).mean() == pytest.approx(accuracy["test"])
-    for ours, theirs in zip((scores, logits), TorchRuntime(net, info)(images), strict=True):
+    temperature = result["votes"]["soft"]["temperature"]  # fitted by the training
+    assert runtime.temperature == temperature != 1
+    in_torch = TorchRuntime(net, info, temperature=temperature)(images)
+    for ours, theirs in zip((scores, logits), in_torch, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
 
 
@@ -213,6 +216,18 @@ def test_a_run_from_a_stranger_runs_no_code(run: Run, tmp_path: Path) -> None:
         with pytest.raises(SystemExit, match="_target_"):
             main(["--run", str(folder), "--to", "onnx", "--precision", "int8", "--out", str(tmp_path / "net.onnx")])
     assert not mark.exists()
+
+
+def test_a_folder_that_is_no_run_gets_one_line(run: Run, tmp_path: Path) -> None:
+    for name, content in (("config.yaml", "{"), ("config.yaml", "- 1"), ("config.yaml", "a: 1"), ("result.json", "{}")):
+        folder = tmp_path / f"{name}-{len(content)}" / "runs" / "theirs"
+        shutil.copytree(run.dir, folder)
+        if name == "result.json":
+            content = '{"status": "finished"}'
+        (folder / name).write_text(content)
+        with pytest.raises(SystemExit, match=name.replace(".", r"\.")) as end:
+            main(["--run", str(folder), "--to", "folder", "--out", str(tmp_path / "net")])
+        assert "\n" not in str(end.value)
 
 
 def test_help_comes_without_torch() -> None:

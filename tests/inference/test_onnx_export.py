@@ -170,6 +170,12 @@ def test_files_that_are_no_exports(runtime: type, float32: Path, tmp_path: Path)
     damaged = tmp_path / "damaged.onnx"
     onnx.helper.set_model_props(model, {**info().to_metadata(), "image_size": "many"})
     onnx.save(model, damaged)
+    more = tmp_path / "more.onnx"
+    onnx.helper.set_model_props(model, {**info().to_metadata(), "class_names": '["a", "b"]'})
+    onnx.save(model, more)
+    larger = tmp_path / "larger.onnx"
+    onnx.helper.set_model_props(model, {**info().to_metadata(), "image_size": "48"})
+    onnx.save(model, larger)
     later = tmp_path / "later.onnx"
     onnx.helper.set_model_props(model, {**info().to_metadata(), "fer_voting": "99"})
     onnx.save(model, later)
@@ -180,6 +186,8 @@ def test_files_that_are_no_exports(runtime: type, float32: Path, tmp_path: Path)
     torch.save({"a": torch.zeros(2)}, pickled)
     for path, reason in (
         (damaged, "its metadata is damaged"),
+        (more, "its metadata has 2 classes"),
+        (larger, "cannot be run on a face of 48 pixels"),
         (later, "its format is 99, not 1"),
         (foreign, "lacks fer_voting's metadata"),
         (pickled, "cannot be read as an ONNX file"),
