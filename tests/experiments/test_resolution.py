@@ -32,6 +32,7 @@ def test_own_resolution_leaves_an_image_as_it_is() -> None:
     assert np.array_equal(lower_resolution(images, SIZE), images)
 
 
+@pytest.mark.slow
 def test_a_run_by_resolution(run_train, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """At its own size the accuracies are those that the training recorded, also of the split that it was trained with
     among others; nothing is larger than the images; the files name each resolution."""
