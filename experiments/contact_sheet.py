@@ -76,7 +76,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("run", help="a finished run of drawn faces, e.g. faces-m3-demo-seed0")
     parser.add_argument("--rows", type=int, default=3, help="images of each class (default: 3)")
     parser.add_argument("--output-dir", type=Path, default=Path("outputs"), help="holds runs/ (default: outputs)")
-    parser.add_argument("--out", type=Path, help="the picture (default: contact_sheet.png in the run's folder)")
+    parser.add_argument("--out", type=Path, help="the image file (default: contact_sheet.png in the run's folder)")
     options = parser.parse_args(arguments)
     if options.rows < 1:
         parser.error(f"--rows (={options.rows}) must be at least 1")

@@ -27,11 +27,12 @@ class Block:
 
 @dataclass(frozen=True)
 class Command:
-    """A command that a page shows: the words, and the variables typed before them."""
+    """A command that a page shows: the words, the variables typed before them, and whether it stands in a sentence."""
 
     page: str
     words: tuple[str, ...]
     environment: tuple[tuple[str, str], ...] = ()
+    in_text: bool = False
 
     def __str__(self) -> str:
         return f"{self.page}: {shlex.join(self.words)}"
@@ -52,28 +53,32 @@ def _block(token: Token) -> Block:
     return Block(directive[1], caption[1] if caption else "", token.content[options.end() :])
 
 
-def command_lines(page: Path) -> Iterator[str]:
-    """Each command of a page: `$ ` lines of console blocks, all lines of bash blocks, commands in inline code."""
+def lines_in_blocks(page: Path) -> Iterator[str]:
+    """The commands of a page's blocks: `$ ` lines of console blocks, all lines of bash blocks."""
     for block in blocks(page):
         text = re.sub(r" *\\\n *", " ", block.text)
         if block.language == "console":
             yield from (line.removeprefix("$ ") for line in text.splitlines() if line.startswith("$ "))
         elif block.language == "bash":
             yield from (line for line in text.splitlines() if line and not line.startswith("#"))
+
+
+def lines_in_text(page: Path) -> Iterator[str]:
+    """The commands in a page's inline code."""
     for token in MarkdownIt("commonmark").enable("table").parse(page.read_text()):
         for child in token.children or ():
             if child.type == "code_inline" and COMMAND_IN_TEXT.match(child.content):
                 yield child.content
 
 
-def parse(page: str, line: str) -> Command:
+def parse(page: str, line: str, in_text: bool = False) -> Command:
     """The command that a line of a shell is."""
     words = shlex.split(line)
     environment = []
     while words and (variable := re.fullmatch(r"([A-Z_]+)=(.*)", words[0])):
         environment.append((variable[1], variable[2]))
         words.pop(0)
-    return Command(page, tuple(words), tuple(environment))
+    return Command(page, tuple(words), tuple(environment), in_text)
 
 
 def commands() -> list[Command]:
@@ -81,7 +86,8 @@ def commands() -> list[Command]:
     found: dict[tuple[str, ...], Command] = {}
     for page in PAGES:
         if page.name != "extending.md":
-            for line in command_lines(page):
-                command = parse(page.name, line)
-                found.setdefault(command.words, command)
+            typed = [parse(page.name, line) for line in lines_in_blocks(page)]
+            for command in [*typed, *(parse(page.name, line, in_text=True) for line in lines_in_text(page))]:
+                if command.words not in found or found[command.words].in_text:
+                    found[command.words] = command
     return list(found.values())

@@ -185,7 +185,7 @@ def _section(option: Option, prefix: str, known: dict[str, str]) -> Iterator[str
         about.append(f"Constructs `{option.target}`.")
     if option.includes:
         about.append(f"Includes {_listed(option.includes)}.")
-    # What Hydra itself is told in a command's own file is no user's choice.
+    # Hydra's own settings in a command's file are not meant to be changed.
     plumbing = [key.name for key in option.keys if not prefix and key.name.startswith("hydra.") and not key.meaning]
     if plumbing and not all(name.startswith("hydra.sweeper") for name in plumbing):
         about.append(f"Sets Hydra's {_listed(plumbing)}.")

@@ -1,8 +1,8 @@
 """Every command that README and documentation show is run on tiny data, or checked where it needs what nobody ships.
 
 Training commands on drawn faces are trained with tiny sizes, under the name that they have as they are shown; the
-commands that read runs then find them. A command with a placeholder (DIR, NAME, …), of another data set, of a launcher
-or of several devices is composed, planned and its parts constructed; tests of their own run those.
+commands that read runs then find them. A command in a sentence, with a placeholder (DIR, NAME, …), of another data set,
+of a launcher or of several devices is composed, planned and its parts constructed; tests of their own run those.
 """
 
 import argparse
@@ -85,7 +85,8 @@ def python_commands(command: Command) -> Iterator[Command]:
     variables = tuple(tuple(word.split("=", 1)) for word in command.words[1:] if "=" in word)
     for line in done.stdout.splitlines():
         if match := re.match(r"\.venv/bin/python (-m (?:fer_voting|experiments)\..*)", line):
-            yield Command(command.page, ("python", *shlex.split(match[1])), variables)  # type: ignore[arg-type]
+            words = ("python", *shlex.split(match[1]))
+            yield Command(command.page, words, variables, command.in_text)  # type: ignore[arg-type]
 
 
 def module_and_words(command: Command) -> tuple[str, list[str]]:
@@ -121,7 +122,7 @@ def jobs(words: list[str]) -> list[list[str]]:
 def can_run(command: Command) -> bool:
     """Whether the command needs nothing but drawn faces, this process and little time."""
     module, words = module_and_words(command)
-    if PLACEHOLDER.search(" ".join(command.words)) or module in LONG or "--help" in words:
+    if command.in_text or PLACEHOLDER.search(" ".join(command.words)) or module in LONG or "--help" in words:
         return False
     other = ("dataset=", "hydra/launcher", "trainer=ddp", "experiment=table3", "experiment=fer2013")
     return not any(word.startswith(other) and word != "dataset=faces" for word in words)
@@ -192,7 +193,7 @@ Job = tuple[list[str], str | None]
 
 
 def kind(words: list[str]) -> frozenset[str]:
-    """What tells a training command from another one here: its keys and options, whatever the split and the seed."""
+    """The keys and options by which training commands differ here: all but split, seed, vote, tracker and sweep."""
     free = ("split", "seed", "voting", "logger", "sweep")
     return frozenset(word for word in words if word.partition("=")[0] not in free)
 
@@ -298,3 +299,9 @@ def test_a_table_in_a_console_block_says_what_was_recorded():
 @pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\((?!https?:)([^)#]+)", README.read_text()))))
 def test_a_link_of_the_readme_leads_to_a_file(link: str):
     assert (REPO / link).exists()
+
+
+def test_the_page_on_installation_lists_every_extra():
+    extras = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    listed = re.findall(r"^\| `(\w+)` \|", (REPO / "docs/install.md").read_text(), flags=re.MULTILINE)
+    assert set(extras) <= set(listed)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import PIL.Image
-from doc_pages import Block, blocks, command_lines, parse
+from doc_pages import Block, blocks, lines_in_blocks, parse
 from tiny import REPO
 
 PAGE = REPO / "docs/extending.md"
@@ -58,8 +58,7 @@ def test_what_the_page_adds_trains_and_shows_in_its_table(tmp_path: Path):
             apply(checkout, block)
     write_listed_images(tmp_path / "listed")
 
-    shown = [parse(PAGE.name, line.replace("DIR", str(tmp_path / "listed"))) for line in command_lines(PAGE)]
-    train, table = shown[:2]  # in blocks; those in running text follow
+    train, table = (parse(PAGE.name, line.replace("DIR", str(tmp_path / "listed"))) for line in lines_in_blocks(PAGE))
     assert (train.words[2], table.words[2]) == ("fer_voting.train", "experiments.recalls")
     words = [*train.words[3:], "model.width=4", "name=listed-m4-quick-seed0"]
     # One interpreter for both: each takes seconds to start.
