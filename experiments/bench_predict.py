@@ -2,7 +2,7 @@
 
 The video is drawn: 640x480, H.264, with one or five faces that move. What is compared takes turns on the same video;
 the median of the rounds counts. Memory is that of a process of its own that predicts a long video. Half an hour on two
-cores, which should have nothing else to do. Writes `outputs/bench/predict.json` and `predict.md`.
+cores, which should have nothing else to do. Writes `outputs/bench/predict-<part>.json` and `predict.md`.
 """
 
 import argparse
@@ -34,13 +34,13 @@ from fer_voting.inference.recognizer import Recognizer
 from fer_voting.inference.rows import RowWriter
 from fer_voting.models import VotingResNet18
 from fer_voting.models.checkpoint import NetworkInfo
-from fer_voting.system.atomic import write_atomically, write_json
+from fer_voting.system.atomic import read_json, write_atomically, write_json
 from fer_voting.system.environment import describe_device, git_commit, package_versions
 
 HEIGHT, WIDTH = 480, 640
 FACE_SIDE = 150
 MOST_SHARE = 20.0
-"""Percent of the time that recognition may take."""
+"""Percent of the time that recognition may take with one face a frame."""
 MOST_GROWTH = 5.0
 """Percent that memory may grow from frame 100 to the last."""
 
@@ -132,8 +132,10 @@ def memory_mib(video: Path, width: int, at: list[int], folder: Path) -> dict[int
     return found
 
 
-def bench(options: argparse.Namespace, folder: Path) -> tuple[list[Row], dict[str, Any]]:
-    rows, raw = [], {}
+def bench_speed(options: argparse.Namespace, folder: Path) -> tuple[list[Row], dict[str, Any]]:
+    """Frames a second, and which share of the time each stage takes."""
+    rows: list[Row] = []
+    raw: dict[str, Any] = {}
     compared = recognizers(options.width, folder)
     for faces in (1, 5):
         video = write_video(folder / f"{faces}.mp4", options.frames, faces)
@@ -153,58 +155,82 @@ def bench(options: argparse.Namespace, folder: Path) -> tuple[list[Row], dict[st
             rows.append(Row(f"{what}, {name}", fps, "frames/s"))
             for stage, verb in (("read", "decoding"), ("detect", "detection"), ("recognize", "classification")):
                 share = statistics.median(100 * one[stage] / total for one, total in zip(found, totals, strict=True))
-                most = MOST_SHARE if stage == "recognize" else None
-                rows.append(Row(f"{what}, {name}: share of {verb}", share, "%", most=most))
-    if options.long:
-        video = write_video(folder / "long.mp4", options.long, 1)
-        words = ["--memory-of", str(video), "--width", str(options.width), "--long", str(options.long)]
-        printed = subprocess.run(
-            [sys.executable, "-m", "experiments.bench_predict", *words], stdout=subprocess.PIPE, text=True, check=True
-        ).stdout
-        first, last = json.loads(printed)
-        raw["memory_mib"] = {"100": first, str(options.long): last}
-        rows.append(Row("memory at frame 100", first, "MiB"))
-        rows.append(Row(f"memory at frame {options.long:,}", last, "MiB"))
-        growth = 100 * (last / first - 1)
-        rows.append(Row("memory, growth from the one to the other", growth, "%", most=MOST_GROWTH))
+                asked = stage == "recognize" and faces == 1
+                rows.append(Row(f"{what}, {name}: share of {verb}", share, "%", most=MOST_SHARE if asked else None))
     return rows, raw
+
+
+def bench_memory(options: argparse.Namespace, folder: Path) -> tuple[list[Row], dict[str, Any]]:
+    """Memory of a process of its own at frame 100 and at the last of a long video."""
+    video = write_video(folder / "long.mp4", options.long, 1)
+    words = ["--memory-of", str(video), "--width", str(options.width), "--long", str(options.long)]
+    printed = subprocess.run(
+        [sys.executable, "-m", "experiments.bench_predict", *words], stdout=subprocess.PIPE, text=True, check=True
+    ).stdout
+    first, last = json.loads(printed)
+    growth = 100 * (last / first - 1)
+    rows = [
+        Row("640x480 video, memory at frame 100", first, "MiB"),
+        Row(f"640x480 video, memory at frame {options.long:,}", last, "MiB"),
+        Row("640x480 video, memory: growth from the one to the other", growth, "%", most=MOST_GROWTH),
+    ]
+    return rows, {"memory_mib": {"100": first, str(options.long): last}}
+
+
+PARTS = {"speed": bench_speed, "memory": bench_memory}
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} (default: both)")
     parser.add_argument("--out", type=Path, default=Path("outputs/bench"))
     parser.add_argument("--frames", type=int, default=100, help="of the videos whose speed is measured (default: 100)")
     parser.add_argument("--rounds", type=int, default=5, help="of each (default: 5)")
-    parser.add_argument("--long", type=int, default=5000, help="frames of the long video; 0: none (default: 5000)")
+    parser.add_argument("--long", type=int, default=5000, help="frames of the video for `memory` (default: 5000)")
     parser.add_argument("--width", type=int, default=64, help="of the network (default: 64, the paper's)")
     parser.add_argument("--memory-of", type=Path, help=argparse.SUPPRESS)  # the process of its own
     options = parser.parse_args(arguments)
+    if unknown := set(options.parts) - set(PARTS):
+        parser.error(f"there is no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
     with tempfile.TemporaryDirectory() as folder:
         if options.memory_of is not None:
             found = memory_mib(options.memory_of, options.width, [99, options.long - 1], Path(folder))
             print(json.dumps(list(found.values())))
             return
-        if (load := os.getloadavg()[0]) > 0.5:
-            print(f"other programs are at work here (load {load:.1f}): the figures will be off", file=sys.stderr)
-        rows, raw = bench(options, Path(folder))
-    environment = {
-        "device": describe_device(torch.device("cpu")),
-        "git_commit": git_commit(),
-        "date": date.today().isoformat(),
-        "load_before": load,
-        "versions": package_versions(),
-        **{name: getattr(options, name) for name in ("frames", "rounds", "long", "width")},
-    }
-    write_json(
-        options.out / "predict.json",
-        {"environment": environment, "rows": [asdict(row) | {"verdict": row.verdict} for row in rows], "passes": raw},
-    )
-    origin = "{device}; commit {git_commit}; {date}; load {load_before:.1f} before; m3 of width {width}"
-    text = f"{table(rows)}\n{origin.format_map(environment)}; torch {torch.__version__}.\n"
+        if os.getloadavg()[0] > 0.5:
+            print(f"other programs are at work here (load {os.getloadavg()[0]:.1f})", file=sys.stderr)
+        for name in options.parts or PARTS:
+            environment = {
+                "device": describe_device(torch.device("cpu")),
+                "git_commit": git_commit(),
+                "date": date.today().isoformat(),
+                "load_before": os.getloadavg()[0],
+                "versions": package_versions(),
+                **{key: getattr(options, key) for key in ("frames", "rounds", "long", "width")},
+            }
+            rows, raw = PARTS[name](options, Path(folder))
+            write_json(
+                options.out / f"predict-{name}.json",
+                {
+                    "environment": environment,
+                    "rows": [asdict(row) | {"verdict": row.verdict} for row in rows],
+                    "passes": raw,
+                },
+            )
+    text = all_parts(options.out)
     with write_atomically(options.out / "predict.md") as file:
         file.write(text)
     print(text)
     print(f"Written to {options.out}")
+
+
+def all_parts(out: Path) -> str:
+    """The rows of the parts that were measured into this folder, and where and when that was."""
+    found = {name: read_json(path) for name in PARTS if (path := out / f"predict-{name}.json").exists()}
+    rows = [Row(**{k: v for k, v in row.items() if k != "verdict"}) for part in found.values() for row in part["rows"]]
+    origin = "{device}; commit {git_commit}; {date}; load {load_before:.1f} before; m3 of width {width}"
+    origins = [f"{name}: {origin.format_map(part['environment'])}" for name, part in found.items()]
+    return f"{table(rows)}\n{'; '.join(origins)}; torch {torch.__version__}.\n"
 
 
 if __name__ == "__main__":
