@@ -60,7 +60,7 @@ def test_what_the_page_adds_trains_and_shows_in_its_table(tmp_path: Path):
 
     train, table = (parse(PAGE.name, line.replace("DIR", str(tmp_path / "listed"))) for line in lines_in_blocks(PAGE))
     assert (train.words[2], table.words[2]) == ("fer_voting.train", "experiments.recalls")
-    words = [*train.words[3:], "model.width=4", "name=listed-m4-quick-seed0"]
+    words = train.words[3:]
     # One interpreter for both: each takes seconds to start.
     script = f"""
 import sys
