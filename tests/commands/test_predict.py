@@ -228,7 +228,7 @@ def test_when_it_is_stopped_rows_and_video_are_whole(checkpoint: Path, tmp_path:
     clip = write_video(tmp_path / "clip.mp4", grey_frames([50, 100] * 2000), range(0, 40 * 4000, 40))
     out = tmp_path / "faces.csv"
     words = ["--checkpoint", str(checkpoint), "--aligned", "--out", str(out), "--draw", str(tmp_path / "drawn")]
-    process = command(str(clip), *words)
+    process = command(str(clip), *words, "--batch-size", "1")  # slow enough to be stopped before its end
     deadline = time.monotonic() + 120
     while not out.exists() or out.stat().st_size < 10_000:
         assert process.poll() is None, process.communicate()
