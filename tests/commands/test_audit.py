@@ -155,6 +155,7 @@ def test_counting_duplicates_by_hand() -> None:
     assert conflicts == {"train-train": 3, "train-val": 1, "val-val": 2}
 
 
+@pytest.mark.slow
 def test_the_real_faces(shared_data: Path, tmp_path: Path) -> None:
     """FER2013's copies and constant images, against a search of its arrays by other means.
 

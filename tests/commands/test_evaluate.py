@@ -21,6 +21,8 @@ from fer_voting.runs.run import Run
 from fer_voting.train import train
 from fer_voting.votes import fit_temperature
 
+pytestmark = pytest.mark.slow
+
 NAME = "mine"
 SIZE = 24
 """Not the data sets' default."""
@@ -158,7 +160,6 @@ def test_predictions_are_those_of_the_training(trained: Run, run_evaluate):
     assert len(rows_of(out / f"{NAME}-on-faces-test-hard.csv")) == len(rows) == 60
 
 
-@pytest.mark.slow
 def test_a_temperature_can_be_given_or_fitted_here(trained: Run, run_evaluate, tmp_path: Path):
     """`temperature=val` on the data set of the training is the run's own; outside of a run's folder none is known."""
     with np.load(trained.predictions_file("soft", "val")) as validation:
@@ -171,7 +172,6 @@ def test_a_temperature_can_be_given_or_fitted_here(trained: Run, run_evaluate, t
         assert (found["votes"]["soft"]["calibrated"] is None) is (temperature is None)
 
 
-@pytest.mark.slow
 def test_a_network_is_evaluated_under_any_split(trained: Run, run_evaluate, capsys):
     """Against the weights in a network of that split, image by image."""
     out = run_evaluate("-m", f"checkpoint={NAME}", "split=baseline,m1")
@@ -195,7 +195,6 @@ def test_a_network_is_evaluated_under_any_split(trained: Run, run_evaluate, caps
     assert "split m1, trained with m3" in capsys.readouterr().out
 
 
-@pytest.mark.slow
 def test_images_that_it_was_trained_on_are_counted(trained: Run, run_evaluate, tmp_path: Path, capsys):
     out = run_evaluate(f"checkpoint={NAME}")
     assert read(out / f"{NAME}-on-faces-test.json")["images_trained_on"] == 0
@@ -208,7 +207,6 @@ def test_images_that_it_was_trained_on_are_counted(trained: Run, run_evaluate, t
     assert "280 of the images are among those" in capsys.readouterr().out
 
 
-@pytest.mark.slow
 def test_an_evaluation_of_something_else_is_not_overwritten(trained: Run, run_evaluate, tmp_path: Path):
     run_evaluate(f"checkpoint={NAME}")
     run_evaluate(f"checkpoint={NAME}")
@@ -222,14 +220,12 @@ def test_an_evaluation_of_something_else_is_not_overwritten(trained: Run, run_ev
     assert (out / f"{NAME}-best-hard-on-faces-test.json").exists()
 
 
-@pytest.mark.slow
 def test_only_the_images_that_were_evaluated_are_counted(run_evaluate):
     out = run_evaluate(f"checkpoint={NAME}", "+trainer.limit_test_batches=2", "dataset.batch_size=10")
     found = read(out / f"{NAME}-on-faces-test.json")
     assert found["images"] == len(rows_of(out / f"{NAME}-on-faces-test-soft.csv")) == 20
 
 
-@pytest.mark.slow
 def test_a_run_that_kept_one_vote_is_evaluated_at_that_one(trained: Run, run_evaluate, tmp_path: Path):
     """As a refit by the hard vote leaves it: one checkpoint, no validation."""
     run = Run(tmp_path / "outputs", "refit")

@@ -21,6 +21,8 @@ from fer_voting.inference.runtimes import OnnxRuntime
 from fer_voting.runs.run import Run
 from fer_voting.train import main as train_main
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
@@ -159,7 +161,6 @@ def test_the_card_holds_what_was_measured_of_these_weights(run: Run, tmp_path: P
     assert shown == {"set0": 2, "set1": 0, "set2": 0, "m3soft": 1, "m1soft": 0, "m3hard": 0}
 
 
-@pytest.mark.slow
 def test_pushed_only_when_asked(run: Run, tmp_path: Path) -> None:
     """The real client of the Hub against a small server here, whose address it reads when it is imported."""
     words = ["--run", str(run.dir), "--to", "folder", "--out", str(tmp_path / "net")]

@@ -26,6 +26,8 @@ from fer_voting.inference.rows import columns
 from fer_voting.inference.runtimes import ExportInfo
 from fer_voting.predict import main
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:

@@ -15,6 +15,8 @@ from fer_voting.report import main
 from fer_voting.results.load import load_runs
 from fer_voting.results.page import build_page
 
+pytestmark = pytest.mark.slow
+
 LABELS = [0, 1, 2, 3, 4, 5, 6] * 4
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 

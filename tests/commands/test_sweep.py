@@ -20,6 +20,8 @@ from fer_voting.runs.run import Run
 from fer_voting.runs.sweeps import JobState, Sweep, seconds_left
 from fer_voting.sweep import main
 
+pytestmark = pytest.mark.slow
+
 
 def plan(*words: str) -> dict:
     return plan_job(words, *compose_with_choices(words))

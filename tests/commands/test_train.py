@@ -20,6 +20,8 @@ from fer_voting.models import VotingResNet18
 from fer_voting.runs.run import Run, read_history
 from fer_voting.votes import VOTES
 
+pytestmark = pytest.mark.slow
+
 NAME = "faces-{}-batch_size20-test_size20-train_size60-val_size20-width4-max_epochs2-seed0"
 
 
@@ -47,7 +49,6 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return output_dir, printed
 
 
-@pytest.mark.slow
 def test_a_sweep_over_votes_trains_each_network_once_and_ends_with_a_table(sweep):
     output_dir, printed = sweep
     assert sorted(p.name for p in (output_dir / "runs").iterdir()) == [NAME.format("baseline"), NAME.format("m1")]
@@ -59,7 +60,6 @@ def test_a_sweep_over_votes_trains_each_network_once_and_ends_with_a_table(sweep
     assert (record.parent / "table.md").read_text() in printed
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("split", "crops"), [("baseline", 1), ("m1", 10)])
 def test_the_files_of_a_finished_run(sweep, split: str, crops: int):
     run = Run(sweep[0], NAME.format(split))
@@ -94,7 +94,6 @@ def test_the_files_of_a_finished_run(sweep, split: str, crops: int):
     assert not run.last_checkpoint.exists()
 
 
-@pytest.mark.slow
 def test_checkpoints_load_with_torchvisions_names_into_any_split(sweep):
     run = Run(sweep[0], NAME.format("m1"))
     checkpoint = torch.load(run.best_checkpoint("hard"), weights_only=True)
@@ -103,7 +102,6 @@ def test_checkpoints_load_with_torchvisions_names_into_any_split(sweep):
         VotingResNet18(split, width=4).load_state_dict(state)
 
 
-@pytest.mark.slow
 def test_a_finished_sweep_is_not_trained_again(sweep):
     output_dir, _ = sweep
     files = [path for path in (output_dir / "runs").rglob("*") if path.is_file() and path.name != ".lock"]
@@ -113,7 +111,6 @@ def test_a_finished_sweep_is_not_trained_again(sweep):
     assert len(list((output_dir / "sweeps").iterdir())) == 2  # another command, so another sweep
 
 
-@pytest.mark.slow
 def test_a_killed_run_continues_and_ends_as_if_it_had_not_been_killed(tmp_path: Path, messages):
     words = ("split=m3", "dataset.size=24", "dataset.schedule.epochs=4", "trainer.deterministic=true", "name=mine")
     output_dir = tmp_path / "killed"
@@ -141,7 +138,6 @@ def test_a_killed_run_continues_and_ends_as_if_it_had_not_been_killed(tmp_path: 
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs if key.startswith("net."))
 
 
-@pytest.mark.slow
 def test_a_sweep_goes_on_after_a_failed_job_and_exits_with_1(run_train, tmp_path: Path, capsys):
     with pytest.raises(SystemExit) as exit_info:
         run_train("-m", "split=baseline", "dataset.size=6,24")
@@ -151,7 +147,6 @@ def test_a_sweep_goes_on_after_a_failed_job_and_exits_with_1(run_train, tmp_path
     assert printed.count("| finished") == 1
 
 
-@pytest.mark.slow
 def test_a_run_that_lacks_its_weights_fails_and_is_tried_again_when_they_are_there(run_train, tmp_path: Path):
     words = ("split=m3", "name=target", "init_from=source", "optimizer.lr=0")
     with pytest.raises(SystemExit, match="source"):

@@ -16,6 +16,8 @@ from experiments.dashboard import main
 from fer_voting import train
 from fer_voting.runs.run import Run
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("wandb_workspaces", reason="the extra `dashboard` is not installed")
 
 

@@ -13,6 +13,8 @@ from experiments import figure4, figure5, figure6, reproduce, table3, table4, ta
 from experiments.common import datasets_of
 from fer_voting.results.load import load_runs
 
+pytestmark = pytest.mark.slow
+
 LABELS = [0, 1, 2, 3, 4, 5, 6] * 4
 SCRIPTS = {
     "table3": table3,

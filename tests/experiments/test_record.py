@@ -13,6 +13,8 @@ from fer_voting.runs.run import Run
 from fer_voting.runs.sweeps import Sweep
 from fer_voting.system.atomic import read_json
 
+pytestmark = pytest.mark.slow
+
 LABELS = [0, 1, 2, 3, 4, 5, 6]
 WRONG = [1, *LABELS[1:]]
 WORDS = ["dataset=faces", "model.width=4"]

@@ -9,6 +9,8 @@ import pytest
 
 from experiments.table2 import main
 
+pytestmark = pytest.mark.slow
+
 REPO = Path(__file__).parents[2]
 
 

@@ -20,6 +20,8 @@ from fer_voting.inference.runtimes import ExportInfo, OnnxRuntime, OpenVinoRunti
 from fer_voting.models import VotingResNet18
 from fer_voting.votes import hard_vote
 
+pytestmark = pytest.mark.slow
+
 RUNTIMES = (OnnxRuntime, OpenVinoRuntime)
 TEMPERATURE = 1.7
 

@@ -51,6 +51,7 @@ def test_every_split_has_a_reference() -> None:
     assert CROPS_AFTER.keys() == SPLITS.keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", SPLITS)
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 def test_logits_equal_the_independent_network(split: str, training: bool) -> None:

@@ -126,6 +126,7 @@ def _ask_status(folder: Path, seconds: float) -> None:
         run.status()
 
 
+@pytest.mark.slow
 def test_asking_for_the_status_does_not_keep_a_run_from_starting(tmp_path: Path):
     run = Run(tmp_path, "mine")
     with run.open(config_of()):
