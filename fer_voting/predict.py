@@ -9,6 +9,7 @@ read one with the status `unreadable: <reason>`.
 
 import argparse
 import contextlib
+import itertools
 import logging
 import os
 import signal
@@ -24,7 +25,7 @@ from fer_voting.system.messages import duration, set_up_messages
 
 if TYPE_CHECKING:  # `--help` answers before torch is imported
     from fer_voting.inference.predictor import Options, Predictor
-    from fer_voting.inference.rows import Row, RowWriter
+    from fer_voting.inference.rows import Row
 
 __all__ = ["main"]
 
@@ -109,48 +110,56 @@ def predict(words: argparse.Namespace) -> None:
         rows = predict_on_ray(inputs, options, words.ray)
     else:
         rows = predictor.files(inputs)
-    with contextlib.closing(rows), RowWriter(words.out, predictor.recognizer.class_names) as writer:
-        summary = Summary(writer, show=words.out is not None or not sys.stdout.isatty())
+    opened = RowWriter(words.out, predictor.recognizer.class_names)
+    start = time.monotonic()
+    with contextlib.closing(rows):
+        first = next(rows, [])  # what is wrong with a camera or a cluster shows here, before a file is replaced
+        summary = Summary(words.out, predictor, start, show=words.out is not None or not sys.stdout.isatty())
         try:
-            for some in rows:
-                writer.write(some)
-                summary.add(some)
+            with opened as writer:
+                for some in itertools.chain([first], rows):
+                    writer.write(some)
+                    summary.add(some)
         finally:
-            summary.close(predictor)
+            summary.close()
 
 
 class Summary:
     """Counts what passes: progress while it does, one line at the end."""
 
-    def __init__(self, writer: "RowWriter", show: bool) -> None:
+    def __init__(self, out: Path | None, predictor: "Predictor", start: float, show: bool) -> None:
         from tqdm import tqdm
 
-        self._writer = writer
+        self._out, self._predictor = out, predictor
         self._statuses: Counter[str] = Counter()
-        self._start = time.monotonic()
-        self._bar = tqdm(unit=" faces", disable=None if show else True)  # None: only at a terminal
+        self._start = start
+        self._bar = tqdm(unit=" frames", disable=None if show else True)  # None: only at a terminal
 
     def add(self, rows: "list[Row]") -> None:
         """Rows of one frame."""
         self._statuses.update(row["status"].partition(":")[0] for row in rows)
-        self._bar.set_postfix_str(f"{shown(rows[-1]['input'])}, frame {rows[-1]['frame']}", refresh=False)
-        self._bar.update(sum(row["status"] == "ok" for row in rows))
+        if rows:
+            where = f"{shown(rows[-1]['input'])}, frame {rows[-1]['frame']}"
+            self._bar.set_postfix_str(f"{self._rate():.1f} faces/s, {where}", refresh=False)
+            self._bar.update()
 
-    def close(self, predictor: "Predictor") -> None:
+    def _rate(self) -> float:
+        return self._statuses["ok"] / max(time.monotonic() - self._start, 1e-9)
+
+    def close(self) -> None:
         self._bar.close()
-        seconds = time.monotonic() - self._start
-        faces, pipeline = self._statuses["ok"], predictor.pipeline
-        spent = sum(pipeline.seconds.values())
-        shares = ", ".join(f"{stage} {value / spent:.0%}" for stage, value in pipeline.seconds.items()) if spent else ""
+        stages = self._predictor.pipeline.seconds
+        spent = sum(stages.values())
+        shares = ", ".join(f"{stage} {value / spent:.0%}" for stage, value in stages.items()) if spent else ""
         log.info(
             "%d faces, %d frames without one, %d unreadable in %s (%.1f faces/s%s)%s",
-            faces,
+            self._statuses["ok"],
             self._statuses["no_face"],
             self._statuses["unreadable"],
-            duration(seconds),
-            faces / max(seconds, 1e-9),
+            duration(time.monotonic() - self._start),
+            self._rate(),
             f"; {shares}" if shares else "",
-            f": {self._writer.path}" if self._writer.path is not None else "",
+            f": {self._out}" if self._out is not None else "",
         )
 
 
@@ -192,7 +201,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         predict(words)
     except KeyboardInterrupt:
-        log.info("interrupted%s", "" if words.out is None else f": {words.out} holds the rows so far")
+        log.info("interrupted")
         sys.exit(130)
     except BrokenPipeError:  # the reader of stdout has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

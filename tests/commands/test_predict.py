@@ -202,14 +202,21 @@ def test_a_mistake_is_one_line_before_anything_is_written(
     monkeypatch.setattr("fer_voting.inference.predictor.SHIPPED", tmp_path / "nothing")
     draw_faces(tmp_path / "IN")
     before = [path.read_bytes() for path in sorted((tmp_path / "IN").iterdir())]
+    (tmp_path / "faces.csv").write_text("of before")
     (tmp_path / "EMPTY").mkdir()
     with pytest.raises(SystemExit) as ended:
-        main([word.replace("CKPT", str(checkpoint)) for word in words])
+        main(
+            [
+                *(["--out", "faces.csv"] if "--out" not in words else []),
+                *(w.replace("CKPT", str(checkpoint)) for w in words),
+            ]
+        )
     message = str(ended.value)
     assert message.startswith("error: ")
     assert "\n" not in message
     assert all(part in message for part in match.split(".*")), message
     assert [path.read_bytes() for path in sorted((tmp_path / "IN").iterdir())] == before
+    assert (tmp_path / "faces.csv").read_text() == "of before"
     assert not (tmp_path / "faces.xlsx").exists()
 
 
@@ -240,7 +247,8 @@ def test_when_it_is_stopped_rows_and_video_are_whole(checkpoint: Path, tmp_path:
     _, messages = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in messages
-    assert f"interrupted: {out} holds the rows so far" in messages
+    assert "interrupted" in messages
+    assert f"): {out}" in messages
     rows = read_csv(out)
     assert 50 < len(rows) < 4000
     assert out.read_bytes().endswith(b",ok\n")
