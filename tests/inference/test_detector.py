@@ -12,6 +12,8 @@ from fer_voting.inference.detector import CenterFaceDetector, merge
 from fer_voting.inference.frames import photo
 from fer_voting.inference.tracking import overlaps
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def detector() -> CenterFaceDetector:

@@ -28,6 +28,7 @@ def names_that(command: str) -> list[str]:
     return [plan_job(job, *compose_with_choices(job))["name"] for job in job_overrides(words[4:])]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dataset", "setting", "refit"),
     [("affectnet", "", ""), ("affectnet", "", "soft"), ("fer2013", "fer2013_small", ""), ("faces", "demo", "hard")],

@@ -15,6 +15,8 @@ from fer_voting.runs.run import OtherInputsError, Run
 from fer_voting.system.environment import describe_device
 from fer_voting.train import train
 
+pytestmark = pytest.mark.slow
+
 Train = Callable[..., Run]
 
 
