@@ -25,7 +25,7 @@ install: $(INSTALLED) ## make .venv with the pinned dependencies
 demo: $(INSTALLED) ## compare baseline, m1, m2, m3 on drawn faces: minutes on two cores
 	$(RUN) -m fer_voting.train -m experiment=demo split=baseline,m1,m2,m3
 
-check: lint ## after each change: lint and the quick tests, in a minute and a half on two cores
+check: lint ## after each change: lint and the quick tests
 	$(TEST) -m "not slow"
 
 test: $(INSTALLED) ## the whole test suite: five minutes on two cores
