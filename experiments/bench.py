@@ -160,7 +160,7 @@ def brief_training(
     """Train in bfloat16 autocast on one device, without validation, checkpoints and trackers."""
     net = VotingResNet18(split, width=width)
     info = NetworkInfo(split, width, data.class_names, data.size, data.name)
-    module = VotingModule(net, functools.partial(torch.optim.Adam, lr=2e-4, fused=True), 1.0, info)
+    module = VotingModule(net, functools.partial(torch.optim.Adam, lr=2e-4, fused=True), info)
     if compiled:
         compile_network(net)
     trainer = L.Trainer(

@@ -42,6 +42,7 @@ class Schema:
     voting: Any = MISSING
     model: Any = MISSING
     optimizer: Any = MISSING
+    scheduler: Any = MISSING
     augment: Any = MISSING
     trainer: Any = MISSING
     logger: Any = MISSING

@@ -38,6 +38,7 @@ def test_the_groups_are_those_that_the_readme_names():
         "voting",
         "model",
         "optimizer",
+        "scheduler",
         "augment",
         "trainer",
         "logger",
@@ -56,7 +57,8 @@ def test_the_papers_values_are_the_defaults():
     affectnet, rafdb = (resolve(compose_config([f"dataset={name}"])) for name in ("affectnet", "rafdb"))
     for config, epochs, gamma in ((affectnet, 20, 0.65), (rafdb, 40, 0.95)):
         assert config["trainer"]["max_epochs"] == epochs
-        assert config["dataset"]["schedule"]["lr_gamma_per_epoch"] == gamma
+        assert config["scheduler"]["_target_"] == "fer_voting.training.schedules.exponential"
+        assert config["scheduler"]["lr_gamma_per_epoch"] == gamma
         assert config["dataset"]["batch_size"] == 135
         assert config["dataset"]["size"] == 48
         assert config["optimizer"]["lr"] == 2e-4

@@ -313,6 +313,11 @@ class FERDataModule(L.LightningDataModule):
         """Images per epoch, after balancing."""
         return self._sampler.epoch_size
 
+    @property
+    def steps_per_epoch(self) -> int:
+        """Training batches per epoch, the same on any number of ranks."""
+        return len(self._sampler)
+
     def positions(self, part: str) -> Positions:
         """Positions in the pack of a part's images, in the order of evaluation."""
         return self._division[part]

@@ -170,10 +170,18 @@ def _data(info: NetworkInfo, result: Mapping[str, Any]) -> str:
     return f"## Data\n\nTrained on `{_code(info.dataset)}`. {terms}\n\n{_table(head, rows)}\n{note}"
 
 
+def _schedule(config: Mapping[str, Any]) -> str:
+    """The scheduler's name and values; of configurations that had no such group, the factor of each epoch."""
+    scheduler = config.get("scheduler")
+    if scheduler is None:
+        return f"times {config.get('dataset', {}).get('schedule', {}).get('lr_gamma_per_epoch')} an epoch"
+    values = [f"{key} {value}" for key, value in scheduler.items() if not key.startswith("_")]
+    return ", ".join([str(scheduler["_target_"]).rpartition(".")[2].replace("_", " "), *values])
+
+
 def _protocol(info: NetworkInfo, result: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     dataset, optimizer = config.get("dataset", {}), config.get("optimizer", {})
     augment = [key for key, value in config.get("augment", {}).items() if isinstance(value, Mapping)]
-    gamma = dataset.get("schedule", {}).get("lr_gamma_per_epoch")
     selection = (
         "trained on training and validation images for as many epochs as validation had found best, then tested once"
         if result.get("refit")
@@ -184,7 +192,7 @@ def _protocol(info: NetworkInfo, result: Mapping[str, Any], config: Mapping[str,
         "Selection": selection,
         "Batch": dataset.get("batch_size"),
         "Optimizer": str(optimizer.get("_target_", "")).rpartition(".")[2],
-        "Learning rate": f"{optimizer.get('lr')}, times {gamma} an epoch",
+        "Learning rate": f"{optimizer.get('lr')}, {_schedule(config)}",
         "Balancing (images a class and epoch)": dataset.get("balance", {}).get("target"),
         "Augmentation": ", ".join(key.replace("_", " ") for key in augment) or "none",
         "Precision": result.get("precision"),

@@ -34,6 +34,7 @@ NOT_IDENTITY: dict[str, str] = {
     "dataset.resident": "decides where the images are kept, not which they are",
     "dataset.init_from": "the default of `init_from`, which counts",
     "dataset.schedule.epochs": "the default of `trainer.max_epochs`, which counts",
+    "dataset.schedule.lr_gamma_per_epoch": "the default of `scheduler.lr_gamma_per_epoch`, which counts",
     "trainer.accelerator": "device placement; the device is recorded",
     "trainer.devices": "the global batch is the same on any number of ranks; see `batchnorm_ranks`",
     "trainer.num_nodes": "as trainer.devices",
@@ -44,7 +45,7 @@ NOT_IDENTITY: dict[str, str] = {
 # Each has a place of its own in the name.
 PLACED_IN_NAME = ("seed", "split.*", "dataset.name", "refit", "refit_voting", "init_from")
 COPY_OF_AUGMENT = ("dataset.augment", "dataset.augment.*")
-NAMING_GROUPS = ("model", "optimizer", "augment", "trainer")
+NAMING_GROUPS = ("model", "optimizer", "scheduler", "augment", "trainer")
 
 
 def resolve(config: DictConfig) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """One training: data -> network -> callbacks -> trainer -> metrics of every vote."""
 
+import functools
 import hashlib
 import logging
 import os
@@ -192,9 +193,12 @@ def _make_module(config: dict[str, Any], data: FERDataModule) -> VotingModule:
         image_size=config["dataset"]["size"],
         dataset=config["dataset"]["name"],
     )
-    return VotingModule(
-        net, instantiate(config["optimizer"]), config["dataset"]["schedule"]["lr_gamma_per_epoch"], info
+    scheduler = functools.partial(
+        instantiate(config["scheduler"]),
+        epochs=config["trainer"]["max_epochs"],  # also of a refit, which stops earlier
+        steps_per_epoch=data.steps_per_epoch,
     )
+    return VotingModule(net, instantiate(config["optimizer"]), info, scheduler)
 
 
 def _measured(callbacks: list[Callback]) -> Result:

@@ -90,8 +90,9 @@ class VotingModule(L.LightningModule):
     Args:
         net: any module that maps images `[B, 3, H, W]` to crop logits `[B, V, K]`.
         optimizer: makes an optimizer of parameters.
-        lr_gamma_per_epoch: factor of the learning rate after each epoch; the paper's "iteration".
         info: the checkpoint's metadata of the network, with the names of the K classes.
+        scheduler: makes Lightning's configuration of a learning-rate scheduler (`training.schedules`) of that
+            optimizer; None for a constant rate.
 
     Logs `train/loss`, and of each part (`val`, `test`) and vote: `<part>/loss`, `<part>/<vote>/accuracy`,
     `<part>/<vote>/mean_recall`, `<part>/<vote>/recall/<class>`. After an evaluation, `evaluation` holds all
@@ -102,15 +103,15 @@ class VotingModule(L.LightningModule):
         self,
         net: VotingResNet18,
         optimizer: Callable[[Iterable[torch.nn.Parameter]], torch.optim.Optimizer],
-        lr_gamma_per_epoch: float,
         info: NetworkInfo,
+        scheduler: Callable[[torch.optim.Optimizer], Any] | None = None,
     ) -> None:
         super().__init__()
         self.memory_format = memory_format_for(info.width)
         self.net = net.to(memory_format=self.memory_format)
         self.class_names = info.class_names
         self.make_optimizer = optimizer
-        self.lr_gamma_per_epoch = lr_gamma_per_epoch
+        self.make_scheduler = scheduler
         self.info = info
         self.metrics = torch.nn.ModuleDict({vote: vote_metrics(len(self.class_names)) for vote in VOTES})
         self.predictions = Predictions()
@@ -129,8 +130,7 @@ class VotingModule(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = self.make_optimizer(self.net.parameters())
-        scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, self.lr_gamma_per_epoch)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "epoch"}}
+        return optimizer if self.make_scheduler is None else ([optimizer], [self.make_scheduler(optimizer)])
 
     def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> Tensor:
         images, targets, _ = batch

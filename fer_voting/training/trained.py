@@ -44,7 +44,7 @@ def load_module(
         raise ValueError(f"{reason}: it cannot be evaluated on {dataset}") from error
     left_out = [name for name in info.class_names if name not in matched.values()]
     info = NetworkInfo(split, info.width, tuple(class_names), info.image_size, dataset)
-    return VotingModule(net, torch.optim.Adam, 1.0, info), left_out  # the optimizer is not used
+    return VotingModule(net, torch.optim.Adam, info), left_out  # the optimizer is not used
 
 
 def stored_temperature(run: Run, checkpoint: Path) -> float | None:

@@ -9,7 +9,7 @@ import pytest
 from fer_voting.config import CONF_DIR, compose_with_choices, flatten
 from fer_voting.runs.identity import NOT_IDENTITY, batchnorm_ranks, identity, name_run, resolve, run_name, setting_of
 
-GROUPS = ("dataset", "split", "voting", "model", "optimizer", "augment", "trainer", "logger", "experiment")
+GROUPS = ("dataset", "split", "voting", "model", "optimizer", "scheduler", "augment", "trainer", "logger", "experiment")
 OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONF_DIR / group).glob("*.yaml"))]
 
 
@@ -83,6 +83,8 @@ def test_ranks_without_synchronised_batchnorm_are_another_run_with_another_name(
         (["experiment=table3", "dataset=rafdb"], ""),
         (["model.width=16", "experiment=demo"], "demo"),
         (["model.width=8"], "width8"),
+        (["dataset.schedule.lr_gamma_per_epoch=0.5"], "lr_gamma_per_epoch0.5"),
+        (["scheduler=one_cycle", "scheduler.warm_up_share=0.2"], "one_cycle-warm_up_share0.2"),
         (["refit=true", "voting=hard"], ""),
         (["name=mine"], "mine"),
     ],

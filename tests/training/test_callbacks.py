@@ -2,6 +2,7 @@
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import pytest
@@ -13,6 +14,7 @@ from fer_voting.models.cost import forward_mib_per_image
 from fer_voting.runs.run import read_history
 from fer_voting.training.callbacks import ForwardMemory, History, Throughput
 from fer_voting.training.module import VotingModule
+from fer_voting.training.schedules import exponential
 
 
 class RandomFaces(L.LightningDataModule):
@@ -28,11 +30,15 @@ class RandomFaces(L.LightningDataModule):
         return torch.utils.data.DataLoader(data, batch_size=15)
 
 
+def halved(optimizer: torch.optim.Optimizer) -> Any:
+    return exponential(optimizer, 1, 1, lr_gamma_per_epoch=0.5)
+
+
 def fit(*callbacks: L.Callback, epochs: int = 1, resume_from: Path | None = None) -> tuple[L.Trainer, VotingModule]:
     torch.manual_seed(0)
     record = NetworkInfo("m3", 4, ("neutral", "happy", "sad"), 24, "random")
     net = VotingResNet18("m3", num_classes=3, width=4)
-    module = VotingModule(net, lambda parameters: torch.optim.SGD(parameters, 0.1), 0.5, record)
+    module = VotingModule(net, lambda parameters: torch.optim.SGD(parameters, 0.1), record, halved)
     trainer = L.Trainer(
         max_epochs=epochs,
         accelerator="cpu",

@@ -17,7 +17,7 @@ CLASSES = ("neutral", "happy", "sad")
 def make_module(width: int = 4) -> VotingModule:
     net = VotingResNet18("m3", num_classes=3, width=width)
     record = NetworkInfo("m3", width, CLASSES, 48, "faces")
-    return VotingModule(net, lambda parameters: torch.optim.Adam(parameters, 0.5), 0.5, record)
+    return VotingModule(net, lambda parameters: torch.optim.Adam(parameters, 0.5), record)
 
 
 def test_loss_is_the_mean_over_all_crops_and_not_that_of_the_vote():
@@ -45,15 +45,6 @@ def test_metrics_by_hand():
     assert figures["recall"].tolist() == pytest.approx([2 / 3, 1.0, 0.5])
     assert figures["mean_recall"].item() == pytest.approx((2 / 3 + 1 + 0.5) / 3)
     assert figures["confusion_counts"].tolist() == [[2, 1, 0], [0, 1, 0], [1, 0, 1]]  # true class, decision
-
-
-def test_the_learning_rate_falls_by_the_factor_each_epoch():
-    configured = make_module().configure_optimizers()
-    scheduler = configured["lr_scheduler"]["scheduler"]
-    configured["optimizer"].step()
-    scheduler.step()
-    assert scheduler.get_last_lr() == [0.25]
-    assert configured["lr_scheduler"]["interval"] == "epoch"
 
 
 def test_a_checkpoint_says_what_its_weights_are():

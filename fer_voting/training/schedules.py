@@ -1,0 +1,42 @@
+"""The learning rate over a training: the options of `conf/scheduler/`.
+
+Each function returns Lightning's configuration of one of torch's schedulers. The optimizer's learning rates are those of
+the first epoch (`exponential`, `cosine`), or the highest (`one_cycle`).
+
+Common arguments: `epochs` of the whole training and `steps_per_epoch`, optimizer steps of each. A refit, which stops
+earlier, passes the epochs of its selection run, so that both have the same learning rate at each step.
+"""
+
+from typing import Any
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, LRScheduler, OneCycleLR
+
+__all__ = ["cosine", "exponential", "one_cycle"]
+
+
+def exponential(optimizer: Optimizer, epochs: int, steps_per_epoch: int, *, lr_gamma_per_epoch: float) -> Any:
+    """Times `lr_gamma_per_epoch` after each epoch: the paper's schedule (section 3.3)."""
+    return _every("epoch", ExponentialLR(optimizer, lr_gamma_per_epoch))
+
+
+def cosine(optimizer: Optimizer, epochs: int, steps_per_epoch: int) -> Any:
+    """Falls to zero along half a cosine, at every step (Loshchilov and Hutter 2017, arXiv:1608.03983, equation 5)."""
+    return _every("step", CosineAnnealingLR(optimizer, epochs * steps_per_epoch))
+
+
+def one_cycle(optimizer: Optimizer, epochs: int, steps_per_epoch: int, *, warm_up_share: float) -> Any:
+    """Rises to the optimizer's rate in the first `warm_up_share` of the steps, then falls to nearly zero.
+
+    Momentum (Adam's first beta) moves the opposite way (Smith and Topin 2019, arXiv:1708.07120).
+
+    Raises ValueError if `warm_up_share` is not between 0 and 1.
+    """
+    if not 0 < warm_up_share < 1:
+        raise ValueError(f"scheduler.warm_up_share={warm_up_share} must be between 0 and 1")
+    highest = [group["lr"] for group in optimizer.param_groups]
+    return _every("step", OneCycleLR(optimizer, highest, epochs * steps_per_epoch, pct_start=warm_up_share))
+
+
+def _every(interval: str, scheduler: LRScheduler) -> dict[str, Any]:
+    return {"scheduler": scheduler, "interval": interval}
