@@ -1,7 +1,7 @@
 """The learning rate over a training: the options of `conf/scheduler/`.
 
-Each function returns Lightning's configuration of one of torch's schedulers. The optimizer's learning rates are those of
-the first epoch (`exponential`, `cosine`), or the highest (`one_cycle`).
+Each function returns Lightning's configuration of one of torch's schedulers. The optimizer's learning rate is that of
+the first step (`exponential`, `cosine`), or the highest (`one_cycle`).
 
 Common arguments: `epochs` of the whole training and `steps_per_epoch`, optimizer steps of each. A refit, which stops
 earlier, passes the epochs of its selection run, so that both have the same learning rate at each step.
