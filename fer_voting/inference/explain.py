@@ -58,13 +58,13 @@ def explain(recognizer: Recognizer, face: NDArray[np.uint8]) -> Explanation:
     net = explainable_network(recognizer)
     prepared = np.array(recognizer.prepare(face))
     last_maps: list[torch.Tensor] = []
-    hook = net.avgpool.register_forward_pre_hook(lambda module, inputs: last_maps.append(inputs[0].detach()))
+    hook = net.backbone.avgpool.register_forward_pre_hook(lambda module, inputs: last_maps.append(inputs[0].detach()))
     try:
         recognition = recognizer.classify(prepared[None])
     finally:
         hook.remove()
     with torch.inference_mode():
-        weight = net.fc.weight.detach()[:, :, None, None]
+        weight = net.backbone.fc.weight.detach()[:, :, None, None]
         crop_maps = F.conv2d(last_maps[0].float(), weight).cpu().numpy()
     size = len(prepared)
     rectangles, mirrored = crop_rectangles(net.split, size)
@@ -107,13 +107,13 @@ def _shares(pixels: int, cells: int) -> NDArray[np.float64]:
 
 def crop_rectangles(split: str, size: int) -> tuple[list[Rectangle], list[bool]]:
     """Where the crops of a face of `size` x `size` pixels lie, and which of them are mirrored."""
-    from fer_voting.models import SPLITS
     from fer_voting.models.crops import crop_corners, crop_side
+    from fer_voting.models.resnet import STAGES
 
-    crops_after = SPLITS[split]
-    if crops_after is None:
+    if split == "baseline":
         return [(0, 0, size, size)], [False]
-    map_side = -(-size // 2 ** max(crops_after - 1, 0))  # modules 2 and 3 halve the map
+    halvings = 0 if split == "input" else list(STAGES).index(split)  # the first module keeps the image's sides
+    map_side = -(-size // 2**halvings)
     side = crop_side(map_side)
     rectangles, mirrored = [], []
     for mirror in (False, True):

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fer_voting.models.resnet import SPLITS
+from fer_voting.models.voting import SPLITS
 
 __all__ = ["NetworkInfo", "load_weights"]
 

@@ -1,11 +1,39 @@
 """Images as a network takes them."""
 
-import torch
-from torch import Tensor
+from collections.abc import Sequence
 
-__all__ = ["normalise"]
+import torch
+from torch import Tensor, nn
+
+__all__ = ["MEAN", "STD", "OwnStatistics", "normalise"]
+
+MEAN, STD = 0.5, 0.25
+"""Of pixels 0 to 1: what `normalise` takes off, and divides by."""
 
 
 def normalise(images: Tensor) -> Tensor:
     """uint8 0 to 255 -> float32 (x / 255 - 0.5) / 0.25, i.e. -2 to 2; shape and memory format stay."""
-    return images.to(torch.float32).div_(255 * 0.25).sub_(2.0)
+    return images.to(torch.float32).div_(255 * STD).sub_(MEAN / STD)
+
+
+class OwnStatistics(nn.Module):
+    """Normalised images `[B, 3, H, W]` -> the same, normalised by a backbone's own mean and standard deviation.
+
+    Args:
+        mean, std: of pixels 0 to 1, by channel.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+            raise ValueError(f"`mean` (={list(mean)}) and `std` (={list(std)}) must be three numbers, std above 0")
+        # Not persistent: they belong to the architecture, not to the weights.
+        scale, shift = ([STD / s for s in std], [(MEAN - m) / s for m, s in zip(mean, std, strict=True)])
+        self.register_buffer("scale", torch.tensor(scale).view(3, 1, 1), persistent=False)
+        self.register_buffer("shift", torch.tensor(shift).view(3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images * self.scale + self.shift

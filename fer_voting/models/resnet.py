@@ -3,8 +3,6 @@
 Shapes: B batch, V crops an image (10, or 1 for the baseline), K classes; images `[B, 3, H, W]`.
 """
 
-import contextlib
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,14 +10,12 @@ from torchvision.models.resnet import BasicBlock
 
 from fer_voting.models.crops import ten_crops
 from fer_voting.models.lean import Recomputations
+from fer_voting.models.voting import VotingNetwork, find_cut
 
-__all__ = ["LEAN_AND_SYNC_BATCHNORM", "MEMORY", "SPLITS", "VotingResNet18"]
+__all__ = ["LEAN_AND_SYNC_BATCHNORM", "MEMORY", "SmallResNet18", "VotingResNet18"]
 
-MODULES = ("layer1", "layer2", "layer3", "layer4")
-"""The paper's modules 1 to 4, by torchvision's names."""
-
-SPLITS: dict[str, int | None] = {"baseline": None, "input": 0, "m1": 1, "m2": 2, "m3": 3}
-"""Number of the module (torchvision's `layer<k>`) whose output is cropped, 0 for the images; None: no crops."""
+STAGES = {"m1": "layer1", "m2": "layer2", "m3": "layer3"}
+"""The paper's modules, by torchvision's names."""
 
 MEMORY = ("paper", "lean")
 
@@ -31,8 +27,8 @@ LEAN_AND_SYNC_BATCHNORM = (
 """The message of what `VotingResNet18` and the training refuse."""
 
 
-class VotingResNet18(nn.Module):
-    """ResNet-18 with a 3x3 stem of stride 1 and no max-pool, whose map is cropped ten times after a module.
+class VotingResNet18(VotingNetwork):
+    """The paper's backbone (`SmallResNet18`), whose map is cropped ten times after a module.
 
     Parameters and their names are torchvision's `resnet18`, the same for every split, so that weights travel
     between splits and to torchvision (all but `conv1`, which is 3x3 here). 11,172,423 parameters with 7 classes.
@@ -43,24 +39,67 @@ class VotingResNet18(nn.Module):
         width: channels of module 1; 64 in the paper, doubled at each further module.
         memory: what training saves for the backward pass: every map as in Table 2 (`paper`), or only the outputs of
             the convolutions, from which the rest is recomputed (`lean`: under half the memory, the same gradients).
+        image_size: in pixels; if given, a size that is too small for the crops is an error at once.
 
     Raises ValueError if `split` or `memory` is unknown or a number is not positive.
     """
 
-    def __init__(self, split: str = "m1", num_classes: int = 7, width: int = 64, memory: str = "paper") -> None:
-        super().__init__()
-        if split not in SPLITS:
-            raise ValueError(f"`split` (={split!r}) must be one of {', '.join(SPLITS)}")
+    backbone: "SmallResNet18"
+
+    def __init__(
+        self,
+        split: str = "m1",
+        num_classes: int = 7,
+        width: int = 64,
+        memory: str = "paper",
+        image_size: int | None = None,
+    ) -> None:
         if memory not in MEMORY:
             raise ValueError(f"`memory` (={memory!r}) must be one of {', '.join(MEMORY)}")
         for name, value in {"num_classes": num_classes, "width": width}.items():
             if value < 1:
                 raise ValueError(f"`{name}` (={value}) must be at least 1")
+        crop_after = find_cut(split, STAGES)
+        recomputations = Recomputations() if memory == "lean" else None
+        super().__init__(SmallResNet18(num_classes, width, recomputations), crop_after, image_size, STAGES)
         self.split = split
         self.num_classes = num_classes
         self.width = width
-        self.recomputations = recomputations = Recomputations() if memory == "lean" else None
+        self.recomputations = recomputations
 
+    def forward(self, images: Tensor) -> Tensor:
+        """Images `[B, 3, H, W]` (float) -> crop logits `[B, V, K]`.
+
+        Raises ValueError if the map to be cropped is too small, or if `memory` is lean and BatchNorm is synchronised.
+        """
+        if self.recomputations is None:
+            return super().forward(images)
+        bn1 = self.backbone.bn1
+        if isinstance(bn1, nn.SyncBatchNorm) and bn1.training:
+            raise ValueError(LEAN_AND_SYNC_BATCHNORM)
+        with self.recomputations:
+            return super().forward(images)
+
+    def crop(self, maps: Tensor) -> Tensor:
+        crops = super().crop(maps)
+        if self.recomputations is not None:
+            get_maps = self.recomputations.getter(maps)
+            self.recomputations.discard(crops, lambda: ten_crops(get_maps()).flatten(0, 1))
+        return crops
+
+
+class SmallResNet18(nn.Module):
+    """ResNet-18 with a 3x3 stem of stride 1 and no max-pool: images `[B, 3, H, W]` -> logits `[B, K]`.
+
+    Args:
+        num_classes: K.
+        width: channels of module 1, doubled at each further module.
+        recomputations: recompute the activations that are not outputs of convolutions, within their context.
+    """
+
+    def __init__(self, num_classes: int, width: int, recomputations: Recomputations | None = None) -> None:
+        super().__init__()
+        self.recomputations = recomputations
         self.conv1 = nn.Conv2d(3, width, kernel_size=3, stride=1, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.layer1 = _module(width, width, 1, recomputations)
@@ -75,36 +114,9 @@ class VotingResNet18(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images `[B, 3, H, W]` (float) -> crop logits `[B, V, K]`.
-
-        Raises ValueError if the map to be cropped is too small, or if `memory` is lean and BatchNorm is synchronised.
-        """
-        batch = x.shape[0]
-        if self.recomputations is not None and isinstance(self.bn1, nn.SyncBatchNorm) and self.bn1.training:
-            raise ValueError(LEAN_AND_SYNC_BATCHNORM)
-        with contextlib.nullcontext() if self.recomputations is None else self.recomputations:
-            features = self._features(x)
-        return self.fc(features).unflatten(0, (batch, -1))
-
-    def _features(self, x: Tensor) -> Tensor:
-        """Images `[B, 3, H, W]` -> input of the last layer for each crop, `[B * V, 8 * width]`."""
-        crops_after = SPLITS[self.split]
-        if crops_after == 0:
-            x = self._crop(x)
         x = _activate(self.bn1, self.conv1(x), None, self.recomputations)
-        for number, name in enumerate(MODULES, start=1):
-            x = getattr(self, name)(x)
-            if number == crops_after:
-                x = self._crop(x)
-        return torch.flatten(self.avgpool(x), 1)
-
-    def _crop(self, x: Tensor) -> Tensor:
-        """Maps `[B, C, H, W]` -> their crops, image by image, `[B * 10, C, h, w]`."""
-        crops = ten_crops(x).flatten(0, 1)
-        if self.recomputations is not None:
-            get_x = self.recomputations.getter(x)
-            self.recomputations.discard(crops, lambda: ten_crops(get_x()).flatten(0, 1))
-        return crops
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return self.fc(torch.flatten(self.avgpool(x), 1))
 
 
 class ResidualBlock(BasicBlock):

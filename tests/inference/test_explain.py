@@ -25,7 +25,7 @@ def a_face(side: int = 24) -> np.ndarray:
 @pytest.mark.parametrize("split", ["baseline", "input", "m1", "m2", "m3"])
 def test_the_mean_of_a_crops_map_is_its_logit_less_the_bias(split: str):
     found = explain(recognizer(split), a_face(40))
-    bias = small_network(split).fc.bias.detach().numpy()
+    bias = small_network(split).backbone.fc.bias.detach().numpy()
     np.testing.assert_allclose(found.crop_maps.mean((2, 3)) + bias, found.recognition.crop_logits[0], atol=1e-5)
 
 
@@ -33,7 +33,7 @@ def test_the_mean_of_a_crops_map_is_its_logit_less_the_bias(split: str):
 def test_the_merged_map_holds_every_crops_map_once(split: str):
     """Summed over the face, counted as often as crops cover a pixel, it is the soft vote's logit."""
     found = explain(recognizer(split), a_face())
-    bias = small_network(split).fc.bias.detach().numpy()
+    bias = small_network(split).backbone.fc.bias.detach().numpy()
     crops = len(found.crops)
     left, top, right, bottom = found.rectangles[0]
     area = (right - left) * (bottom - top)
@@ -80,11 +80,11 @@ def test_the_map_is_where_the_evidence_is():
         for module in net.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.reset_running_stats()
-        net.conv1.weight[0, :, 1, 1] = 1  # brightness, from the dark's -6 up to 6
-        net.bn1.bias[0] = 6
-        for layer in (net.layer2, net.layer3, net.layer4):
+        net.backbone.conv1.weight[0, :, 1, 1] = 1  # brightness, from the dark's -6 up to 6
+        net.backbone.bn1.bias[0] = 6
+        for layer in (net.backbone.layer2, net.backbone.layer3, net.backbone.layer4):
             layer[0].downsample[0].weight[0, 0] = 1
-        net.fc.weight[2, 0] = 1
+        net.backbone.fc.weight[2, 0] = 1
     face = np.zeros((48, 48, 3), np.uint8)
     face[8:16, 32:40] = 255
     info = small_info("m3")
@@ -105,7 +105,7 @@ def test_sizes_that_do_not_divide(split: str, size: int):
     info = small_info(split)
     runtime = TorchRuntime(small_network(split), type(info)(split, 8, info.class_names, size, "faces"))
     found = explain(Recognizer(runtime), a_face())
-    bias = small_network(split).fc.bias.detach().numpy()
+    bias = small_network(split).backbone.fc.bias.detach().numpy()
     np.testing.assert_allclose(found.crop_maps.mean((2, 3)) + bias, found.recognition.crop_logits[0], atol=1e-5)
     assert found.coverage.shape == (size, size)
     assert found.coverage.min() >= 2
@@ -120,7 +120,7 @@ def test_in_bf16_it_runs():
     found = explain(recognizer("m3", precision="bf16"), a_face())
     assert found.maps.dtype == np.float32
     np.testing.assert_allclose(
-        found.crop_maps.mean((2, 3)) + small_network().fc.bias.detach().numpy(),
+        found.crop_maps.mean((2, 3)) + small_network().backbone.fc.bias.detach().numpy(),
         found.recognition.crop_logits[0],
         atol=0.1,
     )

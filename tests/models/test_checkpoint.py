@@ -22,7 +22,7 @@ def save(path: Path, net: VotingResNet18, class_names: tuple[str, ...]) -> Path:
 @pytest.fixture
 def trained(tmp_path: Path) -> tuple[VotingResNet18, Path]:
     net = VotingResNet18("m1", width=4)
-    torch.nn.init.normal_(net.fc.bias)
+    torch.nn.init.normal_(net.backbone.fc.bias)
     return net, save(tmp_path / "best.ckpt", net, SEVEN)
 
 
@@ -39,21 +39,21 @@ def test_rows_of_the_last_layer_follow_their_names_into_another_order_and_split(
     names = ("surprised", "fear", "disgust", "happiness", "sadness", "angry", "neutral")  # RAF-DB's order
     matched = initialise(other, names, path)
     rows = [SEVEN.index(n) for n in ("surprise", "fear", "disgust", "happy", "sad", "anger", "neutral")]
-    assert torch.equal(other.fc.weight, net.fc.weight[rows])
-    assert torch.equal(other.fc.bias, net.fc.bias[rows])
-    assert torch.equal(other.layer4[1].conv2.weight, net.layer4[1].conv2.weight)
+    assert torch.equal(other.backbone.fc.weight, net.backbone.fc.weight[rows])
+    assert torch.equal(other.backbone.fc.bias, net.backbone.fc.bias[rows])
+    assert torch.equal(other.backbone.layer4[1].conv2.weight, net.backbone.layer4[1].conv2.weight)
     assert matched["angry"] == "anger"
 
 
 def test_a_class_that_the_weights_lack_is_an_error_unless_told(trained):
     net, path = trained
     eight = VotingResNet18("m1", num_classes=8, width=4)
-    fresh = eight.fc.weight[7].clone()
+    fresh = eight.backbone.fc.weight[7].clone()
     with pytest.raises(ValueError, match="not contempt; init_missing_classes=random starts these from scratch"):
         initialise(eight, (*SEVEN, "contempt"), path)
     initialise(eight, (*SEVEN, "contempt"), path, "random")
-    assert torch.equal(eight.fc.weight[7], fresh)
-    assert torch.equal(eight.fc.weight[:7], net.fc.weight)
+    assert torch.equal(eight.backbone.fc.weight[7], fresh)
+    assert torch.equal(eight.backbone.fc.weight[:7], net.backbone.fc.weight)
 
 
 def test_classes_of_a_users_own_are_matched_by_their_names(tmp_path: Path):
@@ -61,7 +61,7 @@ def test_classes_of_a_users_own_are_matched_by_their_names(tmp_path: Path):
     path = save(tmp_path / "own.ckpt", net, ("awake", "drowsy"))
     other = VotingResNet18("baseline", num_classes=2, width=4)
     initialise(other, ("drowsy", "awake"), path)
-    assert torch.equal(other.fc.weight, net.fc.weight[[1, 0]])
+    assert torch.equal(other.backbone.fc.weight, net.backbone.fc.weight[[1, 0]])
 
 
 def test_weights_that_do_not_fit_say_why(trained, tmp_path: Path):

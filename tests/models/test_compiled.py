@@ -16,9 +16,10 @@ from fer_voting.training.module import crop_cross_entropy
 def shallow_network() -> VotingResNet18:
     """m1 with one residual block: compiling all eight takes a minute."""
     net = VotingResNet18("m1", width=4)
-    net.layer1 = net.layer1[:1]
-    net.layer2, net.layer3, net.layer4 = nn.Sequential(), nn.Sequential(), nn.Sequential()
-    net.fc = nn.Linear(4, 7)
+    part = net.backbone
+    part.layer1[1] = nn.Identity()
+    part.layer2, part.layer3, part.layer4 = nn.Sequential(), nn.Sequential(), nn.Sequential()
+    part.fc = nn.Linear(4, 7)
     return net
 
 

@@ -57,7 +57,7 @@ def test_same_losses_gradients_and_statistics(split: str, precision: str) -> Non
             optimizer.zero_grad()
     # Running means, variances and the number of batches: each batch counted once.
     torch.testing.assert_close(lean.state_dict(), paper.state_dict(), rtol=0, atol=0)
-    assert lean.bn1.num_batches_tracked == 3
+    assert lean.backbone.bn1.num_batches_tracked == 3
 
 
 def test_same_gradients_with_frozen_statistics() -> None:

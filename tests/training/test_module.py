@@ -62,7 +62,7 @@ def test_a_checkpoint_says_what_its_weights_are():
 @pytest.mark.parametrize("width", [4, 16])
 def test_the_order_in_memory_changes_no_logits(width: int):
     module = make_module(width).eval()
-    assert module.net.layer1[0].conv1.weight.is_contiguous(memory_format=memory_format_for(width))
+    assert module.net.backbone.layer1[0].conv1.weight.is_contiguous(memory_format=memory_format_for(width))
     images = torch.randn(2, 3, 48, 48)
     plain = VotingResNet18("m3", num_classes=3, width=width).eval()
     plain.load_state_dict(module.net.state_dict())
