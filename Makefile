@@ -9,6 +9,7 @@ TEST := $(RUN) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --
 .DEFAULT_GOAL := help
 TABLES := table3 table4 table5 figure4 figure5 figure6
 .PHONY: help install demo check test test-lowest lint format docs table2 $(TABLES) tables report resolution page dashboard bench \
+	chaos \
 	reproduce-affectnet reproduce-rafdb clean
 
 help: ## list the targets
@@ -68,6 +69,9 @@ tables: table2 $(TABLES) ## all of these
 bench: $(INSTALLED) ## how fast and how lean, against the paper's words taken literally: ten minutes on an idle machine
 	$(RUN) -m experiments.bench
 	$(RUN) -m experiments.bench_predict
+
+chaos: $(INSTALLED) ## kill commands 100 times at random moments and compare what they leave with undisturbed ones
+	$(RUN) -m experiments.chaos --out experiments/recorded/reliability
 
 report: $(INSTALLED) ## one page of all finished runs: outputs/report.html
 	$(RUN) -m fer_voting.report
