@@ -3,8 +3,8 @@
 `python -m experiments.chaos [--kills 100] [--seed 0] [--out FOLDER]`. Each scenario is a command on small data. It runs
 once undisturbed; then it is killed (SIGKILL to the whole process group) before a random file operation, or at a random
 time between two of them, and started again, until it ends by itself. Then final weights, predictions, metrics and
-results must equal the undisturbed ones bit for bit. A command that ended by itself begins anew in an empty folder, until
-all kills are done. Minutes on two cores; exit code 1 if anything differs.
+results must equal the undisturbed ones bit for bit. A command that ended by itself begins anew in an empty folder,
+until all kills are done. Minutes on two cores; exit code 1 if anything differs.
 """
 
 import argparse
@@ -150,9 +150,9 @@ class Laboratory:
             _, errors = process.communicate(timeout=LIMIT_SECONDS)
         except subprocess.TimeoutExpired as error:
             os.killpg(process.pid, signal.SIGKILL)
-            raise RuntimeError(f"{process.args} takes more than {LIMIT_SECONDS} s") from error
+            raise RuntimeError(f"{process.args!r} takes more than {LIMIT_SECONDS} s") from error
         if process.returncode not in (0, -signal.SIGKILL):
-            raise RuntimeError(f"{process.args} ended with {process.returncode}:\n{errors[-3000:]}")
+            raise RuntimeError(f"{process.args!r} ended with {process.returncode}:\n{errors[-3000:]}")
         return process.returncode
 
     def run(self, words: Sequence[str], out: Path) -> float:
