@@ -151,8 +151,8 @@ def datasets_of(table_of: str, datasets: Sequence[str]) -> list[str]:
     return [dataset for dataset in datasets if (dataset == first) == (table_of == "affectnet")]
 
 
-def publish(report: Report, out: Path) -> None:
-    """Write the report's files into `out`, update the pages that show it, and print it."""
+def publish(report: Report, out: Path, suffixes: Sequence[str] = ("png", "svg")) -> None:
+    """Write the report's files into `out`, its plots in these formats, update the pages that show it, and print it."""
     markdown = "\n".join([f"# {report.heading}\n", *report.markdown])
     with write_atomically(out / f"{report.name}.md") as file:
         file.write(markdown)
@@ -160,7 +160,7 @@ def publish(report: Report, out: Path) -> None:
     write_json(out / f"{report.name}.json", report.rows)
     written = [f"{report.name}.md", f"{report.name}.json"]
     for stem, draw in report.plots.items():
-        for suffix in ("png", "svg"):
+        for suffix in suffixes:
             path = out / f"{stem}.{suffix}"
             if draw is None:
                 path.unlink(missing_ok=True)

@@ -44,7 +44,7 @@ def record(sweep: Sweep, folder: Path, predictions: Sequence[str] = ()) -> str:
             shutil.copyfile(run.run.dir / plot, folder / run.name / plot)
         for part in predictions:
             if run.metrics(vote, part):
-                _record_predictions(run, part, folder / run.name / "predictions")
+                record_predictions(run, part, folder / run.name / "predictions")
     table, _ = sweep_table(sweep)
     results = [run.result for run in runs]
     text = f"{table}\n{origin(results)}\n"
@@ -54,7 +54,7 @@ def record(sweep: Sweep, folder: Path, predictions: Sequence[str] = ()) -> str:
     return text
 
 
-def _record_predictions(run: LoadedRun, part: str, folder: Path) -> None:
+def record_predictions(run: LoadedRun, part: str, folder: Path) -> None:
     """Write what `read_predictions` reads: `logits` [N, V, K] in half precision, `labels` and `rows` [N].
 
     `rows` are the images' rows in a data set's csv, or else their positions in the evaluation.

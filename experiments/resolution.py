@@ -9,7 +9,6 @@ width 16 takes a minute or two for the 3,589 test images of FER2013.
 """
 
 import argparse
-import statistics
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from fer_voting.models import SPLITS
 from fer_voting.results.evaluation import metric_intervals, metrics_of_counts
 from fer_voting.results.markdown import Table
 from fer_voting.results.plots import INK, SPLIT_COLOURS, save
+from fer_voting.results.text import mean_text
 from fer_voting.runs.run import Run
 from fer_voting.system.messages import set_up_messages
 from fer_voting.training.module import VotingModule
@@ -139,31 +139,32 @@ def measure(trained: Trained, splits: Sequence[str], resolutions: Sequence[int],
                 progress.set_postfix_str(f"{split} at {side} px")
                 logits = crop_logits(module, lower_resolution(images, side))
                 for vote in VOTES:
-                    counts = np.zeros((classes, classes), np.int64)
-                    np.add.at(counts, (labels, VOTES[vote](logits).argmax(dim=1).numpy()), 1)
-                    metrics, (low, high) = metrics_of_counts(counts), metric_intervals(counts)["accuracy"]
-                    rows.append(
-                        {
-                            "dataset": datamodule.name,
-                            "part": part,
-                            "images": len(labels),
-                            "majority": counts.sum(axis=1).max() / len(labels),
-                            "image_size": size,
-                            "network": trained.network,
-                            "run": trained.run.name,
-                            "seed": trained.config["seed"],
-                            "trained_split": trained.config["split"]["name"],
-                            "split": split,
-                            "vote": vote,
-                            "resolution": side,
-                            "accuracy": float(metrics["accuracy"]),
-                            "low": low,
-                            "high": high,
-                            "mean_recall": float(metrics["mean_recall"]),
-                        }
-                    )
+                    about = {"dataset": datamodule.name, "part": part, "image_size": size, "network": trained.network}
+                    about |= {"run": trained.run.name, "seed": trained.config["seed"]}
+                    about |= {"trained_split": trained.config["split"]["name"], "split": split}
+                    decisions = VOTES[vote](logits).argmax(dim=1).numpy()
+                    rows.append(about | {"vote": vote, "resolution": side} | figures(labels, decisions, classes))
                 progress.update()
     return rows
+
+
+def figures(labels: NDArray[np.int64], decisions: NDArray[np.int64], classes: int) -> Row:
+    """`images`, `majority`, `accuracy`, `low`, `high` and `mean_recall` of a row.
+
+    Args:
+        labels, decisions: class ids [N].
+    """
+    counts = np.zeros((classes, classes), np.int64)
+    np.add.at(counts, (labels, decisions), 1)
+    metrics, (low, high) = metrics_of_counts(counts), metric_intervals(counts)["accuracy"]
+    return {
+        "images": len(labels),
+        "majority": counts.sum(axis=1).max() / len(labels),
+        "accuracy": float(metrics["accuracy"]),
+        "low": low,
+        "high": high,
+        "mean_recall": float(metrics["mean_recall"]),
+    }
 
 
 def group(rows: Sequence[Row]) -> dict[tuple[str, str, str], dict[int, list[float]]]:
@@ -183,16 +184,10 @@ def table(rows: Sequence[Row]) -> Table:
     header = ["network", "split", "vote", "runs", *(f"{side} px" for side in sides)]
     lines = []
     for key, by_resolution in group(rows).items():
-        cells = [_cell(by_resolution.get(side, [])) for side in sides]
+        cells = [mean_text(by_resolution.get(side, [])) for side in sides]
         lines.append([*key, str(max(map(len, by_resolution.values()))), *cells])
     return Table(header, lines, left=3)
 
-
-def _cell(accuracies: Sequence[float]) -> str:
-    if not accuracies:
-        return "–"
-    mean = f"{100 * statistics.fmean(accuracies):.2f}"
-    return mean if len(accuracies) == 1 else f"{mean} ± {100 * statistics.stdev(accuracies):.2f}"
 
 
 def draw(path: Path, rows: Sequence[Row], title: str) -> None:

@@ -171,7 +171,11 @@ def _finish_epochs(*panels: Axes) -> None:
 
 
 def cost_figure(
-    ours: Sequence[CostPoint], theirs: Sequence[CostPoint], title: str, costs: Sequence[str] = tuple(COST_LABELS)
+    ours: Sequence[CostPoint],
+    theirs: Sequence[CostPoint],
+    title: str,
+    costs: Sequence[str] = tuple(COST_LABELS),
+    measure: str = "validation accuracy (%)",
 ) -> Figure:
     """Accuracy against forward memory and against multiply-accumulates, with the Pareto front (section 5: "a matter
     of selecting the closest possible point to the network input, depending on the available resources").
@@ -180,6 +184,7 @@ def cost_figure(
         ours: a point per split, with error bars of one standard deviation.
         theirs: the paper's, as rings; may be empty.
         costs: keys of COST_LABELS, a panel per key.
+        measure: what the points' `accuracy` is.
     """
     with mpl.rc_context(_INKED):
         figure = Figure(figsize=(PANEL[0] * len(costs), PANEL[1]))
@@ -194,7 +199,7 @@ def cost_figure(
             axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes.xaxis.set_major_formatter("{x:g}")
             axes.xaxis.set_minor_formatter(NullFormatter())
-        panels[0].set_ylabel("validation accuracy (%)")
+        panels[0].set_ylabel(measure)
         figure.suptitle(title, fontsize=10)
         figure.tight_layout()
     return figure

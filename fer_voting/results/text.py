@@ -4,6 +4,7 @@ Accuracies are in percent with two digits, differences in percentage points.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean, stdev
 
 from fer_voting.results.compare import Accuracy, Comparison, Method
 from fer_voting.results.cost import mean_cost
@@ -20,6 +21,8 @@ __all__ = [
     "comparison_table",
     "cost_table",
     "describe",
+    "interval_over",
+    "mean_text",
     "missing_lines",
     "p_text",
     "percent",
@@ -69,9 +72,15 @@ def percent(share: float | None) -> str:
 
 def accuracy_text(accuracy: Accuracy) -> str:
     """`63.50 ± 0.21`; without an accuracy, the reason: `not run`, `failed`."""
-    if accuracy.mean is None:
-        return _reason(accuracy.missing)
-    return percent(accuracy.mean) if accuracy.std is None else f"{percent(accuracy.mean)} ± {percent(accuracy.std)}"
+    return mean_text(accuracy.seeds.values()) if accuracy.seeds else _reason(accuracy.missing)
+
+
+def mean_text(shares: Iterable[float]) -> str:
+    """Mean and standard deviation (divisor n - 1) in percent: `63.50 ± 0.21`; one has no deviation, none is `–`."""
+    values = [100 * share for share in shares]
+    if not values:
+        return NOTHING
+    return f"{fmean(values):.2f}" + (f" ± {stdev(values):.2f}" if len(values) > 1 else "")
 
 
 def _reason(missing: Mapping[str, str]) -> str:
@@ -84,7 +93,12 @@ def interval_text(comparison: Comparison) -> str:
         return NOTHING
     text = f"{100 * comparison.low:+.2f} to {100 * comparison.high:+.2f}"
     seeds = len(comparison.p_values)
-    return text if seeds >= ENOUGH_SEEDS else f"{text} (images only, {('one seed', 'two seeds')[seeds - 1]})"
+    return text if seeds >= ENOUGH_SEEDS else f"{text} ({interval_over(seeds)})"
+
+
+def interval_over(seeds: int) -> str:
+    """What the interval of a paired difference covers."""
+    return "images and seeds" if seeds >= ENOUGH_SEEDS else f"images only, {('one seed', 'two seeds')[seeds - 1]}"
 
 
 def p_text(p: float) -> str:

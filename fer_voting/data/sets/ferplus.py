@@ -14,11 +14,50 @@ from fer_voting.data.labels import CLASSES, canonical
 from fer_voting.data.pack import Pack
 from fer_voting.data.sets.fer2013 import FILES, FER2013DataModule, Row, csv_file, csv_files, parse_row, rows
 
-__all__ = ["FERPlusDataModule"]
+__all__ = ["VOTES_FILE", "FERPlusDataModule", "raw_votes", "strict_majority"]
 
 VOTES_FILE = "fer2013new.csv"
 # After the eight classes, in the order in which a pack stores the votes.
 OTHER_VOTES = ("unknown", "NF")
+
+
+def raw_votes(path: Path) -> tuple[list[str], NDArray[np.uint8]]:
+    """What fer2013new.csv says of each row of FER2013's csv: its `Usage`, and its votes uint8 [N, 10].
+
+    Columns are the eight classes, unknown, and not a face. Nothing is left out as an outlier. A row without an image
+    name is not a face, and has no votes here.
+
+    Raises ValueError if the file is not FER+'s.
+    """
+    usages, votes = [], []
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        for number, row in enumerate(csv.DictReader(file)):
+            try:
+                by_name = _by_name(row)
+                counts = [by_name[name] for name in (*CLASSES, *OTHER_VOTES)]
+                usages.append(row["Usage"] or "")
+            except (KeyError, ValueError) as error:
+                raise ValueError(f"{path}, row {number}: votes: {error}") from error
+            votes.append(counts if row.get("Image name") else [0] * len(counts))
+    return usages, np.array(votes, np.uint8).reshape(-1, len(CLASSES) + len(OTHER_VOTES))
+
+
+def strict_majority(votes: NDArray[np.uint8], classes: int = 7) -> NDArray[np.int64]:
+    """The class that got more than half of all votes for a face, as its position in CLASSES; -1 where none did: [N].
+
+    Args:
+        votes: of `raw_votes`, [N, 10].
+        classes: the first so many of CLASSES; a majority for another column is -1.
+    """
+    winners = votes.argmax(axis=1)
+    strict = 2 * votes.max(axis=1).astype(np.int64) > votes.sum(axis=1, dtype=np.int64)
+    return np.where(strict & (winners < classes), winners, -1)
+
+
+def _by_name(row: dict[str, str | None]) -> dict[str, int]:
+    """Column -> votes, classes by their names here."""
+    columns = [name for name in row if name not in ("Usage", "Image name")]
+    return {name if name in OTHER_VOTES else canonical(name): int(row[name] or 0) for name in columns}
 
 
 def read_votes(base: Path) -> Index:
@@ -46,9 +85,8 @@ def _label(face: Sample | Problem, row: Row, votes: dict[str, str | None], where
     if not votes.get("Image name"):
         return LeftOut("not a face")
     try:
-        columns = [name for name in votes if name not in ("Usage", "Image name")]
-        by_name = {name if name in OTHER_VOTES else canonical(name): int(votes[name] or 0) for name in columns}
-        counts = tuple(without_outliers(by_name[name]) for name in (*CLASSES, *OTHER_VOTES))
+        by_name = {name: without_outliers(count) for name, count in _by_name(votes).items()}
+        counts = tuple(by_name[name] for name in (*CLASSES, *OTHER_VOTES))
     except (KeyError, ValueError) as error:
         return Problem("row", where, f"votes: {error}")
     winner = int(np.argmax(counts))

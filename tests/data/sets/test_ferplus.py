@@ -6,7 +6,7 @@ import pytest
 from small_sets import FERPLUS_COLUMNS, SEVEN, fer2013_csv
 
 from fer_voting.data.labels import CLASSES
-from fer_voting.data.sets.ferplus import FERPlusDataModule
+from fer_voting.data.sets.ferplus import FERPlusDataModule, raw_votes, strict_majority
 
 # neutral, happiness, surprise, sadness, anger, disgust, fear, contempt, unknown, NF
 ROWS = [
@@ -119,3 +119,20 @@ def test_rows_align_by_number_and_by_usage(root: Path) -> None:
 def test_an_unknown_kind_of_targets_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"dataset\.targets=soft must be majority or votes"):
         ferplus(tmp_path, targets="soft")
+
+
+def test_strict_majority_is_more_than_half_of_all_votes(root: Path) -> None:
+    """Nothing is an outlier here: row d has 5 of 10 for neutral. A row that is not a face, an unknown, contempt and a
+    draw have none."""
+    usages, votes = raw_votes(root / "fer2013new.csv")
+    assert usages == [usage for usage, _, _ in ROWS]
+    assert votes.sum(axis=1).tolist() == [10, 10, 10, 10, 0, 10, 10, 10, 10, 10, 10, 10]
+    names = [CLASSES[winner] if winner >= 0 else "" for winner in strict_majority(votes)]
+    assert names == ["neutral", "sad", "", "", "", "", "", "surprise", "happy", "", "", "happy"]
+    assert strict_majority(votes, classes=8)[6] == CLASSES.index("contempt")
+
+
+def test_another_table_is_no_votes(tmp_path: Path) -> None:
+    (tmp_path / "fer2013new.csv").write_text("Usage,Image name,neutral\nTraining,a.png,3\n")
+    with pytest.raises(ValueError, match=r"fer2013new.csv, row 0: votes: 'happy'"):
+        raw_votes(tmp_path / "fer2013new.csv")
