@@ -189,7 +189,6 @@ def table(rows: Sequence[Row]) -> Table:
     return Table(header, lines, left=3)
 
 
-
 def draw(path: Path, rows: Sequence[Row], title: str) -> None:
     """Accuracy by resolution: a panel a vote, a colour a split, a line a network (the mean of its runs)."""
     groups = group(rows)
