@@ -1,0 +1,232 @@
+"""What trained networks predict, kept in the repository without the faces: written once, read by `experiments.studies`.
+
+A folder of kept predictions holds
+
+    faces.npz                 of each test image its csv row, label, FER+ votes, and whether Training has it too
+    runs/<name>/              a run's folder without weights: config.yaml, metrics.csv, result.json, and
+      predictions/            soft-val.npz, soft-test.npz: crop logits, half precision (experiments.record);
+                              studies.npz: the test images under every other split and at lower resolutions,
+                              the validation images as whole maps
+
+so that everything that reads runs reads it: `python -m experiments.table3 --output-dir FOLDER`.
+Shapes: N test images, M validation images, K classes, S splits, R resolutions, W votes.
+"""
+
+import shutil
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from omegaconf import OmegaConf
+from tqdm import tqdm
+
+from experiments.record import record_predictions
+from experiments.resolution import RESOLUTIONS, Trained, crop_logits, lower_resolution
+from fer_voting.data.index import PARTS
+from fer_voting.data.module import FERDataModule
+from fer_voting.data.sets.fer2013 import USAGES
+from fer_voting.data.sets.ferplus import VOTES_FILE, raw_votes
+from fer_voting.results.load import LoadedRun, Predictions, load_run
+from fer_voting.runs.run import Run
+from fer_voting.system.atomic import write_atomically, write_json
+from fer_voting.training.trained import load_module
+from fer_voting.votes import VOTES, soft_vote
+
+SPLITS = ("baseline", "m1", "m2", "m3")
+"""Under which every network is evaluated: the paper's."""
+STUDIES_FILE = "studies.npz"
+AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+"""Lightning's name of a precision -> the dtype in which a run was trained and evaluated."""
+
+
+@dataclass(frozen=True)
+class Faces:
+    """The test images of the kept runs.
+
+    Attributes:
+        rows: of FER2013's csv, int32 [N].
+        labels: class ids int64 [N].
+        in_training: bool [N], whether the official training part has an image with the same content.
+        votes: FER+'s (`ferplus.raw_votes`), uint8 [N, 10]; None without fer2013new.csv.
+    """
+
+    rows: NDArray[np.int32]
+    labels: NDArray[np.int64]
+    in_training: NDArray[np.bool_]
+    votes: NDArray[np.uint8] | None
+
+
+@dataclass(frozen=True)
+class KeptRun:
+    """The predictions of one run.
+
+    Attributes:
+        test, val: crop logits under the run's own split.
+        scores: split -> the soft vote's scores float32 [N, K] on test, the own split among them.
+        whole_val: logits float32 [M, K] of the whole map on validation.
+        decisions: resolution in pixels -> vote -> decisions int64 [N] on test under the own split, the own size among
+            them.
+    """
+
+    run: LoadedRun
+    test: Predictions
+    val: Predictions
+    scores: dict[str, NDArray[np.float32]]
+    whole_val: NDArray[np.float32]
+    decisions: dict[int, dict[str, NDArray[np.int64]]]
+
+
+def find_faces(data: FERDataModule, positions: NDArray[np.int64]) -> Faces:
+    """What is known of images of FER2013's csv.
+
+    Args:
+        positions: in the pack.
+
+    Raises ValueError if the data set does not come from the csv, or fer2013new.csv does not belong to it.
+    """
+    pack = data.pack
+    if pack.key.get("layout") != "csv":
+        raise ValueError(f"{data.name} must be FER2013's csv, whose rows are numbered, not {pack.key.get('layout')}")
+    rows = np.array([int(name) for name in pack.names(positions)], np.int32)
+    training = pack.hashes[pack.part_ids == PARTS.index("train")]
+    votes = None
+    if (path := Path(str(pack.key["root"])) / VOTES_FILE).is_file():
+        usages, all_votes = raw_votes(path)
+        expected = [PARTS[part] for part in pack.part_ids[positions]]
+        if len(usages) <= rows.max() or [USAGES.get(usages[row]) for row in rows] != expected:
+            raise ValueError(f"{path} does not belong to the csv beside it: the parts of their rows differ")
+        votes = all_votes[rows]
+    return Faces(
+        rows,
+        data.class_ids(pack)[positions],
+        np.isin(pack.hashes[positions], training),
+        votes,
+    )
+
+
+def keep(trained: Trained, folder: Path) -> bool:
+    """Evaluate a finished run and keep what it predicts; False if that has been done.
+
+    Raises ValueError if the folder has another training under the run's name, or of other test images.
+    """
+    run, data = trained.run, trained.datamodule
+    kept = Run(folder, run.name)
+    if (there := kept.result()) is not None:
+        if there == trained.result:
+            return False
+        raise ValueError(f"{kept.dir} holds another training of the same name: remove it to keep this one")
+    positions = data.positions("test")
+    _keep_faces(find_faces(data, positions), folder / "faces.npz")
+    loaded = load_run(run)
+    for part in ("val", "test"):
+        record_predictions(loaded, part, kept.dir / "predictions")
+    arrays = _evaluate(trained, positions)
+    with (kept.dir / "predictions" / STUDIES_FILE).open("wb") as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+    shutil.copyfile(run.metrics_file, kept.metrics_file)
+    dataset = {**trained.config["dataset"], "root": "DIR", "cache_dir": "outputs/packs"}
+    config = {**trained.config, "dataset": dataset, "output_dir": "outputs"}  # no path of this machine
+    with write_atomically(kept.dir / "config.yaml") as text:
+        text.write(OmegaConf.to_yaml(OmegaConf.create(config)))
+    write_json(kept.dir / "result.json", trained.result)  # the last, for it says that the rest is there
+    return True
+
+
+def _keep_faces(faces: Faces, path: Path) -> None:
+    if path.exists():
+        there = read_faces(path.parent)
+        if not (np.array_equal(there.rows, faces.rows) and np.array_equal(there.labels, faces.labels)):
+            raise ValueError(f"{path} is of other test images: keep these runs in another folder")
+        if there.votes is not None or faces.votes is None:
+            return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    arrays: dict[str, Any] = {"rows": faces.rows, "labels": faces.labels.astype(np.uint8)}
+    arrays["in_training"] = faces.in_training
+    if faces.votes is not None:
+        arrays["votes"] = faces.votes
+    with path.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+
+
+def _evaluate(trained: Trained, positions: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+    """What studies.npz holds: `splits` [S], `scores` [S, N, K], `whole_val` [M, K], `resolutions` [R], `votes` [W],
+    `decisions` [R, W, N]."""
+    data = trained.datamodule
+    path = trained.run.best_checkpoint("soft")
+    own = trained.config["split"]["name"]
+    others = [split for split in SPLITS if split != own]
+    sides = [side for side in RESOLUTIONS if side < data.size]
+    images = np.asarray(data.pack.images[positions])
+    validation = np.asarray(data.pack.images[data.positions("val")])
+    dtype = AUTOCAST.get(trained.result["precision"])
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    with tqdm(total=len(others) + 1 + len(sides), desc=trained.run.name, unit="pass") as progress:
+
+        def predict(split: str, *inputs: NDArray[np.uint8]) -> list[torch.Tensor]:
+            module, _ = load_module(path, data.class_names, data.name, split)
+            found = []
+            for faces in inputs:
+                with torch.autocast(device, dtype, enabled=dtype is not None):
+                    found.append(crop_logits(module, faces))
+                progress.update()
+            return found
+
+        (whole_val,) = predict("baseline", validation)
+        scores = [soft_vote(*predict(split, images)).numpy() for split in others]
+        at_sides = predict(own, *(lower_resolution(images, side) for side in sides))
+    decisions = [[vote(logits).argmax(dim=1).numpy() for vote in VOTES.values()] for logits in at_sides]
+    return {
+        "splits": np.array(others),
+        "scores": np.array(scores, np.float16),
+        "whole_val": soft_vote(whole_val).numpy().astype(np.float16),
+        "resolutions": np.array(sides, np.int32),
+        "votes": np.array(list(VOTES)),
+        "decisions": np.array(decisions, np.uint8).reshape(len(sides), len(VOTES), len(images)),
+    }
+
+
+def read_faces(folder: Path) -> Faces:
+    """Raises FileNotFoundError if no run was kept there, ValueError if the file is damaged."""
+    path = folder / "faces.npz"
+    arrays = _read(path)
+    try:
+        return Faces(arrays["rows"], arrays["labels"].astype(np.int64), arrays["in_training"], arrays.get("votes"))
+    except KeyError as error:
+        raise ValueError(f"{path} lacks {error}") from error
+
+
+def read_kept(run: LoadedRun, size: int) -> KeptRun:
+    """The predictions of a run in a folder that `keep` wrote.
+
+    Args:
+        size: pixels a side of the run's images.
+
+    Raises FileNotFoundError or ValueError if a file is missing or damaged.
+    """
+    path = run.run.dir / "predictions" / STUDIES_FILE
+    arrays = _read(path)
+    test, val = run.predictions("test"), run.predictions("val")
+    try:
+        scores = dict(zip(arrays["splits"].tolist(), arrays["scores"].astype(np.float32), strict=True))
+        by_side = zip(arrays["resolutions"].tolist(), arrays["decisions"].astype(np.int64), strict=True)
+        decisions = {side: dict(zip(arrays["votes"].tolist(), of_side, strict=True)) for side, of_side in by_side}
+        whole_val = arrays["whole_val"].astype(np.float32)
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    logits = torch.from_numpy(test.logits)
+    scores[run.split] = soft_vote(logits).numpy()
+    decisions[size] = {vote: function(logits).argmax(dim=1).numpy() for vote, function in VOTES.items()}
+    return KeptRun(run, test, val, scores, whole_val, decisions)
+
+
+def _read(path: Path) -> Mapping[str, NDArray[Any]]:
+    try:
+        with path.open("rb") as file, np.load(file) as arrays:
+            return dict(arrays)
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
