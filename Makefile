@@ -8,9 +8,8 @@ INSTALLED := .venv/.installed
 TEST := $(RUN) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 .DEFAULT_GOAL := help
 TABLES := table3 table4 table5 figure4 figure5 figure6
-.PHONY: help install demo check test test-lowest lint format docs table2 $(TABLES) tables report resolution page dashboard bench \
-	chaos \
-	reproduce-affectnet reproduce-rafdb clean
+.PHONY: help install demo check test test-lowest lint format docs table2 $(TABLES) tables report resolution studies page \
+	dashboard bench chaos reproduce-affectnet reproduce-rafdb clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 24
@@ -78,6 +77,10 @@ report: $(INSTALLED) ## one page of all finished runs: outputs/report.html
 
 resolution: $(INSTALLED) ## accuracy against input resolution: make resolution RUNS="NAME ..." [OPTIONS="--splits all"]
 	$(RUN) -m experiments.resolution $(RUNS) $(OPTIONS)
+
+# Without ROOT the tables are written again from what is kept.
+studies: $(INSTALLED) ## the comparison on FER2013 from kept predictions: make studies [ROOT=DIR] [OPTIONS="RUN ..."]
+	$(RUN) -m experiments.studies $(if $(ROOT),--root "$(ROOT)") $(OPTIONS)
 
 page: $(INSTALLED) ## outputs/page: a page for the browser that recognises faces: make page RUN=NAME
 	$(RUN) -m fer_voting.export --run "$(PAGE_RUN)" --to page
