@@ -47,7 +47,8 @@ from fer_voting.results.markdown import Table, markdown
 from fer_voting.system.atomic import read_json, write_atomically, write_json
 from fer_voting.system.environment import describe_device, git_commit, keep_freed_memory, now, package_versions
 from fer_voting.system.messages import set_up_messages
-from fer_voting.training.module import VotingModule, crop_cross_entropy, memory_format_for
+from fer_voting.training.losses import crop_cross_entropy
+from fer_voting.training.module import VotingModule, memory_format_for
 
 SPLITS = ("baseline", "m1", "m2", "m3")
 LEAST_SECONDS = 0.1

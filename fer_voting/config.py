@@ -44,6 +44,8 @@ class Schema:
     optimizer: Any = MISSING
     scheduler: Any = MISSING
     augment: Any = MISSING
+    mix: Any = MISSING
+    distillation: Any = MISSING
     trainer: Any = MISSING
     logger: Any = MISSING
     callbacks: Any = MISSING
@@ -56,6 +58,8 @@ class Schema:
     tf32: bool = False
     init_from: str | None = None
     init_missing_classes: str = MISSING
+    label_smoothing: float = 0.0
+    teacher: str | None = None
 
 
 def _sweep_name() -> str:

@@ -40,6 +40,8 @@ def test_the_groups_are_those_that_the_readme_names():
         "optimizer",
         "scheduler",
         "augment",
+        "mix",
+        "distillation",
         "trainer",
         "logger",
         "callbacks",
@@ -64,6 +66,8 @@ def test_the_papers_values_are_the_defaults():
         assert config["optimizer"]["lr"] == 2e-4
         assert config["optimizer"]["_target_"] == "torch.optim.Adam"
         assert config["model"]["width"] == 64
+        assert config["mix"] == {}
+        assert (config["label_smoothing"], config["teacher"]) == (0, None)
     assert affectnet["dataset"]["balance"]["target"] == "mean"
     assert rafdb["dataset"]["balance"]["target"] == "none"
     assert rafdb["init_from"] == "affectnet"

@@ -18,7 +18,8 @@ from fer_voting.models.checkpoint import NetworkInfo
 from fer_voting.models.cost import forward_mib_per_image
 from fer_voting.models.crops import CROPS, ten_crops
 from fer_voting.runs.run import Run
-from fer_voting.training.module import VotingModule, crop_cross_entropy
+from fer_voting.training.losses import crop_cross_entropy
+from fer_voting.training.module import VotingModule
 
 pytestmark = [pytest.mark.gpu, pytest.mark.slow]
 

@@ -43,9 +43,9 @@ NOT_IDENTITY: dict[str, str] = {
 """Key pattern -> why no result depends on it."""
 
 # Each has a place of its own in the name.
-PLACED_IN_NAME = ("seed", "split.*", "dataset.name", "refit", "refit_voting", "init_from")
+PLACED_IN_NAME = ("seed", "split.*", "dataset.name", "refit", "refit_voting", "init_from", "teacher")
 COPY_OF_AUGMENT = ("dataset.augment", "dataset.augment.*")
-NAMING_GROUPS = ("model", "optimizer", "scheduler", "augment", "trainer")
+NAMING_GROUPS = ("model", "optimizer", "scheduler", "augment", "mix", "distillation", "callbacks", "trainer")
 
 
 def resolve(config: DictConfig) -> dict[str, Any]:
@@ -56,7 +56,8 @@ def resolve(config: DictConfig) -> dict[str, Any]:
 def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     """The values of a resolved configuration that a run's results depend on, by dotted key.
 
-    Two values are derived: `refit_voting`, the vote of a refit, and `batchnorm_ranks`, where it is not 1.
+    Two values are derived: `refit_voting`, the vote of a refit, and `batchnorm_ranks`, where it is not 1. What a
+    training does without is left out: `label_smoothing` of 0, and `distillation` without a `teacher`.
     """
     values = flatten(dict(config))
     # Copies of top-level values count where they were overridden.
@@ -67,6 +68,10 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
             key: value for key, value in values.items() if not _matches(key, ("dataset.augment", "dataset.augment.*"))
         }
     kept = {key: value for key, value in values.items() if not _matches(key, NOT_IDENTITY)}
+    if not kept.get("label_smoothing"):
+        kept.pop("label_smoothing", None)
+    if not kept.get("teacher"):
+        kept = {key: value for key, value in kept.items() if not _matches(key, ("teacher", "distillation.*"))}
     if config["refit"]:
         kept["refit_voting"] = config["voting"]["name"]
     if (ranks := batchnorm_ranks(config)) != 1:
@@ -145,6 +150,8 @@ def setting_of(config: DictConfig, choices: Mapping[str, str]) -> str:
         of_experiment, usual = _reference(chosen)
         if of_experiment != reference:  # an experiment that only lists what to sweep over is no setting
             parts.append(choices["experiment"])
+    if values["teacher"]:
+        chosen += ("teacher=any",)  # so that the reference has the keys of a distillation
     switched = {group: choices[group] for group in NAMING_GROUPS if choices[group] != usual[group]}
     reference, _ = _reference((*chosen, *(f"{group}={option}" for group, option in switched.items())))
     parts += switched.values()
@@ -153,6 +160,8 @@ def setting_of(config: DictConfig, choices: Mapping[str, str]) -> str:
             parts.append(name_word(key.rpartition(".")[2] + str(value)))
     if values["init_from"] != values["dataset"]["init_from"]:
         parts.append(f"from_{name_word(str(values['init_from']))}")
+    if values["teacher"]:
+        parts.append(f"teacher_{name_word(values['teacher'])}")
     return "-".join(map(str, parts))
 
 

@@ -21,8 +21,8 @@ def plan_job(overrides: Sequence[str], config: DictConfig, choices: Mapping[str,
         choices: the option of each group.
 
     Sets `name`, and adds `run`: the `setting` (`identity.setting_of`) and what it `needs`: of the run whose weights it
-    starts from (`weights`) and of the run that selected the epochs of a refit (`selection`), the name (`run`) and the
-    command that trains it (`command`).
+    starts from (`weights`), of its teacher where that is given as a split (`teacher`), and of the run that selected the
+    epochs of a refit (`selection`), the name (`run`) and the command that trains it (`command`).
     """
     needs: dict[str, Any] = {}
     planned = {
@@ -30,9 +30,14 @@ def plan_job(overrides: Sequence[str], config: DictConfig, choices: Mapping[str,
         "name": config.name or name_run(config, choices),
         "run": {"setting": setting_of(config, choices), "needs": needs},
     }
-    if planned["init_from"] in _datasets():
+    if planned["init_from"] in _options("dataset"):
         needs["weights"] = _needed(_words_for_dataset(overrides, planned["init_from"]))
         planned["init_from"] = needs["weights"]["run"]
+    if planned["teacher"] in _options("split"):
+        # The teacher of a narrower network is as wide as its data set's or experiment's networks are.
+        words = words_without(overrides, "teacher", "distillation", "split", "model", "refit", "name")
+        needs["teacher"] = _needed([*words, f"split={planned['teacher']}"])
+        planned["teacher"] = needs["teacher"]["run"]
     if planned["refit"]:
         needs["selection"] = _needed(words_without(overrides, "refit", "name"))
     return planned
@@ -43,8 +48,8 @@ def _needed(words: Sequence[str]) -> dict[str, str]:
     return {"run": name, "command": " ".join(["python -m fer_voting.train", *map(shlex.quote, words)])}
 
 
-def _datasets() -> set[str]:
-    return {path.stem for path in (CONF_DIR / "dataset").glob("*.yaml")}
+def _options(group: str) -> set[str]:
+    return {path.stem for path in (CONF_DIR / group).glob("*.yaml")}
 
 
 def _words_for_dataset(overrides: Sequence[str], dataset: str) -> list[str]:

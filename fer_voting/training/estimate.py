@@ -10,7 +10,8 @@ import torch
 from fer_voting.data.module import FERDataModule
 from fer_voting.system.environment import describe_device
 from fer_voting.system.messages import duration
-from fer_voting.training.module import VotingModule, crop_cross_entropy
+from fer_voting.training.losses import crop_cross_entropy
+from fer_voting.training.module import VotingModule
 
 __all__ = ["announce_duration"]
 
@@ -35,6 +36,8 @@ def announce_duration(module: VotingModule, datamodule: FERDataModule, trainer: 
         start = time.perf_counter()
         with trainer.precision_plugin.forward_context():
             loss = crop_cross_entropy(net(images), labels)
+            if module.distillation is not None:
+                module.distillation.soft_targets(images)
         loss.backward()
         loss.item()  # waits for the device
         seconds.append(time.perf_counter() - start)

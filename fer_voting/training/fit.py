@@ -29,7 +29,10 @@ from fer_voting.training.callbacks import Checkpoints, ForwardMemory, History, R
 from fer_voting.training.estimate import announce_duration
 from fer_voting.training.evaluation import evaluate_votes
 from fer_voting.training.initialise import initialise
+from fer_voting.training.losses import Distillation
+from fer_voting.training.mix import Mix
 from fer_voting.training.module import VotingModule
+from fer_voting.training.trained import load_module
 from fer_voting.votes import VOTES
 
 __all__ = ["fit", "fit_on_other_rank", "open_data", "read_inputs"]
@@ -37,6 +40,9 @@ __all__ = ["fit", "fit_on_other_rank", "open_data", "read_inputs"]
 log = logging.getLogger(__name__)
 
 Result = dict[str, Any]
+
+PURPOSES = {"init_from": "weights", "teacher": "teacher"}
+"""Key that names a run -> what the run is needed for, in the plan (`runs.plan.plan_job`)."""
 
 
 def open_data(config: dict[str, Any]) -> FERDataModule:
@@ -49,13 +55,14 @@ def open_data(config: dict[str, Any]) -> FERDataModule:
 def read_inputs(config: dict[str, Any], data: FERDataModule) -> dict[str, Any]:
     """What a run reads besides its configuration, as plain values: part of what the run is (`Run.claim_inputs`).
 
-    `data` (FERDataModule.data_summary), `initial_weights` (file and SHA-256, or null), and of a refit the number of
-    `epochs` that its selection run found best.
+    `data` (FERDataModule.data_summary), `initial_weights` (SHA-256 of the file, or null), with a teacher `teacher`
+    (likewise), and of a refit the number of `epochs` that its selection run found best.
     """
     inputs: dict[str, Any] = {"data": data.data_summary(), "initial_weights": None}
-    if (weights := _initial_weights(config)) is not None:
-        with weights.open("rb") as file:
-            inputs["initial_weights"] = {"sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    if (weights := _checkpoint(config, "init_from")) is not None:
+        inputs["initial_weights"] = {"sha256": _sha256(weights)}
+    if (teacher := _checkpoint(config, "teacher")) is not None:
+        inputs["teacher"] = {"sha256": _sha256(teacher)}
     if config["refit"]:
         inputs["epochs"] = _epochs(config)
     return inputs
@@ -73,7 +80,8 @@ def fit(run: Run, config: dict[str, Any], result: Result, train: Callable[[Resul
     if config["model"].get("memory") == "lean" and config["trainer"].get("sync_batchnorm"):
         raise ValueError(LEAN_AND_SYNC_BATCHNORM)
     callbacks: list[Callback] = [instantiate(node) for node in config["callbacks"].values()]
-    # Before the data, which may take minutes: an unknown accelerator, precision or tracker fails here.
+    _checkpoint(config, "teacher")  # one that is missing fails before the data, which may take minutes, …
+    # … and so does an unknown accelerator, precision or tracker.
     trainer = _make_trainer(run, config, callbacks)
     tracker = instantiate(config["logger"])
     _check_sizes(config, trainer.world_size)
@@ -184,7 +192,7 @@ def _check_sizes(config: dict[str, Any], world_size: int) -> None:
 def _make_module(config: dict[str, Any], data: FERDataModule) -> VotingModule:
     L.seed_everything(config["seed"], workers=True, verbose=False)
     net = instantiate(config["model"], split=config["split"]["name"], num_classes=len(data.class_names))
-    if (weights := _initial_weights(config)) is not None:
+    if (weights := _checkpoint(config, "init_from")) is not None:
         initialise(net, data.class_names, weights, config["init_missing_classes"])
     info = NetworkInfo(
         split=config["split"]["name"],
@@ -198,7 +206,32 @@ def _make_module(config: dict[str, Any], data: FERDataModule) -> VotingModule:
         epochs=config["trainer"]["max_epochs"],  # also of a refit, which stops earlier
         steps_per_epoch=data.steps_per_epoch,
     )
-    return VotingModule(net, instantiate(config["optimizer"]), info, scheduler)
+    mix = Mix(instantiate(config["mix"])(num_classes=len(data.class_names)), config["seed"]) if config["mix"] else None
+    return VotingModule(
+        net,
+        instantiate(config["optimizer"]),
+        info,
+        scheduler,
+        label_smoothing=config["label_smoothing"],
+        mix=mix,
+        distillation=_make_distillation(config, data),
+    )
+
+
+def _make_distillation(config: dict[str, Any], data: FERDataModule) -> Distillation | None:
+    """Raises ValueError if the teacher does not know one of the classes, or takes images of another size."""
+    if (path := _checkpoint(config, "teacher")) is None:
+        return None
+    try:
+        teacher, _ = load_module(path, data.class_names, data.name)
+    except ValueError as error:
+        raise ValueError(f"teacher={config['teacher']}: {error}") from error
+    if teacher.info.image_size != data.size:
+        raise ValueError(
+            f"teacher={config['teacher']} was trained on images of {teacher.info.image_size} pixels, and "
+            f"dataset.size={data.size}"
+        )
+    return Distillation(teacher, **config["distillation"])
 
 
 def _measured(callbacks: list[Callback]) -> Result:
@@ -219,31 +252,36 @@ def _epochs(config: dict[str, Any]) -> int:
     return votes[config["voting"]["name"]]["best_epoch"] + 1
 
 
-def _initial_weights(config: dict[str, Any]) -> Path | None:
-    """The checkpoint that `init_from` names: a file, or a finished run's best by the soft vote, the paper's."""
-    source = config["init_from"]
+def _checkpoint(config: dict[str, Any], key: str) -> Path | None:
+    """The checkpoint that `key` (`init_from` or `teacher`) names: a file, or a finished run's best by the paper's vote,
+    the soft one. None if it names nothing."""
+    source = config[key]
     if source is None:
         return None
     if source.endswith(".ckpt"):
         if not Path(source).is_file():
-            raise FileNotFoundError(f"init_from={source} is not a file")
+            raise FileNotFoundError(f"{key}={source} is not a file")
         return Path(source)
     run = Run(Path(config["output_dir"]), source)
-    if "weights" in config["run"]["needs"]:
-        _needed_run(config, "weights")
+    if (purpose := PURPOSES[key]) in config["run"]["needs"]:
+        _needed_run(config, purpose, f" (or name another: {key}=...)")
     elif (status := run.status()) != "finished":
-        raise FileNotFoundError(f"init_from={source}: the run in {run.dir} is {status}, not finished")
+        raise FileNotFoundError(f"{key}={source}: the run in {run.dir} is {status}, not finished")
     return run.best_checkpoint("soft")
 
 
-def _needed_run(config: dict[str, Any], purpose: str) -> Result:
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _needed_run(config: dict[str, Any], purpose: str, hint: str = "") -> Result:
     """The result of the run that this one needs for `purpose`, which must be finished."""
     need = config["run"]["needs"][purpose]
     run = Run(Path(config["output_dir"]), need["run"])
     if (status := run.status()) != "finished":
         raise FileNotFoundError(
-            f"the run {run.name} is needed first, and is {status} in {run.dir}; train it by: {need['command']}"
-            f"{' (or name another: init_from=...)' if purpose == 'weights' else ''}"
+            f"the run {run.name} is needed first, and is {status} in {run.dir}; train it by: {need['command']}{hint}"
         )
     result = run.result()
     assert result is not None

@@ -3,7 +3,7 @@
 Shapes: B batch, V crops an image, K classes, N images of a data set.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,19 +19,11 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionM
 
 from fer_voting.models import VotingResNet18
 from fer_voting.models.checkpoint import NetworkInfo
+from fer_voting.training.losses import Distillation, crop_cross_entropy
+from fer_voting.training.mix import Mix
 from fer_voting.votes import VOTES, soft_vote
 
-__all__ = ["Predictions", "VotingModule", "crop_cross_entropy", "memory_format_for", "vote_metrics"]
-
-
-def crop_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean cross-entropy of every crop's FC output, never of the vote (section 3.3).
-
-    Args:
-        logits: `[B, V, K]`.
-        targets: class ids `[B]` (int64), or class probabilities `[B, K]` (floating point).
-    """
-    return F.cross_entropy(logits.flatten(0, 1), targets.repeat_interleave(logits.shape[1], dim=0))
+__all__ = ["Predictions", "VotingModule", "memory_format_for", "vote_metrics", "weight_decay_groups"]
 
 
 def vote_metrics(num_classes: int) -> MetricCollection:
@@ -56,6 +48,16 @@ def memory_format_for(width: int) -> torch.memory_format:
     8 channels.
     """
     return torch.channels_last if width % 16 == 0 else torch.contiguous_format
+
+
+def weight_decay_groups(net: torch.nn.Module) -> list[dict[str, Any]]:
+    """The parameters of `net` as an optimizer takes them: without weight decay for biases and normalisation.
+
+    Those have one dimension. Decay is meant for the weights of convolutions and linear layers (He et al. 2019,
+    arXiv:1812.01187, section 3.1).
+    """
+    decayed, others = ([p for p in net.parameters() if (p.ndim > 1) is many] for many in (True, False))
+    return [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
 
 
 @dataclass
@@ -89,10 +91,13 @@ class VotingModule(L.LightningModule):
 
     Args:
         net: any module that maps images `[B, 3, H, W]` to crop logits `[B, V, K]`.
-        optimizer: makes an optimizer of parameters.
+        optimizer: makes an optimizer of parameters; of `weight_decay_groups` where it has weight decay.
         info: the checkpoint's metadata of the network, with the names of the K classes.
         scheduler: makes Lightning's configuration of a learning-rate scheduler (`training.schedules`) of that
             optimizer; None for a constant rate.
+        label_smoothing: see `losses.crop_cross_entropy`; of the training alone.
+        mix: mixes the images of each training batch.
+        distillation: adds the targets of a teacher.
 
     Logs `train/loss`, and of each part (`val`, `test`) and vote: `<part>/loss`, `<part>/<vote>/accuracy`,
     `<part>/<vote>/mean_recall`, `<part>/<vote>/recall/<class>`. After an evaluation, `evaluation` holds all
@@ -102,16 +107,22 @@ class VotingModule(L.LightningModule):
     def __init__(
         self,
         net: VotingResNet18,
-        optimizer: Callable[[Iterable[torch.nn.Parameter]], torch.optim.Optimizer],
+        optimizer: Callable[[Any], torch.optim.Optimizer],
         info: NetworkInfo,
         scheduler: Callable[[torch.optim.Optimizer], Any] | None = None,
+        label_smoothing: float = 0.0,
+        mix: Mix | None = None,
+        distillation: Distillation | None = None,
     ) -> None:
         super().__init__()
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"`label_smoothing` (={label_smoothing}) must be at least 0 and below 1")
         self.memory_format = memory_format_for(info.width)
         self.net = net.to(memory_format=self.memory_format)
         self.class_names = info.class_names
         self.make_optimizer = optimizer
         self.make_scheduler = scheduler
+        self.label_smoothing, self.mix, self.distillation = label_smoothing, mix, distillation
         self.info = info
         self.metrics = torch.nn.ModuleDict({vote: vote_metrics(len(self.class_names)) for vote in VOTES})
         self.predictions = Predictions()
@@ -130,11 +141,18 @@ class VotingModule(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = self.make_optimizer(self.net.parameters())
+        if optimizer.defaults.get("weight_decay"):
+            optimizer = self.make_optimizer(weight_decay_groups(self.net))
         return optimizer if self.make_scheduler is None else ([optimizer], [self.make_scheduler(optimizer)])
 
     def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> Tensor:
         images, targets, _ = batch
-        loss = crop_cross_entropy(self(images), targets)
+        if self.mix is not None:
+            images, targets = self.mix(images, targets, self.current_epoch, batch_idx)
+        logits = self(images)
+        loss = crop_cross_entropy(logits, targets, self.label_smoothing)
+        if self.distillation is not None:
+            loss = self.distillation(loss, logits, images)
         self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(images), sync_dist=True)
         return loss
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from fer_voting.models import VotingResNet18
 from fer_voting.models.compiled import compile_network, find_compiler
-from fer_voting.training.module import crop_cross_entropy
+from fer_voting.training.losses import crop_cross_entropy
 
 
 def shallow_network() -> VotingResNet18:

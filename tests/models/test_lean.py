@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fer_voting.models import SPLITS, VotingResNet18
 from fer_voting.models.cost import MIB, forward_mib_per_image
 from fer_voting.models.lean import Recomputations
-from fer_voting.training.module import crop_cross_entropy
+from fer_voting.training.losses import crop_cross_entropy
 
 pytestmark = pytest.mark.slow
 

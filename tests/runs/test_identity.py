@@ -9,7 +9,10 @@ import pytest
 from fer_voting.config import CONF_DIR, compose_with_choices, flatten
 from fer_voting.runs.identity import NOT_IDENTITY, batchnorm_ranks, identity, name_run, resolve, run_name, setting_of
 
-GROUPS = ("dataset", "split", "voting", "model", "optimizer", "scheduler", "augment", "trainer", "logger", "experiment")
+GROUPS = (
+    *("dataset", "split", "voting", "model", "optimizer", "scheduler", "augment", "mix", "distillation", "callbacks"),
+    *("trainer", "logger", "experiment"),
+)
 OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONF_DIR / group).glob("*.yaml"))]
 
 
@@ -30,7 +33,7 @@ def changed(config: dict[str, Any], key: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids=lambda value: value)
 def test_a_key_changes_the_identity_or_is_listed_with_a_reason(group: str, option: str) -> None:
-    config = config_of(f"{group}={option}")
+    config = config_of(f"{group}={option}", "teacher=some_run")  # without one, `distillation` is not used
     special = {"trainer.devices", "trainer.num_nodes", "trainer.sync_batchnorm"}  # below: batchnorm_ranks
     for key in flatten(config).keys() - special:
         listed = any(fnmatchcase(key, pattern) for pattern in NOT_IDENTITY)
@@ -46,6 +49,20 @@ def test_a_callback_of_a_users_own_is_part_of_the_identity() -> None:
     own = "+callbacks.average._target_=lightning.pytorch.callbacks.WeightAveraging"
     assert identity(config_of(own)) != identity(config_of())
     assert identity(config_of("~callbacks.throughput")) == identity(config_of())
+
+
+def test_what_a_training_does_without_is_no_part_of_the_identity() -> None:
+    """So run folders from before these keys existed are still theirs."""
+    plain = identity(config_of())
+    assert not [key for key in plain if key.startswith(("mix", "distillation", "teacher", "label_smoothing"))]
+    assert identity(config_of("distillation.temperature=9")) == plain
+    distilled = identity(config_of("teacher=some_run"))
+    assert {key: value for key, value in distilled.items() if key not in plain} == {
+        "teacher": "some_run",
+        "distillation.temperature": 4.0,
+        "distillation.hard_weight": 0.1,
+        "distillation.vote": "soft",
+    }
 
 
 @pytest.mark.parametrize(
@@ -74,6 +91,9 @@ def test_ranks_without_synchronised_batchnorm_are_another_run_with_another_name(
     assert "ranks4" in name_run(*compose_with_choices([*words, "trainer.devices=4"]))
 
 
+SEVERAL = "sgd-cutmix-ema-decay0.9"
+
+
 @pytest.mark.parametrize(
     ("words", "setting"),
     [
@@ -85,6 +105,10 @@ def test_ranks_without_synchronised_batchnorm_are_another_run_with_another_name(
         (["model.width=8"], "width8"),
         (["dataset.schedule.lr_gamma_per_epoch=0.5"], "lr_gamma_per_epoch0.5"),
         (["scheduler=one_cycle", "scheduler.warm_up_share=0.2"], "one_cycle-warm_up_share0.2"),
+        (["optimizer=sgd", "mix=cutmix", "callbacks=ema", "callbacks.average.multi_avg_fn.decay=0.9"], SEVERAL),
+        (["label_smoothing=0.1"], "label_smoothing0.1"),
+        (["teacher=m3"], "teacher_m3"),
+        (["experiment=demo", "teacher=a-run", "distillation.temperature=2"], "demo-temperature2-teacher_a_run"),
         (["refit=true", "voting=hard"], ""),
         (["name=mine"], "mine"),
     ],

@@ -15,7 +15,8 @@ from fer_voting.config import compose_config
 from fer_voting.data.module import FERDataModule, make_datamodule, normalise
 from fer_voting.models import VotingResNet18
 from fer_voting.models.checkpoint import NetworkInfo
-from fer_voting.training.module import VotingModule, crop_cross_entropy
+from fer_voting.training.losses import crop_cross_entropy
+from fer_voting.training.module import VotingModule
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*ModelCheckpoint",

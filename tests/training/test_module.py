@@ -5,11 +5,14 @@ import math
 import lightning as L
 import pytest
 import torch
+from hydra.utils import instantiate
 from torch.utils.data import DataLoader, TensorDataset
 
+from fer_voting.config import compose_config
 from fer_voting.models import VotingResNet18
 from fer_voting.models.checkpoint import NetworkInfo
-from fer_voting.training.module import VotingModule, crop_cross_entropy, memory_format_for, vote_metrics
+from fer_voting.training.losses import crop_cross_entropy
+from fer_voting.training.module import VotingModule, memory_format_for, vote_metrics, weight_decay_groups
 
 CLASSES = ("neutral", "happy", "sad")
 
@@ -45,6 +48,50 @@ def test_metrics_by_hand():
     assert figures["recall"].tolist() == pytest.approx([2 / 3, 1.0, 0.5])
     assert figures["mean_recall"].item() == pytest.approx((2 / 3 + 1 + 0.5) / 3)
     assert figures["confusion_counts"].tolist() == [[2, 1, 0], [0, 1, 0], [1, 0, 1]]  # true class, decision
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
+def test_a_step_of_each_optimizer_is_the_formula_of_its_source(name: str):
+    """Two steps, of a weight that decays and of one that does not, against the formulas in plain numbers."""
+    node = compose_config([f"optimizer={name}", "optimizer.lr=0.1"]).optimizer
+    net = torch.nn.Linear(1, 1)
+    module = make_module()
+    module.net, module.make_optimizer = net, instantiate(node)
+    optimizer = module.configure_optimizers()
+    with torch.no_grad():
+        net.weight.fill_(2.0)
+        net.bias.fill_(2.0)
+    expected = {}
+    for key, decay in (("weight", node.get("weight_decay", 0.0)), ("bias", 0.0)):
+        w, m, v = 2.0, 0.0, 0.0
+        for step, g in ((1, 0.5), (2, -0.25)):
+            if name == "sgd":  # torch's Nesterov: v = mu v + g, w -= lr (g + mu v)
+                g += decay * w
+                m = 0.9 * m + g if step > 1 else g
+                w -= 0.1 * (g + 0.9 * m)
+            else:
+                w -= 0.1 * decay * w
+                m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+                w -= 0.1 * (m / (1 - 0.9**step)) / (math.sqrt(v / (1 - 0.999**step)) + 1e-8)
+        expected[key] = w
+    for gradient in (0.5, -0.25):
+        for parameter in net.parameters():
+            parameter.grad = torch.full_like(parameter, gradient)
+        optimizer.step()
+    assert {key: value.item() for key, value in net.named_parameters()} == pytest.approx(expected, rel=1e-6)
+    assert (expected["weight"] != expected["bias"]) == (name != "adam")
+
+
+def test_weight_decay_leaves_out_biases_and_normalisation():
+    net = make_module().net
+    decayed, others = weight_decay_groups(net)
+    names = {id(parameter): name for name, parameter in net.named_parameters()}
+    assert others["weight_decay"] == 0
+    assert {names[id(p)].rpartition(".")[2] for p in others["params"]} == {"weight", "bias"}
+    assert all(
+        "bn" in names[id(p)] or "downsample.1" in names[id(p)] or names[id(p)] == "fc.bias" for p in others["params"]
+    )
+    assert len(decayed["params"]) + len(others["params"]) == len(names)
 
 
 def test_a_checkpoint_says_what_its_weights_are():

@@ -4,6 +4,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
 
 from fer_voting.runs.run import Run
+from fer_voting.training.averaging import averaged_weights
 from fer_voting.training.callbacks.history import History
 from fer_voting.votes import VOTES
 
@@ -14,7 +15,8 @@ class Checkpoints(Checkpoint):
     """Saves last.ckpt after every epoch, and each vote's best-<vote>.ckpt after an epoch better than all before.
 
     The rows of metrics.csv decide which epoch is best, so that a run that continues in a moved folder keeps its best.
-    Of equally good epochs the first counts.
+    Of equally good epochs the first counts. Where a callback averages weights, the best are the averages that were
+    validated, and last.ckpt holds both.
 
     Args:
         run: its folder.
@@ -26,13 +28,19 @@ class Checkpoints(Checkpoint):
         self.run, self.history, self.refit_vote = run, history, refit_vote
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        assert trainer.max_epochs is not None
-        if self.refit_vote is None:
-            *earlier, latest = self.history.rows
-            for vote in VOTES:
-                metric = f"val/{vote}/accuracy"
-                if metric in latest and all(latest[metric] > row.get(metric, 0.0) for row in earlier):
-                    trainer.save_checkpoint(self.run.best_checkpoint(vote), weights_only=True)
-        elif trainer.current_epoch + 1 == trainer.max_epochs:
-            trainer.save_checkpoint(self.run.best_checkpoint(self.refit_vote), weights_only=True)
+        with averaged_weights(trainer, module):  # those that were validated
+            for vote in self._best_votes(trainer):
+                trainer.save_checkpoint(self.run.best_checkpoint(vote), weights_only=True)
         trainer.save_checkpoint(self.run.last_checkpoint)
+
+    def _best_votes(self, trainer: L.Trainer) -> list[str]:
+        """The votes whose best epoch this one is so far."""
+        if self.refit_vote is not None:
+            return [self.refit_vote] if trainer.current_epoch + 1 == trainer.max_epochs else []
+        *earlier, latest = self.history.rows
+        metrics = {vote: f"val/{vote}/accuracy" for vote in VOTES}
+        return [
+            vote
+            for vote, metric in metrics.items()
+            if metric in latest and all(latest[metric] > row.get(metric, 0.0) for row in earlier)
+        ]

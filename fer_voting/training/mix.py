@@ -1,0 +1,36 @@
+"""Mixing the images of a training batch, and their labels: the options of `conf/mix/`."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["Mix"]
+
+_WORD = 0x6D6978
+"""First word of the seeds, so that no other purpose shares these random numbers."""
+
+
+class Mix:
+    """A transform of whole batches whose random numbers depend on (seed, epoch, batch) alone.
+
+    A run that continues mixes as one that was not interrupted. All ranks draw the same numbers; each mixes the images
+    of its own part of the batch.
+
+    Args:
+        transform: maps images `[B, 3, H, W]` and targets (class ids `[B]`, or probabilities `[B, K]`) to mixed images
+            and probabilities; draws from torch's generator of the processor, as those of torchvision do.
+        seed: of the run.
+    """
+
+    def __init__(self, transform: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], seed: int) -> None:
+        self.transform, self.seed = transform, seed
+
+    def __call__(self, images: Tensor, targets: Tensor, epoch: int, batch_idx: int) -> tuple[Tensor, Tensor]:
+        """Mixed images `[B, 3, H, W]` and class probabilities `[B, K]`; both of the batch's size."""
+        words = [_WORD, self.seed % 2**64, epoch, batch_idx]
+        (number,) = np.random.SeedSequence(words).generate_state(1, np.uint64)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(int(number))
+            return self.transform(images, targets)

@@ -1,0 +1,106 @@
+"""Losses against values computed by hand and against the formulas of their sources, in NumPy."""
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import log_softmax, softmax
+from torch import Tensor, nn
+
+from fer_voting.training.losses import Distillation, crop_cross_entropy
+from fer_voting.votes import VOTES
+
+SETTINGS = {"temperature": 4.0, "hard_weight": 0.1, "vote": "soft"}
+
+
+class Fixed(nn.Module):
+    """A teacher whose crop logits are known: linear in the images' first pixel."""
+
+    def __init__(self, logits: Tensor) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(logits)
+        self.norm = nn.BatchNorm2d(3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.norm(images)  # in training mode it would change its statistics
+        return self.logits * images[:, 0, 0, 0, None, None]
+
+
+def random_batch(batch: int = 4, own_crops: int = 1, crops: int = 10, classes: int = 5) -> tuple[Tensor, Fixed, Tensor]:
+    """The trained network's crop logits (a leaf), a teacher, and images."""
+    generator = torch.Generator().manual_seed(0)
+    own = torch.randn(batch, own_crops, classes, generator=generator, dtype=torch.float64, requires_grad=True)
+    teacher = Fixed(3 * torch.randn(batch, crops, classes, generator=generator))
+    return own, teacher, torch.rand(batch, 3, 6, 6, generator=generator) + 0.5
+
+
+def test_label_smoothing_by_hand() -> None:
+    logits = torch.tensor([[[math.log(3.0), 0.0]]])  # probabilities 3/4 and 1/4
+    smoothed = crop_cross_entropy(logits, torch.tensor([0]), 0.2)  # targets 0.9 and 0.1
+    assert smoothed.item() == pytest.approx(-0.9 * math.log(3 / 4) - 0.1 * math.log(1 / 4))
+
+
+def test_label_smoothing_of_probabilities_is_the_formula_of_its_source() -> None:
+    logits, targets, share = np.random.default_rng(0).normal(size=(4, 10, 5)), np.eye(5)[[0, 2, 1, 4]], 0.3
+    targets[3] = [0.5, 0.25, 0.25, 0, 0]
+    spread = (1 - share) * targets + share / 5  # Szegedy et al., section 7: q' = (1 - e) q + e / K
+    by_formula = -(spread[:, None] * log_softmax(logits, axis=2)).sum(axis=2).mean()
+    ours = crop_cross_entropy(torch.tensor(logits), torch.tensor(targets), share)
+    assert ours.item() == pytest.approx(by_formula)
+
+
+@pytest.mark.parametrize("own_crops", [1, 10])
+@pytest.mark.parametrize("vote", VOTES)
+def test_distillation_is_the_formula_of_its_source(vote: str, own_crops: int) -> None:
+    own, teacher, images = random_batch(own_crops=own_crops)
+    temperature, weight, hard_loss = 2.5, 0.3, torch.tensor(0.7, dtype=torch.float64)
+    distillation = Distillation(teacher, temperature=temperature, hard_weight=weight, vote=vote)
+    crops = (teacher.logits * images[:, 0, 0, 0, None, None]).detach().double() / temperature
+    targets = {
+        "soft": softmax(crops.mean(dim=1).numpy(), axis=1),
+        "softprob": softmax(crops.numpy(), axis=2).mean(axis=1),
+        "hard": VOTES["hard"](crops).numpy(),
+    }[vote]
+    log_own = log_softmax(own.detach().numpy() / temperature, axis=2)
+    entropy = -np.where(targets > 0, targets * np.log(np.maximum(targets, 1e-300)), 0).sum(axis=1).mean()
+    divergence = -(targets[:, None] * log_own).sum(axis=2).mean() - entropy
+    by_formula = weight * 0.7 + (1 - weight) * temperature**2 * divergence
+    assert distillation(hard_loss, own, images).item() == pytest.approx(by_formula, rel=1e-5)
+
+
+def test_at_a_high_temperature_the_gradient_is_the_difference_of_the_logits() -> None:
+    """Hinton et al., equation 4: dC/dz = (z - v) / (N T^2) for logits of mean zero; the loss is C times T^2."""
+    own, teacher, images = random_batch()
+    loss = Distillation(teacher, temperature=1000.0, hard_weight=0.0, vote="soft")(torch.tensor(0.0), own, images)
+    loss.backward()
+    voted = (teacher.logits * images[:, 0, 0, 0, None, None]).detach().mean(dim=1).double()
+    z, v = own.detach()[:, 0], voted
+    expected = ((z - z.mean(dim=1, keepdim=True)) - (v - v.mean(dim=1, keepdim=True))) / (z.shape[1] * len(z))
+    assert own.grad is not None
+    torch.testing.assert_close(own.grad[:, 0], expected, rtol=1e-2, atol=1e-3 * expected.abs().max().item())
+
+
+def test_the_teacher_stays_as_it_is() -> None:
+    own, teacher, images = random_batch()
+    before = copy.deepcopy(teacher.state_dict())
+    distillation = Distillation(teacher.train(), **SETTINGS)
+    distillation(torch.tensor(0.0), own, images).backward()
+    assert all(torch.equal(value, before[key]) for key, value in teacher.state_dict().items())
+    assert teacher.logits.grad is None
+    assert not teacher.training
+
+
+def test_a_copy_shares_the_teacher() -> None:
+    _, teacher, _ = random_batch()
+    distillation = Distillation(teacher, **SETTINGS)
+    assert copy.deepcopy(distillation).teacher is teacher
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("temperature", 0.0), ("hard_weight", 1.5), ("hard_weight", -0.1), ("vote", "loud")]
+)
+def test_values_out_of_range(key: str, value: float | str) -> None:
+    with pytest.raises(ValueError, match=rf"distillation\.{key}={value}"):
+        Distillation(random_batch()[1], **{**SETTINGS, key: value})
