@@ -8,7 +8,7 @@ INSTALLED := .venv/.installed
 TEST := $(RUN) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 .DEFAULT_GOAL := help
 TABLES := table3 table4 table5 figure4 figure5 figure6
-.PHONY: help install demo check test test-lowest lint format docs table2 $(TABLES) tables report resolution studies page \
+.PHONY: help install demo check test test-lowest lint format docs table2 $(TABLES) tables report resolution studies public-test page \
 	dashboard bench chaos reproduce-affectnet reproduce-rafdb clean
 
 help: ## list the targets
@@ -81,6 +81,9 @@ resolution: $(INSTALLED) ## accuracy against input resolution: make resolution R
 # Without ROOT the tables are written again from what is kept.
 studies: $(INSTALLED) ## the comparison on FER2013 from kept predictions: make studies [ROOT=DIR] [OPTIONS="RUN ..."]
 	$(RUN) -m experiments.studies $(if $(ROOT),--root "$(ROOT)") $(OPTIONS)
+
+public-test: $(INSTALLED) ## a network on FER2013's PublicTest: make public-test ROOT=DIR OPTIONS="--run NAME"
+	$(RUN) -m experiments.public_test --root "$(ROOT)" $(OPTIONS)
 
 page: $(INSTALLED) ## outputs/page: a page for the browser that recognises faces: make page RUN=NAME
 	$(RUN) -m fer_voting.export --run "$(PAGE_RUN)" --to page

@@ -9,7 +9,7 @@ few minutes a run of width 16. From what is kept, and from nothing else, the com
     studies.md     training split x test split, number of crops, resolution, leaks, labels, calibration
 
 and updates the pages that show them. Runs that are missing are listed with the command that makes them; started again
-when there are more, it goes on.
+when there are more, it goes on. Before the first run the tables say so.
 """
 
 import argparse
@@ -58,6 +58,7 @@ from fer_voting.votes import VOTES, fit_temperature, vote_probabilities
 
 FOLDER = Path("experiments/recorded/fer2013")
 NOTHING = "–"
+SAID = "what the predictions say"
 DIFFERENCES = (
     "Differences are in percentage points, with 95 % bootstrap intervals in brackets, over what the last column says."
 )
@@ -90,7 +91,8 @@ def table_report(section: Section) -> Report:
     report.add(f"Accuracy in percent, mean ± standard deviation over seeds. {_origin(section)}")
     ours, _ = cost_points(section, found)
     heading = f"Accuracy and cost on {section.title}, soft vote"
-    report.add_plot("cost", partial(save, cost_figure(ours, [], heading, measure="test accuracy (%)")), heading)
+    if ours:
+        report.add_plot("cost", partial(save, cost_figure(ours, [], heading, measure="test accuracy (%)")), heading)
     report.rows += [vars(one) | {"method": vars(one.method)} for one in found]
     return report
 
@@ -103,6 +105,8 @@ def comparison_report(section: Section) -> Report:
     report.add(COMPARISON_NOTE)
     runs = {split: section.finished(split) for split in section.splits() if section.finished(split)}
     histories = {split: [read_history(run.run.metrics_file) for run in of_split] for split, of_split in runs.items()}
+    if not runs:
+        return report
     for stem, column, label, scale in (
         ("curves-loss", "train/loss", "training loss", 1.0),
         ("curves-accuracy", "val/soft/accuracy", "validation accuracy, soft vote (%)", 100.0),
@@ -125,6 +129,8 @@ def comparison_report(section: Section) -> Report:
 
 def _origin(section: Section) -> str:
     results = [run.result for run in section.finished()]
+    if not results:
+        return "No run is finished yet."
     hours = sum(result["seconds"] for result in results) / 3600
     return f"{origin(results)} {_runs(len(results))}, {hours:.1f} hours of training in all."
 
@@ -138,7 +144,7 @@ def _runs(count: int) -> str:
 
 def studies_report(section: Section, runs: BySplit, faces: Faces) -> Report:
     """What the kept predictions say beyond the comparison."""
-    report = Report("studies", f"{section.title}: what the predictions say")
+    report = Report("studies", f"{section.title}: {SAID}")
     report.add(
         f"{len(faces.labels):,} test images. Accuracies are in percent, mean ± standard deviation over seeds, by the "
         "weights of the soft vote's best epoch."
@@ -449,28 +455,29 @@ def keep_finished(options: argparse.Namespace, names: Iterable[str]) -> None:
 def write(folder: Path, dataset: str, setting: str) -> MissingRuns | None:
     """Write the tables and plots of what a folder keeps; returns the command for the runs that it lacks.
 
-    Raises ValueError if it keeps no run of the data set under this setting, or a file is damaged.
+    Before the first run the tables say so. Raises ValueError if a file is damaged.
     """
     stored = replace(load_runs(folder), output_dir=Path("outputs"))  # a command must not train into the folder
     section = stored.section(dataset, setting)
-    if not section.finished():
-        raise ValueError(
-            f"{folder} keeps no run of {dataset} under the setting {setting!r}: give --root DIR to add one"
-        )
-    faces = read_faces(folder)
-    runs = {
-        split: [read_kept(run, run.config["dataset"]["size"]) for run in section.finished(split)]
-        for split in SPLITS
-        if section.finished(split)
-    }
-    for of_split in runs.values():
-        for run in of_split:
+    reports = [table_report(section), comparison_report(section)]
+    if section.finished():
+        faces = read_faces(folder)
+        runs = {
+            split: [read_kept(run, run.config["dataset"]["size"]) for run in section.finished(split)]
+            for split in SPLITS
+            if section.finished(split)
+        }
+        for run in (run for of_split in runs.values() for run in of_split):
             if not np.array_equal(run.test.names.astype(np.int64), faces.rows):
                 raise ValueError(f"{run.run.name} was evaluated on other images than faces.npz has")
-    for report in (table_report(section), comparison_report(section), studies_report(section, runs, faces)):
-        missing = [section.missing(split) for split in section.splits()]
-        if any(missing) and report.name != "table":
-            report.add("\n".join(f"- {line}" for line in missing_lines(missing)))
+        reports.append(studies_report(section, runs, faces))
+    else:
+        reports.append(Report("studies", f"{section.title}: {SAID}"))
+        reports[-1].add("No run is finished yet.")
+    missing = missing_lines([section.missing(split) for split in section.splits()])
+    for report in reports:
+        if missing and report.name != "table":
+            report.add("\n".join(f"- {line}" for line in missing))
         publish(report, folder, ("png",))
     return missing_runs(stored, section, section.splits())
 

@@ -172,6 +172,7 @@ def _to_folder(trained: "TrainedNetwork", folder: Path, push: str | None) -> Pat
             evaluations,
             resolutions,
             trained.temperature,
+            _public_test(trained),
         )
 
     network.save_pretrained(folder, card(folder.name))
@@ -206,6 +207,17 @@ def _resolutions(trained: "TrainedNetwork") -> list[dict[str, Any]]:
         return []
     wanted = (trained.run.name, trained.info.split, trained.vote)
     return [row for row in read_json(path) if (row["run"], row["split"], row["vote"]) == wanted]
+
+
+def _public_test(trained: "TrainedNetwork") -> dict[str, Any] | None:
+    """The figures of `python -m experiments.public_test` about these weights under this split and vote, if any."""
+    from fer_voting.inference.pretrained import weights_checksum
+    from fer_voting.system.atomic import read_json
+
+    folder = trained.run.dir.parent.parent / "public_test"
+    wanted = (weights_checksum(trained.net.state_dict()), trained.info.split, trained.vote)
+    found = [figures for path in sorted(folder.glob("*.json")) for figures in read_json(path)]
+    return next((each for each in found if (each["checksum"], each["split"], each["vote"]) == wanted), None)
 
 
 def _to_page(trained: "TrainedNetwork", words: argparse.Namespace, folder: Path) -> Path:

@@ -172,3 +172,27 @@ def fer2013_csv(path: Path, counts: Mapping[str, Mapping[str, int]], spaces: boo
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(lines) + "\n")
     return lines
+
+
+def fer2013_with_votes(root: Path) -> None:
+    """fer2013.csv with a copy of its first training face as last of PublicTest, and fer2013new.csv beside it.
+
+    FER+'s six votes are for FER2013's label, but every fourth row has eight for fear, and the row after it a draw.
+    """
+    counts = {"Training": dict.fromkeys(SEVEN, 12), "PublicTest": dict.fromkeys(SEVEN, 4)}
+    lines = fer2013_csv(root / "fer2013.csv", counts)
+    lines.append(lines[1].replace("Training", "PublicTest"))
+    (root / "fer2013.csv").write_text("\n".join(lines) + "\n")
+    words = {"happy": "happiness", "sad": "sadness"}
+    table = [",".join(["Usage", "Image name", *FERPLUS_COLUMNS])]
+    for number, line in enumerate(lines[1:]):
+        emotion, _, usage = line.split(",")
+        name = FER2013_IDS[int(emotion)]
+        votes = dict.fromkeys(FERPLUS_COLUMNS, 0)
+        votes[words.get(name, name)] = 6
+        if number % 4 == 0:
+            votes = dict.fromkeys(FERPLUS_COLUMNS, 0) | {"fear": 8}
+        elif number % 4 == 1:
+            votes[words.get(name, name)], votes["unknown"] = 5, 5
+        table.append(",".join([usage, f"{number}.png", *map(str, votes.values())]))
+    (root / "fer2013new.csv").write_text("\n".join(table) + "\n")

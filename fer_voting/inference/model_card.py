@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fer_voting.inference.public_test import public_test_tables
 from fer_voting.models.checkpoint import NetworkInfo
 
 __all__ = ["model_card"]
@@ -75,6 +76,7 @@ def model_card(
     evaluations: Sequence[Mapping[str, Any]] = (),
     resolutions: Sequence[Mapping[str, Any]] = (),
     temperature: float = 1.0,
+    public_test: Mapping[str, Any] | None = None,
 ) -> str:
     """The card as Markdown with the Hub's metadata on top.
 
@@ -87,6 +89,7 @@ def model_card(
         evaluations: what `python -m fer_voting.evaluate` wrote about this network under this split.
         resolutions: rows of `make resolution` about this network, split and vote.
         temperature: divisor of the soft vote's logits.
+        public_test: figures of `python -m experiments.public_test` about this network, split and vote.
     """
     return "\n".join(
         filter(
@@ -104,6 +107,7 @@ def model_card(
                 _elsewhere(vote, evaluations),
                 _calibration(vote, evaluations, temperature),
                 _resolution(vote, resolutions),
+                _public_test(vote, public_test),
                 _origin(result),
             ],
         )
@@ -286,6 +290,12 @@ def _resolution(vote: str, rows: Sequence[Mapping[str, Any]]) -> str:
     head = ["data set", "part", "images", "resolution (px)", "accuracy (%)", "mean recall (%)"]
     note = "Images brought down to the resolution and back; 95 % intervals are over the images."
     return f"## Resolution ({VOTES[vote]})\n\n{note}\n\n{_table(head, cells, left=2)}"
+
+
+def _public_test(vote: str, figures: Mapping[str, Any] | None) -> str:
+    if figures is None:
+        return ""
+    return f"## FER2013's PublicTest ({VOTES[vote]})\n\n{public_test_tables(figures)}"
 
 
 def _origin(result: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small_sets import FERPLUS_COLUMNS, SEVEN, fer2013_csv
+from small_sets import SEVEN, fer2013_with_votes
 from tiny import train_here
 
 from experiments import resolution, studies
@@ -29,27 +29,8 @@ IMAGES = 4 * 7 + 1
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """FER2013 with FER+'s votes. On PublicTest they are FER2013's label by 6 of 10, but every fourth image is fear by
-    8, and every image after that has no majority."""
     folder = tmp_path_factory.mktemp("fer2013")
-    counts = {"Training": dict.fromkeys(SEVEN, 12), "PublicTest": dict.fromkeys(SEVEN, 4)}
-    lines = fer2013_csv(folder / "fer2013.csv", counts)
-    lines.append(lines[1].replace("Training", "PublicTest"))
-    (folder / "fer2013.csv").write_text("\n".join(lines) + "\n")
-    ids = {"anger": 0, "disgust": 1, "fear": 2, "happy": 3, "sad": 4, "surprise": 5, "neutral": 6}
-    words = {"happy": "happiness", "sad": "sadness"}
-    table = [",".join(["Usage", "Image name", *FERPLUS_COLUMNS])]
-    for number, line in enumerate(lines[1:]):
-        emotion, _, usage = line.split(",")
-        name = next(label for label, i in ids.items() if str(i) == emotion)
-        votes = dict.fromkeys(FERPLUS_COLUMNS, 0)
-        votes[words.get(name, name)] = 6
-        if number % 4 == 0:
-            votes = dict.fromkeys(FERPLUS_COLUMNS, 0) | {"fear": 8}
-        elif number % 4 == 1:
-            votes[words.get(name, name)], votes["unknown"] = 5, 5
-        table.append(",".join([usage, f"{number}.png", *map(str, votes.values())]))
-    (folder / "fer2013new.csv").write_text("\n".join(table) + "\n")
+    fer2013_with_votes(folder)
     return folder
 
 
@@ -228,9 +209,11 @@ def test_a_run_is_evaluated_once_and_never_replaced(
         studies.main(words)
 
 
-def test_mistakes(tmp_path: Path, capsys) -> None:
-    with pytest.raises(SystemExit, match="keeps no run of fer2013 under the setting 'fer2013': give --root DIR"):
-        studies.main(["--folder", str(tmp_path / "new")])
+def test_before_the_first_run_and_mistakes(tmp_path: Path, capsys) -> None:
+    studies.main(["--folder", str(tmp_path / "new")])
+    assert "experiment=fer2013" in capsys.readouterr().out
+    for name in ("table", "comparison", "studies"):
+        assert "not run" in (tmp_path / "new" / f"{name}.md").read_text()
     with pytest.raises(SystemExit):
         studies.main(["some-run"])
     assert "--root DIR" in capsys.readouterr().err

@@ -1,0 +1,183 @@
+"""What any network does on FER2013's PublicTest: `python -m experiments.public_test --root DIR --run NAME`.
+
+Of a finished run, a folder of `fer_voting.export --to folder` (`--model`), or a checkpoint: accuracy by FER2013's
+labels and by FER+'s strict majority, recall of each class, confusion, accuracy by brightness and by size of the face.
+DIR holds fer2013.csv and, for FER+, fer2013new.csv. Prints the tables, and writes them with the figures and the
+confusion matrix into <output-dir>/public_test; `fer_voting.export --to folder` of the same run puts them into the model
+card. Two minutes on 2 cores for a network of width 16. Nothing written holds a face.
+"""
+
+import argparse
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from experiments.common import Report, publish
+from experiments.kept import find_faces
+from experiments.resolution import RESOLUTIONS, figures, lower_resolution
+from fer_voting.config import compose_config
+from fer_voting.data.index import PARTS
+from fer_voting.data.labels import CLASSES
+from fer_voting.data.module import FERDataModule, make_datamodule
+from fer_voting.data.sets.ferplus import strict_majority
+from fer_voting.inference.pretrained import weights_checksum
+from fer_voting.inference.public_test import public_test_tables
+from fer_voting.inference.recognizer import Recognizer
+from fer_voting.results.calibration import reliability
+from fer_voting.results.plots import draw_confusion
+from fer_voting.runs.identity import resolve
+from fer_voting.system.environment import describe_device, git_commit, package_versions
+from fer_voting.system.messages import set_up_messages
+
+QUARTERS = 4
+
+
+def public_test(root: Path, size: int, output_dir: Path) -> tuple[FERDataModule, NDArray[np.int64]]:
+    """FER2013 at `size` pixels, and the positions of PublicTest's images in its pack.
+
+    Raises ValueError if there are none.
+    """
+    words = ["dataset=fer2013", f"dataset.root={root}", f"dataset.size={size}", f"output_dir={output_dir}"]
+    data = make_datamodule(resolve(compose_config(words))["dataset"], augment=None)
+    pack = data.make_pack()
+    data.check(pack)
+    positions = np.flatnonzero(data.usable(pack) & (pack.part_ids == PARTS.index("val")))
+    if not len(positions):
+        raise ValueError(f"{root} has no images of FER2013's PublicTest")
+    return data, positions
+
+
+def judge(name: str, recognizer: Recognizer, data: FERDataModule, positions: NDArray[np.int64]) -> dict[str, Any]:
+    """The figures of a network, as `public_test_tables` takes them and more, as plain values.
+
+    Raises ValueError if the network lacks one of FER2013's classes. Other classes of the network are not decided for.
+    """
+    classes = list(data.class_names)
+    if missing := [label for label in classes if label not in recognizer.class_names]:
+        raise ValueError(f"{name} does not know {', '.join(missing)}: it cannot be judged on FER2013")
+    columns = [recognizer.class_names.index(label) for label in classes]
+    faces = find_faces(data, positions)
+    images = np.asarray(data.pack.images[positions])
+    majority = None
+    if faces.votes is not None:
+        assert classes == list(CLASSES[: len(classes)])  # the order of the votes' columns
+        majority = strict_majority(faces.votes, len(classes))
+
+    def of_labels(labels: NDArray[np.int64], decisions: NDArray[np.int64]) -> dict[str, Any]:
+        known = labels >= 0
+        counts = np.zeros((len(classes), len(classes)), np.int64)
+        np.add.at(counts, (labels[known], decisions[known]), 1)
+        recall = counts.diagonal() / np.maximum(counts.sum(axis=1), 1)
+        return {
+            **figures(labels[known], decisions[known], len(classes)),
+            "recall": dict(zip(classes, recall.tolist(), strict=True)),
+            "confusion_counts": counts.tolist(),
+        }
+
+    probabilities = recognizer.classify(images).probabilities[:, columns]
+    decisions = probabilities.argmax(axis=1)
+    confidences = probabilities.max(axis=1)
+    runtime: Any = recognizer.runtime
+    return {
+        "name": name,
+        "split": runtime.split,
+        "vote": runtime.vote,
+        "checksum": weights_checksum(runtime.network.net.state_dict()),
+        "class_names": classes,
+        "by_label": of_labels(faces.labels, decisions),
+        "by_majority": None if majority is None else of_labels(majority, decisions),
+        "calibration_error": reliability(confidences, decisions == faces.labels).error,
+        "brightness": _by_brightness(images, faces.labels, decisions, len(classes)),
+        "resolution": _by_resolution(recognizer, columns, images, faces.labels, majority, decisions),
+        "device": describe_device(torch.device(runtime.device)),
+        "git_commit": git_commit(),
+        "versions": package_versions(),
+    }
+
+
+def _by_brightness(
+    images: NDArray[np.uint8], labels: NDArray[np.int64], decisions: NDArray[np.int64], classes: int
+) -> list[dict[str, Any]]:
+    """Quarters of the faces from the darkest to the brightest; equal ones stay in the order of the data set."""
+    brightness = images.mean(axis=(1, 2, 3))
+    rows = []
+    for chosen in np.array_split(np.argsort(brightness, kind="stable"), QUARTERS):
+        ends = {"darkest": float(brightness[chosen].min()), "brightest": float(brightness[chosen].max())}
+        rows.append(ends | figures(labels[chosen], decisions[chosen], classes))
+    return rows
+
+
+def _by_resolution(
+    recognizer: Recognizer,
+    columns: list[int],
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    majority: NDArray[np.int64] | None,
+    own: NDArray[np.int64],
+) -> list[dict[str, Any]]:
+    size = images.shape[1]
+    rows = []
+    for side in sorted({*(side for side in RESOLUTIONS if side < size), size}):
+        decisions = own
+        if side < size:
+            decisions = recognizer.classify(lower_resolution(images, side)).probabilities[:, columns].argmax(axis=1)
+        row: dict[str, Any] = {"resolution": side, "by_label": float((decisions == labels).mean())}
+        known = None if majority is None else majority >= 0
+        row["by_majority"] = None if known is None else float((decisions == majority)[known].mean())
+        rows.append(row)
+    return rows
+
+
+def report(found: dict[str, Any]) -> Report:
+    made = Report(found["name"], f"{found['name']} on FER2013's PublicTest, {found['vote']} vote")
+    made.add(public_test_tables(found))
+    made.add(f"Split {found['split']}; commit {found['git_commit']}; {found['device']}.")
+    counts = np.array(found["by_label"]["confusion_counts"])
+    title = f"{found['name']} on FER2013's PublicTest"
+    draw = partial(draw_confusion, counts=counts, class_names=found["class_names"], title=title)
+    made.add_plot(f"{found['name']}-confusion", draw, f"confusion matrix of {title}")
+    made.rows.append(found)
+    return made
+
+
+def parse_options(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", type=Path, required=True, help="folder of fer2013.csv (and fer2013new.csv)")
+    network = parser.add_mutually_exclusive_group(required=True)
+    network.add_argument("--run", help="a finished training: its name below OUTPUT_DIR/runs, or its folder")
+    network.add_argument("--model", help="an exported folder, or a name on the Hugging Face Hub")
+    network.add_argument("--checkpoint", type=Path, help="a .ckpt file")
+    parser.add_argument("--vote", help="(default: the run's or the folder's own, else soft)")
+    parser.add_argument("--output-dir", type=Path, default=Path("outputs"), help="holds runs/ (default: outputs)")
+    parser.add_argument("--out", type=Path, help="folder of the result (default: public_test/ in the output folder)")
+    return parser.parse_args(arguments)
+
+
+def open_network(options: argparse.Namespace) -> tuple[str, Recognizer]:
+    """The network that the command line names, and a name for its files."""
+    if options.run is not None:
+        return Path(options.run).name, Recognizer.from_run(options.run, options.output_dir, options.vote)
+    if options.model is not None:
+        return Path(options.model).name, Recognizer.from_pretrained(options.model, options.vote)
+    return options.checkpoint.stem, Recognizer.from_checkpoint(options.checkpoint, options.vote)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = parse_options(arguments)
+    set_up_messages()
+    try:
+        name, recognizer = open_network(options)
+        data, positions = public_test(options.root, recognizer.runtime.image_size, options.output_dir)
+        found = judge(name, recognizer, data, positions)
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
+    publish(report(found), options.out or options.output_dir / "public_test", ("png",))
+
+
+if __name__ == "__main__":
+    main()

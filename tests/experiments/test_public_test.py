@@ -1,0 +1,138 @@
+"""What any network does on FER2013's PublicTest, against figures computed from the csv files alone."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from small_sets import FER2013_IDS, FERPLUS_COLUMNS, SEVEN, fer2013_with_votes
+
+from experiments import public_test
+from experiments.resolution import lower_resolution
+from fer_voting import Recognizer, export
+from fer_voting.runs.run import Run
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("fer2013")
+    fer2013_with_votes(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def output_dir(trained: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With a copy of the shared run, for what is found of it goes beside it."""
+    folder = tmp_path_factory.mktemp("judged") / "outputs"
+    shutil.copytree(trained.dir, folder / "runs" / "trained")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def found(root: Path, output_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    out = tmp_path_factory.mktemp("found")
+    public_test.main(["--root", str(root), "--run", "trained", "--output-dir", str(output_dir), "--out", str(out)])
+    assert (out / "trained-confusion.png").stat().st_size > 5_000
+    assert "| pixels a side |" in (out / "trained.md").read_text()
+    (figures,) = json.loads((out / "trained.json").read_text())
+    return figures
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def faces(root: Path) -> tuple[np.ndarray, np.ndarray]:
+    """PublicTest by the csv: images uint8 [N, 48, 48, 3], labels [N]."""
+    rows = [row for row in read(root / "fer2013.csv") if row["Usage"] == "PublicTest"]
+    grey = np.array([row["pixels"].split() for row in rows]).astype(np.uint8).reshape(-1, 48, 48, 1)
+    return grey.repeat(3, axis=3), np.array([SEVEN.index(FER2013_IDS[int(row["emotion"])]) for row in rows])
+
+
+def test_by_label(found: dict[str, Any], faces, output_dir: Path) -> None:
+    images, labels = faces
+    decisions = Recognizer.from_run("trained", output_dir)(images).class_ids
+    by_label = found["by_label"]
+    assert found["class_names"] == list(SEVEN)
+    assert by_label["accuracy"] == pytest.approx((decisions == labels).mean())
+    assert by_label["images"] == len(labels) == 29
+    assert by_label["low"] <= by_label["accuracy"] <= by_label["high"]
+    counts = np.array(by_label["confusion_counts"])
+    assert [counts[label].tolist() for label in range(7)] == [
+        np.bincount(decisions[labels == label], minlength=7).tolist() for label in range(7)
+    ]
+    assert by_label["recall"]["happy"] == pytest.approx(counts[1, 1] / 4)
+
+
+def test_by_strict_majority(found: dict[str, Any], faces, root: Path, output_dir: Path) -> None:
+    images, _ = faces
+    decisions = Recognizer.from_run("trained", output_dir)(images).classes
+    right = []
+    rows = [row for row in read(root / "fer2013new.csv") if row["Usage"] == "PublicTest"]
+    for row, decision in zip(rows, decisions, strict=True):
+        votes = {name: int(row[name]) for name in FERPLUS_COLUMNS}
+        winner = max(votes, key=lambda name: votes[name])
+        if 2 * votes[winner] > sum(votes.values()):
+            right.append({"happiness": "happy", "sadness": "sad"}.get(winner, winner) == decision)
+    assert found["by_majority"]["images"] == len(right) < 29
+    assert found["by_majority"]["accuracy"] == pytest.approx(np.mean(right))
+
+
+def test_by_brightness(found: dict[str, Any], faces) -> None:
+    images, _ = faces
+    quarters = found["brightness"]
+    assert [row["images"] for row in quarters] == [8, 7, 7, 7]
+    assert quarters[0]["darkest"] == pytest.approx(images.mean(axis=(1, 2, 3)).min())
+    ends = [end for row in quarters for end in (row["darkest"], row["brightest"])]
+    assert ends == sorted(ends)
+    right = sum(row["accuracy"] * row["images"] for row in quarters)
+    assert right == pytest.approx(29 * found["by_label"]["accuracy"])
+
+
+def test_by_resolution(found: dict[str, Any], faces, output_dir: Path) -> None:
+    images, labels = faces
+    rows = {row["resolution"]: row for row in found["resolution"]}
+    assert sorted(rows) == [8, 12, 16, 24, 32, 40, 48]
+    decisions = Recognizer.from_run("trained", output_dir)(lower_resolution(images, 8)).class_ids
+    assert rows[8]["by_label"] == pytest.approx((decisions == labels).mean())
+    assert rows[48]["by_majority"] == found["by_majority"]["accuracy"]
+
+
+def test_a_checkpoint_and_a_shared_folder_are_judged_alike(
+    found: dict[str, Any], root: Path, trained: Run, output_dir: Path, tmp_path: Path
+) -> None:
+    """The model card of the run has the figures, once they are there."""
+    words = ["--root", str(root), "--output-dir", str(output_dir)]
+    public_test.main([*words, "--run", "trained"])
+    export.main(["--run", "trained", "--to", "folder", "--output-dir", str(output_dir), "--out", str(tmp_path / "net")])
+    card = (tmp_path / "net" / "README.md").read_text()
+    assert "## FER2013's PublicTest (soft vote)" in card
+    assert f"| FER2013's label | 29 | {100 * found['by_label']['accuracy']:.2f} |" in card
+    checkpoint = trained.best_checkpoint("soft")
+    for name, more in (("net", ["--model", str(tmp_path / "net")]), ("best-soft", ["--checkpoint", str(checkpoint)])):
+        public_test.main([*words, *more, "--out", str(tmp_path)])
+        (again,) = json.loads((tmp_path / f"{name}.json").read_text())
+        assert again["by_label"] == found["by_label"]
+        assert again["checksum"] == found["checksum"]
+
+
+def test_without_votes_and_without_faces(root: Path, output_dir: Path, tmp_path: Path) -> None:
+    lines = (root / "fer2013.csv").read_text()
+    (tmp_path / "fer2013.csv").write_text(lines)
+    words = ["--run", "trained", "--output-dir", str(output_dir), "--out", str(tmp_path), "--root", str(tmp_path)]
+    public_test.main(words)
+    (found,) = json.loads((tmp_path / "trained.json").read_text())
+    assert found["by_majority"] is None
+    assert "FER+'s strict majority" not in (tmp_path / "trained.md").read_text().partition("Strict")[0]
+    (tmp_path / "fer2013.csv").write_text(lines.replace("PublicTest", "PrivateTest"))
+    with pytest.raises(SystemExit, match="has no images of FER2013's PublicTest"):
+        public_test.main(words)
+    with pytest.raises(SystemExit, match="nobody"):
+        public_test.main(["--run", "nobody", *words[2:]])
