@@ -40,9 +40,9 @@ def evaluate(config: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
     from fer_voting.results.evaluation import evaluate_predictions, plot_evaluation, write_predictions
     from fer_voting.system.environment import describe_device, git_commit, package_versions
     from fer_voting.training.evaluation import make_evaluator
-    from fer_voting.training.module import Predictions
-    from fer_voting.training.trained import count_trained_on, load_module, stored_temperature
-    from fer_voting.votes import fit_temperature
+    from fer_voting.training.module import Predictions, score_metrics
+    from fer_voting.training.trained import LEARNING, count_trained_on, load_module, stored_fits
+    from fer_voting.votes import ALL_VOTES, UNFITTED, Fitted, fit_vote, vote_scores
 
     part = config["stage"]
     if part not in PARTS:
@@ -74,22 +74,29 @@ def evaluate(config: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
         (evaluator.validate if part == "val" else evaluator.test)(module, datamodule=data, verbose=False)
         return module.predictions.gather(data.positions(part))
 
-    if config["temperature"] == "auto":  # fitted under the split of the training
-        temperature = stored_temperature(run, path) if run and split == info.split else None
-    elif config["temperature"] == "val":
+    if config["temperature"] == "val":
         validation = predict("val")
-        temperature = fit_temperature(torch.cat(validation.logits), torch.cat(validation.labels), "soft")
-    else:
-        temperature = float(config["temperature"])
+        logits, labels = torch.cat(validation.logits), torch.cat(validation.labels)
+        fits = {vote: fit_vote(logits, labels, vote) for vote in LEARNING}
+    else:  # fitted under the split of the training
+        fits = stored_fits(run, path) if run and split == info.split else {}
+        if config["temperature"] != "auto":
+            fits["soft"] = Fitted(float(config["temperature"]))
     predictions = predict(part)
     logits, labels, positions = (
         torch.cat(tensors) for tensors in (predictions.logits, predictions.labels, predictions.index)
     )
-    votes = {
-        vote: metrics
-        | evaluate_predictions(logits, labels.numpy(), data.class_names, vote, temperature if vote == "soft" else None)
-        for vote, metrics in module.evaluation.items()
-    }
+    votes = {}
+    for vote in ALL_VOTES:
+        fitted = fits.get(vote)
+        if vote in module.evaluation:
+            votes[vote] = module.evaluation[vote]
+        elif fitted is not None:
+            votes[vote] = score_metrics(vote_scores(logits, vote, fitted), labels, data.class_names)
+        else:
+            log.info("the %s vote is left out: its checkpoint has no run with validation predictions", vote)
+            continue
+        votes[vote] |= evaluate_predictions(logits, labels.numpy(), data.class_names, vote, fitted)
     result = {
         "checkpoint": str(path.absolute()),
         "trained_on": info.dataset,
@@ -114,7 +121,7 @@ def evaluate(config: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
     for vote, metrics in votes.items():
         rows = out.with_name(f"{out.stem}-{vote}.csv")
         names = data.pack.names(positions.numpy())
-        write_predictions(rows, names, labels.numpy(), logits, data.class_names, vote, metrics["temperature"] or 1.0)
+        write_predictions(rows, names, labels.numpy(), logits, data.class_names, vote, fits.get(vote, UNFITTED))
     plot_evaluation(out, name, result)
     write_json(out, result)
     return out, result
@@ -176,7 +183,7 @@ def job(config: DictConfig) -> None:
     if result["split"] != result["trained_split"]:
         print(f"split {result['split']}, trained with {result['trained_split']}")
     for vote, metrics in result["votes"].items():
-        print(f"{vote:>8} vote: accuracy {metrics['accuracy']:.2%}, mean recall {metrics['mean_recall']:.2%}")
+        print(f"{vote:>10} vote: accuracy {metrics['accuracy']:.2%}, mean recall {metrics['mean_recall']:.2%}")
     print(f"\n{evaluation_tables(result['votes'])}")
     if result["classes_left_out"]:
         print(f"Left out, because {result['dataset']} lacks them: {', '.join(result['classes_left_out'])}.")

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fer_voting.system.messages import set_up_messages
+from fer_voting.votes import ALL_VOTES, vote_of_epoch
 
 if TYPE_CHECKING:  # `--help` answers before torch is imported
     from fer_voting.data.module import FERDataModule
@@ -43,9 +44,7 @@ def parser() -> argparse.ArgumentParser:
         "--out", type=Path, help="the file or folder (default: below OUTPUT_DIR/exports; OUTPUT_DIR/page)"
     )
     made.add_argument("--output-dir", type=Path, default=Path("outputs"), help="holds runs/ (default: outputs)")
-    made.add_argument(
-        "--vote", choices=("soft", "softprob", "hard"), help="by whose best epoch, and in the file (default: the run's)"
-    )
+    made.add_argument("--vote", choices=ALL_VOTES, help="by whose best epoch, and in the file (default: the run's)")
     made.add_argument(
         "--split", choices=("baseline", "input", "m1", "m2", "m3"), help="where to take the crops (default: as trained)"
     )
@@ -103,7 +102,7 @@ def _to_onnx(trained: "TrainedNetwork", words: argparse.Namespace, path: Path) -
     from fer_voting.inference.onnx_export import export_float32, require_packages
 
     require_packages()
-    network = FaceNetwork(trained.net, trained.vote, trained.temperature)
+    network = FaceNetwork(trained.net, trained.vote, trained.fitted)
     if words.precision == "float32":
         difference = export_float32(network, _info(trained), path)
         what = f"{difference:.1e} from PyTorch"
@@ -150,7 +149,7 @@ def _info(trained: "TrainedNetwork") -> "ExportInfo":
         vote=trained.vote,
         dataset=trained.info.dataset,
         checksum=weights_checksum(trained.net.state_dict()),
-        temperature=trained.temperature,
+        fitted=trained.fitted,
         accuracy=trained.accuracy,
     )
 
@@ -159,7 +158,7 @@ def _to_folder(trained: "TrainedNetwork", folder: Path, push: str | None) -> Pat
     from fer_voting.inference.model_card import model_card
     from fer_voting.inference.pretrained import PretrainedNetwork
 
-    network = PretrainedNetwork(trained.net, trained.info, trained.vote, trained.temperature, trained.accuracy)
+    network = PretrainedNetwork(trained.net, trained.info, trained.vote, trained.fitted, trained.accuracy)
     evaluations, resolutions = _evaluations(trained), _resolutions(trained)
 
     def card(name: str) -> str:
@@ -171,7 +170,7 @@ def _to_folder(trained: "TrainedNetwork", folder: Path, push: str | None) -> Pat
             trained.config,
             evaluations,
             resolutions,
-            trained.temperature,
+            trained.fitted.temperature,
             _public_test(trained),
         )
 
@@ -187,7 +186,7 @@ def _evaluations(trained: "TrainedNetwork") -> list[dict[str, Any]]:
     from fer_voting.system.atomic import read_json
 
     folder = trained.run.dir.parent.parent / "evaluations"
-    checkpoint = trained.run.best_checkpoint(trained.vote)
+    checkpoint = trained.run.best_checkpoint(vote_of_epoch(trained.vote))
     found = [read_json(path) for path in sorted(folder.glob("*.json"))]
     return [
         each

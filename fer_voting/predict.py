@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from fer_voting.inference.rows import shown
 from fer_voting.system.messages import duration, set_up_messages
+from fer_voting.votes import ALL_VOTES
 
 if TYPE_CHECKING:  # `--help` answers before torch is imported
     from fer_voting.inference.predictor import Options, Predictor
@@ -45,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
     which.add_argument("--checkpoint", metavar="FILE", help="a .ckpt file of a training")
     which.add_argument("--model", metavar="MODEL", help="an exported folder or .onnx file, or a name on the Hub")
     network.add_argument("--output-dir", default="outputs", help="holds runs/ (default: outputs)")
-    network.add_argument("--vote", choices=("soft", "softprob", "hard"), help="(default: the model's own, else soft)")
+    network.add_argument("--vote", choices=ALL_VOTES, help="(default: the model's own, else soft)")
     network.add_argument("--precision", default="float32", choices=("float32", "bf16"), help="(default: float32)")
     network.add_argument("--device", default="auto", help="cpu, cuda, … (default: a GPU where there is one)")
     network.add_argument("--runtime", default="onnx", choices=("onnx", "openvino"), help="of an .onnx file")

@@ -57,7 +57,8 @@ def make_run(
                 decisions = hard[part] if hard is not None and vote == "hard" else soft
                 predictions = _predictions(decisions, labels)
                 votes[vote][part] = _metrics(predictions, vote)
-                _save_predictions(run.predictions_file(vote, part), predictions, vote, list(names))
+                scores = VOTES[vote](torch.cat(predictions.logits))
+                _save_predictions(run.predictions_file(vote, part), predictions, scores, list(names))
         counts = dict(zip(CLASSES, np.bincount(labels, minlength=len(CLASSES)).tolist(), strict=True))
         net = VotingResNet18(config["split"]["name"], len(CLASSES), config["model"]["width"])
         made_up = {

@@ -1,10 +1,29 @@
 """The votes against values worked out by hand."""
 
+import math
+
+import numpy as np
 import pytest
 import torch
+from scipy.optimize import minimize
 from torch import Tensor
 
-from fer_voting.votes import VOTES, hard_vote, soft_vote, softprob_vote
+from fer_voting.votes import (
+    SHARES,
+    VOTES,
+    Fitted,
+    adaptive_logits,
+    confidence_vote,
+    fit_threshold,
+    fit_vote,
+    fit_weights,
+    hard_vote,
+    soft_vote,
+    softprob_vote,
+    vote_probabilities,
+    vote_scores,
+    weighted_vote,
+)
 
 FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
@@ -108,7 +127,7 @@ def test_scores_keep_dtype_and_shape(vote: str, dtype: torch.dtype) -> None:
     scores = VOTES[vote](logits)
     assert scores.dtype == dtype
     assert scores.shape == (5, 7)
-    if vote != "soft":  # a distribution over the classes
+    if vote in SHARES:  # a distribution over the classes
         torch.testing.assert_close(scores.double().sum(1), torch.ones(5).double(), rtol=0.02, atol=0)
 
 
@@ -116,3 +135,163 @@ def test_scores_keep_dtype_and_shape(vote: str, dtype: torch.dtype) -> None:
 def test_a_single_crop_decides_alone(vote: str) -> None:
     logits = torch.randn(20, 1, 7)
     assert torch.equal(VOTES[vote](logits).argmax(1), logits[:, 0].argmax(1))
+
+
+def test_confidence_vote_by_hand() -> None:
+    log = torch.log(torch.tensor([1.0, 2.0, 3.0, 6.0], dtype=torch.float64)).tolist()
+    # Softmax of the rows: (1/3, 2/3), (3/4, 1/4), (6/7, 1/7); their largest are the weights.
+    logits = crops([log[0], log[1]], [log[2], log[0]], [log[3], log[0]])
+    weights = [2 / 3, 3 / 4, 6 / 7]
+    first = (weights[0] * 1 / 3 + weights[1] * 3 / 4 + weights[2] * 6 / 7) / sum(weights)
+    torch.testing.assert_close(confidence_vote(logits), torch.tensor([[first, 1 - first]], dtype=torch.float64))
+
+
+def test_confidence_vote_against_a_loop() -> None:
+    logits = 3 * torch.randn(50, 10, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for rows, scores in zip(logits.tolist(), confidence_vote(logits).tolist(), strict=True):
+        sums, total = [0.0] * 7, 0.0
+        for row in rows:
+            odds = [math.exp(value) for value in row]
+            shares = [odd / sum(odds) for odd in odds]
+            total += max(shares)
+            sums = [s + max(shares) * share for s, share in zip(sums, shares, strict=True)]
+        assert scores == pytest.approx([s / total for s in sums], abs=1e-12)
+
+
+def test_weighted_vote_by_hand() -> None:
+    logits = crops([4, 0, 2], [0, 8, 2], [1, 1, 1])
+    expected = torch.tensor([[0.5 * 4 + 0.25, 0.25 * 8 + 0.25, 0.5 * 2 + 0.25 * 2 + 0.25]], dtype=torch.float64)
+    torch.testing.assert_close(weighted_vote(logits, (0.5, 0.25, 0.25)), expected)
+    torch.testing.assert_close(weighted_vote(logits, (1 / 3, 1 / 3, 1 / 3)), soft_vote(logits))
+    with pytest.raises(ValueError, match=r"`weights` \(=2 of them\) must be one for each of the 3 crops"):
+        weighted_vote(logits, (0.5, 0.5))
+
+
+def unequal_crops(images: int, noise: list[float], seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Crop logits [N, V, 5] around the logits that the labels were drawn from, each position with its own noise."""
+    rng = np.random.default_rng(seed)
+    truth = 2 * rng.normal(size=(images, 5))
+    labels = np.array([rng.choice(5, p=np.exp(row) / np.exp(row).sum()) for row in truth])
+    errors = rng.normal(size=(images, len(noise), 5)) * np.array(noise)[:, None]
+    return truth[:, None] + errors, labels
+
+
+def posterior_loss(weights: np.ndarray, logits: np.ndarray, labels: np.ndarray, temperature: float) -> float:
+    """The sum that `fit_weights` says it minimises, in other words."""
+    loss = 0.5 * sum(((len(weights) * w - 1) / 0.5) ** 2 for w in weights)
+    scores = sum(w * logits[:, v] for v, w in enumerate(weights)) / temperature
+    return loss + (np.log(np.exp(scores).sum(axis=1)) - scores[np.arange(len(labels)), labels]).sum()
+
+
+def test_weights_of_two_crops_against_a_grid() -> None:
+    logits, labels = unequal_crops(300, [0.5, 2.0])
+    first, second = fit_weights(logits, labels)
+    assert first + second == pytest.approx(1, abs=1e-12)
+    temperature = fit_vote(logits, labels, "soft").temperature
+    grid = np.linspace(0, 1, 201)
+    losses = [posterior_loss(np.array([w, 1 - w]), logits, labels, temperature) for w in grid]
+    assert first == pytest.approx(grid[np.argmin(losses)], abs=0.005)
+    assert first > 0.7  # the crop with less noise
+
+
+def test_weights_of_ten_crops_against_another_optimiser() -> None:
+    """Softmax of free numbers by BFGS without gradients: another way over the simplex to the same point."""
+    logits, labels = unequal_crops(120, [0.5, 0.5, 1, 1, 1, 2, 2, 2, 3, 3])
+    weights = np.array(fit_weights(logits, labels))
+    temperature = fit_vote(logits, labels, "soft").temperature
+
+    def loss(free: np.ndarray) -> float:
+        odds = np.exp(np.append(free, 0))
+        return posterior_loss(odds / odds.sum(), logits, labels, temperature)
+
+    found = minimize(loss, np.zeros(9), method="BFGS", options={"gtol": 1e-4})
+    odds = np.exp(np.append(found.x, 0))
+    assert weights == pytest.approx(odds / odds.sum(), abs=1e-3)
+    assert posterior_loss(weights, logits, labels, temperature) <= found.fun + 1e-6
+    assert weights[:2].min() > 0.1 > weights[-2:].max()
+
+
+def test_few_images_move_the_weights_little_and_many_to_the_truth() -> None:
+    noise = [0.5, 0.5, 3, 3]
+    few, some, many = (fit_weights(*unequal_crops(images, noise)) for images in (3, 30, 3000))
+    assert np.abs(np.array(few) - 0.25).max() < 0.1
+    assert few[0] < some[0] < many[0]
+    assert sum(many[:2]) > 0.9
+    assert fit_weights(*unequal_crops(30, noise)) == some  # the same to the last bit
+    assert fit_weights(*unequal_crops(30, [1.0])) == (1.0,)  # one crop
+
+
+def test_a_fitted_vote_beats_the_soft_one_where_crops_differ_and_has_its_own_temperature() -> None:
+    logits, labels = unequal_crops(500, [0.3, 2.0, 2.0])
+    fitted = fit_vote(logits, labels, "weighted")
+    other, others = unequal_crops(2000, [0.3, 2.0, 2.0], seed=1)
+    right = {
+        vote: (vote_scores(torch.tensor(other), vote, fit).argmax(1).numpy() == others).mean()
+        for vote, fit in (("weighted", fitted), ("soft", Fitted()))
+    }
+    assert right["weighted"] > right["soft"] + 0.02
+
+    def loss(temperature: float) -> float:
+        scaled = Fitted(temperature, fitted.weights)
+        p = vote_probabilities(torch.tensor(logits), "weighted", scaled).numpy()
+        return -np.log(p[np.arange(len(labels)), labels]).mean()
+
+    assert loss(fitted.temperature) < min(loss(0.98 * fitted.temperature), loss(1.02 * fitted.temperature))
+
+
+def test_adaptive_logits_against_a_loop() -> None:
+    generator = torch.Generator().manual_seed(0)
+    whole, logits = 2 * torch.randn(40, 7, generator=generator), torch.randn(40, 10, 7, generator=generator)
+    taken = adaptive_logits(whole, logits, 0.6)
+    kinds = set()
+    for of_whole, of_crops, of_vote in zip(whole, logits, taken, strict=True):
+        odds = [math.exp(value) for value in of_whole.tolist()]
+        sure = max(odds) / sum(odds) > 0.6
+        kinds.add(sure)
+        assert torch.equal(of_vote, of_whole.expand(10, 7) if sure else of_crops)
+    assert kinds == {True, False}
+    assert torch.equal(adaptive_logits(whole, logits, 0.0), whole[:, None].expand(-1, 10, -1))
+    # 100 against 0 is a certainty of exactly 1 in float32, and even that is not above 1.
+    whole[0] = torch.tensor([100.0, 0, 0, 0, 0, 0, 0])
+    assert torch.equal(adaptive_logits(whole, logits, 1.0), logits)
+
+
+@pytest.mark.parametrize(
+    ("certainties", "share", "threshold"),
+    [
+        ([0.25, 0.5, 0.75, 1.0], 0.5, 0.625),
+        ([0.25, 0.5, 0.75, 1.0], 0.74, 0.625),
+        ([0.25, 0.5, 0.75, 1.0], 0.0, 0.0),
+        ([0.25, 0.5, 0.75, 1.0], 0.2, 0.0),
+        ([0.25, 0.5, 0.75, 1.0], 1.0, 1.0),
+        ([0.5, 0.5, 0.5, 1.0], 0.5, 0.0),  # three are equal: all of them would be too many
+        ([1.0, 0.5, 0.5, 0.75], 0.5, 0.625),
+    ],
+)
+def test_threshold_of_a_wished_share(certainties: list[float], share: float, threshold: float) -> None:
+    assert fit_threshold(np.array(certainties), share) == threshold
+    assert np.mean(np.array(certainties) <= threshold) <= share
+
+
+def test_fitted_values_come_back_and_are_checked() -> None:
+    full = Fitted(1.5, (0.25, 0.75), 0.5, 2.5)
+    assert Fitted.from_values({**full.to_values(), "best_epoch": 3}) == full
+    assert Fitted.from_values({}) == Fitted()
+    assert Fitted().to_values() == {"temperature": 1.0}
+    for values, match in (
+        ({"temperature": 0}, "`temperature`"),
+        ({"temperature": float("nan")}, "`temperature`"),
+        ({"weights": [0.5, 0.6]}, "`weights`"),
+        ({"weights": [-0.5, 1.5]}, "`weights`"),
+        ({"weights": []}, "`weights`"),
+        ({"weights": 1.0}, "`weights`"),
+        ({"threshold": -0.1}, "`threshold`"),
+        ({"threshold": True}, "`threshold`"),
+        ({"mean_gmacs": float("inf")}, "`mean_gmacs`"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            Fitted.from_values(values)
+    with pytest.raises(ValueError, match="needs a weight fitted on validation images"):
+        Fitted().check("weighted")
+    with pytest.raises(ValueError, match=r"`vote` \(='loud'\) must be one of soft, softprob, hard, confidence"):
+        Fitted().check("loud")

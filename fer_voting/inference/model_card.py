@@ -8,11 +8,19 @@ from typing import Any
 
 from fer_voting.inference.public_test import public_test_tables
 from fer_voting.models.checkpoint import NetworkInfo
+from fer_voting.votes import VOTES as SELECTING
+from fer_voting.votes import vote_of_epoch
 
 __all__ = ["model_card"]
 
 PARTS = {"train": "training", "val": "validation", "test": "test"}
-VOTES = {"soft": "soft vote", "softprob": "softmax vote", "hard": "hard vote"}
+VOTES = {
+    "soft": "soft vote",
+    "softprob": "softmax vote",
+    "hard": "hard vote",
+    "confidence": "confidence vote",
+    "weighted": "weighted vote",
+}
 SPLITS = {
     "baseline": "takes no crops: one decision of the whole image",
     "input": "cuts the input image into ten overlapping crops, classifies each, and lets them vote",
@@ -88,7 +96,7 @@ def model_card(
         config: of the run (`config.yaml`), resolved.
         evaluations: what `python -m fer_voting.evaluate` wrote about this network under this split.
         resolutions: rows of `make resolution` about this network, split and vote.
-        temperature: divisor of the soft vote's logits.
+        temperature: divisor of the vote's scores, if they are logits.
         public_test: figures of `python -m experiments.public_test` about this network, split and vote.
     """
     return "\n".join(
@@ -137,7 +145,7 @@ def _description(name: str, info: NetworkInfo, vote: str, result: Mapping[str, A
     weights = (
         "of the last epoch of a refit"
         if result.get("refit")
-        else f"of the epoch with the best {VOTES[vote]} on validation images"
+        else f"of the epoch with the best {VOTES[vote_of_epoch(vote)]} on validation images"
     )
     other_split = result["split"] != info.split
     trained_as = [f"- Trained with the split {_text(result['split'])}; the figures are of that"] if other_split else []
@@ -218,7 +226,14 @@ def _results(vote: str, result: Mapping[str, Any]) -> str:
         ]
         for name, found in votes.items()
     ]
-    note = f"Each vote by the weights of its own best epoch; this folder holds those of the {VOTES[vote]}."
+    note = (
+        "Each vote by the network of its own best epoch; this folder holds that of the "
+        f"{VOTES[vote_of_epoch(vote)]}{'' if vote in SELECTING else f', by which the {VOTES[vote]} decides'}."
+    )
+    if "weighted" in votes:
+        note += (
+            " The weighted vote's weights were fitted on the validation images, so its accuracy on them flatters it."
+        )
     text = f"## Results\n\n{note}\n\n{_table(head, rows)}"
     chosen = votes[vote]
     parts = [part for part in parts if part in chosen]
@@ -265,7 +280,9 @@ def _calibration(vote: str, evaluations: Sequence[Mapping[str, Any]], temperatur
                 ]
             )
     note = (
-        f"Temperature of the soft vote, fitted on validation images: {temperature:.3g}.\n" if temperature != 1 else ""
+        f"Temperature of the {VOTES[vote]}, fitted on validation images: {temperature:.3g}.\n"
+        if temperature != 1
+        else ""
     )
     if not rows:
         return f"## Calibration\n\n{note or 'Not measured; no temperature was fitted.' + chr(10)}"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fer_voting.models import VotingResNet18
 from fer_voting.models.checkpoint import NetworkInfo, load_weights
 from fer_voting.models.images import normalise
-from fer_voting.votes import VOTES, vote_probabilities
+from fer_voting.votes import UNFITTED, Fitted, vote_probabilities
 
 __all__ = ["PRECISIONS", "FaceNetwork", "Runtime", "TorchRuntime", "load_network"]
 
@@ -32,8 +32,8 @@ class Runtime(Protocol):
     """S in pixels."""
     split: str
     vote: str
-    temperature: float
-    """Divisor of the soft vote's logits; 1 where none was fitted."""
+    fitted: Fitted
+    """What the vote took from validation images."""
     device: str
     """As PyTorch names it: cpu, cuda:0."""
 
@@ -46,26 +46,22 @@ class FaceNetwork(nn.Module):
 
     Args:
         net: maps normalised images `[B, 3, S, S]` to crop logits; put into evaluation mode.
-        vote: `soft`: softmax of the crops' mean logits divided by the temperature; `softprob`: mean of the crops'
-            softmax; `hard`: share of the crops that decide for a class, as `fer_voting.votes.hard_vote` breaks ties.
-        temperature: positive; used by the soft vote alone.
+        vote: of `fer_voting.votes`; scores are its `vote_probabilities`.
+        fitted: what the vote took from validation images.
 
-    Raises ValueError if `vote` is unknown or `temperature` is not positive.
+    Raises ValueError if `vote` is unknown or needs what `fitted` lacks.
     """
 
-    def __init__(self, net: nn.Module, vote: str = "soft", temperature: float = 1.0) -> None:
+    def __init__(self, net: nn.Module, vote: str = "soft", fitted: Fitted = UNFITTED) -> None:
         super().__init__()
-        if vote not in VOTES:
-            raise ValueError(f"`vote` (={vote!r}) must be one of {', '.join(VOTES)}")
-        if not temperature > 0:
-            raise ValueError(f"`temperature` (={temperature}) must be greater than 0")
+        fitted.check(vote)
         self.net = net.eval()
         self.vote = vote
-        self.temperature = temperature
+        self.fitted = fitted
 
     def forward(self, faces: Tensor) -> tuple[Tensor, Tensor]:
         logits = self.net(normalise(faces.permute(0, 3, 1, 2))).float()
-        return vote_probabilities(logits, self.vote, self.temperature), logits
+        return vote_probabilities(logits, self.vote, self.fitted), logits
 
 
 class TorchRuntime:
@@ -74,7 +70,7 @@ class TorchRuntime:
     Args:
         net: as `FaceNetwork` takes it; moved to `device`.
         info: names of the K classes, size of a face, split.
-        vote, temperature: as in `FaceNetwork`.
+        vote, fitted: as in `FaceNetwork`.
         precision: `float32`; `bf16`, autocast: faster where the processor has it.
         device: `auto` (a GPU where there is one), or a device of torch's.
 
@@ -88,7 +84,7 @@ class TorchRuntime:
         vote: str = "soft",
         precision: str = "float32",
         device: str = "auto",
-        temperature: float = 1.0,
+        fitted: Fitted = UNFITTED,
     ) -> None:
         if precision not in PRECISIONS:
             raise ValueError(f"`precision` (={precision!r}) must be one of {', '.join(PRECISIONS)}")
@@ -96,11 +92,11 @@ class TorchRuntime:
         self.image_size = info.image_size
         self.split = info.split
         self.vote = vote
-        self.temperature = temperature
+        self.fitted = fitted
         self.precision = precision
         self._device = _device(device)
         self.device = str(self._device)
-        self.network = FaceNetwork(net, vote, temperature).requires_grad_(False)
+        self.network = FaceNetwork(net, vote, fitted).requires_grad_(False)
         self.network.to(self._device).to(memory_format=torch.channels_last)
 
     @torch.inference_mode()

@@ -11,11 +11,10 @@ Nothing in such a folder is run as code: weights are read from safetensors alone
 import hashlib
 import importlib.util
 import json
-import math
 import re
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
@@ -25,7 +24,7 @@ from torch import Tensor, nn
 from fer_voting.models import VotingResNet18
 from fer_voting.models.checkpoint import NetworkInfo
 from fer_voting.system.atomic import write_atomically, write_json
-from fer_voting.votes import VOTES
+from fer_voting.votes import UNFITTED, Fitted
 
 __all__ = ["ARCHITECTURES", "PretrainedNetwork", "check_hub_name", "load_pretrained", "weights_checksum"]
 
@@ -50,8 +49,8 @@ class PretrainedNetwork:
     info: NetworkInfo
     vote: str = "soft"
     """The vote by which the weights were chosen."""
-    temperature: float = 1.0
-    """Divisor of the soft vote's logits."""
+    fitted: Fitted = UNFITTED
+    """What the vote took from validation images."""
     accuracy: Mapping[str, float] = field(default_factory=dict)
     """Share of right decisions by part (`val`, `test`), 0 to 1; informative."""
     architecture: str = "resnet18"
@@ -76,7 +75,7 @@ class PretrainedNetwork:
             "architecture": self.architecture,
             **{**asdict(self.info), "class_names": list(self.info.class_names)},
             "vote": self.vote,
-            "temperature": self.temperature,
+            **self.fitted.to_values(),
             "accuracy": dict(self.accuracy),
             "checksum": weights_checksum(state),
         }
@@ -99,13 +98,9 @@ class PretrainedNetwork:
             architecture = values.pop("architecture")
             if architecture not in ARCHITECTURES:
                 raise ValueError(f"`architecture` (={architecture!r}) must be one of {', '.join(ARCHITECTURES)}")
-            vote, temperature, accuracy, checksum = (
-                values.pop(key) for key in ("vote", "temperature", "accuracy", "checksum")
-            )
-            if vote not in VOTES:
-                raise ValueError(f"`vote` (={vote!r}) must be one of {', '.join(VOTES)}")
-            if type(temperature) not in (int, float) or not (math.isfinite(temperature) and temperature > 0):
-                raise ValueError(f"`temperature` (={temperature!r}) must be a number greater than 0")
+            vote, accuracy, checksum = (values.pop(key) for key in ("vote", "accuracy", "checksum"))
+            fitted = Fitted.from_values({f.name: values.pop(f.name) for f in fields(Fitted) if f.name in values})
+            fitted.check(vote)
             if not isinstance(accuracy, dict) or not all(type(share) in (int, float) for share in accuracy.values()):
                 raise ValueError(f"`accuracy` (={accuracy!r}) must map names to numbers")
             info = NetworkInfo.from_values(values)
@@ -118,7 +113,7 @@ class PretrainedNetwork:
                 f"{folder / WEIGHTS_FILE} holds other weights than {CONFIG_FILE} says: checksum {found[:12]}…, not "
                 f"{str(checksum)[:12]}…"
             )
-        return cls(net.eval(), info, vote, float(temperature), accuracy, architecture)
+        return cls(net.eval(), info, vote, fitted, accuracy, architecture)
 
     def push_to_hub(self, name: str, card: str = "", private: bool = True) -> str:
         """Upload the three files to `owner/model` on the Hub, made if it is not there; returns its address.

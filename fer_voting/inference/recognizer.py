@@ -13,6 +13,7 @@ import PIL.Image
 from numpy.typing import NDArray
 
 from fer_voting.data.images import prepare_image
+from fer_voting.votes import UNFITTED, Fitted
 
 if TYPE_CHECKING:  # torch takes seconds to import
     from fer_voting.inference.detector import Detector
@@ -108,7 +109,7 @@ class Recognizer:
 
     The constructors below also take, as keywords, the arguments above but `runtime`, and
 
-    - `vote`: `soft`, `softprob` or `hard`; None, the default: the run's or the exported folder's own, else `soft`;
+    - `vote`: of `fer_voting.votes.ALL_VOTES`; None, the default: the run's or the exported folder's own, else `soft`;
     - `precision`: `float32`, or `bf16`, faster where the processor or GPU has it;
     - `device`: `auto` (a GPU where there is one), `cpu`, `cuda`, …
 
@@ -133,12 +134,12 @@ class Recognizer:
     ) -> Self:
         """The best network by `vote` of a finished training: its folder, or its name below `<output_dir>/runs`.
 
-        Without a `vote`, the one that the training was configured for. The temperature is the run's.
+        Without a `vote`, the one that the training was configured for. What it takes from validation images is the run's.
         """
         from fer_voting.inference.trained import find_run, load_trained
 
         trained = load_trained(find_run(run, Path(output_dir)), vote)
-        return cls._from_network(trained.net, trained.info, trained.vote, trained.temperature, **options)
+        return cls._from_network(trained.net, trained.info, trained.vote, trained.fitted, **options)
 
     @classmethod
     def from_checkpoint(
@@ -146,23 +147,25 @@ class Recognizer:
     ) -> Self:
         """The network of a `.ckpt` file that training wrote; nothing in the file is run as code.
 
-        `temperature` divides the soft vote's logits; 1: as trained.
+        `temperature` divides scores that are logits; 1: as trained. Votes that need more from validation images need
+        a run.
         """
         from fer_voting.inference.network import load_network
 
         net, info = load_network(Path(path))
-        return cls._from_network(net, info, vote or "soft", temperature, **options)
+        return cls._from_network(net, info, vote or "soft", Fitted(temperature), **options)
 
     @classmethod
     def from_pretrained(cls, model: str | Path, vote: str | None = None, **options: Any) -> Self:
         """The network of a folder with `model.safetensors` and `config.json`, or of a name on the Hugging Face Hub.
 
-        Its `config.json` names the vote, if `vote` does not, and the soft vote's temperature.
+        Its `config.json` names the vote, if `vote` does not, and what that vote took from validation images.
         """
         from fer_voting.inference.pretrained import PretrainedNetwork
 
         found = PretrainedNetwork.from_pretrained(model)
-        return cls._from_network(found.net, found.info, vote or found.vote, found.temperature, **options)
+        fitted = found.fitted if vote in (None, found.vote) else UNFITTED
+        return cls._from_network(found.net, found.info, vote or found.vote, fitted, **options)
 
     @classmethod
     def from_onnx(cls, path: str | Path, runtime: str = "onnx", precision: str = "float32", **options: Any) -> Self:
@@ -187,14 +190,14 @@ class Recognizer:
         net: Any,
         info: Any,
         vote: str,
-        temperature: float,
+        fitted: Fitted,
         precision: str = "float32",
         device: str = "auto",
         **options: Any,
     ) -> Self:
         from fer_voting.inference.network import TorchRuntime
 
-        return cls(TorchRuntime(net, info, vote, precision, device, temperature), **options)
+        return cls(TorchRuntime(net, info, vote, precision, device, fitted), **options)
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -4,15 +4,16 @@ Shapes: B faces of S x S pixels, V crops a face, K classes. Neither runtime need
 """
 
 import json
-import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from fer_voting.votes import UNFITTED, Fitted
 
 __all__ = ["EXPORT_FORMAT", "PRECISIONS", "ExportInfo", "OnnxRuntime", "OpenVinoRuntime"]
 
@@ -21,6 +22,7 @@ EXPORT_FORMAT = "1"
 PRECISIONS = ("float32", "int8")
 
 _FORMAT_KEY = "fer_voting"
+FITTED_KEYS = tuple(field.name for field in fields(Fitted))
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,8 @@ class ExportInfo:
     checksum: str
     """SHA-256 of the weights (`fer_voting.inference.pretrained.weights_checksum`)."""
     precision: str = "float32"
-    temperature: float = 1.0
-    """Divisor of the soft vote's logits."""
+    fitted: Fitted = UNFITTED
+    """What the vote took from validation images, inside the graph."""
     accuracy: Mapping[str, float] = field(default_factory=dict)
     """Share of right decisions, 0 to 1: of the run by part (`val`, `test`); of an int8 file also `val_float32` and
     `val_int8` (or `test_…`), measured at export on the same images."""
@@ -55,7 +57,7 @@ class ExportInfo:
             "dataset": self.dataset,
             "checksum": self.checksum,
             "precision": self.precision,
-            "temperature": repr(self.temperature),
+            **{name: json.dumps(value) for name, value in self.fitted.to_values().items()},
             "accuracy": json.dumps(dict(self.accuracy)),
         }
 
@@ -77,7 +79,7 @@ class ExportInfo:
                 dataset=metadata["dataset"],
                 checksum=metadata["checksum"],
                 precision=metadata["precision"],
-                temperature=float(metadata["temperature"]),
+                fitted=Fitted.from_values({n: json.loads(metadata[n]) for n in FITTED_KEYS if n in metadata}),
                 accuracy=dict(json.loads(metadata["accuracy"])),
             )
             info._check()
@@ -90,8 +92,7 @@ class ExportInfo:
             raise ValueError("`class_names` must be a list of names")
         if not 1 <= self.image_size <= 4096:
             raise ValueError(f"`image_size` (={self.image_size}) must be 1 to 4096")
-        if not (math.isfinite(self.temperature) and self.temperature > 0):
-            raise ValueError(f"`temperature` (={self.temperature}) must be greater than 0")
+        self.fitted.check(self.vote)
 
 
 class _ExportedNetwork:
@@ -106,7 +107,7 @@ class _ExportedNetwork:
         self.image_size = info.image_size
         self.split = info.split
         self.vote = info.vote
-        self.temperature = info.temperature
+        self.fitted = info.fitted
         self.precision = info.precision
 
     def __call__(self, faces: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

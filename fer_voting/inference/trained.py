@@ -13,7 +13,7 @@ from fer_voting.inference.network import load_network
 from fer_voting.models import SPLITS, VotingResNet18
 from fer_voting.models.checkpoint import NetworkInfo
 from fer_voting.runs.run import Run
-from fer_voting.votes import VOTES
+from fer_voting.votes import ALL_VOTES, UNFITTED, Fitted, vote_of_epoch
 
 if TYPE_CHECKING:  # Lightning takes seconds to import
     from fer_voting.data.module import FERDataModule
@@ -35,8 +35,8 @@ class TrainedNetwork:
     """`result.json`"""
     config: Mapping[str, Any]
     """`config.yaml`"""
-    temperature: float = 1.0
-    """Divisor of the soft vote's logits; 1 where none was fitted."""
+    fitted: Fitted = UNFITTED
+    """What the vote took from the run's validation images under its own split."""
 
     @property
     def accuracy(self) -> dict[str, float]:
@@ -82,18 +82,19 @@ def load_trained(run: Run, vote: str | None = None, split: str | None = None) ->
     ]:
         raise ValueError(f"{run.dir} is not a run's folder as training writes it: it lacks {', '.join(missing)}")
     vote = vote or str(config["voting"].get("name"))
-    if vote not in VOTES:
-        raise ValueError(f"`vote` (={vote!r}) must be one of {', '.join(VOTES)}")
+    if vote not in ALL_VOTES:
+        raise ValueError(f"`vote` (={vote!r}) must be one of {', '.join(ALL_VOTES)}")
     if split is not None and split not in SPLITS:
         raise ValueError(f"`split` (={split!r}) must be one of {', '.join(SPLITS)}")
-    net, info = load_network(run.best_checkpoint(vote))
+    net, info = load_network(run.best_checkpoint(vote_of_epoch(vote)))
     if split not in (None, info.split):
         moved = VotingResNet18(split, len(info.class_names), info.width)
         moved.load_state_dict(net.state_dict())
         net, info = moved.eval(), replace(info, split=split)
     # Fitted on the trained split's scores.
-    temperature = result["votes"].get(vote, {}).get("temperature") if info.split == result["split"] else None
-    return TrainedNetwork(run, net, info, vote, result, config, temperature or 1.0)
+    fitted = Fitted.from_values(result["votes"].get(vote, {}) if info.split == result["split"] else {})
+    fitted.check(vote)
+    return TrainedNetwork(run, net, info, vote, result, config, fitted)
 
 
 def load_dataset(trained: TrainedNetwork, words: Sequence[str], output_dir: Path) -> "FERDataModule":

@@ -5,6 +5,7 @@ Shapes: N images, V crops an image, K classes, R resamples.
 
 import csv
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from fer_voting.results.markdown import Table, markdown
 from fer_voting.results.plots import INK, VOTE_COLOURS, draw_confusion, save
 from fer_voting.results.statistics import COVERAGE, RESAMPLES
 from fer_voting.system.atomic import write_atomically
-from fer_voting.votes import VOTES, vote_probabilities
+from fer_voting.votes import UNFITTED, Fitted, vote_probabilities, vote_scores
 
 __all__ = [
     "evaluate_predictions",
@@ -73,29 +74,31 @@ def metric_intervals(
 
 
 def evaluate_predictions(
-    logits: Tensor, labels: NDArray[np.int64], class_names: Sequence[str], vote: str, temperature: float | None = None
+    logits: Tensor, labels: NDArray[np.int64], class_names: Sequence[str], vote: str, fitted: Fitted | None = None
 ) -> dict[str, Any]:
     """A vote's metrics beyond accuracy and recall, as plain numbers for JSON.
 
     `macro_f1`; `precision` and `f1` by class (None for a class that is never decided for, and has no images);
     `intervals` of `accuracy`, `mean_recall`, `macro_f1`: [low, high]; `calibration`: `error` (expected calibration
-    error), `confidence` (mean), and by bin `counts`, `confidences`, `accuracies`; `temperature`, and `calibrated`: the
-    calibration with it, None where no temperature is known.
+    error), `confidence` (mean), and by bin `counts`, `confidences`, `accuracies`, at temperature 1; the values of
+    `fitted`, or None as `temperature` without it, and `calibrated`: the calibration with its temperature, or None.
 
     Args:
         logits: of the crops, `[N, V, K]`.
         labels: int64 [N].
         class_names: K.
-        vote: a key of `votes.VOTES`.
-        temperature: of `votes.vote_probabilities`.
+        vote: one of `votes.ALL_VOTES`.
+        fitted: what the vote took from validation images, where that is known.
     """
-    decisions = VOTES[vote](logits).argmax(dim=1)
+    known = fitted or UNFITTED
+    decisions = vote_scores(logits, vote, known).argmax(dim=1)
     counts = np.zeros((len(class_names), len(class_names)), np.int64)
     np.add.at(counts, (labels, decisions.numpy()), 1)
     right, actual, decided = counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0)
 
     def calibration(temperature: float) -> dict[str, Any]:
-        confidences = vote_probabilities(logits, vote, temperature).gather(1, decisions[:, None])[:, 0]
+        probabilities = vote_probabilities(logits, vote, replace(known, temperature=temperature))
+        confidences = probabilities.gather(1, decisions[:, None])[:, 0]
         return _calibration(reliability(confidences.numpy(), decisions.numpy() == labels))
 
     return {
@@ -104,8 +107,8 @@ def evaluate_predictions(
         "f1": _shares(class_names, 2 * right, actual + decided),
         "intervals": {name: list(ends) for name, ends in metric_intervals(counts).items()},
         "calibration": calibration(1.0),
-        "temperature": temperature,
-        "calibrated": None if temperature is None else calibration(temperature),
+        **({"temperature": None} if fitted is None else fitted.to_values()),
+        "calibrated": None if fitted is None else calibration(fitted.temperature),
     }
 
 
@@ -229,7 +232,7 @@ def write_predictions(
     logits: Tensor,
     class_names: Sequence[str],
     vote: str,
-    temperature: float = 1.0,
+    fitted: Fitted = UNFITTED,
 ) -> None:
     """Write a row an image: `name, label, predicted, confidence, <probability of each class>, agreement`.
 
@@ -240,10 +243,10 @@ def write_predictions(
         labels: int64 [N].
         logits: of the crops, `[N, V, K]`.
         class_names: K.
-        vote, temperature: of `votes.vote_probabilities`.
+        vote, fitted: of `votes.vote_probabilities`.
     """
-    probabilities = vote_probabilities(logits, vote, temperature)
-    predicted = VOTES[vote](logits).argmax(dim=1)
+    probabilities = vote_probabilities(logits, vote, fitted)
+    predicted = vote_scores(logits, vote, fitted).argmax(dim=1)
     confidences = probabilities.gather(1, predicted[:, None])[:, 0]
     agreement = (logits.argmax(dim=2) == predicted[:, None]).float().mean(dim=1)
     with write_atomically(path) as file:

@@ -35,7 +35,13 @@ __all__ = [
 ]
 
 # Okabe and Ito's colours: colour-blind readers can distinguish them, also in grey.
-VOTE_COLOURS = {"soft": "#0072B2", "hard": "#D55E00", "softprob": "#009E73"}
+VOTE_COLOURS = {
+    "soft": "#0072B2",
+    "hard": "#D55E00",
+    "softprob": "#009E73",
+    "confidence": "#CC79A7",
+    "weighted": "#E69F00",
+}
 SPLIT_COLOURS = {"baseline": "#767676", "input": "#CC79A7", "m1": "#0072B2", "m2": "#D55E00", "m3": "#009E73"}
 PART_COLOURS = {"train": "#0072B2", "val": "#D55E00", "test": "#009E73"}
 INK = "#111112"

@@ -1,24 +1,30 @@
 """A sweep's results and its progress as Markdown tables."""
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from fer_voting.results.markdown import Table, markdown
 from fer_voting.runs.run import Run
 from fer_voting.runs.sweeps import Sweep, seconds_left
 from fer_voting.system.messages import duration
-from fer_voting.votes import VOTES
+from fer_voting.votes import ALL_VOTES, PAPER_VOTES
 
 __all__ = ["sweep_status", "sweep_table"]
 
 
 def sweep_table(sweep: Sweep) -> tuple[str, int]:
-    """The jobs' results as a Markdown table with notes, and how many jobs are not finished."""
+    """The jobs' results as a Markdown table with notes, and how many jobs are not finished.
+
+    By the paper's votes, and those that the jobs were configured for.
+    """
+    jobs = sweep.jobs()
+    votes = [vote for vote in ALL_VOTES if vote in (*PAPER_VOTES, *(job["voting"] for job in jobs))]
     rows, notes = [], []
     data: dict[
         tuple[str, str, bool], dict[str, str]
     ] = {}  # what should be the same data -> fingerprint -> a run's name
-    for job in sweep.jobs():
+    for job in jobs:
         run = Run(sweep.output_dir, job["run"])
         status = run.status()
         result = run.result() if status in ("finished", "failed") else None
@@ -27,7 +33,7 @@ def sweep_table(sweep: Sweep) -> tuple[str, int]:
         elif "setting" in result:
             key = result["dataset"], result["setting"], result["refit"]
             data.setdefault(key, {}).setdefault(result["data_fingerprint"], run.name)
-        rows.append(_row(job, status, result))
+        rows.append(_row(job, votes, status, result))
     rows = list({tuple(row.items()): row for row in rows}.values())  # the votes of one training are one run
     synthetic = any(row["synthetic"] for row in rows)
     rows = [{name: cell for name, cell in row.items() if name != "synthetic"} for row in rows]
@@ -66,11 +72,11 @@ def sweep_status(sweep: Sweep) -> tuple[str, int]:
     return "\n".join([_table(rows), *notes, *([""] if notes else []), summary]) + "\n", unfinished
 
 
-def _row(job: dict[str, Any], status: str, result: dict[str, Any] | None) -> dict[str, Any]:
+def _row(job: dict[str, Any], votes: Sequence[str], status: str, result: dict[str, Any] | None) -> dict[str, Any]:
     row: dict[str, Any] = {"run": job["run"], "status": status, "synthetic": False}
     finished = result if status == "finished" else None
     for part in ("val", "test"):
-        for vote in VOTES:
+        for vote in votes:
             metrics = finished["votes"].get(vote, {}).get(part) if finished else None
             row[f"{part} {vote} (%)"] = f"{100 * metrics['accuracy']:.2f}" if metrics else ""
     row["MiB/image"] = row["GMACs/image"] = row["images/s"] = row["time"] = ""

@@ -31,7 +31,13 @@ __all__ = [
 ]
 
 NOTHING = "–"
-VOTE_TITLES = {"soft": "soft vote", "hard": "hard vote", "softprob": "softmax vote"}
+VOTE_TITLES = {
+    "soft": "soft vote",
+    "hard": "hard vote",
+    "softprob": "softmax vote",
+    "confidence": "confidence vote",
+    "weighted": "weighted vote",
+}
 SPLIT_TITLES = {
     "baseline": "baseline",
     "input": "crops before the network",

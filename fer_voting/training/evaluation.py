@@ -12,8 +12,8 @@ from fer_voting.data.module import FERDataModule
 from fer_voting.models.checkpoint import load_weights
 from fer_voting.runs.processes import is_first_rank
 from fer_voting.runs.run import Run
-from fer_voting.training.module import Predictions, VotingModule
-from fer_voting.votes import VOTES, fit_temperature
+from fer_voting.training.module import Predictions, VotingModule, score_metrics
+from fer_voting.votes import ALL_VOTES, UNFITTED, fit_vote, vote_of_epoch, vote_scores
 
 __all__ = ["evaluate_votes", "make_evaluator"]
 
@@ -33,17 +33,18 @@ def make_evaluator(trainer_node: dict[str, Any]) -> L.Trainer:
 def evaluate_votes(
     run: Run, config: dict[str, Any], module: VotingModule, data: FERDataModule
 ) -> dict[str, dict[str, Any]]:
-    """Vote -> `best_epoch`, `checkpoint`, `temperature` and the metrics of each part.
+    """Vote -> `best_epoch`, `checkpoint`, what was fitted (`votes.Fitted`) and the metrics of each part.
 
-    The temperature is fitted on validation (`votes.fit_temperature`). Votes with the same best epoch share one pass.
-    Writes the predictions into the run's folder. Of a refit, whose length its vote decided, that vote alone.
+    Fitted on validation (`votes.fit_vote`): the weighted vote's accuracy there is of the images that its weights were
+    fitted on. Votes with the same best epoch share one pass. Writes the predictions into the run's folder. Of a refit,
+    whose length its vote decided, that vote alone.
     """
     evaluator = make_evaluator(config["trainer"])
     parts = [*([] if config["refit"] else ["val"]), *(["test"] if data.has_test else [])]
     evaluated: dict[int, dict[str, tuple[dict[str, Any], Predictions]]] = {}  # epoch -> part -> metrics, predictions
     votes: dict[str, dict[str, Any]] = {}
-    for vote in [config["voting"]["name"]] if config["refit"] else VOTES:
-        path = run.best_checkpoint(vote)
+    for vote in [config["voting"]["name"]] if config["refit"] else ALL_VOTES:
+        path = run.best_checkpoint(vote_of_epoch(vote))
         state, _ = load_weights(path)
         epoch = torch.load(path, map_location="cpu", weights_only=True)["epoch"]
         if epoch not in evaluated:
@@ -54,18 +55,21 @@ def evaluate_votes(
                 run_part(module, datamodule=data, verbose=False)
                 evaluated[epoch][part] = (module.evaluation, module.predictions.gather(data.positions(part)))
         votes[vote] = {"best_epoch": epoch, "checkpoint": str(path.relative_to(run.dir))}
-        for part, (metrics, predictions) in evaluated[epoch].items():
-            votes[vote][part] = metrics[vote]
+        fitted = UNFITTED
+        for part, (metrics, predictions) in evaluated[epoch].items():  # validation first
+            logits, labels = torch.cat(predictions.logits), torch.cat(predictions.labels)
             if part == "val":
-                logits, labels = torch.cat(predictions.logits), torch.cat(predictions.labels)
-                votes[vote]["temperature"] = fit_temperature(logits, labels, vote)
+                fitted = fit_vote(logits, labels, vote)
+                votes[vote] |= fitted.to_values()
+            scores = vote_scores(logits, vote, fitted)
+            votes[vote][part] = metrics[vote] if vote in metrics else score_metrics(scores, labels, data.class_names)
             if is_first_rank():
                 names = data.pack.names(predictions.index[0].numpy())
-                _save_predictions(run.predictions_file(vote, part), predictions, vote, names)
+                _save_predictions(run.predictions_file(vote, part), predictions, scores, names)
     return votes
 
 
-def _save_predictions(path: Path, predictions: Predictions, vote: str, names: list[str]) -> None:
+def _save_predictions(path: Path, predictions: Predictions, scores: torch.Tensor, names: list[str]) -> None:
     """Write `logits` [N, V, K], the vote's `scores` [N, K], `labels` and `names` [N]."""
     path.parent.mkdir(exist_ok=True)
     logits = torch.cat(predictions.logits)
@@ -74,7 +78,7 @@ def _save_predictions(path: Path, predictions: Predictions, vote: str, names: li
         np.savez_compressed(
             file,
             logits=logits.numpy(),
-            scores=VOTES[vote](logits).numpy(),
+            scores=scores.numpy(),
             labels=torch.cat(predictions.labels).numpy(),
             names=np.array(names),
         )

@@ -33,7 +33,7 @@ from fer_voting.training.losses import Distillation
 from fer_voting.training.mix import Mix
 from fer_voting.training.module import VotingModule
 from fer_voting.training.trained import load_module
-from fer_voting.votes import VOTES
+from fer_voting.votes import ALL_VOTES, FITTED_VOTES, vote_of_epoch
 
 __all__ = ["fit", "fit_on_other_rank", "open_data", "read_inputs"]
 
@@ -75,8 +75,14 @@ def fit(run: Run, config: dict[str, Any], result: Result, train: Callable[[Resul
         result: gets `progress` when the training begins, and at its end the metrics and costs instead.
         train: what each other rank of this node calls with `config` (`runs.processes.other_ranks`).
     """
-    if config["voting"]["name"] not in VOTES:
-        raise ValueError(f"`voting.name` (={config['voting']['name']!r}) must be one of {', '.join(VOTES)}")
+    vote = config["voting"]["name"]
+    if vote not in ALL_VOTES:
+        raise ValueError(f"`voting.name` (={vote!r}) must be one of {', '.join(ALL_VOTES)}")
+    if config["refit"] and vote in FITTED_VOTES:
+        raise ValueError(
+            f"a refit trains on the validation images that the {vote} vote would be fitted on: "
+            f"choose another for refit=true, e.g. voting={vote_of_epoch(vote)}"
+        )
     if config["model"].get("memory") == "lean" and config["trainer"].get("sync_batchnorm"):
         raise ValueError(LEAN_AND_SYNC_BATCHNORM)
     callbacks: list[Callback] = [instantiate(node) for node in config["callbacks"].values()]
@@ -165,7 +171,7 @@ def _make_trainer(run: Run, config: dict[str, Any], callbacks: list[Callback]) -
         callbacks=[
             *callbacks,
             history,
-            RunProgress(run.name, config["voting"]["name"]),
+            RunProgress(run.name, vote_of_epoch(config["voting"]["name"])),
             Checkpoints(run, history, refit_vote),
         ],
         logger=False,

@@ -3,7 +3,7 @@
 Shapes: B batch, V crops an image, K classes, N images of a data set.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,22 +23,45 @@ from fer_voting.training.losses import Distillation, crop_cross_entropy
 from fer_voting.training.mix import Mix
 from fer_voting.votes import VOTES, soft_vote
 
-__all__ = ["Predictions", "VotingModule", "memory_format_for", "vote_metrics", "weight_decay_groups"]
+__all__ = [
+    "Predictions",
+    "VotingModule",
+    "memory_format_for",
+    "score_metrics",
+    "vote_metrics",
+    "weight_decay_groups",
+]
 
 
-def vote_metrics(num_classes: int) -> MetricCollection:
+def vote_metrics(num_classes: int, sync_on_compute: bool = True) -> MetricCollection:
     """Overall accuracy (equation 1), mean of the per-class recalls, per-class recall, and confusion counts.
 
-    Fed with scores `[B, K]` and class ids `[B]`.
+    Fed with scores `[B, K]` and class ids `[B]`; of all ranks together, unless `sync_on_compute` is false.
     """
     return MetricCollection(
         {
-            "accuracy": MulticlassAccuracy(num_classes, average="micro"),
-            "mean_recall": MulticlassRecall(num_classes, average="macro"),
-            "recall": MulticlassRecall(num_classes, average=None),
-            "confusion_counts": MulticlassConfusionMatrix(num_classes),
+            "accuracy": MulticlassAccuracy(num_classes, average="micro", sync_on_compute=sync_on_compute),
+            "mean_recall": MulticlassRecall(num_classes, average="macro", sync_on_compute=sync_on_compute),
+            "recall": MulticlassRecall(num_classes, average=None, sync_on_compute=sync_on_compute),
+            "confusion_counts": MulticlassConfusionMatrix(num_classes, sync_on_compute=sync_on_compute),
         }
     )
+
+
+def score_metrics(scores: Tensor, labels: Tensor, class_names: Sequence[str]) -> dict[str, Any]:
+    """`vote_metrics` as plain numbers of the scores `[N, K]` and class ids `[N]` of a whole part, on this process."""
+    metrics = vote_metrics(len(class_names), sync_on_compute=False)
+    metrics.update(scores, labels)
+    return _plain(metrics.compute(), class_names)
+
+
+def _plain(values: Mapping[str, Tensor], class_names: Sequence[str]) -> dict[str, Any]:
+    return {
+        "accuracy": values["accuracy"].item(),
+        "mean_recall": values["mean_recall"].item(),
+        "recall": dict(zip(class_names, values["recall"].tolist(), strict=True)),
+        "confusion_counts": values["confusion_counts"].tolist(),
+    }
 
 
 def memory_format_for(width: int) -> torch.memory_format:
@@ -212,13 +235,7 @@ class VotingModule(L.LightningModule):
         self.evaluation = {}
         for vote, metrics in self._vote_metrics().items():
             values = metrics.compute()
-            recalls = dict(zip(self.class_names, values["recall"].tolist(), strict=True))
-            self.evaluation[vote] = {
-                "accuracy": values["accuracy"].item(),
-                "mean_recall": values["mean_recall"].item(),
-                "recall": recalls,
-                "confusion_counts": values["confusion_counts"].tolist(),
-            }
+            self.evaluation[vote] = plain = _plain(values, self.class_names)
             for name in ("accuracy", "mean_recall"):
                 self.log(f"{part}/{vote}/{name}", values[name])
-            self.log_dict({f"{part}/{vote}/recall/{name}": recall for name, recall in recalls.items()})
+            self.log_dict({f"{part}/{vote}/recall/{name}": recall for name, recall in plain["recall"].items()})

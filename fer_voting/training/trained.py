@@ -15,9 +15,12 @@ from fer_voting.models.checkpoint import NetworkInfo, load_weights
 from fer_voting.runs.run import Run
 from fer_voting.training.initialise import initialise
 from fer_voting.training.module import VotingModule
-from fer_voting.votes import fit_temperature
+from fer_voting.votes import Fitted, fit_vote, vote_of_epoch
 
-__all__ = ["count_trained_on", "load_module", "stored_temperature"]
+__all__ = ["count_trained_on", "load_module", "stored_fits"]
+
+LEARNING = ("soft", "weighted")
+"""The votes that take something from validation images."""
 
 
 def load_module(
@@ -47,23 +50,27 @@ def load_module(
     return VotingModule(net, torch.optim.Adam, info), left_out  # the optimizer is not used
 
 
-def stored_temperature(run: Run, checkpoint: Path) -> float | None:
-    """The soft vote's temperature of a run's checkpoint: as recorded, or fitted on the stored validation logits.
+def stored_fits(run: Run, checkpoint: Path) -> dict[str, Fitted]:
+    """What the votes take from validation images, by a run's checkpoint: as recorded, or fitted on the stored logits.
 
-    None if the run has no validation predictions of this checkpoint. Raises ValueError if they cannot be read.
+    A vote of which neither is there is left out. Raises ValueError if the stored logits cannot be read.
     """
-    vote = checkpoint.stem.removeprefix("best-")
-    recorded = (run.result() or {}).get("votes", {}).get(vote, {}).get("temperature")
-    if vote == "soft" and recorded is not None:
-        return float(recorded)
-    file = run.predictions_file(vote, "val")
+    epoch_of = checkpoint.stem.removeprefix("best-")
+    recorded = (run.result() or {}).get("votes", {})
+    found = {
+        vote: Fitted.from_values(recorded[vote])
+        for vote in LEARNING
+        if vote_of_epoch(vote) == epoch_of and "temperature" in recorded.get(vote, {})
+    }
+    file = run.predictions_file(epoch_of, "val")
+    if len(found) == len(LEARNING) or not file.exists():
+        return found
     try:
         with file.open("rb") as opened, np.load(opened) as arrays:
-            return fit_temperature(arrays["logits"], arrays["labels"], "soft")
-    except FileNotFoundError:
-        return None
+            logits, labels = arrays["logits"], arrays["labels"]
+            return {vote: fit_vote(logits, labels, vote) for vote in LEARNING} | found
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{file} cannot be read ({error}); temperature=val fits one again") from error
+        raise ValueError(f"{file} cannot be read ({error}); temperature=val fits again") from error
 
 
 def count_trained_on(run: Run, data: FERDataModule, positions: Positions) -> int | None:

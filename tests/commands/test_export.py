@@ -20,6 +20,7 @@ from fer_voting.inference.pretrained import PretrainedNetwork, weights_checksum
 from fer_voting.inference.runtimes import OnnxRuntime
 from fer_voting.runs.run import Run
 from fer_voting.train import main as train_main
+from fer_voting.votes import Fitted
 
 pytestmark = pytest.mark.slow
 
@@ -68,8 +69,8 @@ def test_onnx(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     scores, logits = runtime(images)
     assert (scores.argmax(axis=1) == labels).mean() == pytest.approx(accuracy["test"])
     temperature = result["votes"]["soft"]["temperature"]  # fitted by the training
-    assert runtime.temperature == temperature != 1
-    in_torch = TorchRuntime(net, info, temperature=temperature)(images)
+    assert runtime.fitted == Fitted(temperature) != Fitted()
+    in_torch = TorchRuntime(net, info, fitted=Fitted(temperature))(images)
     for ours, theirs in zip((scores, logits), in_torch, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
 

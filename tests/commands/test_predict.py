@@ -25,6 +25,8 @@ from fer_voting.inference.pretrained import PretrainedNetwork
 from fer_voting.inference.rows import columns
 from fer_voting.inference.runtimes import ExportInfo
 from fer_voting.predict import main
+from fer_voting.votes import Fitted
+from fer_voting.votes import Fitted
 
 pytestmark = pytest.mark.slow
 
@@ -311,7 +313,7 @@ def test_the_webcam_loop_of_the_documentation(shared_data: Path, tmp_path: Path,
 def test_an_exported_network_gives_the_rows_of_its_checkpoint(checkpoint: Path, tmp_path: Path, form: str):
     net, info = load_network(checkpoint)
     if form == "folder":
-        PretrainedNetwork(net, info, vote="softprob", temperature=2.0).save_pretrained(tmp_path / "model")
+        PretrainedNetwork(net, info, vote="softprob", fitted=Fitted(2.0)).save_pretrained(tmp_path / "model")
         words = ["--model", str(tmp_path / "model")]
     else:
         about = ExportInfo(info.class_names, info.image_size, info.split, "softprob", info.dataset, checksum="")

@@ -9,19 +9,22 @@ from checkpoints import SEVEN, small_info, small_network, write_checkpoint
 
 from fer_voting.data.module import normalise
 from fer_voting.inference.network import FaceNetwork, TorchRuntime, load_network
+from fer_voting.votes import Fitted
 
 
 def some_faces(count: int = 5) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (count, 24, 24, 3), dtype=np.uint8)
 
 
-@pytest.mark.parametrize("vote", ["soft", "softprob", "hard"])
+@pytest.mark.parametrize("vote", ["soft", "softprob", "hard", "weighted"])
 @pytest.mark.parametrize("split", ["baseline", "m3"])
 def test_scores_are_the_votes_probabilities_of_the_networks_own_logits(split: str, vote: str):
     net, faces = small_network(split), some_faces()
+    weights = (1.0,) if split == "baseline" else (0.3, 0.2, 0.0, 0.0, 0.1, 0.1, 0.1, 0.1, 0.05, 0.05)
+    fitted = Fitted(2.0, weights)
     with torch.inference_mode():
         expected = net(normalise(torch.from_numpy(faces).permute(0, 3, 1, 2))).double().numpy()
-    scores, logits = TorchRuntime(small_network(split), small_info(split), vote, temperature=2.0)(faces)
+    scores, logits = TorchRuntime(small_network(split), small_info(split), vote, fitted=fitted)(faces)
     assert (scores.dtype, logits.dtype) == (np.float32, np.float32)
     np.testing.assert_allclose(logits, expected, atol=1e-5)
 
@@ -31,6 +34,8 @@ def test_scores_are_the_votes_probabilities_of_the_networks_own_logits(split: st
 
     if vote == "soft":
         probabilities = softmax(expected.mean(1) / 2)
+    elif vote == "weighted":
+        probabilities = softmax(np.einsum("v,nvk->nk", weights, expected) / 2)
     elif vote == "softprob":
         probabilities = softmax(expected).mean(1)
     else:
@@ -75,8 +80,7 @@ def test_a_read_only_array_is_taken_without_a_warning():
     ("words", "match"),
     [
         ({"vote": "loud"}, r"`vote` \(='loud'\) must be one of soft, softprob, hard"),
-        ({"temperature": 0.0}, r"`temperature` \(=0.0\) must be greater than 0"),
-        ({"temperature": float("nan")}, "`temperature`"),
+        ({"vote": "weighted"}, "needs a weight fitted on validation images"),
         ({"precision": "int4"}, r"`precision` \(='int4'\) must be one of float32, bf16"),
         ({"device": "toaster"}, r"`device` \(='toaster'\) is not here"),
         ({"device": "cuda:99"}, r"`device` \(='cuda:99'\) is not here"),

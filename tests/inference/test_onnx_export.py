@@ -18,7 +18,7 @@ from fer_voting.inference.network import FaceNetwork
 from fer_voting.inference.onnx_export import MAX_DIFFERENCE, export_float32, export_int8, parity
 from fer_voting.inference.runtimes import ExportInfo, OnnxRuntime, OpenVinoRuntime
 from fer_voting.models import VotingResNet18
-from fer_voting.votes import hard_vote
+from fer_voting.votes import Fitted, hard_vote
 
 pytestmark = pytest.mark.slow
 
@@ -27,7 +27,7 @@ TEMPERATURE = 1.7
 
 
 def info(split: str = "m1", vote: str = "soft", temperature: float = TEMPERATURE) -> ExportInfo:
-    return ExportInfo(CLASSES, 24, split, vote, "faces", "ab" * 32, "float32", temperature, {"val": 0.5})
+    return ExportInfo(CLASSES, 24, split, vote, "faces", "ab" * 32, "float32", Fitted(temperature), {"val": 0.5})
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def net() -> VotingResNet18:
 @pytest.fixture(scope="module")
 def float32(net: VotingResNet18, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("exported") / "m1.onnx"
-    assert export_float32(FaceNetwork(net, "soft", TEMPERATURE), info(), path) < MAX_DIFFERENCE
+    assert export_float32(FaceNetwork(net, "soft", Fitted(TEMPERATURE)), info(), path) < MAX_DIFFERENCE
     return path
 
 
@@ -131,7 +131,7 @@ def test_metadata_by_name(float32: Path, int8: Path) -> None:
             "m1",
             "soft",
         )
-        assert (quantised.temperature, quantised.device) == (TEMPERATURE, "cpu")
+        assert (quantised.fitted, quantised.device) == (Fitted(TEMPERATURE), "cpu")
 
 
 def test_int8_is_small_and_near(float32: Path, int8: Path) -> None:
@@ -162,8 +162,8 @@ def test_a_file_that_differs_from_pytorch_is_refused(net: VotingResNet18, float3
     assert list(tmp_path.iterdir()) == []
     export_float32(FaceNetwork(DifferentWhenExported(by=1e-7)), info(), path)
     # A temperature changes the scores alone, another vote too.
-    assert parity(FaceNetwork(net, "soft", TEMPERATURE), OnnxRuntime(float32)) < MAX_DIFFERENCE
-    assert parity(FaceNetwork(net, "soft", TEMPERATURE + 0.1), OnnxRuntime(float32)) > MAX_DIFFERENCE
+    assert parity(FaceNetwork(net, "soft", Fitted(TEMPERATURE)), OnnxRuntime(float32)) < MAX_DIFFERENCE
+    assert parity(FaceNetwork(net, "soft", Fitted(TEMPERATURE + 0.1)), OnnxRuntime(float32)) > MAX_DIFFERENCE
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)

@@ -14,11 +14,12 @@ from settled_networks import CLASSES, info, noise, settled
 
 from fer_voting.inference.network import TorchRuntime, load_network
 from fer_voting.inference.pretrained import PretrainedNetwork, load_pretrained, weights_checksum
+from fer_voting.votes import Fitted
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    PretrainedNetwork(settled("m2"), info("m2"), "hard", 1.25, {"val": 0.5}).save_pretrained(
+    PretrainedNetwork(settled("m2"), info("m2"), "hard", Fitted(1.25), {"val": 0.5}).save_pretrained(
         tmp_path / "net", "# A card"
     )
     return tmp_path / "net"
@@ -33,7 +34,7 @@ def test_the_same_network_comes_back(folder: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == ["README.md", "config.json", "model.safetensors"]
     assert (folder / "README.md").read_text() == "# A card"
     found = PretrainedNetwork.from_pretrained(folder)
-    assert (found.info, found.vote, found.temperature, found.accuracy) == (info("m2"), "hard", 1.25, {"val": 0.5})
+    assert (found.info, found.vote, found.fitted, found.accuracy) == (info("m2"), "hard", Fitted(1.25), {"val": 0.5})
     assert not found.net.training
     faces = noise(3)
     for ours, theirs in zip(
@@ -107,6 +108,11 @@ def test_weights_that_do_not_fit_are_refused(folder: Path, change: Callable, rea
         {"temperature": 0},
         {"temperature": float("nan")},
         {"temperature": "1"},
+        {"vote": "weighted"},
+        {"vote": "weighted", "weights": [0.5, 0.6]},
+        {"weights": "10"},
+        {"weights": [0.5, "0.5"]},
+        {"threshold": 1.5},
         {"accuracy": {"val": "good"}},
         {"checksum": 5},
         {"fer_voting": 2},

@@ -6,7 +6,7 @@ import torch
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from fer_voting.results.calibration import BINS, reliability
-from fer_voting.votes import VOTES, fit_temperature, vote_probabilities
+from fer_voting.votes import SHARES, VOTES, Fitted, fit_vote, vote_probabilities
 
 
 def test_a_hand_made_table() -> None:
@@ -70,18 +70,18 @@ def overconfident(factor: float, images: int = 2000) -> tuple[np.ndarray, np.nda
 @pytest.mark.parametrize("factor", [0.5, 1.0, 3.0])
 def test_temperature_undoes_the_factor_on_the_logits(factor: float) -> None:
     logits, labels = overconfident(factor)
-    temperature = fit_temperature(logits, labels, "soft")
+    temperature = fit_vote(logits, labels, "soft").temperature
     assert temperature == pytest.approx(factor, rel=0.1)
 
     def loss(t: float) -> float:
-        p = vote_probabilities(torch.tensor(logits), "soft", t).numpy()
+        p = vote_probabilities(torch.tensor(logits), "soft", Fitted(t)).numpy()
         return -np.log(p[np.arange(len(labels)), labels]).mean()
 
     grid = np.geomspace(0.1, 10, 201)
     best = grid[np.argmin([loss(t) for t in grid])]
     assert temperature == pytest.approx(best, rel=0.024)  # a step of the grid
     if factor == 3.0:
-        before, after = (vote_probabilities(torch.tensor(logits), "soft", t).numpy() for t in (1, temperature))
+        before, after = (vote_probabilities(torch.tensor(logits), "soft", Fitted(t)).numpy() for t in (1, temperature))
         correct = before.argmax(axis=1) == labels
         assert reliability(after.max(axis=1), correct).error < 0.04
         assert reliability(before.max(axis=1), correct).error > 0.2
@@ -90,26 +90,26 @@ def test_temperature_undoes_the_factor_on_the_logits(factor: float) -> None:
 def test_temperature_takes_what_a_run_stores() -> None:
     """Float32 as in predictions/<vote>-val.npz, or tensors: the same number."""
     logits, labels = overconfident(2.0, images=200)
-    once = fit_temperature(logits.astype(np.float32), labels, "soft")
-    assert once == fit_temperature(torch.tensor(logits.astype(np.float32)), torch.tensor(labels), "soft")
+    once = fit_vote(logits.astype(np.float32), labels, "soft")
+    assert once == fit_vote(torch.tensor(logits.astype(np.float32)), torch.tensor(labels), "soft")
 
 
 def test_temperature_of_the_votes_that_count_shares_is_one() -> None:
     logits, labels = overconfident(3.0, images=50)
     for vote in VOTES:
-        assert (fit_temperature(logits, labels, vote) == 1.0) is (vote != "soft")
+        assert (fit_vote(logits, labels, vote) == Fitted()) is (vote in SHARES)
         before = vote_probabilities(torch.tensor(logits), vote)
-        after = vote_probabilities(torch.tensor(logits), vote, 3.0)
+        after = vote_probabilities(torch.tensor(logits), vote, Fitted(3.0))
         assert torch.equal(before.argmax(1), VOTES[vote](torch.tensor(logits)).argmax(1))
         assert torch.equal(before.argmax(1), after.argmax(1))
-        assert torch.equal(before, after) is (vote != "soft")
+        assert torch.equal(before, after) is (vote in SHARES)
         assert before.sum(1).numpy() == pytest.approx(1.0)
 
 
 def test_temperature_stays_finite_where_all_is_right() -> None:
     logits, labels = np.eye(3)[:, None].repeat(2, axis=1), np.arange(3)
-    assert 0.04 < fit_temperature(logits, labels, "soft") < 0.1
+    assert 0.04 < fit_vote(logits, labels, "soft").temperature < 0.1
     with pytest.raises(ValueError, match="`vote`"):
-        fit_temperature(logits, labels, "loudest")
+        fit_vote(logits, labels, "loudest")
     with pytest.raises(ValueError, match="at least one image"):
-        fit_temperature(logits[:0], labels[:0], "soft")
+        fit_vote(logits[:0], labels[:0], "soft")

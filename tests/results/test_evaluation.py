@@ -17,7 +17,7 @@ from fer_voting.results.evaluation import (
     plot_reliability,
     write_predictions,
 )
-from fer_voting.votes import VOTES
+from fer_voting.votes import VOTES, Fitted
 
 NAMES = ("happy", "sad", "fear")
 COUNTS = np.array([[6, 2, 0], [1, 1, 0], [0, 0, 0]])
@@ -114,7 +114,9 @@ def all_votes(temperature: float | None) -> dict[str, dict]:
         recorded = {name: float(found[name]) for name in ("accuracy", "mean_recall")}
         recorded["recall"] = dict(zip(NAMES, (counts.diagonal() / counts.sum(1)).tolist(), strict=True))
         recorded["confusion_counts"] = counts.tolist()
-        more = evaluate_predictions(logits, labels, NAMES, vote, temperature if vote == "soft" else None)
+        more = evaluate_predictions(
+            logits, labels, NAMES, vote, Fitted(temperature) if vote == "soft" and temperature else None
+        )
         votes[vote] = recorded | more
     return votes
 
