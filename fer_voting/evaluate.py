@@ -118,7 +118,7 @@ def evaluate(config: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
         "precision": str(evaluator.precision),
         "device": describe_device(evaluator.strategy.root_device),
     }
-    for vote, metrics in votes.items():
+    for vote in votes:
         rows = out.with_name(f"{out.stem}-{vote}.csv")
         names = data.pack.names(positions.numpy())
         write_predictions(rows, names, labels.numpy(), logits, data.class_names, vote, fits.get(vote, UNFITTED))

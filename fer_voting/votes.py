@@ -176,7 +176,7 @@ class Fitted:
         """The inverse of `to_values`; other names are not looked at. Raises ValueError for a value of another form."""
         found = {field.name: values[field.name] for field in fields(cls) if values.get(field.name) is not None}
         for name, value in found.items():
-            numbers = value if name == "weights" and isinstance(value, list | tuple) else [value]
+            numbers = [value] if name != "weights" else value if isinstance(value, list | tuple) else []
             if not numbers or not all(type(number) in (int, float) for number in numbers):
                 form = "a list of numbers" if name == "weights" else "a number"
                 raise ValueError(f"`{name}` (={value!r}) must be {form}")

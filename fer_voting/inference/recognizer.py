@@ -134,7 +134,8 @@ class Recognizer:
     ) -> Self:
         """The best network by `vote` of a finished training: its folder, or its name below `<output_dir>/runs`.
 
-        Without a `vote`, the one that the training was configured for. What it takes from validation images is the run's.
+        Without a `vote`, the one that the training was configured for; with what it took from the run's validation
+        images.
         """
         from fer_voting.inference.trained import find_run, load_trained
 

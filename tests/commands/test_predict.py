@@ -26,7 +26,6 @@ from fer_voting.inference.rows import columns
 from fer_voting.inference.runtimes import ExportInfo
 from fer_voting.predict import main
 from fer_voting.votes import Fitted
-from fer_voting.votes import Fitted
 
 pytestmark = pytest.mark.slow
 

@@ -87,7 +87,7 @@ def predictions() -> tuple[torch.Tensor, np.ndarray]:
 
 def test_a_vote_by_hand() -> None:
     """Soft decisions: happy, sad, happy (is fear), sad (is happy); the hard vote's last one is happy."""
-    found = evaluate_predictions(*predictions(), NAMES, "soft", 2.0)
+    found = evaluate_predictions(*predictions(), NAMES, "soft", Fitted(2.0))
     assert found["precision"] == {"happy": 1 / 2, "sad": 1 / 2, "fear": None}
     assert found["f1"] == {"happy": 1 / 2, "sad": 2 / 3, "fear": 0.0}
     assert found["macro_f1"] == pytest.approx((1 / 2 + 2 / 3 + 0) / 3)
