@@ -54,7 +54,7 @@ from fer_voting.results.text import (
 )
 from fer_voting.runs.run import read_history
 from fer_voting.system.messages import duration, set_up_messages
-from fer_voting.votes import VOTES, fit_temperature, vote_probabilities
+from fer_voting.votes import UNFITTED, VOTES, Fitted, fit_vote, vote_probabilities
 
 FOLDER = Path("experiments/recorded/fer2013")
 NOTHING = "–"
@@ -410,12 +410,16 @@ def _calibration(report: Report, runs: BySplit) -> None:
     table = Table(["architecture", "vote", "runs", "error", "temperature", "error with it"], [], left=2)
     for split, of_split in runs.items():
         for vote in VOTES if split != "baseline" else ["soft"]:
-            temperatures = [fit_temperature(run.val.logits, run.val.labels, vote) for run in of_split]
-            before = [_calibration_error(run, vote, 1.0) for run in of_split]
-            after = [_calibration_error(run, vote, t) for run, t in zip(of_split, temperatures, strict=True)]
-            fitted = any(t != 1 for t in temperatures)
+            fits = [fit_vote(run.val.logits, run.val.labels, vote) for run in of_split]
+            before = [_calibration_error(run, vote, UNFITTED) for run in of_split]
+            after = [_calibration_error(run, vote, fit) for run, fit in zip(of_split, fits, strict=True)]
+            fitted = any(fit != UNFITTED for fit in fits)
             cells = [mean_text(before)]
-            cells += [two_digits(float(np.mean(temperatures))), mean_text(after)] if fitted else [NOTHING, NOTHING]
+            cells += (
+                [two_digits(float(np.mean([fit.temperature for fit in fits]))), mean_text(after)]
+                if fitted
+                else [NOTHING, NOTHING]
+            )
             table.rows.append([SPLIT_TITLES[split], vote, str(len(of_split)), *cells])
     note = (
         "Expected calibration error on test in percent, 15 bins, before and after the temperature that validation "
@@ -424,8 +428,8 @@ def _calibration(report: Report, runs: BySplit) -> None:
     _add(report, "calibration", table, note)
 
 
-def _calibration_error(run: KeptRun, vote: str, temperature: float) -> float:
-    probabilities = vote_probabilities(torch.from_numpy(run.test.logits), vote, temperature)
+def _calibration_error(run: KeptRun, vote: str, fitted: Fitted) -> float:
+    probabilities = vote_probabilities(torch.from_numpy(run.test.logits), vote, fitted)
     confidence, decisions = probabilities.max(dim=1)
     return reliability(confidence.numpy(), decisions.numpy() == run.test.labels).error
 
