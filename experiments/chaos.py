@@ -38,6 +38,7 @@ from fer_voting.system.environment import describe_device, git_commit
 
 # `sweep` is named: its default depends on the folder of the output.
 TRAIN = ("fer_voting.train", "dataset.size=24", "model.width=4", "logger=none", "dataset.batch_size=20", "sweep=chaos")
+MULTIRUN = (TRAIN[0], "-m", *TRAIN[1:])
 FACES = ("dataset.train_size=60", "dataset.val_size=20", "dataset.test_size=20", "dataset.schedule.epochs=3")
 TWO_RANKS = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.strategy=ddp")
 
@@ -78,7 +79,7 @@ SCENARIOS = (
         "training in two processes (DDP)", (*TRAIN, *FACES, *TWO_RANKS, "split=baseline", "output_dir={out}"), 0.12
     ),
     Scenario("refit", (*SELECTION, "refit=true"), 0.14, before=SELECTION),
-    Scenario("sweep of three jobs", (*TRAIN, *FACES, "-m", "split=baseline,m1,m3", "output_dir={out}"), 0.14),
+    Scenario("sweep of three jobs", (*MULTIRUN, *FACES, "split=baseline,m1,m3", "output_dir={out}"), 0.14),
     Scenario(
         "packing and training of image files",
         (*TRAIN, "dataset=folder", "dataset.root={data}", "dataset.schedule.epochs=1", "split=m3", "output_dir={out}"),

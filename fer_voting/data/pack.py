@@ -89,7 +89,18 @@ class Pack:
     @cached_property
     def images(self) -> NDArray[np.uint8]:
         """uint8 [N, S, S, 3], memory-mapped; np.load refuses a file that is shorter than its header says."""
+        self._opened = os.stat(self.folder / "images.npy")
         return np.load(self.folder / "images.npy", mmap_mode="r")
+
+    def was_changed_in_place(self) -> bool:
+        """Whether another program wrote into the mapped images. A pack that was rebuilt is another file, and does not
+        change what is mapped."""
+        try:
+            now = os.stat(self.folder / "images.npy")
+        except OSError:
+            return False
+        then = self._opened
+        return now.st_ino == then.st_ino and (now.st_size, now.st_mtime_ns) != (then.st_size, then.st_mtime_ns)
 
     def __len__(self) -> int:
         return len(self._names)

@@ -190,21 +190,25 @@ class Run:
         """
         earlier = self.result()
         seconds_before = earlier["seconds"] if earlier and self.last_checkpoint.exists() else 0.0
-        started = time.time()
+        started = time.monotonic()  # the clock may be set while a training runs
         result |= {"status": "running", "error": None, "seconds": seconds_before}
         self.write_result(result)
+
+        def seconds() -> float:
+            return round(seconds_before + time.monotonic() - started, 1)
+
         try:
             yield result
-            result["status"] = "finished"
-        except Exception as error:
-            (self.dir / "error.txt").write_text(traceback.format_exc())
-            result |= {"status": "failed", "error": explain(error)}
+        except BaseException as error:
+            with suppress(OSError):  # of a full disk, which is the error under way
+                if isinstance(error, Exception):
+                    result |= {"status": "failed", "error": explain(error)}
+                    (self.dir / "error.txt").write_text(traceback.format_exc())
+                self.write_result(result | {"seconds": seconds()})
             raise
-        finally:
-            result["seconds"] = round(seconds_before + time.time() - started, 1)
-            with suppress(OSError):  # a full disk, which is the error under way
-                self.write_result(result)
-        self.last_checkpoint.unlink(missing_ok=True)
+        result |= {"status": "finished", "seconds": seconds()}
+        self.write_result(result)
+        self.last_checkpoint.unlink(missing_ok=True)  # not before the result is on the disk
 
 
 def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:

@@ -25,7 +25,7 @@ from fer_voting.runs.identity import batchnorm_ranks
 from fer_voting.runs.processes import is_first_rank, other_ranks
 from fer_voting.runs.run import Run, read_history
 from fer_voting.system.environment import describe_device
-from fer_voting.training.callbacks import Checkpoints, ForwardMemory, History, RunProgress, Throughput
+from fer_voting.training.callbacks import Checkpoints, ForwardMemory, Guard, History, RunProgress, Throughput
 from fer_voting.training.estimate import announce_duration
 from fer_voting.training.evaluation import evaluate_votes
 from fer_voting.training.initialise import initialise
@@ -170,6 +170,7 @@ def _make_trainer(run: Run, config: dict[str, Any], callbacks: list[Callback]) -
         },
         callbacks=[
             *callbacks,
+            Guard(run),
             history,
             RunProgress(run.name, vote_of_epoch(config["voting"]["name"])),
             Checkpoints(run, history, refit_vote),

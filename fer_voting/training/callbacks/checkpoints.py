@@ -1,5 +1,7 @@
 """Checkpoints of the last epoch and of each vote's best."""
 
+from pathlib import Path
+
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
 
@@ -30,8 +32,8 @@ class Checkpoints(Checkpoint):
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         with averaged_weights(trainer, module):  # those that were validated
             for vote in self._best_votes(trainer):
-                trainer.save_checkpoint(self.run.best_checkpoint(vote), weights_only=True)
-        trainer.save_checkpoint(self.run.last_checkpoint)
+                _save(trainer, self.run.best_checkpoint(vote), weights_only=True)
+        _save(trainer, self.run.last_checkpoint, weights_only=False)
 
     def _best_votes(self, trainer: L.Trainer) -> list[str]:
         """The votes whose best epoch this one is so far."""
@@ -44,3 +46,15 @@ class Checkpoints(Checkpoint):
             for vote, metric in metrics.items()
             if metric in latest and all(latest[metric] > row.get(metric, 0.0) for row in earlier)
         ]
+
+
+def _save(trainer: L.Trainer, path: Path, weights_only: bool) -> None:
+    """Replace `path` when the new checkpoint is complete. Lightning writes in place: a full disk would leave half."""
+    draft = path.with_name(f".{path.name}")
+    try:
+        trainer.save_checkpoint(draft, weights_only)
+        if trainer.is_global_zero:
+            draft.replace(path)
+    finally:
+        if trainer.is_global_zero:
+            draft.unlink(missing_ok=True)
