@@ -1,5 +1,6 @@
 """Faults, provoked for real: each ends with one clear line, loses nothing, and the same command then completes."""
 
+import contextlib
 import multiprocessing
 import os
 import shutil
@@ -55,6 +56,13 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
+def fill(ballast: Path) -> None:
+    """Write a file until its disk is full."""
+    with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+
+
 class Ballast:
     """Fills a disk at the moment when a file of a name is opened for writing the `after`-th time."""
 
@@ -68,13 +76,7 @@ class Ballast:
         self.left -= 1
         if self.left == 0:
             _full_at.remove(self)
-            with self.file.open("wb", buffering=0) as file:
-                for block in (2**20, 512):
-                    try:
-                        while True:
-                            file.write(bytes(block))
-                    except OSError:
-                        pass
+            fill(self.file)
 
     def drop(self) -> None:
         assert self.left <= 0, f"{self.name} was not written"
@@ -123,13 +125,17 @@ def test_a_disk_that_is_full_when_a_file_is_written(name: str, after: int, small
 
 
 def test_a_disk_that_is_full_while_rows_are_written(trained: Run, small_disk: Path, tmp_path: Path) -> None:
-    class_folders(tmp_path / "images", {"any": {"happy": 3}}, {"happy": "happy"})
-    words = [str(tmp_path / "images"), "--aligned", "--run", str(trained.dir)]
-    Ballast(small_disk, "faces.csv")
+    class_folders(tmp_path / "images", {"any": {"happy": 60}}, {"happy": "happy"})
+    words = [str(tmp_path / "images"), "--aligned", "--run", str(trained.dir), "--batch-size", "8", "--out"]
+    predict([*words, str(tmp_path / "whole.csv")])
+    (small_disk / "faces.csv").write_bytes(b"\0")  # has the one page that is left
+    fill(small_disk / "ballast")
     with pytest.raises(SystemExit, match="No space left on device"):
-        predict([*words, "--out", str(small_disk / "faces.csv")])
-    text = (small_disk / "faces.csv").read_text()
-    assert text == "" or text.endswith("\n")
+        predict([*words, str(small_disk / "faces.csv")])
+    kept, whole = ((folder / name).read_text() for folder, name in ((small_disk, "faces.csv"), (tmp_path, "whole.csv")))
+    assert 0 < len(kept) < len(whole)
+    assert whole.startswith(kept)
+    assert kept.endswith("\n")
 
 
 def test_an_output_folder_that_is_read_only(tmp_path: Path) -> None:

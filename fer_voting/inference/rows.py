@@ -8,9 +8,11 @@ A row is a face, a frame without a face, or something that cannot be read:
 `status` is `ok`, `no_face` or `unreadable: <reason>`; cells that do not apply are empty (CSV) or null (JSON Lines).
 """
 
+import contextlib
 import csv
 import io
 import json
+import os
 import sys
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
@@ -72,6 +74,7 @@ class RowWriter:
         self.rows = 0
         self._json = path is not None and path.suffix.lower() == ".jsonl"
         self._file: TextIO = sys.stdout
+        self._whole_bytes = 0  # of the rows that were written
 
     def __enter__(self) -> Self:
         if self.path is not None:
@@ -102,8 +105,16 @@ class RowWriter:
             csv.writer(text, lineterminator="\n").writerows(
                 [_cell(row.get(column)) for column in self.columns] for row in rows
             )
-        self._file.write(text.getvalue())
-        self._file.flush()
+        try:
+            self._file.write(text.getvalue())
+            self._file.flush()
+        except OSError:  # a full disk: the file keeps the rows before
+            if self.path is not None:
+                with contextlib.suppress(OSError):
+                    self._file.close()  # tries to write the rest again
+                os.truncate(self.path, self._whole_bytes)
+            raise
+        self._whole_bytes += len(text.getvalue().encode())
 
 
 def _cell(value: Any) -> Any:
