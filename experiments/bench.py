@@ -27,7 +27,6 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torchvision.transforms import v2
-from tqdm import tqdm
 
 from experiments.pages import update_pages
 from fer_voting.config import compose_config
@@ -46,7 +45,7 @@ from fer_voting.models.images import normalise
 from fer_voting.results.markdown import Table, markdown
 from fer_voting.system.atomic import read_json, write_atomically, write_json
 from fer_voting.system.environment import describe_device, git_commit, keep_freed_memory, now, package_versions
-from fer_voting.system.messages import set_up_messages
+from fer_voting.system.messages import progress_bar, set_up_messages
 from fer_voting.training.losses import crop_cross_entropy
 from fer_voting.training.module import VotingModule, memory_format_for
 
@@ -131,7 +130,7 @@ class Part:
         for name, function in functions.items():
             function()  # warm-up
             calls[name] = max(1, round(LEAST_SECONDS / max(_seconds(function, 1), 1e-6))) if repeats > 1 else 1
-        for _ in tqdm(range(repeats), desc=what, unit="round", leave=False):
+        for _ in progress_bar(range(repeats), desc=what, unit="round", leave=False):
             for name, function in functions.items():
                 self.seconds.setdefault(name, []).append(_seconds(function, calls[name]))
         return {name: min(self.seconds[name]) for name in functions}

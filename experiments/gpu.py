@@ -18,7 +18,6 @@ from datetime import date
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from experiments import table2
 from experiments.bench import SPLITS, Clock, Row, brief_training, open_data, table
@@ -29,7 +28,7 @@ from fer_voting.models.cost import count_gmacs
 from fer_voting.runs.sweeps import Sweep
 from fer_voting.system.atomic import write_atomically, write_json
 from fer_voting.system.environment import describe_device, git_commit, keep_freed_memory, package_versions
-from fer_voting.system.messages import set_up_messages
+from fer_voting.system.messages import progress_bar, set_up_messages
 from fer_voting.training.callbacks import Throughput
 
 PARTS = ("tests", "speed", "memory", "training")
@@ -75,7 +74,7 @@ def speed(words: list[str], out: Path, quick: bool) -> None:
         for batch_size in ((135, 1024) if not quick else (7,))
         for compiled in ((False, True) if not quick else (False,))
     ]
-    for split, batch_size, compiled in tqdm(cases, desc="training steps", unit="case"):
+    for split, batch_size, compiled in progress_bar(cases, desc="training steps", unit="case"):
         rows += measure(words, split, batch_size, compiled, *((16, 2) if quick else (64, 6)))
     device = describe_device(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     origin = {"device": device, "git_commit": git_commit(), "date": date.today().isoformat(), "quick": quick}

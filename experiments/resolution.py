@@ -23,7 +23,6 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
 from torch import Tensor
-from tqdm import tqdm
 
 from experiments.common import SYNTHETIC, Report, origin, publish
 from fer_voting.data.module import FERDataModule, make_datamodule, normalise
@@ -33,7 +32,7 @@ from fer_voting.results.markdown import Table
 from fer_voting.results.plots import INK, SPLIT_COLOURS, save
 from fer_voting.results.text import mean_text
 from fer_voting.runs.run import Run
-from fer_voting.system.messages import set_up_messages
+from fer_voting.system.messages import progress_bar, set_up_messages
 from fer_voting.training.module import VotingModule
 from fer_voting.training.trained import load_module
 from fer_voting.votes import VOTES
@@ -132,7 +131,7 @@ def measure(trained: Trained, splits: Sequence[str], resolutions: Sequence[int],
     path = trained.run.best_checkpoint("soft" if "soft" in votes else next(iter(votes)))
     rows: list[Row] = []
     sides = sorted({*(side for side in resolutions if side < size), size})
-    with tqdm(total=len(splits) * len(sides), desc=trained.run.name, unit="pass") as progress:
+    with progress_bar(total=len(splits) * len(sides), desc=trained.run.name, unit="pass") as progress:
         for split in splits:
             module, _ = load_module(path, datamodule.class_names, datamodule.name, split)
             for side in sides:

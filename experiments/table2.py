@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from experiments.pages import update_pages
 from fer_voting.models import VotingResNet18
 from fer_voting.models.cost import count_gmacs, count_parameters, forward_mib_per_image
 from fer_voting.system.atomic import write_atomically
 from fer_voting.system.environment import git_commit
+from fer_voting.system.messages import progress_bar
 
 PAPER = Path(__file__).with_name("paper.json")
 NUM_CLASSES = 7
@@ -47,7 +47,7 @@ def table2(batch_size: int, device: str) -> list[Row]:
     """Every row of the paper's table, measured, with the paper's own values (None where it gives none)."""
     rows = []
     paper_rows = json.loads(PAPER.read_text())["table2"]
-    progress = tqdm(paper_rows, desc="Table 2", unit="row")
+    progress = progress_bar(paper_rows, desc="Table 2", unit="row")
     for paper in progress:
         progress.set_postfix_str(f"{paper['architecture']} at {paper['input_size']}")
         row = measure(paper["architecture"], paper["input_size"], batch_size, device)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fer_voting.inference.rows import shown
-from fer_voting.system.messages import duration, set_up_messages
+from fer_voting.system.messages import duration, progress_bar, set_up_messages
 from fer_voting.votes import ALL_VOTES
 
 if TYPE_CHECKING:  # `--help` answers before torch is imported
@@ -129,12 +129,10 @@ class Summary:
     """Counts what passes: progress while it does, one line at the end."""
 
     def __init__(self, out: Path | None, predictor: "Predictor", start: float, show: bool) -> None:
-        from tqdm import tqdm
-
         self._out, self._predictor = out, predictor
         self._statuses: Counter[str] = Counter()
         self._start = start
-        self._bar = tqdm(unit=" frames", disable=None if show else True)  # None: only at a terminal
+        self._bar = progress_bar(unit=" frames", disable=None if show else True)  # None: only at a terminal
 
     def add(self, rows: "list[Row]") -> None:
         """Rows of one frame."""

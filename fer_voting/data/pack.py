@@ -28,11 +28,11 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from fer_voting.data.images import HASH_BYTES, Decoder, content_hash, decode_all
 from fer_voting.data.index import PARTS, Index, Problem, Sample
 from fer_voting.system.atomic import read_json, write_json
+from fer_voting.system.messages import progress_bar
 
 __all__ = ["Pack", "PackKey", "build_pack", "cores", "open_pack"]
 
@@ -259,7 +259,7 @@ class _PartialPack:
         chunks = [samples[start : start + _CHUNK] for start in range(self.done, len(samples), _CHUNK)]
         empty = np.zeros((self.size, self.size, 3), np.uint8), bytes(HASH_BYTES)
         committed = time.monotonic()
-        progress = tqdm(total=len(samples), initial=self.done, unit="image", desc="packing")
+        progress = progress_bar(total=len(samples), initial=self.done, unit="image", desc="packing")
         with progress, ThreadPoolExecutor(cores()) as pool, warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"PIL\.")  # one per image with unusual metadata
             for results in pool.map(decoder, chunks, [self.size] * len(chunks)):

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from fer_voting.data.index import PARTS, Problem
 from fer_voting.data.module import FERDataModule, make_datamodule
 from fer_voting.data.pack import Pack
 from fer_voting.data.sampling import Positions
+from fer_voting.system.messages import progress_bar
 
 __all__ = ["audit", "count_duplicates", "near_pairs", "perceptual_hashes", "same_content"]
 
@@ -118,7 +118,7 @@ def _scan(pack: Pack, rows: NDArray[np.int64], want_hashes: bool) -> tuple[list[
     """The blank images among `rows`, and the perceptual hash of each row (if wanted)."""
     blank: list[Problem] = []
     hashes = np.zeros(len(rows), np.uint64)
-    with tqdm(total=len(rows), desc="scanning", unit="image") as progress:
+    with progress_bar(total=len(rows), desc="scanning", unit="image") as progress:
         for start in range(0, len(rows), _ROWS_AT_ONCE):
             some = rows[start : start + _ROWS_AT_ONCE]
             images = pack.images[some]

@@ -4,11 +4,11 @@ import logging
 import sys
 import threading
 import warnings
-from typing import TextIO
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
-__all__ = ["duration", "set_up_messages"]
+__all__ = ["duration", "progress_bar", "set_up_messages"]
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +46,13 @@ def _show_warning(
 ) -> None:
     """Log a warning without the line of the library that gave it, which says nothing to a user."""
     log.warning("warning: %s", " ".join(str(message).split()))
+
+
+def progress_bar(*items: Any, **options: Any) -> tqdm:
+    """`tqdm(*items, **options)` on stderr; where stderr is a file, it writes every 30 s at most."""
+    if not sys.stderr.isatty():
+        options |= {"mininterval": 30, "maxinterval": 60}
+    return tqdm(*items, dynamic_ncols=True, file=sys.stderr, **options)
 
 
 def duration(seconds: float) -> str:

@@ -2,11 +2,12 @@
 
 import subprocess
 import sys
+import time
 
 import pytest
 from tiny import REPO
 
-from fer_voting.system.messages import duration
+from fer_voting.system.messages import duration, progress_bar
 
 WARNING_OF_A_LIBRARY = """
 import logging, warnings
@@ -30,3 +31,10 @@ def test_a_warning_is_one_plain_line_on_stderr():
 )
 def test_duration(seconds: float, text: str):
     assert duration(seconds) == text
+
+
+def test_progress_in_a_log_file_is_a_first_and_a_last_line(capsys: pytest.CaptureFixture[str]):
+    for _ in progress_bar(range(50)):
+        time.sleep(0.01)
+    drawn = capsys.readouterr().err.split("\r")[1:]
+    assert ["0/50" in drawn[0], "50/50" in drawn[-1], len(drawn)] == [True, True, 2]

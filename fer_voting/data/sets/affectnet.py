@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from fer_voting.data.files import FilesDataModule, Layout, part_folders_layout
 from fer_voting.data.index import Index, LeftOut, Problem, Sample, bases, images_by_stem, inside
@@ -18,6 +17,7 @@ from fer_voting.data.labels import CLASSES, canonical
 from fer_voting.data.module import Division
 from fer_voting.data.pack import Pack
 from fer_voting.data.sampling import sample_by_class
+from fer_voting.system.messages import progress_bar
 
 __all__ = ["AffectNetDataModule"]
 
@@ -88,7 +88,7 @@ def read_release1(root: Path) -> Index:
         with path.open(newline="", encoding="utf-8-sig") as file:
             columns = list(_COLUMNS)  # some copies lack the header
             table = csv.reader(file)
-            for row in tqdm(table, desc=f"reading {path.name}", unit="row"):
+            for row in progress_bar(table, desc=f"reading {path.name}", unit="row"):
                 if table.line_num == 1 and _COLUMNS[0] in (cell.strip() for cell in row):
                     columns = [cell.strip() for cell in row]
                 else:
@@ -155,7 +155,7 @@ def _read_annotated(base: Path, ending: str, read_label: Callable[[Path], str | 
         for name in sorted(images.keys() - annotations.keys()):
             index.add(Problem("label", str(images[name]), f"no annotation in {folder / 'annotations'}"))
         ids = sorted(annotations, key=lambda name: (len(name), name))
-        for name in tqdm(ids, desc=f"reading {folder.name}/annotations", unit="file"):
+        for name in progress_bar(ids, desc=f"reading {folder.name}/annotations", unit="file"):
             try:
                 label = read_label(annotations[name])
             except (ValueError, KeyError, TypeError, EOFError, FileNotFoundError) as error:

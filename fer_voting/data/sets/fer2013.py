@@ -8,13 +8,13 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from fer_voting.data.files import FilesDataModule, Layout, part_folders_layout
 from fer_voting.data.index import Index, Problem, Sample
 from fer_voting.data.labels import canonical
 from fer_voting.data.module import Division
 from fer_voting.data.pack import Pack
+from fer_voting.system.messages import progress_bar
 
 __all__ = ["FER2013DataModule", "csv_file", "csv_files", "parse_row", "rows"]
 
@@ -51,7 +51,7 @@ def rows(path: Path) -> Iterator[tuple[int, Row]]:
         if missing := {"emotion", "pixels", "Usage"}.difference(columns):
             raise ValueError(f"{path} lacks the columns {', '.join(sorted(missing))}; it has {', '.join(columns)}")
         table.fieldnames = columns
-        yield from enumerate(tqdm(table, desc=f"reading {path.name}", unit="row"))
+        yield from enumerate(progress_bar(table, desc=f"reading {path.name}", unit="row"))
 
 
 def parse_row(path: Path, number: int, row: Row) -> Sample | Problem:

@@ -1,29 +1,13 @@
 """One progress bar for a whole run, with rate and time left."""
 
-import sys
-
 import lightning as L
 from lightning.pytorch.callbacks import ProgressBar
 from torch import Tensor
 from tqdm import tqdm
 
-__all__ = ["RunProgress", "progress_bar"]
+from fer_voting.system.messages import progress_bar
 
-
-def progress_bar(total: int, title: str, unit: str, initial: int = 0) -> tqdm:
-    """A progress bar on stderr; where stderr is a file, a line every 30 s."""
-    terminal = sys.stderr.isatty()
-    return tqdm(
-        total=total,
-        initial=initial,
-        desc=title,
-        unit=unit,
-        unit_scale=total > 10_000,
-        dynamic_ncols=True,
-        mininterval=0.2 if terminal else 30,
-        maxinterval=1 if terminal else 60,
-        file=sys.stderr,
-    )
+__all__ = ["RunProgress"]
 
 
 class RunProgress(ProgressBar):
@@ -45,7 +29,8 @@ class RunProgress(ProgressBar):
         assert trainer.max_epochs is not None
         images = trainer.datamodule.train_size  # type: ignore[attr-defined]
         done = images * trainer.current_epoch
-        self.bar = progress_bar(images * trainer.max_epochs, self.title, "img", initial=done)
+        total = images * trainer.max_epochs
+        self.bar = progress_bar(total=total, initial=done, desc=self.title, unit="img", unit_scale=total > 10_000)
 
     def on_train_batch_end(
         self,
