@@ -33,11 +33,11 @@ from fer_voting.config import compose_config
 from fer_voting.data.augment import make_augment
 from fer_voting.data.images import prepare_image
 from fer_voting.data.module import FERDataModule, make_datamodule
-from fer_voting.inference.network import FaceNetwork, Runtime
+from fer_voting.inference.network import FaceNetwork, Runtime, load_network
 from fer_voting.inference.onnx_export import export_float32, export_int8
 from fer_voting.inference.runtimes import ExportInfo, OnnxRuntime, OpenVinoRuntime
 from fer_voting.models import VotingResNet18
-from fer_voting.models.checkpoint import NetworkInfo, load_weights
+from fer_voting.models.checkpoint import NetworkInfo
 from fer_voting.models.compiled import compile_network, find_compiler
 from fer_voting.models.cost import count_gmacs, forward_mib_per_image
 from fer_voting.models.crops import crop_corners, crop_side, ten_crops
@@ -304,16 +304,19 @@ def bench_inference(size: Size, options: argparse.Namespace) -> Part:
     part = Part()
     generator = np.random.default_rng(0)
 
-    def faces(count: int) -> np.ndarray[Any, Any]:
-        return generator.integers(0, 256, (count, size.image, size.image, 3), dtype=np.uint8)
+    def faces(count: int, side: int) -> np.ndarray[Any, Any]:
+        return generator.integers(0, 256, (count, side, side, 3), dtype=np.uint8)
 
-    many = faces(size.face_batch)
-    for split in ("m1", "m3"):
-        net = _settled(split, size)
+    networks = {split: (_settled(split, size), size.image) for split in ("m1", "m3")}
+    if options.checkpoint is not None:
+        net, info = _trained(options.checkpoint)
+        networks[f"{info.split} of width {info.width}, trained on {info.dataset}"] = (net, info.image_size)
+    for split, (net, side) in networks.items():
+        many = faces(size.face_batch, side)
         names = tuple(map(str, range(net.num_classes)))
         with tempfile.TemporaryDirectory() as folder:
             runs: dict[str, Callable[[Any], Any]] = {"plain PyTorch": PlainPyTorch(net)}
-            runs |= _exported(net, names, size.image, faces(4 * size.batch), Path(folder))
+            runs |= _exported(net, names, side, faces(4 * size.batch, side), Path(folder))
             for batch in (1, size.face_batch):
                 some = many[:batch]
                 functions = {f"{split} {name} at {batch}": lambda run=run, x=some: run(x) for name, run in runs.items()}
@@ -335,16 +338,21 @@ def bench_inference(size: Size, options: argparse.Namespace) -> Part:
     return part
 
 
+def _trained(checkpoint: Path) -> tuple[VotingResNet18, NetworkInfo]:
+    """The network of a checkpoint. Raises ValueError if it is of another architecture than the reference."""
+    net, info = load_network(checkpoint)
+    if not isinstance(net, VotingResNet18):
+        raise ValueError(f"--checkpoint: {checkpoint} holds a {type(net).__name__}, not a VotingResNet18")
+    return net, info
+
+
 def bench_trained(size: Size, options: argparse.Namespace) -> Part:
     """What the precisions cost a trained network, on the validation images of a data set: accuracy, and its logits."""
     part = Part()
     if options.checkpoint is None:
         print("not measured; give --checkpoint FILE --data dataset=... dataset.root=DIR", file=sys.stderr)
         return part
-    state, info = load_weights(options.checkpoint)
-    net = VotingResNet18(info.split, len(info.class_names), info.width)
-    net.load_state_dict(state)
-    net.eval()
+    net, info = _trained(options.checkpoint)
     data = open_data(options.data)
     chosen = np.random.default_rng(0).permutation(data.positions("train"))[:512]
     positions = data.positions("val")
@@ -556,7 +564,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} (default: all)")
     parser.add_argument("--out", type=Path, default=Path("outputs/bench"))
-    parser.add_argument("--checkpoint", type=Path, help="a trained network, for the part `trained`")
+    parser.add_argument("--checkpoint", type=Path, help="a trained network, for `inference` and `trained`")
     parser.add_argument("--data", nargs="+", default=[], help="the evaluation data: dataset=fer2013 dataset.root=DIR")
     parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that it runs, the figures mean nothing")
     options = parser.parse_args(arguments)

@@ -81,7 +81,8 @@ def test_wrong_words(words: list[str], named: str, capsys: pytest.CaptureFixture
 def test_what_the_precisions_cost_a_trained_network(trained: Run, tmp_path: Path) -> None:
     data = ["dataset=faces", "dataset.train_size=60", "dataset.val_size=20", "dataset.test_size=20"]
     checkpoint = str(trained.best_checkpoint("soft"))
-    main(["trained", "--out", str(tmp_path), "--checkpoint", checkpoint, "--data", *data, f"output_dir={tmp_path}"])
+    words = ["--quick", "--checkpoint", checkpoint, "--data", *data, f"output_dir={tmp_path}"]
+    main(["trained", "inference", "--out", str(tmp_path), *words])
     rows = {row["what"]: row["figure"] for row in json.loads((tmp_path / "trained.json").read_text())["rows"]}
     result = trained.result()
     assert result is not None
@@ -92,3 +93,7 @@ def test_what_the_precisions_cost_a_trained_network(trained: Run, tmp_path: Path
         assert rows[f"{on}, {runtime}, float32: accuracy lost"] == 0
         assert rows[f"{on}, {runtime}, float32: relative error of the logits"] < 1e-5
         assert abs(rows[f"{on}, {runtime}, int8: accuracy lost"]) <= 15  # 3 images of 20
+    inference = [row for row in json.loads((tmp_path / "inference.json").read_text())["rows"] if row["least"]]
+    assert "m3 of width 16, trained on faces, aligned faces, 3 at once, OpenVINO, int8" in [
+        row["what"] for row in inference if row["unit"] == "times faster"
+    ]

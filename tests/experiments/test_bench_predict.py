@@ -7,6 +7,7 @@ import pytest
 
 from experiments.bench_predict import frames, main
 from fer_voting.inference.detector import CenterFaceDetector
+from fer_voting.runs.run import Run
 
 
 @pytest.mark.parametrize("faces", [1, 5])
@@ -18,18 +19,26 @@ def test_every_face_of_the_drawn_video_is_found(faces: int) -> None:
 
 
 @pytest.mark.slow
-def test_both_parts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main(["--frames", "2", "--rounds", "1", "--long", "120", "--width", "4", "--out", str(tmp_path)])
+def test_both_parts_with_a_trained_network(trained: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    checkpoint = str(trained.best_checkpoint("soft"))
+    main(["--frames", "2", "--rounds", "1", "--long", "20", "--checkpoint", checkpoint, "--out", str(tmp_path)])
     speed, memory = (json.loads((tmp_path / f"predict-{part}.json").read_text()) for part in ("speed", "memory"))
-    shares = [row["figure"] for row in speed["rows"] if "share of" in row["what"] and "PyTorch, float32" in row["what"]]
-    assert len(shares) == 6
-    assert sum(shares[:3]) == pytest.approx(100)
-    first, last, growth = (row["figure"] for row in memory["rows"])
+    assert [row["faces"] for row in speed["rows"] if row["runtime"] == "PyTorch, float32"] == [1, 5]
+    for row in speed["rows"]:
+        (seconds,) = speed["passes"][f"{row['faces']} faces"][row["runtime"]]
+        assert row["frames_per_s"] == pytest.approx(2 / seconds["all"])
+        assert 80 < row["decoding"] + row["detection"] + row["classification"] <= 100
+        met = "met" if row["classification"] <= 20 else "missed"
+        assert row["verdict"] == (met if row["faces"] == 1 else "")
+    first, last, difference = (row["figure"] for row in memory["rows"])
     assert 100 < first < 10_000
-    assert growth == pytest.approx(100 * (last / first - 1))
+    assert difference == pytest.approx(100 * abs(last / first - 1))
+    for part in (speed, memory):
+        assert part["environment"]["network"] == "m3 of width 16, trained on faces"
+        assert part["environment"]["seed"] == 0
     text = (tmp_path / "predict.md").read_text()
     assert text in capsys.readouterr().out
-    assert "memory at frame 120" in text
+    assert "memory at frame 20" in text
 
 
 def test_a_part_that_there_is_not(capsys: pytest.CaptureFixture[str]) -> None:
