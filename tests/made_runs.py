@@ -1,12 +1,14 @@
 """Run folders with decisions that a test chose, written by the code that a training uses."""
 
+import copy
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from fer_voting.config import compose_with_choices
 from fer_voting.models import VotingResNet18
@@ -45,8 +47,7 @@ def make_run(
         version: format of result.json; 1 is of run folders that store neither setting nor a data summary.
         result: entries of result.json to write instead of made-up ones.
     """
-    words = [*words, f"output_dir={output_dir}"]
-    config = plan_job(words, *compose_with_choices(words))
+    config = plan([*words, f"output_dir={output_dir}"])
     run = Run(output_dir, config["name"])
     names = [f"image {i}" for i in range(len(labels))] if names is None else list(names)
     votes: dict[str, Any] = {}
@@ -60,7 +61,6 @@ def make_run(
                 scores = VOTES[vote](torch.cat(predictions.logits))
                 _save_predictions(run.predictions_file(vote, part), predictions, scores, list(names))
         counts = dict(zip(CLASSES, np.bincount(labels, minlength=len(CLASSES)).tolist(), strict=True))
-        net = VotingResNet18(config["split"]["name"], len(CLASSES), config["model"]["width"])
         made_up = {
             "format": version,
             "name": run.name,
@@ -85,8 +85,7 @@ def make_run(
             "votes": votes,
             "forward_mib_per_image": MIB[config["split"]["name"]],
             "forward_memory_measure": "autograd",
-            "parameters": count_parameters(net),
-            "gmacs": count_gmacs(net, config["dataset"]["size"]),
+            **_costs(config["split"]["name"], config["model"]["width"], config["dataset"]["size"]),
             "images_per_second": 50.0,
             "precision": "32-true",
             "tf32": False,
@@ -101,6 +100,27 @@ def make_run(
         run.write_result(made_up)
     write_history(run, next(votes[vote] for vote in votes))
     return run
+
+
+def plan(words: Sequence[str]) -> dict[str, Any]:
+    """The planned job of these words; seed and folder, which choose nothing else, don't cost a composition each."""
+    free = {key: value for key, _, value in (word.partition("=") for word in words) if key in ("seed", "output_dir")}
+    composed, choices = _compose(tuple(word for word in words if word.partition("=")[0] not in free))
+    config = copy.deepcopy(composed)
+    OmegaConf.update(config, "seed", int(free.get("seed", 0)))
+    OmegaConf.update(config, "output_dir", free["output_dir"])
+    return plan_job(words, config, choices)
+
+
+@functools.cache
+def _compose(words: tuple[str, ...]) -> tuple[DictConfig, dict[str, str]]:
+    return compose_with_choices(words)
+
+
+@functools.cache
+def _costs(split: str, width: int, size: int) -> dict[str, Any]:
+    net = VotingResNet18(split, len(CLASSES), width)
+    return {"parameters": count_parameters(net), "gmacs": count_gmacs(net, size)}
 
 
 def _predictions(decided: Sequence[int], labels: Sequence[int]) -> Predictions:

@@ -1,5 +1,8 @@
 """Networks that were not trained, but whose weights and BatchNorms all do something; and faces for them."""
 
+import copy
+import functools
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -12,7 +15,12 @@ CLASSES = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger")
 
 
 def settled(split: str = "m1", width: int = 4, size: int = 24) -> VotingResNet18:
-    """A network whose BatchNorms know the mean and variance of their maps."""
+    """A network whose BatchNorms know the mean and variance of their maps: the same each time, and the caller's own."""
+    return copy.deepcopy(_settled(split, width, size))
+
+
+@functools.cache
+def _settled(split: str, width: int, size: int) -> VotingResNet18:
     torch.manual_seed(0)
     net = VotingResNet18(split, width=width)
     for module in net.modules():

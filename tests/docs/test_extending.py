@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import PIL.Image
+import pytest
 from doc_pages import Block, blocks, lines_in_blocks, parse
 from tiny import REPO
 
@@ -48,6 +49,7 @@ def write_listed_images(root: Path) -> None:
         table.writerows(rows)
 
 
+@pytest.mark.slow
 def test_what_the_page_adds_trains_and_shows_in_its_table(tmp_path: Path):
     checkout = tmp_path / "checkout"
     for folder in ("fer_voting", "conf", "experiments"):

@@ -136,6 +136,7 @@ def test_arguments_out_of_range(name: str, value: float):
         Recognizer(TorchRuntime(small_network(), small_info()), **{name: value})
 
 
+@pytest.mark.slow
 def test_a_run_says_what_its_training_said(run_train, tmp_path: Path):
     """Images from the run's own data give the logits that training stored for them; a temperature is the run's."""
     output_dir = run_train("split=m3", "name=mine")

@@ -135,6 +135,7 @@ def test_shapes_alone_need_no_data() -> None:
     assert ten_crops(torch.empty(2, 3, 12, 12, device="meta")).shape == (2, CROPS, 3, 10, 10)
 
 
+@pytest.mark.slow
 def test_compiles_into_one_graph() -> None:
     """Forward and backward, traced whole; `aot_eager` needs no C++ compiler."""
     compiled = torch.compile(ten_crops, fullgraph=True, backend="aot_eager")

@@ -1,5 +1,6 @@
 """Names, identity, claims and states of runs."""
 
+import functools
 import json
 import multiprocessing
 import time
@@ -45,7 +46,7 @@ def test_too_many_differences_for_a_name():
 
 def test_identity_is_what_figures_depend_on():
     def of(*words: str) -> dict:
-        return identity(resolve(compose_with_choices(list(words))[0]))
+        return identity(config_of(*words))
 
     assert of() == of("voting=hard", "logger=wandb", "dataset.num_workers=2", "output_dir=x", "~callbacks.throughput")
     for words in (["seed=1"], ["trainer.precision=bf16-mixed"], ["dataset.size=60"], ["optimizer.lr=1"], ["split=m2"]):
@@ -53,6 +54,7 @@ def test_identity_is_what_figures_depend_on():
     assert of("refit=true") != of("refit=true", "voting=hard")  # which decides for how long
 
 
+@functools.cache  # Hydra takes a tenth of a second for each
 def config_of(*words: str) -> dict:
     return resolve(compose_with_choices(list(words))[0])
 

@@ -102,6 +102,7 @@ def test_a_probability_of_zero_leaves_images_as_they_are() -> None:
     torch.testing.assert_close(BatchedAugment(**never)(images, keys(8), 0), images.float(), rtol=0, atol=0.02)
 
 
+@pytest.mark.slow
 def test_steps_are_drawn_independently_with_their_probability() -> None:
     """Five steps, each in half of the images: each of the 32 combinations in a 32nd of them."""
     images = smooth(1).expand(MANY, -1, -1, -1)
@@ -247,6 +248,7 @@ def _affine(image: np.ndarray) -> np.ndarray:
     return np.linalg.lstsq(here, came_from, rcond=None)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "measure"),
     [
@@ -265,6 +267,7 @@ def test_same_geometry(geometry: tuple[np.ndarray, np.ndarray], name: str, measu
     assert_same_distribution(ours / scale + blur[0], theirs / scale + blur[1], name)
 
 
+@pytest.mark.slow
 def test_same_colours() -> None:
     """Three measures of each image of two colours: they are brightness, contrast and saturation."""
     image = torch.tensor([150, 110, 90], dtype=torch.uint8)[:, None, None].repeat(1, SIDE, SIDE)
@@ -280,6 +283,7 @@ def test_same_colours() -> None:
         assert_same_distribution(measure(ours) + rounding[0], measure(theirs) + rounding[1], name)
 
 
+@pytest.mark.slow
 def test_same_erased_areas_and_places() -> None:
     white = torch.full((MANY, 3, SIDE, SIDE), 255, dtype=torch.uint8)
     ours, theirs = both(white, {"erase": ALWAYS["erase"]})
@@ -293,6 +297,7 @@ def test_same_erased_areas_and_places() -> None:
         assert_same_distribution(*(measure(x[..., 0] == 0).astype(float) for x in (ours, theirs)), name)
 
 
+@pytest.mark.slow
 def test_same_images_on_the_whole() -> None:
     """All steps with their probabilities: mean, spread, black share and detail of each image, and the mean image."""
     images = smooth(50).repeat(MANY // 50, 1, 1, 1)
