@@ -42,6 +42,7 @@ from fer_voting.models.compiled import compile_network, find_compiler
 from fer_voting.models.cost import count_gmacs, forward_mib_per_image
 from fer_voting.models.crops import crop_corners, crop_side, ten_crops
 from fer_voting.models.images import normalise
+from fer_voting.models.registry import rebuild_network
 from fer_voting.results.markdown import Table, markdown
 from fer_voting.system.atomic import read_json, write_atomically, write_json
 from fer_voting.system.environment import describe_device, git_commit, keep_freed_memory, now, package_versions
@@ -145,12 +146,13 @@ def _seconds(function: Callable[[], Any], calls: int) -> float:
 
 def _network(split: str, size: Size, memory: str = "paper") -> VotingResNet18:
     """The network in the memory format that training chooses."""
-    return VotingResNet18(split, width=size.width, memory=memory).to(memory_format=memory_format_for(size.width))
+    net = VotingResNet18(split, width=size.width, memory=memory)
+    return net.to(memory_format=memory_format_for(net))
 
 
 def _images(count: int, size: Size) -> Tensor:
-    """Random images `[count, 3, S, S]` in the memory format that training chooses."""
-    return torch.randn(count, 3, size.image, size.image).contiguous(memory_format=memory_format_for(size.width))
+    """Random images `[count, 3, S, S]` in the memory format that training chooses for the widths of both sizes."""
+    return torch.randn(count, 3, size.image, size.image).contiguous(memory_format=torch.channels_last)
 
 
 def brief_training(
@@ -159,7 +161,7 @@ def brief_training(
 ) -> None:  # fmt: skip
     """Train in bfloat16 autocast on one device, without validation, checkpoints and trackers."""
     net = VotingResNet18(split, width=width)
-    info = NetworkInfo(split, width, data.class_names, data.size, data.name)
+    info = NetworkInfo(split, {"width": width}, data.class_names, data.size, data.name)
     module = VotingModule(net, functools.partial(torch.optim.Adam, lr=2e-4, fused=True), info)
     if compiled:
         compile_network(net)
@@ -370,7 +372,7 @@ def bench_trained(size: Size, options: argparse.Namespace) -> Part:
     def accuracy(logits: np.ndarray[Any, Any]) -> float:
         return 100 * float((logits.mean(axis=1).argmax(axis=1) == labels).mean())
 
-    on = f"{info.split} of width {info.width} on {data.name}'s {len(labels):,} validation images"
+    on = f"{info.split} of width {info.options['width']} on {data.name}'s {len(labels):,} validation images"
     part.rows.append(Row(f"{on}, float64: accuracy", accuracy(exact), "%"))
     for name, found in logits.items():
         off = float(np.linalg.norm(found - exact) / np.linalg.norm(exact))

@@ -108,7 +108,7 @@ def network(options: argparse.Namespace) -> tuple[nn.Module, NetworkInfo]:
         return load_network(options.checkpoint)
     torch.manual_seed(0)
     net = VotingResNet18("m3", 7, options.width).eval()
-    return net, NetworkInfo("m3", options.width, CLASSES[:7], 48, "nothing")
+    return net, NetworkInfo("m3", {"width": options.width}, CLASSES[:7], 48, "nothing")
 
 
 def recognizers(options: argparse.Namespace, folder: Path) -> dict[str, Recognizer]:

@@ -45,9 +45,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--output-dir", type=Path, default=Path("outputs"), help="holds runs/ (default: outputs)")
     made.add_argument("--vote", choices=ALL_VOTES, help="by whose best epoch, and in the file (default: the run's)")
-    made.add_argument(
-        "--split", choices=("baseline", "input", "m1", "m2", "m3"), help="where to take the crops (default: as trained)"
-    )
+    made.add_argument("--split", help="where to take the crops: baseline, input, m1, m2, m3 (default: as trained)")
     made.add_argument("--precision", default="float32", choices=("float32", "int8"), help="(default: float32)")
     made.add_argument("--push", metavar="OWNER/MODEL", help="with --to folder: also upload it to the Hub, as private")
     made.add_argument(

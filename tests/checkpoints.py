@@ -23,7 +23,7 @@ def small_network(split: str = "m3", seed: int = 0, classes: tuple[str, ...] = S
 
 
 def small_info(split: str = "m3", classes: tuple[str, ...] = SEVEN) -> NetworkInfo:
-    return NetworkInfo(split, 8, classes, 24, "faces")
+    return NetworkInfo(split, {"width": 8}, classes, 24, "faces")
 
 
 def write_checkpoint(path: Path, split: str = "m3", seed: int = 0, classes: tuple[str, ...] = SEVEN) -> Path:

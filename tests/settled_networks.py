@@ -34,7 +34,7 @@ def _settled(split: str, width: int, size: int) -> VotingResNet18:
 
 
 def info(split: str = "m1", width: int = 4, size: int = 24) -> NetworkInfo:
-    return NetworkInfo(split, width, CLASSES, size, "faces")
+    return NetworkInfo(split, {"width": width}, CLASSES, size, "faces")
 
 
 def noise(count: int, size: int = 24, seed: int = 0) -> NDArray[np.uint8]:

@@ -132,7 +132,7 @@ def test_batches_of_a_resident_pack_are_those_of_its_file(tmp_path: Path) -> Non
         module = VotingModule(
             network("m3", 16),
             functools.partial(torch.optim.Adam, lr=1e-3),
-            NetworkInfo("m3", 16, data.class_names, data.size, data.name),
+            NetworkInfo("m3", {"width": 16}, data.class_names, data.size, data.name),
         )
         batches = Batches()
         trainer = L.Trainer(

@@ -136,11 +136,17 @@ def _front_matter(info: NetworkInfo, result: Mapping[str, Any]) -> str:
 
 
 def _description(name: str, info: NetworkInfo, vote: str, result: Mapping[str, Any]) -> str:
+    papers = info.architecture == "resnet18"
+    crop_after = info.options.get("crop_after")
+    stage = (
+        f"{'module' if papers else 'stage'} {_text(info.split[1:])}" if crop_after is None else _text(str(crop_after))
+    )
     what = SPLITS.get(
         info.split,
-        f"cuts its feature map after module {_text(info.split[1:])} into ten overlapping crops, classifies each, and "
-        "lets them vote",
+        f"cuts its feature map after {stage} into ten overlapping crops, classifies each, and lets them vote",
     )
+    network = "a ResNet-18" if papers else _text(str(info.options.get("name") or info.architecture))
+    options = ", ".join(f"{key} {value}" for key, value in info.options.items() if value is not None)
     size = f"{info.image_size}x{info.image_size} pixels"
     weights = (
         "of the last epoch of a refit"
@@ -152,7 +158,7 @@ def _description(name: str, info: NetworkInfo, vote: str, result: Mapping[str, A
     lines = [
         f"# {_text(name)}",
         "",
-        f"A facial expression network: a ResNet-18 for faces of {size} that {what} "
+        f"A facial expression network: {network} for faces of {size} that {what} "
         "(the voting residual network of Gómez-Sirvent, López de la Rosa, López and Fernández-Caballero, *Electronics* "
         "2023, 12, 3837).",
         "",
@@ -160,8 +166,8 @@ def _description(name: str, info: NetworkInfo, vote: str, result: Mapping[str, A
         f"- Input: RGB faces of {size}, resized by antialiased bilinear interpolation",
         f"- Weights: {weights}",
         *trained_as,
-        f"- Width {info.width} (the paper's is 64), {_number(result.get('parameters'))} parameters, "
-        f"{_digits(result.get('gmacs'))} GMACs a face",
+        f"- {_text(info.architecture)}{f' ({_text(options)})' if options else ''}, "
+        f"{_number(result.get('parameters'))} parameters, {_digits(result.get('gmacs'))} GMACs a face",
         "",
     ]
     if result.get("synthetic"):

@@ -11,9 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fer_voting.models import VotingResNet18
 from fer_voting.models.checkpoint import NetworkInfo, load_weights
 from fer_voting.models.images import normalise
+from fer_voting.models.registry import rebuild_network
+from fer_voting.models.voting import VotingNetwork
 from fer_voting.votes import UNFITTED, Fitted, vote_probabilities
 
 __all__ = ["PRECISIONS", "FaceNetwork", "Runtime", "TorchRuntime", "load_network"]
@@ -118,15 +119,15 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def load_network(path: Path) -> tuple[nn.Module, NetworkInfo]:
+def load_network(path: Path) -> tuple[VotingNetwork, NetworkInfo]:
     """The network of a checkpoint with its weights (float32, on the CPU), and what is known of it.
 
     Raises FileNotFoundError, or ValueError if the file is not a checkpoint of this project or its weights do not fit.
     """
     state, info = load_weights(path)
-    net = VotingResNet18(info.split, len(info.class_names), info.width)
     try:
+        net = rebuild_network(info)
         net.load_state_dict(state)
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         raise ValueError(f"{path} does not fit its own description: {' '.join(str(error).split())[:300]}") from error
     return net.eval(), info

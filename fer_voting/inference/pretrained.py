@@ -4,8 +4,8 @@
     config.json         what builds the network and names its outputs: plain values, checked by type and range
     README.md           the model card
 
-Nothing in such a folder is run as code: weights are read from safetensors alone, the network's class comes from
-`ARCHITECTURES`, and keys that `config.json` should not have are refused.
+Nothing in such a folder is run as code: weights are read from safetensors alone, the network's class comes from this
+installation's conf/model (`fer_voting.models.registry`), and keys that `config.json` should not have are refused.
 """
 
 import hashlib
@@ -13,27 +13,24 @@ import importlib.util
 import json
 import re
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from fer_voting.models import VotingResNet18
 from fer_voting.models.checkpoint import NetworkInfo
+from fer_voting.models.registry import rebuild_network
+from fer_voting.models.voting import VotingNetwork
 from fer_voting.system.atomic import write_atomically, write_json
 from fer_voting.votes import UNFITTED, Fitted
 
-__all__ = ["ARCHITECTURES", "PretrainedNetwork", "check_hub_name", "load_pretrained", "weights_checksum"]
+__all__ = ["PretrainedNetwork", "check_hub_name", "load_pretrained", "weights_checksum"]
 
-ARCHITECTURES: dict[str, Callable[[NetworkInfo], nn.Module]] = {
-    "resnet18": lambda info: VotingResNet18(info.split, len(info.class_names), info.width)
-}
-"""The networks that `config.json` may name."""
-
-CONFIG_FORMAT = 1
+CONFIG_FORMAT = 2
+"""Format 1 had the key `width` instead of `options`."""
 WEIGHTS_FILE, CONFIG_FILE, CARD_FILE = "model.safetensors", "config.json", "README.md"
 MAX_CONFIG_BYTES = 1_000_000
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
@@ -44,7 +41,7 @@ _HUB_EXTRA = "the Hugging Face Hub needs one more package: pip install 'fer_voti
 class PretrainedNetwork:
     """A network and what its users must know. Save it with `save_pretrained`, get it back with `from_pretrained`."""
 
-    net: nn.Module
+    net: VotingNetwork
     """Maps normalised images `[B, 3, S, S]` to crop logits `[B, V, K]`; float32, on the CPU."""
     info: NetworkInfo
     vote: str = "soft"
@@ -53,7 +50,6 @@ class PretrainedNetwork:
     """What the vote took from validation images."""
     accuracy: Mapping[str, float] = field(default_factory=dict)
     """Share of right decisions by part (`val`, `test`), 0 to 1; informative."""
-    architecture: str = "resnet18"
 
     def save_pretrained(self, folder: Path | str, card: str = "") -> None:
         """Write the three files into `folder`; `card` is the content of README.md."""
@@ -72,8 +68,7 @@ class PretrainedNetwork:
     def _config(self, state: Mapping[str, Tensor]) -> dict[str, Any]:
         return {
             "fer_voting": CONFIG_FORMAT,
-            "architecture": self.architecture,
-            **{**asdict(self.info), "class_names": list(self.info.class_names)},
+            **self.info.to_values(),
             "vote": self.vote,
             **self.fitted.to_values(),
             "accuracy": dict(self.accuracy),
@@ -95,25 +90,24 @@ class PretrainedNetwork:
         path = folder / CONFIG_FILE
         values = _read_config(path)
         try:
-            architecture = values.pop("architecture")
-            if architecture not in ARCHITECTURES:
-                raise ValueError(f"`architecture` (={architecture!r}) must be one of {', '.join(ARCHITECTURES)}")
             vote, accuracy, checksum = (values.pop(key) for key in ("vote", "accuracy", "checksum"))
             fitted = Fitted.from_values({f.name: values.pop(f.name) for f in fields(Fitted) if f.name in values})
             fitted.check(vote)
             if not isinstance(accuracy, dict) or not all(type(share) in (int, float) for share in accuracy.values()):
                 raise ValueError(f"`accuracy` (={accuracy!r}) must map names to numbers")
             info = NetworkInfo.from_values(values)
+            with torch.device("meta"):
+                expected = rebuild_network(info)
         except (KeyError, TypeError, ValueError) as error:
             reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
             raise ValueError(f"{path}: {reason}") from error
-        net = _load_weights(folder / WEIGHTS_FILE, ARCHITECTURES[architecture], info)
+        net = _load_weights(folder / WEIGHTS_FILE, expected, info)
         if (found := weights_checksum(net.state_dict())) != checksum:
             raise ValueError(
                 f"{folder / WEIGHTS_FILE} holds other weights than {CONFIG_FILE} says: checksum {found[:12]}…, not "
                 f"{str(checksum)[:12]}…"
             )
-        return cls(net.eval(), info, vote, fitted, accuracy, architecture)
+        return cls(net.eval(), info, vote, fitted, accuracy)
 
     def push_to_hub(self, name: str, card: str = "", private: bool = True) -> str:
         """Upload the three files to `owner/model` on the Hub, made if it is not there; returns its address.
@@ -143,7 +137,7 @@ def check_hub_name(name: str) -> None:
         raise ValueError(_HUB_EXTRA)
 
 
-def load_pretrained(source: Path | str) -> tuple[nn.Module, NetworkInfo]:
+def load_pretrained(source: Path | str) -> tuple[VotingNetwork, NetworkInfo]:
     """The network of a folder or a name on the Hub, and its metadata; raises as `PretrainedNetwork.from_pretrained`."""
     found = PretrainedNetwork.from_pretrained(source)
     return found.net, found.info
@@ -193,20 +187,22 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is damaged: {type(error).__name__}: {error}") from error
     if not isinstance(values, dict) or type(found := values.pop("fer_voting", None)) is not int:
         raise ValueError(f"{path} is not the configuration of a network of fer_voting")
-    if found != CONFIG_FORMAT:
-        raise ValueError(f"{path} has format {found}; this version of fer_voting reads {CONFIG_FORMAT}")
+    if not 1 <= found <= CONFIG_FORMAT:
+        raise ValueError(f"{path} has format {found}; this version of fer_voting reads 1 to {CONFIG_FORMAT}")
     return values
 
 
-def _load_weights(path: Path, build: Callable[[NetworkInfo], nn.Module], info: NetworkInfo) -> nn.Module:
-    """The network with the file's weights. The file's header is compared first: a wrong one costs no memory."""
+def _load_weights(path: Path, expected: VotingNetwork, info: NetworkInfo) -> VotingNetwork:
+    """The network with the file's weights. The file's header is compared first: a wrong one costs no memory.
+
+    Args:
+        expected: the network on the meta device.
+    """
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
         raise FileNotFoundError(f"{path.parent} is not a folder of a shared network: it lacks {path.name}")
-    with torch.device("meta"):
-        net = build(info)
-    own = net.state_dict()
+    own = expected.state_dict()
     try:
         with safe_open(path, framework="pt") as file:
             there = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
@@ -228,5 +224,6 @@ def _load_weights(path: Path, build: Callable[[NetworkInfo], nn.Module], info: N
     for name, tensor in state.items():
         if tensor.dtype != own[name].dtype:
             raise ValueError(f"{path}: {name} is {tensor.dtype}, not {own[name].dtype}")
-    net.load_state_dict(state, assign=True)
+    net = rebuild_network(info)  # not the other with the tensors assigned: it may have more that is in no state_dict
+    net.load_state_dict(state)
     return net

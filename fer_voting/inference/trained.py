@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from torch import nn
 
 from fer_voting.inference.network import load_network
-from fer_voting.models import SPLITS, VotingResNet18
 from fer_voting.models.checkpoint import NetworkInfo
+from fer_voting.models.registry import rebuild_network
+from fer_voting.models.voting import VotingNetwork
 from fer_voting.runs.run import Run
 from fer_voting.votes import ALL_VOTES, UNFITTED, Fitted, vote_of_epoch
 
@@ -26,7 +26,7 @@ class TrainedNetwork:
     """The network of a run's best epoch by one vote."""
 
     run: Run
-    net: nn.Module
+    net: VotingNetwork
     """Maps normalised images `[B, 3, S, S]` to crop logits `[B, V, K]`; evaluation mode."""
     info: NetworkInfo
     """With the split under which it is to be used; `result` has the one under which it was trained."""
@@ -84,13 +84,12 @@ def load_trained(run: Run, vote: str | None = None, split: str | None = None) ->
     vote = vote or str(config["voting"].get("name"))
     if vote not in ALL_VOTES:
         raise ValueError(f"`vote` (={vote!r}) must be one of {', '.join(ALL_VOTES)}")
-    if split is not None and split not in SPLITS:
-        raise ValueError(f"`split` (={split!r}) must be one of {', '.join(SPLITS)}")
     net, info = load_network(run.best_checkpoint(vote_of_epoch(vote)))
     if split not in (None, info.split):
-        moved = VotingResNet18(split, len(info.class_names), info.width)
+        info = replace(info, split=split)
+        moved = rebuild_network(info)
         moved.load_state_dict(net.state_dict())
-        net, info = moved.eval(), replace(info, split=split)
+        net = moved.eval()
     # Fitted on the trained split's scores.
     fitted = Fitted.from_values(result["votes"].get(vote, {}) if info.split == result["split"] else {})
     fitted.check(vote)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fer_voting.models.voting import SPLITS
+from fer_voting.models.registry import Options, check_options
 
 __all__ = ["NetworkInfo", "load_weights"]
 
@@ -17,7 +17,7 @@ INFO_KEY = "fer_voting"
 """Key of the metadata in a checkpoint."""
 
 # Far beyond what is of use; a file that anyone wrote may not ask for more memory than a network takes.
-MAX_CLASSES, MAX_NAME_LENGTH, MAX_WIDTH, MAX_IMAGE_SIZE = 1000, 200, 1024, 4096
+MAX_CLASSES, MAX_NAME_LENGTH, MAX_IMAGE_SIZE = 1000, 200, 4096
 
 
 @dataclass(frozen=True)
@@ -25,13 +25,20 @@ class NetworkInfo:
     """Metadata of a checkpoint's network: how to build it and what its outputs mean."""
 
     split: str
-    width: int
+    options: Options
+    """Of the architecture: `{"width": 64}`."""
     class_names: tuple[str, ...]
     image_size: int
     dataset: str
+    architecture: str = "resnet18"
+    """An option of the group `model`."""
 
     def write(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint[INFO_KEY] = {**asdict(self), "class_names": list(self.class_names)}
+        checkpoint[INFO_KEY] = self.to_values()
+
+    def to_values(self) -> dict[str, Any]:
+        """Plain values by name; the inverse of `from_values`."""
+        return {**asdict(self), "options": dict(self.options), "class_names": list(self.class_names)}
 
     @classmethod
     def read(cls, checkpoint: dict[str, Any], path: Path) -> "NetworkInfo":
@@ -48,13 +55,16 @@ class NetworkInfo:
 
     @classmethod
     def from_values(cls, values: Any) -> "NetworkInfo":
-        """Plain values by name (`class_names` a list), checked.
+        """Plain values by name (`class_names` a list), checked; of earlier versions, with `width` for `options`.
 
         Raises ValueError that names what is missing, unknown, of the wrong type or out of range.
         """
         names = [field.name for field in fields(cls)]
         if not isinstance(values, Mapping):
             raise ValueError(f"a network's metadata must be a mapping, not a {type(values).__name__}")
+        if "width" in values and "options" not in values:
+            values = {"architecture": "resnet18", **values, "options": {"width": values["width"]}}
+            del values["width"]
         if wrong := [
             *(f"lacks {n}" for n in names if n not in values),
             *(f"has {n!r}" for n in values if n not in names),
@@ -63,21 +73,20 @@ class NetworkInfo:
         class_names = values["class_names"]
         if not isinstance(class_names, list | tuple) or not 2 <= len(class_names) <= MAX_CLASSES:
             raise ValueError(f"`class_names` must be a list of 2 to {MAX_CLASSES} names")
-        for name in (*class_names, values["dataset"]):
+        for name in (*class_names, values["dataset"], values["split"]):
             if not isinstance(name, str) or not 1 <= len(name) <= MAX_NAME_LENGTH or not name.isprintable():
                 raise ValueError(f"a name (={str(name)[:40]!r}) must be a line of 1 to {MAX_NAME_LENGTH} letters")
         if len(set(class_names)) < len(class_names):
             raise ValueError(f"`class_names` (={list(class_names)}) must differ")
-        if not isinstance(values["split"], str) or values["split"] not in SPLITS:
-            raise ValueError(f"`split` (={values['split']!r}) must be one of {', '.join(SPLITS)}")
-        for name, most in (("width", MAX_WIDTH), ("image_size", MAX_IMAGE_SIZE)):
-            if type(values[name]) is not int or not 1 <= values[name] <= most:
-                raise ValueError(f"`{name}` (={values[name]!r}) must be a whole number from 1 to {most}")
-        return cls(**{**values, "class_names": tuple(class_names)})
+        size = values["image_size"]
+        if type(size) is not int or not 1 <= size <= MAX_IMAGE_SIZE:
+            raise ValueError(f"`image_size` (={size!r}) must be a whole number from 1 to {MAX_IMAGE_SIZE}")
+        check_options(values["architecture"], values["options"])
+        return cls(**{**values, "options": dict(values["options"]), "class_names": tuple(class_names)})
 
 
 def load_weights(path: Path) -> tuple[dict[str, Tensor], NetworkInfo]:
-    """The network's state_dict (torchvision's names, on the CPU) and its metadata.
+    """The network's state_dict (the backbone's own names, on the CPU) and its metadata.
 
     Raises FileNotFoundError, or ValueError if the file is not a checkpoint of this project.
     """

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fer_voting.models.crops import CROPS, ten_crops
 from fer_voting.models.images import OwnStatistics
 
-__all__ = ["INPUT", "SPLITS", "VotingNetwork", "find_cut"]
+__all__ = ["INPUT", "SPLITS", "VotingNetwork", "find_cut", "find_head", "vote_in"]
 
 SPLITS = ("baseline", "input", "m1", "m2", "m3")
 """The splits of the paper, in the order of tables. A network may have further stages (`m4`)."""
@@ -44,6 +44,23 @@ class _Reached(Exception):
 
     def __init__(self, maps: Tensor) -> None:
         self.maps = maps
+
+
+def find_head(net: nn.Module, num_classes: int) -> str:
+    """Name, as in the state_dict, of the last layer: the last linear one, or convolution, with K outputs.
+
+    Raises ValueError if there is none.
+    """
+    backbone = net.backbone if isinstance(net, VotingNetwork) else net
+    heads = [
+        name
+        for name, module in backbone.named_modules()
+        if (isinstance(module, nn.Linear) and module.out_features == num_classes)
+        or (isinstance(module, nn.Conv2d) and module.out_channels == num_classes)
+    ]
+    if not heads:
+        raise ValueError(f"the {type(backbone).__name__} has no linear layer or convolution with {num_classes} outputs")
+    return heads[-1]
 
 
 class VotingNetwork(nn.Module):
@@ -162,6 +179,34 @@ class VotingNetwork(nn.Module):
 
     def _hook(self, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
         return self.crop(output) if self._at_cut is None else self._at_cut(output)
+
+
+def vote_in(
+    backbone: Callable[..., nn.Module],
+    split: str,
+    num_classes: int,
+    image_size: int | None = None,
+    stages: Mapping[str, str] | None = None,
+    crop_after: str | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> VotingNetwork:
+    """The vote in a network of anybody's: what a file of conf/model calls.
+
+    Args:
+        backbone: called with `num_classes`, returns a module that maps images `[B, 3, H, W]` to logits `[B, K]`.
+        split: `baseline`, `input`, or a key of `stages`.
+        stages: split -> name of the module after which the map is cropped.
+        crop_after: name of a module that takes the place of every stage's; `baseline` and `input` stay what they are.
+        num_classes, image_size, mean, std: as in `VotingNetwork`.
+
+    Raises ValueError if a name is unknown, or the network cannot take images, or crops, of this size.
+    """
+    stages = dict(stages or {})
+    if crop_after is not None:
+        stages = dict.fromkeys(stages or ("m1",), crop_after)
+    cut = find_cut(split, stages)
+    return VotingNetwork(backbone(num_classes=num_classes), cut, image_size, stages, mean, std)
 
 
 def _stop(maps: Tensor) -> Tensor:

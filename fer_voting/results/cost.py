@@ -13,7 +13,7 @@ __all__ = ["cost_points", "mean_cost"]
 
 def mean_cost(runs: Sequence[LoadedRun], key: str) -> float | None:
     """Mean of an entry of result.json over the runs that measured it; None if none did."""
-    values = [run.result[key] for run in runs if run.result[key] is not None]
+    values = [run.result[key] for run in runs if run.result.get(key) is not None]
     return fmean(values) if values else None
 
 

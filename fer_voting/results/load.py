@@ -151,9 +151,10 @@ class Section:
         return bool(finished) and not any("test" in run.result["counts"] for run in finished)
 
     def splits(self, refit: str = "") -> list[str]:
-        """The paper's four, and crops before the network where that was run; the costliest first."""
-        found = {run.split for run in self.runs if run.refit == refit}
-        return [*(split for split in SPLITS if split in found - {"baseline"} | {"m1", "m2", "m3"}), "baseline"]
+        """The paper's four, and the others that were run; the costliest of the paper's first, the baseline last."""
+        found = {run.split for run in self.runs if run.refit == refit} | {"m1", "m2", "m3"}
+        known = [split for split in SPLITS if split in found - {"baseline"}]
+        return [*known, *sorted(found - set(SPLITS)), "baseline"]
 
     def finished(self, split: str | None = None, refit: str | None = "") -> list[LoadedRun]:
         """Finished runs by split and seed; of any split, or any refit, where that is None."""

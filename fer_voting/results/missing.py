@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from hydra.utils import instantiate
-
 from fer_voting.config import CONF_DIR, compose_config
 from fer_voting.models.cost import count_gmacs
+from fer_voting.models.registry import build_network
 from fer_voting.results.load import OTHER_DATA, LoadedRun, Runs, Section
 from fer_voting.results.paper import paper
 from fer_voting.runs.identity import resolve
@@ -159,8 +158,12 @@ def _estimate(runs: Runs, section: Section, words: Sequence[str], split: str) ->
     config = _composed([*words, f"split={split}"])
     if config is None:
         return None, "cost unknown: the setting's overrides are not known here"
-    net = instantiate(config["model"], split=split, num_classes=config["dataset"]["classes"] or 7)
-    gmacs = count_gmacs(net, config["dataset"]["size"])
+    size = config["dataset"]["size"]
+    try:
+        net = build_network(config["model"], split, config["dataset"]["classes"] or 7, size)
+    except ValueError as error:
+        return None, f"cost unknown: {error}"
+    gmacs = count_gmacs(net, size)
     if others := section.finished(refit=None):
         costs = [run.result["seconds"] / run.result["gmacs"] for run in others]
         return gmacs * fmean(costs), "from the finished runs of other splits, by multiply-accumulates"

@@ -79,11 +79,12 @@ def _row(job: dict[str, Any], votes: Sequence[str], status: str, result: dict[st
         for vote in votes:
             metrics = finished["votes"].get(vote, {}).get(part) if finished else None
             row[f"{part} {vote} (%)"] = f"{100 * metrics['accuracy']:.2f}" if metrics else ""
-    row["MiB/image"] = row["GMACs/image"] = row["images/s"] = row["time"] = ""
+    row["MiB/image"] = row["GMACs/image"] = row["torch GMACs"] = row["images/s"] = row["time"] = ""
     if finished:
         row["synthetic"] = finished["synthetic"]
         row["MiB/image"] = _number(finished["forward_mib_per_image"], 2)
         row["GMACs/image"] = _number(finished["gmacs"], 3)
+        row["torch GMACs"] = _number(finished.get("torch_gmacs"), 3)
         row["images/s"] = _number(finished["images_per_second"], 0)
         row["time"] = duration(finished["seconds"])
     return row

@@ -182,8 +182,11 @@ def cost_table(section: Section) -> Table:
     """What each split costs, the mean over its finished runs."""
     table = Table(["architecture", "MiB an image", "GMACs an image", "images a second", "seconds a run"], [])
     digits = {"forward_mib_per_image": 2, "gmacs": 3, "images_per_second": 0, "seconds": 0}
+    by_torch = [mean_cost(section.finished(split), "torch_gmacs") for split in section.splits()]
     for split in section.splits():
         means = [(mean_cost(section.finished(split), key), places) for key, places in digits.items()]
         cells = [NOTHING if mean is None else f"{mean:,.{places}f}" for mean, places in means]
         table.rows.append([SPLIT_TITLES.get(split, split), *cells])
+    if any(mean is not None for mean in by_torch):  # earlier runs did not count it
+        table.add_column("GMACs by torch's counter", [NOTHING if m is None else f"{m:,.3f}" for m in by_torch])
     return table

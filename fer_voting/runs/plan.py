@@ -20,15 +20,16 @@ def plan_job(overrides: Sequence[str], config: DictConfig, choices: Mapping[str,
         config: what they compose to, without Hydra's node.
         choices: the option of each group.
 
-    Sets `name`, and adds `run`: the `setting` (`identity.setting_of`) and what it `needs`: of the run whose weights it
-    starts from (`weights`), of its teacher where that is given as a split (`teacher`), and of the run that selected the
-    epochs of a refit (`selection`), the name (`run`) and the command that trains it (`command`).
+    Sets `name`, and adds `run`: the `setting` (`identity.setting_of`), the `architecture` (the option of `model`), and
+    what it `needs`: of the run whose weights it starts from (`weights`), of its teacher where that is given as a split
+    (`teacher`), and of the run that selected the epochs of a refit (`selection`), the name (`run`) and the command that
+    trains it (`command`).
     """
     needs: dict[str, Any] = {}
     planned = {
         **resolve(config),
         "name": config.name or name_run(config, choices),
-        "run": {"setting": setting_of(config, choices), "needs": needs},
+        "run": {"setting": setting_of(config, choices), "architecture": choices["model"], "needs": needs},
     }
     if planned["init_from"] in _options("dataset"):
         needs["weights"] = _needed(_words_for_dataset(overrides, planned["init_from"]))

@@ -19,8 +19,10 @@ from fer_voting.data.module import FERDataModule, make_datamodule
 from fer_voting.data.sampling import images_per_rank
 from fer_voting.models.checkpoint import NetworkInfo
 from fer_voting.models.compiled import compile_network
-from fer_voting.models.cost import count_gmacs, count_parameters
+from fer_voting.models.cost import count_gmacs, count_parameters, count_torch_gmacs
+from fer_voting.models.registry import build_network, options_of
 from fer_voting.models.resnet import LEAN_AND_SYNC_BATCHNORM
+from fer_voting.models.voting import VotingNetwork
 from fer_voting.runs.identity import batchnorm_ranks
 from fer_voting.runs.processes import is_first_rank, other_ranks
 from fer_voting.runs.run import Run, read_history
@@ -135,6 +137,7 @@ def fit(run: Run, config: dict[str, Any], result: Result, train: Callable[[Resul
                 **_measured(callbacks),
                 "parameters": count_parameters(module.net),
                 "gmacs": count_gmacs(module.net, module.info.image_size),
+                "torch_gmacs": count_torch_gmacs(module.net, module.info.image_size),
                 "precision": str(trainer.precision),
                 "tf32": config["tf32"],
                 "ranks": trainer.world_size,
@@ -192,21 +195,25 @@ def _make_trainer(run: Run, config: dict[str, Any], callbacks: list[Callback]) -
 def _check_sizes(config: dict[str, Any], world_size: int) -> None:
     """Raises ValueError for a batch that the ranks cannot share, or for images too small for the network."""
     images_per_rank(config["dataset"]["batch_size"], world_size)
-    net = instantiate(config["model"], split=config["split"]["name"], num_classes=2)
-    count_gmacs(net, config["dataset"]["size"])  # runs the network on the meta device
+    _build(config, 2)
+
+
+def _build(config: dict[str, Any], num_classes: int) -> VotingNetwork:
+    return build_network(config["model"], config["split"]["name"], num_classes, config["dataset"]["size"])
 
 
 def _make_module(config: dict[str, Any], data: FERDataModule) -> VotingModule:
     L.seed_everything(config["seed"], workers=True, verbose=False)
-    net = instantiate(config["model"], split=config["split"]["name"], num_classes=len(data.class_names))
+    net = _build(config, len(data.class_names))
     if (weights := _checkpoint(config, "init_from")) is not None:
         initialise(net, data.class_names, weights, config["init_missing_classes"])
     info = NetworkInfo(
         split=config["split"]["name"],
-        width=config["model"]["width"],
+        options=options_of(config["model"]),
         class_names=data.class_names,
         image_size=config["dataset"]["size"],
         dataset=config["dataset"]["name"],
+        architecture=config["run"]["architecture"],
     )
     scheduler = functools.partial(
         instantiate(config["scheduler"]),

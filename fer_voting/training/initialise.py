@@ -7,7 +7,8 @@ from pathlib import Path
 from torch import nn
 
 from fer_voting.data.labels import canonical
-from fer_voting.models.checkpoint import load_weights
+from fer_voting.models.checkpoint import NetworkInfo, load_weights
+from fer_voting.models.voting import find_head
 
 __all__ = ["initialise"]
 
@@ -20,9 +21,9 @@ def initialise(
     """Load the weights of `path` into `net`, the rows of the last layer by class name.
 
     Args:
-        net: network whose last layer is called `fc`.
+        net: the network.
         class_names: names of its outputs, in order.
-        path: checkpoint; its split may differ, its width may not.
+        path: checkpoint; its split may differ, the sizes of its layers may not.
         missing_classes: `error`, or `random`: classes that the checkpoint lacks keep `net`'s initial weights.
 
     Returns `{class of net: class of the checkpoint}` for the rows that were found.
@@ -33,7 +34,8 @@ def initialise(
         raise ValueError(f"`init_missing_classes` (={missing_classes!r}) must be error or random")
     state, info = load_weights(path)
     own = net.state_dict()
-    head = ("fc.weight", "fc.bias")
+    last_layer = find_head(net, len(class_names))
+    head = [key for key in own if key.rpartition(".")[0] == last_layer]
     missing = sorted(own.keys() - state.keys())
     extra = sorted(state.keys() - own.keys())
     if missing or extra:
@@ -44,9 +46,7 @@ def initialise(
         if key not in head and own[key].shape != state[key].shape
     ]
     if misshapen:
-        raise ValueError(
-            f"{path} (width {info.width}) does not fit the network: {_few(misshapen)}; set model.width={info.width}"
-        )
+        raise ValueError(f"{path} does not fit the network: {_few(misshapen)}; it is {_described(info)}")
     rows = {_key(name): row for row, name in enumerate(info.class_names)}
     unknown = [name for name in class_names if _key(name) not in rows]
     if unknown and missing_classes == "error":
@@ -79,6 +79,12 @@ def _key(name: str) -> str:
         return canonical(name)
     except ValueError:
         return name
+
+
+def _described(info: NetworkInfo) -> str:
+    """The words of the command line that make such a network."""
+    options = [f"model.{key}={value}" for key, value in info.options.items() if value is not None]
+    return " ".join([f"model={info.architecture}", *options])
 
 
 def _few(names: Sequence[str]) -> str:

@@ -17,7 +17,7 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix, MulticlassRecall
 
-from fer_voting.models import VotingResNet18
+from fer_voting.models import VotingNetwork
 from fer_voting.models.checkpoint import NetworkInfo
 from fer_voting.training.losses import Distillation, crop_cross_entropy
 from fer_voting.training.mix import Mix
@@ -64,13 +64,16 @@ def _plain(values: Mapping[str, Tensor], class_names: Sequence[str]) -> dict[str
     }
 
 
-def memory_format_for(width: int) -> torch.memory_format:
-    """channels_last, which is faster, or contiguous for networks whose width is no multiple of 16.
+def memory_format_for(net: torch.nn.Module) -> torch.memory_format:
+    """channels_last, which is faster, or contiguous for networks with a convolution whose channels, but for the
+    image's three, are no multiple of 16.
 
     oneDNN 3.12 (torch 2.14) writes out of bounds in the float32 backward pass of channels_last convolutions of 4 or
     8 channels.
     """
-    return torch.channels_last if width % 16 == 0 else torch.contiguous_format
+    convolutions = [module for module in net.modules() if isinstance(module, torch.nn.Conv2d)]
+    channels = {c for module in convolutions for c in (module.in_channels, module.out_channels)} - {3}
+    return torch.contiguous_format if any(c % 16 for c in channels) else torch.channels_last
 
 
 def weight_decay_groups(net: torch.nn.Module) -> list[dict[str, Any]]:
@@ -129,7 +132,7 @@ class VotingModule(L.LightningModule):
 
     def __init__(
         self,
-        net: VotingResNet18,
+        net: VotingNetwork,
         optimizer: Callable[[Any], torch.optim.Optimizer],
         info: NetworkInfo,
         scheduler: Callable[[torch.optim.Optimizer], Any] | None = None,
@@ -140,7 +143,7 @@ class VotingModule(L.LightningModule):
         super().__init__()
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"`label_smoothing` (={label_smoothing}) must be at least 0 and below 1")
-        self.memory_format = memory_format_for(info.width)
+        self.memory_format = memory_format_for(net)
         self.net = net.to(memory_format=self.memory_format)
         self.class_names = info.class_names
         self.make_optimizer = optimizer

@@ -57,8 +57,8 @@ def best_metrics(result: dict[str, Any]) -> dict[str, float]:
                 kept = {name: scored[part][name] for name in ("accuracy", "mean_recall", "recall")}
                 for key, value in flatten(kept).items():
                     metrics[f"best/{part}/{vote}/{key.replace('recall.', 'recall/', 1)}"] = value
-    cost = ("forward_mib_per_image", "parameters", "gmacs", "images_per_second")
-    return metrics | {name: result[name] for name in cost if result[name] is not None}
+    cost = ("forward_mib_per_image", "parameters", "gmacs", "torch_gmacs", "images_per_second")
+    return metrics | {name: result[name] for name in cost if result.get(name) is not None}
 
 
 def worst_errors(

@@ -2,6 +2,7 @@
 
 import zipfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,8 @@ import torch
 from fer_voting.data.manifest import manifest_hashes
 from fer_voting.data.module import FERDataModule
 from fer_voting.data.sampling import Positions
-from fer_voting.models import VotingResNet18
-from fer_voting.models.checkpoint import NetworkInfo, load_weights
+from fer_voting.models.checkpoint import load_weights
+from fer_voting.models.registry import rebuild_network
 from fer_voting.runs.run import Run
 from fer_voting.training.initialise import initialise
 from fer_voting.training.module import VotingModule
@@ -38,15 +39,15 @@ def load_module(
     Raises ValueError if the network lacks one of the classes.
     """
     _, info = load_weights(path)
-    split = split or info.split
-    net = VotingResNet18(split, len(class_names), info.width)
+    names_before = info.class_names
+    info = replace(info, split=split or info.split, class_names=tuple(class_names), dataset=dataset)
+    net = rebuild_network(info)
     try:
         matched = initialise(net, class_names, path)
     except ValueError as error:
         reason = str(error).partition("; init_missing_classes")[0]
         raise ValueError(f"{reason}: it cannot be evaluated on {dataset}") from error
-    left_out = [name for name in info.class_names if name not in matched.values()]
-    info = NetworkInfo(split, info.width, tuple(class_names), info.image_size, dataset)
+    left_out = [name for name in names_before if name not in matched.values()]
     return VotingModule(net, torch.optim.Adam, info), left_out  # the optimizer is not used
 
 

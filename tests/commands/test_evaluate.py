@@ -183,7 +183,7 @@ def test_a_network_is_evaluated_under_any_split(trained: Run, run_evaluate, caps
     images = (torch.tensor(datamodule.pack.images[positions]).permute(0, 3, 1, 2) / 255 - 0.5) / 0.25
     for split in ("baseline", "m1"):
         name = f"{NAME}-as-{split}"
-        net = VotingResNet18(split, 7, info.width).eval()
+        net = VotingResNet18(split, 7, info.options["width"]).eval()
         net.load_state_dict(state)
         with torch.no_grad():
             decided = net(images).mean(dim=1).argmax(dim=1).tolist()

@@ -112,7 +112,7 @@ def test_calibration_and_other_data_sets_where_they_were_measured() -> None:
 def test_a_name_stays_text(name: str) -> None:
     counts = {"train": {name: 1}, "val": {name: 1}}
     votes = {"hard": {"val": {"accuracy": 0.5, "mean_recall": 0.5, "recall": {name: 0.5}}}}
-    theirs = type(info())("m1", 4, (name, "other"), 24, name)
+    theirs = type(info())("m1", {"width": 4}, (name, "other"), 24, name)
     text = model_card(name, theirs, "hard", RESULT | {"counts": counts, "votes": votes, "name": name}, CONFIG)
     assert "<script" not in text
     assert not re.search(r"(?<!\\)\]\(http", text)

@@ -102,7 +102,7 @@ def test_a_checkpoint_comes_back_as_its_network(tmp_path: Path):
 def test_weights_that_do_not_fit_their_description_are_named(tmp_path: Path):
     path = write_checkpoint(tmp_path / "net.ckpt")
     checkpoint = torch.load(path, weights_only=True)
-    checkpoint["fer_voting"]["width"] = 16
+    checkpoint["fer_voting"]["options"]["width"] = 16
     torch.save(checkpoint, path)
     with pytest.raises(ValueError, match=r"net\.ckpt does not fit its own description: .*conv1\.weight"):
         load_network(path)

@@ -14,7 +14,7 @@ SEVEN = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger")
 
 def save(path: Path, net: VotingResNet18, class_names: tuple[str, ...]) -> Path:
     checkpoint = {"state_dict": {f"net.{k}": v for k, v in net.state_dict().items()}}
-    NetworkInfo(net.split, net.width, class_names, 48, "affectnet").write(checkpoint)
+    NetworkInfo(net.split, {"width": net.width}, class_names, 48, "affectnet").write(checkpoint)
     torch.save(checkpoint, path)
     return path
 
@@ -29,7 +29,7 @@ def trained(tmp_path: Path) -> tuple[VotingResNet18, Path]:
 def test_weights_come_back_with_their_record(trained):
     net, path = trained
     state, record = load_weights(path)
-    assert record == NetworkInfo("m1", 4, SEVEN, 48, "affectnet")
+    assert record == NetworkInfo("m1", {"width": 4}, SEVEN, 48, "affectnet")
     assert state.keys() == net.state_dict().keys()
 
 
@@ -66,7 +66,9 @@ def test_classes_of_a_users_own_are_matched_by_their_names(tmp_path: Path):
 
 def test_weights_that_do_not_fit_say_why(trained, tmp_path: Path):
     net, path = trained
-    with pytest.raises(ValueError, match=r"conv1.weight \(4, 3, 3, 3\) for \(8, 3, 3, 3\).*set model.width=4"):
+    with pytest.raises(
+        ValueError, match=r"conv1.weight \(4, 3, 3, 3\) for \(8, 3, 3, 3\).*it is model=resnet18 model.width=4"
+    ):
         initialise(VotingResNet18("m1", width=8), SEVEN, path)
     with pytest.raises(ValueError, match="must be error or random"):
         initialise(net, SEVEN, path, "guess")

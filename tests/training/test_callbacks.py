@@ -36,7 +36,7 @@ def halved(optimizer: torch.optim.Optimizer) -> Any:
 
 def fit(*callbacks: L.Callback, epochs: int = 1, resume_from: Path | None = None) -> tuple[L.Trainer, VotingModule]:
     torch.manual_seed(0)
-    record = NetworkInfo("m3", 4, ("neutral", "happy", "sad"), 24, "random")
+    record = NetworkInfo("m3", {"width": 4}, ("neutral", "happy", "sad"), 24, "random")
     net = VotingResNet18("m3", num_classes=3, width=4)
     module = VotingModule(net, lambda parameters: torch.optim.SGD(parameters, 0.1), record, halved)
     trainer = L.Trainer(

@@ -90,7 +90,7 @@ def test_same_loss_curve(split: str, precision: Any, lr: float, tolerance: float
         data = faces(tmp_path, resident=resident)
         losses = Losses()
         optimizer = functools.partial(torch.optim.Adam, lr=lr, fused=True)
-        record = NetworkInfo(split, WIDTH, data.class_names, SIDE, "faces")
+        record = NetworkInfo(split, {"width": WIDTH}, data.class_names, SIDE, "faces")
         trainer = quiet_trainer(precision=precision, max_epochs=EPOCHS, limit_val_batches=0, callbacks=[losses])
         trainer.fit(VotingModule(network(VotingResNet18, split, **how), optimizer, record), datamodule=data)
         assert losses.seen == pytest.approx(expected, rel=tolerance), (how, resident)
@@ -109,7 +109,7 @@ def patterns(images: int, seed: int) -> TensorDataset:
 
 def trained_accuracy(precision: Any, seed: int, validation: TensorDataset) -> float:
     torch.manual_seed(seed)
-    info = NetworkInfo("baseline", WIDTH, tuple("abcdefg"), SIDE, "patterns")
+    info = NetworkInfo("baseline", {"width": WIDTH}, tuple("abcdefg"), SIDE, "patterns")
     optimizer = functools.partial(torch.optim.Adam, lr=3e-3, fused=True)
     module = VotingModule(VotingResNet18("baseline", width=WIDTH), optimizer, info)
     trainer = quiet_trainer(precision=precision, max_epochs=4, check_val_every_n_epoch=4, num_sanity_val_steps=0)

@@ -19,7 +19,7 @@ CLASSES = ("neutral", "happy", "sad")
 
 def make_module(width: int = 4) -> VotingModule:
     net = VotingResNet18("m3", num_classes=3, width=width)
-    record = NetworkInfo("m3", width, CLASSES, 48, "faces")
+    record = NetworkInfo("m3", {"width": width}, CLASSES, 48, "faces")
     return VotingModule(net, lambda parameters: torch.optim.Adam(parameters, 0.5), record)
 
 
@@ -99,17 +99,18 @@ def test_a_checkpoint_says_what_its_weights_are():
     make_module().on_save_checkpoint(checkpoint)
     assert checkpoint["fer_voting"] == {
         "split": "m3",
-        "width": 4,
+        "options": {"width": 4},
         "class_names": ["neutral", "happy", "sad"],
         "image_size": 48,
         "dataset": "faces",
+        "architecture": "resnet18",
     }
 
 
 @pytest.mark.parametrize("width", [4, 16])
 def test_the_order_in_memory_changes_no_logits(width: int):
     module = make_module(width).eval()
-    assert module.net.backbone.layer1[0].conv1.weight.is_contiguous(memory_format=memory_format_for(width))
+    assert module.net.backbone.layer1[0].conv1.weight.is_contiguous(memory_format=memory_format_for(module.net))
     images = torch.randn(2, 3, 48, 48)
     plain = VotingResNet18("m3", num_classes=3, width=width).eval()
     plain.load_state_dict(module.net.state_dict())

@@ -1,0 +1,98 @@
+"""The networks there are: the options of `model`, each a file of conf/model.
+
+A checkpoint or a shared folder names one of them and gives plain values for its keys. Only the files of this
+installation say what is called.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from fer_voting.config import CONF_DIR
+from fer_voting.models.voting import VotingNetwork
+
+if TYPE_CHECKING:
+    from fer_voting.models.checkpoint import NetworkInfo
+
+__all__ = ["Options", "architectures", "build_network", "check_options", "options_of", "rebuild_network"]
+
+Options = Mapping[str, str | int | float | bool | None]
+"""Values of an architecture's keys, by name."""
+
+# Values that a training has use for, and a trained network has not.
+OF_TRAINING = ("memory", "pretrained")
+
+MAX_NUMBER = 1024
+"""Of a number in a stranger's file: channels of a layer, which may not ask for more memory than a network takes."""
+
+_WORD = re.compile(r"[\w./-]{1,200}", re.ASCII)  # no `${...}`, which OmegaConf would resolve
+
+
+def architectures() -> tuple[str, ...]:
+    """Names of the networks."""
+    return tuple(sorted(path.stem for path in (CONF_DIR / "model").glob("*.yaml")))
+
+
+def build_network(model: Mapping[str, Any], split: str, num_classes: int, image_size: int) -> VotingNetwork:
+    """The network of a configuration's `model` node, initialised.
+
+    Raises ValueError if the node's values do not fit, or if the network cannot take images, or crops, of this size.
+    """
+    try:
+        return instantiate(model, split=split, num_classes=num_classes, image_size=image_size)
+    except InstantiationException as error:
+        if isinstance(error.__cause__, ValueError):
+            raise error.__cause__ from None
+        raise
+
+
+def options_of(model: Mapping[str, Any]) -> Options:
+    """What a trained network must know of its configuration's resolved `model` node: the plain values."""
+    return {key: value for key, value in model.items() if key not in OF_TRAINING and _is_option(key, value)}
+
+
+def check_options(architecture: Any, options: Any) -> None:
+    """Raises ValueError if a file that anyone wrote names a network that is not here, or other than plain values."""
+    if not isinstance(architecture, str) or architecture not in architectures():
+        raise ValueError(
+            f"`architecture` (={str(architecture)[:40]!r}) must be one of {', '.join(architectures())}: a network of "
+            "one's own needs its file in conf/model"
+        )
+    if not isinstance(options, Mapping):
+        raise ValueError(f"`options` must be a mapping, not a {type(options).__name__}")
+    known = options_of(_node(architecture))
+    for key, value in options.items():
+        if key not in known:
+            raise ValueError(f"`options` has {str(key)[:40]!r}; {architecture} has {', '.join(known)}")
+        if isinstance(value, str):
+            if not _WORD.fullmatch(value):
+                raise ValueError(f"`{key}` (={value[:40]!r}) must be a word")
+        elif isinstance(value, bool | int | float):
+            default = known[key]
+            if default is not None and type(value) is not type(default):
+                raise ValueError(f"`{key}` (={value!r}) must be a value like {default!r}")
+            if not 0 <= value <= MAX_NUMBER or (not isinstance(value, bool) and value == 0):
+                raise ValueError(f"`{key}` (={value!r}) must be a number above 0, at most {MAX_NUMBER}")
+        elif value is not None:
+            raise ValueError(f"`{key}` must be a plain value, not a {type(value).__name__}")
+
+
+def rebuild_network(info: "NetworkInfo") -> VotingNetwork:
+    """The network of a checkpoint's metadata, initialised: its weights are to be loaded. Raises as `build_network`."""
+    check_options(info.architecture, info.options)
+    node = {**_node(info.architecture), **info.options}
+    return build_network(node, info.split, len(info.class_names), info.image_size)
+
+
+def _node(architecture: str) -> dict[str, Any]:
+    node = OmegaConf.to_container(OmegaConf.load(CONF_DIR / "model" / f"{architecture}.yaml"))
+    assert isinstance(node, dict)
+    return {str(key): value for key, value in node.items()}
+
+
+def _is_option(key: str, value: Any) -> bool:
+    return not key.startswith("_") and (value is None or isinstance(value, str | int | float | bool))
