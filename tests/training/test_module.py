@@ -89,7 +89,8 @@ def test_weight_decay_leaves_out_biases_and_normalisation():
     assert others["weight_decay"] == 0
     assert {names[id(p)].rpartition(".")[2] for p in others["params"]} == {"weight", "bias"}
     assert all(
-        "bn" in names[id(p)] or "downsample.1" in names[id(p)] or names[id(p)] == "fc.bias" for p in others["params"]
+        "bn" in names[id(p)] or "downsample.1" in names[id(p)] or names[id(p)] == "backbone.fc.bias"
+        for p in others["params"]
     )
     assert len(decayed["params"]) + len(others["params"]) == len(names)
 
