@@ -42,7 +42,6 @@ from fer_voting.models.compiled import compile_network, find_compiler
 from fer_voting.models.cost import count_gmacs, forward_mib_per_image
 from fer_voting.models.crops import crop_corners, crop_side, ten_crops
 from fer_voting.models.images import normalise
-from fer_voting.models.registry import rebuild_network
 from fer_voting.results.markdown import Table, markdown
 from fer_voting.system.atomic import read_json, write_atomically, write_json
 from fer_voting.system.environment import describe_device, git_commit, keep_freed_memory, now, package_versions
@@ -312,7 +311,7 @@ def bench_inference(size: Size, options: argparse.Namespace) -> Part:
     networks = {split: (_settled(split, size), size.image) for split in ("m1", "m3")}
     if options.checkpoint is not None:
         net, info = _trained(options.checkpoint)
-        networks[f"{info.split} of width {info.width}, trained on {info.dataset}"] = (net, info.image_size)
+        networks[f"{info.split} of width {info.options['width']}, trained on {info.dataset}"] = (net, info.image_size)
     for split, (net, side) in networks.items():
         many = faces(size.face_batch, side)
         names = tuple(map(str, range(net.num_classes)))

@@ -274,7 +274,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def describe(net: nn.Module, info: NetworkInfo) -> str:
     trained = "initial weights" if info.dataset == "nothing" else f"trained on {info.dataset}"
-    return f"{info.split} of width {info.width}, {trained}"
+    return f"{info.split} of width {info.options['width']}, {trained}"
 
 
 def all_parts(out: Path) -> str:
