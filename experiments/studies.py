@@ -6,7 +6,8 @@ few minutes a run of width 16. From what is kept, and from nothing else, the com
 
     table.md       accuracy and cost of each split, with the plot
     comparison.md  paired differences, curves, confusion
-    studies.md     training split x test split, number of crops, resolution, leaks, labels, calibration
+    studies.md     training split x test split, votes, number of crops, agreement, resolution, leaks, labels,
+                   calibration, the adaptive vote
 
 and updates the pages that show them. Runs that are missing are listed with the command that makes them; started again
 when there are more, it goes on. Before the first run the tables say so.
@@ -15,7 +16,7 @@ when there are more, it goes on. Before the first run the tables say so.
 import argparse
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,39 +26,52 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from experiments import resolution
-from experiments.common import Report, origin, publish
+from experiments.common import Report, publish
+from experiments.comparison import comparison_report, origin_line, table_report
 from experiments.kept import SPLITS, Faces, KeptRun, keep, read_faces, read_kept
 from fer_voting.data.labels import CLASSES
 from fer_voting.data.sets.ferplus import strict_majority
+from fer_voting.models import VotingResNet18
+from fer_voting.models.cost import count_gmacs
 from fer_voting.models.crops import CROPS
+from fer_voting.models.voting import VotingNetwork
 from fer_voting.results.calibration import reliability
-from fer_voting.results.compare import TABLE_VOTES, accuracies, comparisons, confusion
-from fer_voting.results.cost import cost_points, mean_cost
+from fer_voting.results.compare import TABLE_VOTES
 from fer_voting.results.load import Runs, Section, load_runs
 from fer_voting.results.markdown import Table
 from fer_voting.results.missing import MissingRuns, missing_runs
-from fer_voting.results.plots import INK, SPLIT_COLOURS, cost_figure, draw_confusion, save, split_curves_figure
+from fer_voting.results.plots import INK, SPLIT_COLOURS, save
 from fer_voting.results.statistics import paired_difference
 from fer_voting.results.studies import agreeing_crops, area_under_roc, crop_choices, label_shares, mean_accuracy
 from fer_voting.results.text import (
-    COMPARISON_NOTE,
     SPLIT_TITLES,
     VOTE_TITLES,
-    accuracy_table,
-    comparison_table,
     interval_over,
     mean_text,
     missing_lines,
     two_digits,
 )
-from fer_voting.runs.run import read_history
-from fer_voting.system.messages import duration, set_up_messages
-from fer_voting.votes import UNFITTED, VOTES, Fitted, fit_vote, vote_probabilities
+from fer_voting.system.messages import set_up_messages
+from fer_voting.votes import (
+    ALL_VOTES,
+    UNFITTED,
+    VOTES,
+    Fitted,
+    adaptive_logits,
+    certainty,
+    fit_threshold,
+    fit_vote,
+    vote_probabilities,
+    vote_scores,
+)
 
 FOLDER = Path("experiments/recorded/fer2013")
 NOTHING = "–"
+SHARES_OF_CROPS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
+"""Wished, of the adaptive vote."""
 SAID = "what the predictions say"
 DIFFERENCES = (
     "Differences are in percentage points, with 95 % bootstrap intervals in brackets, over what the last column says."
@@ -67,76 +81,6 @@ Correct = Mapping[int, NDArray[np.bool_]]
 """Seed -> whether the network of that seed was right about each image, [N]."""
 BySplit = Mapping[str, Sequence[KeptRun]]
 """Split of the training -> its kept runs by seed; only splits that have one."""
-
-
-# --- the comparison -----------------------------------------------------------------------------------------------
-
-
-def table_report(section: Section) -> Report:
-    """Accuracy of each split and vote on test, with its cost and the plot of both."""
-    report = Report("table", f"{section.title}: accuracy on test and cost")
-    found = accuracies(section, "test")
-    table = accuracy_table(section, found)
-    splits = list(dict.fromkeys(one.method.split for one in found))
-    for header, key, digits in (
-        ("MiB/image", "forward_mib_per_image", 2),
-        ("GMACs/image", "gmacs", 3),
-        ("images/s", "images_per_second", 0),
-    ):
-        costs = [mean_cost(section.finished(split), key) for split in splits]
-        table.add_column(header, [NOTHING if cost is None else f"{cost:,.{digits}f}" for cost in costs])
-    seconds = [mean_cost(section.finished(split), "seconds") for split in splits]
-    table.add_column("a run took", [NOTHING if each is None else duration(each) for each in seconds])
-    report.add_table(table)
-    report.add(f"Accuracy in percent, mean ± standard deviation over seeds. {_origin(section)}")
-    ours, _ = cost_points(section, found)
-    heading = f"Accuracy and cost on {section.title}, soft vote"
-    if ours:
-        report.add_plot("cost", partial(save, cost_figure(ours, [], heading, measure="test accuracy (%)")), heading)
-    report.rows += [vars(one) | {"method": vars(one.method)} for one in found]
-    return report
-
-
-def comparison_report(section: Section) -> Report:
-    """Paired differences on test, training curves, and confusion of each split."""
-    report = Report("comparison", f"{section.title}: the splits on the same test images")
-    pairs = comparisons(section, "test")
-    report.add_table(comparison_table(section, pairs))
-    report.add(COMPARISON_NOTE)
-    runs = {split: section.finished(split) for split in section.splits() if section.finished(split)}
-    histories = {split: [read_history(run.run.metrics_file) for run in of_split] for split, of_split in runs.items()}
-    if not runs:
-        return report
-    for stem, column, label, scale in (
-        ("curves-loss", "train/loss", "training loss", 1.0),
-        ("curves-accuracy", "val/soft/accuracy", "validation accuracy, soft vote (%)", 100.0),
-    ):
-        report.add_plot(
-            stem, partial(save, split_curves_figure(histories, column, label, scale)), f"{label}, a line a run"
-        )
-    for split, of_split in runs.items():
-        counts = confusion(of_split, "soft", "test")
-        assert counts is not None  # every kept run has been tested
-        title = f"{section.title}, {SPLIT_TITLES[split]}, soft vote, test, {_runs(len(of_split))}"
-        names = of_split[0].result["class_names"]
-        report.add_plot(
-            f"confusion-{split}", partial(draw_confusion, counts=counts, class_names=names, title=title), title
-        )
-    report.add(_origin(section))
-    report.rows += [vars(one) | {"first": vars(one.first), "second": vars(one.second)} for one in pairs]
-    return report
-
-
-def _origin(section: Section) -> str:
-    results = [run.result for run in section.finished()]
-    if not results:
-        return "No run is finished yet."
-    hours = sum(result["seconds"] for result in results) / 3600
-    return f"{origin(results)} {_runs(len(results))}, {hours:.1f} hours of training in all."
-
-
-def _runs(count: int) -> str:
-    return "1 run" if count == 1 else f"{count} runs"
 
 
 # --- the studies ----------------------------------------------------------------------------------------------------
@@ -150,13 +94,15 @@ def studies_report(section: Section, runs: BySplit, faces: Faces) -> Report:
         "weights of the soft vote's best epoch."
     )
     _splits(report, runs)
+    _votes(report, runs)
     _crops(report, section, runs)
     _agreement(report, section, runs)
     _resolution(report, section, runs)
     _leaks(report, runs, faces)
     _labels(report, runs, faces)
     _calibration(report, runs)
-    report.add(_origin(section))
+    _adaptive(report, section, runs)
+    report.add(origin_line(section))
     return report
 
 
@@ -203,6 +149,27 @@ def _difference(first: Correct, second: Correct) -> tuple[str, str]:
     found = paired_difference(np.stack([first[seed] for seed in seeds]), np.stack([second[seed] for seed in seeds]))
     text = f"{100 * found.mean:+.2f} ({100 * found.low:+.2f} to {100 * found.high:+.2f})"
     return text, interval_over(len(seeds))
+
+
+def _votes(report: Report, runs: BySplit) -> None:
+    """Every vote on the same weights; what a vote is fitted on is validation."""
+    voting = _voting(runs)
+    if not voting:
+        return
+    report.add("## Votes")
+    table = Table(["architecture", "runs", *ALL_VOTES], [])
+    for split, of_split in voting.items():
+        cells = []
+        for vote in ALL_VOTES:
+            right = []
+            for run in of_split:
+                fitted = fit_vote(run.val.logits, run.val.labels, vote)
+                decisions = vote_scores(torch.from_numpy(run.test.logits), vote, fitted).argmax(dim=1).numpy()
+                right.append(float((decisions == run.test.labels).mean()))
+            cells.append(mean_text(right))
+        table.rows.append([SPLIT_TITLES[split], str(len(of_split)), *cells])
+    note = "Every vote of the same crop logits, test; the weights of the weighted vote are fitted on validation."
+    _add(report, "votes", table, note)
 
 
 def _voting(runs: BySplit) -> BySplit:
@@ -432,6 +399,100 @@ def _calibration_error(run: KeptRun, vote: str, fitted: Fitted) -> float:
     probabilities = vote_probabilities(torch.from_numpy(run.test.logits), vote, fitted)
     confidence, decisions = probabilities.max(dim=1)
     return reliability(confidence.numpy(), decisions.numpy() == run.test.labels).error
+
+
+def _adaptive(report: Report, section: Section, runs: BySplit) -> None:
+    """Accuracy against mean cost where the crops are computed of the uncertain faces alone."""
+    voting = _voting(runs)
+    if not voting:
+        return
+    report.add("## The adaptive vote")
+    table = Table(["architecture", "crops computed (wished)", "on test", "GMACs/image", "runs", "accuracy"], [])
+    curves: dict[str, tuple[list[float], list[float]]] = {}
+    for split, of_split in voting.items():
+        config = of_split[0].run.config
+        cost = adaptive_cost(
+            split, of_split[0].test.logits.shape[2], config["model"]["width"], config["dataset"]["size"]
+        )
+        curves[split] = [], []
+        for wished in SHARES_OF_CROPS:
+            found = [_decide_adaptively(run, wished) for run in of_split]
+            share = float(np.mean([computed for computed, _ in found]))
+            accuracies_here = [accuracy for _, accuracy in found]
+            curves[split][0].append(cost.mean(share))
+            curves[split][1].append(100 * float(np.mean(accuracies_here)))
+            cells = [f"{wished:.0%}", f"{share:.1%}", f"{cost.mean(share):.3f}", str(len(of_split))]
+            table.rows.append([SPLIT_TITLES[split], *cells, mean_text(accuracies_here)])
+        table.rows.append(
+            [
+                f"{SPLIT_TITLES[split]}, soft vote",
+                NOTHING,
+                NOTHING,
+                f"{cost.vote:.3f}",
+                str(len(of_split)),
+                mean_text(float(run.test.correct("soft").mean()) for run in of_split),
+            ]
+        )
+    _add(
+        report,
+        "adaptive",
+        table,
+        "The whole map decides where it is certain, the soft vote of the crops elsewhere; what is computed up to the "
+        "cut serves both. The threshold is the one at which the wished share of the validation images has its crops "
+        "computed.",
+    )
+
+    def draw(axes: Axes) -> None:
+        for split, (costs, accuracies_here) in curves.items():
+            axes.plot(costs, accuracies_here, marker="o", ms=4, color=SPLIT_COLOURS[split], label=split)
+        axes.set_xlabel("multiply-accumulates (billions an image, mean)")
+
+    heading = f"Accuracy of the adaptive vote by its cost on {section.title}"
+    report.add_plot("adaptive", partial(_plot, draw, heading, "test accuracy (%)"), heading)
+
+
+def _decide_adaptively(run: KeptRun, wished: float) -> tuple[float, float]:
+    """The share of the test images whose crops are computed, and the accuracy.
+
+    Args:
+        wished: share of the validation images, which sets the threshold.
+    """
+    threshold = fit_threshold(certainty(torch.from_numpy(run.whole_val)).numpy(), wished)
+    whole = torch.from_numpy(run.scores["baseline"])
+    decisions = adaptive_logits(whole, torch.from_numpy(run.test.logits), threshold).mean(dim=1).argmax(dim=1).numpy()
+    computed = (certainty(whole) <= threshold).float().mean().item()
+    return computed, float((decisions == run.test.labels).mean())
+
+
+class UpToTheCut(nn.Module):
+    """Images -> the maps that a network crops."""
+
+    def __init__(self, net: VotingNetwork) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.net.maps(images)
+
+
+@dataclass(frozen=True)
+class AdaptiveCost:
+    """GMACs of an image: decided by its whole map, by the vote of its crops alone, and of the crops behind the cut."""
+
+    whole: float
+    vote: float
+    crops: float
+
+    def mean(self, share: float) -> float:
+        """Of images of which a share (0 to 1) has its crops computed as well."""
+        return self.whole + share * self.crops
+
+
+def adaptive_cost(split: str, classes: int, width: int, size: int) -> AdaptiveCost:
+    """Of the paper's network of this width, on images of `size` pixels a side."""
+    net = VotingResNet18(split, classes, width)
+    whole, vote = (count_gmacs(VotingResNet18(each, classes, width), size) for each in ("baseline", split))
+    return AdaptiveCost(whole, vote, vote - count_gmacs(UpToTheCut(net), size))
 
 
 def _plot(draw: Callable[[Axes], None], title: str, measure: str, path: Path) -> None:

@@ -34,9 +34,9 @@ def public_test_tables(figures: Mapping[str, Any]) -> str:
         "Strict majority: more than half of FER+'s ten votes for one of the classes. Intervals are over the images. "
         f"Expected calibration error by FER2013's label: {_percent(figures['calibration_error'])} %.\n",
         _table(
-            ["class", *(f"images, recall (%) by {name}" for name in labels)],
+            ["class", *(cell for name in labels for cell in (f"images by {name}", "recall (%)"))],
             [
-                [name, *(_recall(found, position, name) for found in labels.values())]
+                [name, *(cell for found in labels.values() for cell in _recall(found, position, name))]
                 for position, name in enumerate(figures["class_names"])
             ],
         ),
@@ -73,9 +73,9 @@ def public_test_tables(figures: Mapping[str, Any]) -> str:
     return "\n".join(text)
 
 
-def _recall(found: Mapping[str, Any], position: int, name: str) -> str:
+def _recall(found: Mapping[str, Any], position: int, name: str) -> tuple[str, str]:
     images = sum(found["confusion_counts"][position])
-    return f"{images:,}: {_percent(found['recall'][name])}" if images else "0"
+    return f"{images:,}", _percent(found["recall"][name]) if images else "–"
 
 
 def _percent(share: float) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.special import softmax
 from small_sets import SEVEN, fer2013_with_votes
 from tiny import train_here
 
@@ -17,7 +18,7 @@ from fer_voting import evaluate
 from fer_voting.results.load import load_runs
 from fer_voting.results.statistics import paired_difference
 from fer_voting.runs.run import Run
-from fer_voting.votes import VOTES
+from fer_voting.votes import ALL_VOTES, VOTES
 
 pytestmark = pytest.mark.slow
 
@@ -164,6 +165,49 @@ def test_calibration(folder: Path, kept) -> None:
     assert float(row["temperature"]) == pytest.approx(run.run.result["votes"]["soft"]["temperature"], abs=0.02)
     (hard,) = (r for r in rows(folder, "calibration") if r["vote"] == "hard")
     assert hard["temperature"] == "–"
+
+
+def test_every_vote(folder: Path, kept) -> None:
+    (row,) = rows(folder, "votes")
+    assert {*ALL_VOTES} < {*row}
+    everything = [kept["m3", seed].run.result["votes"]["soft"]["test"]["accuracy"] for seed in (0, 1)]
+    assert row["soft"].startswith(f"{100 * np.mean(everything):.2f} ±")
+
+
+def test_the_adaptive_vote(folder: Path, kept, outputs: Path) -> None:
+    """Without crops it is the whole map, with all of them the soft vote; halfway, as decided here one by one."""
+    table = {row["crops computed (wished)"]: row for row in rows(folder, "adaptive")}
+    runs = [kept["m3", seed] for seed in (0, 1)]
+    labels = runs[0].test.labels
+
+    def text(shares: list[float]) -> str:
+        return f"{100 * np.mean(shares):.2f} ± {100 * np.std(shares, ddof=1):.2f}"
+
+    whole = [float(np.mean(run.scores["baseline"].argmax(axis=1) == labels)) for run in runs]
+    vote = [float(run.test.correct("soft").mean()) for run in runs]
+    assert (table["0%"]["accuracy"], table["100%"]["accuracy"]) == (text(whole), text(vote))
+    assert table["–"]["accuracy"] == text(vote)
+    half, computed = [], []
+    for run in runs:
+        of_val, of_test = (softmax(each, axis=1).max(axis=1) for each in (run.whole_val, run.scores["baseline"]))
+        least = np.sort(of_val)
+        unsure = of_test <= (least[2] + least[3]) / 2  # of six validation images, three
+        decisions = np.where(unsure, run.test.logits.mean(axis=1).argmax(axis=1), run.scores["baseline"].argmax(axis=1))
+        half.append(float(np.mean(decisions == labels)))
+        computed.append(unsure.mean())
+    assert table["50%"]["accuracy"] == text(half)
+    assert table["50%"]["on test"] == f"{np.mean(computed):.1%}"
+
+
+def test_the_adaptive_votes_cost(kept) -> None:
+    """Behind the cut of width 4 at 48 pixels, by hand: ten crops of 10x10 through layer4 (16 to 32 channels, 5x5) and
+    the last layer; four operations an element of BatchNorm."""
+    found = studies.adaptive_cost("m3", 7, 4, 48)
+    convolutions = 25 * 32 * (16 * 9 + 32 * 9 + 16 + 2 * 32 * 9)
+    assert found.crops == pytest.approx(10 * (convolutions + 5 * 25 * 32 * 4 + 32 * 7) / 1e9)
+    assert found.mean(0) == found.whole == pytest.approx(kept["baseline", 0].run.result["gmacs"])
+    assert found.vote == pytest.approx(kept["m3", 0].run.result["gmacs"])
+    assert found.mean(0.5) == pytest.approx((found.whole + found.mean(1)) / 2)
 
 
 def test_the_tables_need_nothing_but_what_is_kept(folder: Path, setting: str, tmp_path: Path, capsys) -> None:
