@@ -8,17 +8,16 @@ people.
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from omegaconf import OmegaConf
 
-from fer_voting.data.module import make_datamodule
+from fer_voting.data.module import reopen_datamodule
 from fer_voting.results.plots import INK, save
 from fer_voting.runs.run import Run
+from fer_voting.system.arrays import read_npz
 
 RIGHT, WRONG = "#0072B2", "#D55E00"
 
@@ -37,8 +36,9 @@ def contact_sheet(run: Run, rows: int) -> Figure:
     path = run.predictions_file("soft", "test")
     if not path.is_file():
         raise ValueError(f"the run {run.name} has no test predictions ({path})")
-    with np.load(path) as predictions:
-        logits, scores, labels, names = (predictions[key] for key in ("logits", "scores", "labels", "names"))
+    keys = ("logits", "scores", "labels", "names")
+    predictions = read_npz(path, *keys)
+    logits, scores, labels, names = (predictions[key] for key in keys)
     decided = scores.argmax(axis=1)
     agreement = (logits.argmax(axis=2) == decided[:, None]).sum(axis=1)
     classes = result["class_names"]
@@ -65,8 +65,7 @@ def contact_sheet(run: Run, rows: int) -> Figure:
 
 def _images(run: Run, names: NDArray[np.str_]) -> NDArray[np.uint8]:
     """Images [N, S, S, 3] by name, from the pack of the run's data set, which is drawn again if it is not there."""
-    config: Any = OmegaConf.to_container(OmegaConf.load(run.dir / "config.yaml"))
-    pack = make_datamodule(config["dataset"]).make_pack()
+    pack = reopen_datamodule(run.config()["dataset"], run.dir / "config.yaml").make_pack()
     position_of = {name: position for position, name in enumerate(pack.names(np.arange(len(pack.images))))}
     return pack.images[np.array([position_of[str(name)] for name in names])]
 

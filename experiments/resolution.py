@@ -21,11 +21,10 @@ import PIL.Image
 import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from omegaconf import OmegaConf
 from torch import Tensor
 
 from experiments.common import SYNTHETIC, Report, origin, publish
-from fer_voting.data.module import FERDataModule, make_datamodule, normalise
+from fer_voting.data.module import FERDataModule, normalise, reopen_datamodule
 from fer_voting.models import SPLITS
 from fer_voting.results.evaluation import metric_intervals, metrics_of_counts
 from fer_voting.results.markdown import Table
@@ -102,12 +101,12 @@ def open_run(output_dir: Path, name: str, part: str, root: Path | None) -> Train
         raise FileNotFoundError(f"the run {name} is {status} in {run.dir}, not finished")
     result = run.result()
     assert result is not None
-    config: Any = OmegaConf.to_container(OmegaConf.load(run.dir / "config.yaml"))
+    config = run.config()
     cache_dir = Path(config["dataset"]["cache_dir"])
     moved: dict[str, Any] = {} if cache_dir.is_dir() else {"cache_dir": output_dir / "packs"}
     if root is not None:
         moved["root"] = root
-    datamodule = make_datamodule(config["dataset"], augment=None, refit=config["refit"], **moved)
+    datamodule = reopen_datamodule(config["dataset"], run.dir / "config.yaml", refit=config["refit"], **moved)
     datamodule.setup()
     if datamodule.fingerprint != result["data_fingerprint"]:
         raise ValueError(

@@ -14,13 +14,14 @@ from omegaconf import DictConfig, OmegaConf
 from fer_voting.config import command
 from fer_voting.data.index import PARTS
 from fer_voting.system.atomic import write_json
+from fer_voting.system.text import shown
 
 __all__ = ["format_report", "main"]
 
 
 def format_report(report: Mapping[str, Any]) -> str:
     """The report as text for a terminal."""
-    return "\n".join(_lines(report))
+    return "\n".join(map(shown, _lines(report)))
 
 
 def _lines(report: Mapping[str, Any]) -> Iterator[str]:

@@ -19,11 +19,21 @@ import hydra
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 
 from fer_voting.system.messages import set_up_messages
+from fer_voting.system.text import shown
 
-__all__ = ["CONF_DIR", "command", "compose_config", "compose_with_choices", "explain", "flatten", "name_choices"]
+__all__ = [
+    "CONF_DIR",
+    "command",
+    "compose_config",
+    "compose_with_choices",
+    "explain",
+    "flatten",
+    "name_choices",
+    "refuse_foreign_code",
+]
 
 _PACKAGE = Path(__file__).resolve().parent
 CONF_DIR = next(p for p in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if p.is_dir())
@@ -146,6 +156,40 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
     }
 
 
+@functools.cache
+def _targets(group: str) -> frozenset[str]:
+    """Every `_target_` in the options of a group of conf/."""
+    return frozenset(
+        target for path in (CONF_DIR / group).rglob("*.yaml") for target in _targets_in(OmegaConf.load(path))
+    )
+
+
+def _targets_in(node: Any) -> Iterator[str]:
+    if isinstance(node, DictConfig | ListConfig):
+        node = OmegaConf.to_container(node)
+    if isinstance(node, Mapping):
+        if "_target_" in node:
+            yield str(node["_target_"])
+        node = list(node.values())
+    if isinstance(node, list | tuple):
+        for value in node:
+            yield from _targets_in(value)
+
+
+def refuse_foreign_code(node: Any, group: str, where: Any) -> None:
+    """Raises ValueError unless all that a node names as `_target_` is named in conf/<group>.
+
+    To be asked before Hydra instantiates what a file says that anyone may have written (a run's config.yaml, a
+    sweep's overrides): Hydra calls whatever `_target_` names.
+
+    Args:
+        where: the file, for the message.
+    """
+    for target in _targets_in(node):
+        if target not in _targets(group):
+            raise ValueError(f"{where}: `_target_` (={target[:80]!r}) is not of conf/{group}: it is not called")
+
+
 def command(job: Callable[[DictConfig], Any], config_name: str = "config") -> None:
     """Run `job` as a command of Hydra: an error ends it with one line on stderr and exit code 1.
 
@@ -213,7 +257,7 @@ def explain(error: BaseException, config_name: str = "config") -> str:
         )
     elif not isinstance(root, ValueError | OSError):
         text = f"{type(root).__name__}: {text}"
-    return text
+    return shown(text)
 
 
 def _known_keys(key: str, text: str, config_name: str) -> str:

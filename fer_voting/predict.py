@@ -20,8 +20,8 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fer_voting.inference.rows import shown
 from fer_voting.system.messages import duration, progress_bar, set_up_messages
+from fer_voting.system.text import shown
 from fer_voting.votes import ALL_VOTES
 
 if TYPE_CHECKING:  # `--help` answers before torch is imported
@@ -206,7 +206,7 @@ def main(arguments: list[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except (ValueError, OSError) as error:
-        sys.exit(f"error: {' '.join(str(error).split())}")
+        sys.exit(f"error: {shown(' '.join(str(error).split()))}")
     finally:
         signal.signal(signal.SIGTERM, before)
 

@@ -2,6 +2,8 @@
 
 import argparse
 import logging
+import os
+import re
 import shlex
 import subprocess
 import sys
@@ -11,15 +13,21 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+import fer_voting
 from fer_voting.config import compose_with_choices, explain
 from fer_voting.results.sweep_table import sweep_status, sweep_table
 from fer_voting.runs.plan import plan_job, words_without
 from fer_voting.runs.sweeps import Sweep, job_overrides
 from fer_voting.system.atomic import write_atomically
+from fer_voting.system.text import shown
 
 __all__ = ["SweepCallback", "main"]
 
 log = logging.getLogger(__name__)
+
+
+LAUNCHER_CODE = {"setup", "teardown", "python", "srun_args", "additional_parameters", "runtime_env", "_target_"}
+"""Keys of the launchers whose values are programs or commands."""
 
 
 class SweepCallback(Callback):
@@ -74,7 +82,7 @@ def main(arguments: list[str] | None = None) -> None:
             sys.exit(_retry(sweep))
         text, unfinished = sweep_status(sweep) if options.action == "status" else sweep_table(sweep)
     except (OSError, ValueError) as error:
-        parser.error(str(error))
+        parser.error(explain(error))
     print(text, end="")
     sys.exit(1 if unfinished else 0)
 
@@ -99,11 +107,32 @@ def _retry(sweep: Sweep) -> int:
         return 0
     if not Path(record["cwd"]).is_dir():
         raise FileNotFoundError(f"the folder in which the sweep was started is not there any more: {record['cwd']}")
+    command = f"cd {shlex.quote(record['cwd'])} && python -m fer_voting.train -m {shlex.join(record['command'])}"
+    if foreign := [word for word in record["command"] if _names_code(word)]:
+        raise ValueError(
+            f"{sweep.dir / 'sweep.json'} names code to run ({shlex.join(foreign)}), and may come from anyone: it "
+            f"is not started. If it is yours, type it: {command}"
+        )
     # By the same name and in the same place, wherever outputs/ may have gone since.
     place = [f"sweep='{sweep.dir.name}'", f"output_dir='{sweep.output_dir}'"]
     words = ["-m", "fer_voting.train", "-m", *words_without(record["command"], "sweep", "output_dir"), *place]
-    print(f"$ cd {shlex.quote(record['cwd'])} && python {shlex.join(words)}", flush=True)
-    return subprocess.run([sys.executable, *words], cwd=record["cwd"]).returncode
+    print(shown(f"$ cd {shlex.quote(record['cwd'])} && python {shlex.join(words)}"), flush=True)
+    # -P: a folder `fer_voting` in that place is not what is run.
+    paths = [str(Path(fer_voting.__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    return subprocess.run([sys.executable, "-P", *words], cwd=record["cwd"], env=environment).returncode
+
+
+def _names_code(word: str) -> bool:
+    """Whether a word of a sweep's recorded command could start other code than training: a `_target_`, a flag (such as
+    --config-dir), a key of Hydra's own. Of launchers, their choice and plain values are not such."""
+    key, _, value = word.lstrip("+~").partition("=")
+    launcher = key == "hydra/launcher" or (
+        key.startswith("hydra.launcher.") and not set(key.split(".")) & LAUNCHER_CODE
+    )
+    if launcher:
+        return not re.fullmatch(r"[\w.,:/@%*-]*", value)
+    return "_target_" in word or word.startswith("-") or re.match(r"hydra\b", key) is not None
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer_voting.data.images import HASH_BYTES, PREPARATION_VERSION, decoder_digest
-from fer_voting.data.index import IMAGE_SUFFIXES, PARTS, Index, LeftOut, Problem, Sample, bases, image_files
+from fer_voting.data.index import IMAGE_SUFFIXES, PARTS, Index, LeftOut, Problem, Sample, bases, image_files, links_out
 from fer_voting.data.module import Counts, Division, FERDataModule, Source, listed
 from fer_voting.data.pack import Pack
 from fer_voting.data.sampling import sample_share
@@ -120,9 +120,17 @@ class FilesDataModule(FERDataModule):
                 "decoder": decoder_digest(),
                 "source": stamp(layout.sources(base)),
             },
-            read=lambda: layout.read(base),
+            read=lambda: self._read(layout, base),
             expected=layout.expected,
         )
+
+    def _read(self, layout: Layout, base: Path) -> Index:
+        index = layout.read(base)
+        if out := links_out(index.samples, base):
+            log.warning(
+                f"{self.name}: {len(out):,} images lie outside of {base}, where symbolic links lead, e.g. {out[0]}"
+            )
+        return index
 
     def check(self, pack: Pack) -> None:
         """Raises ValueError for more than `max_bad_fraction` unusable images, or with on_error=raise for any."""
@@ -166,9 +174,13 @@ def stamp(sources: Iterable[Path]) -> str:
     One `stat` per file: 3 s for the 583,300 files of AffectNet's second release on a local disk.
     """
     digest = hashlib.blake2b(digest_size=HASH_BYTES)
+    seen: set[str] = set()  # a link may lead back
 
     def visit(folder: str) -> None:
         lines, subfolders = [], []
+        if (real := os.path.realpath(folder)) in seen:
+            return
+        seen.add(real)
         with os.scandir(folder) as entries:
             for entry in entries:
                 if entry.name.startswith("."):
@@ -176,8 +188,9 @@ def stamp(sources: Iterable[Path]) -> str:
                 if entry.is_dir():
                     subfolders.append(entry.path)
                 elif _is_source(entry.name):
-                    lines.append(_stamp_line(entry.name, entry.stat()))
-        digest.update("".join([folder, *sorted(lines)]).encode())
+                    # A link that leads nowhere is found when its image is read.
+                    lines.append(_stamp_line(entry.name, entry.stat(follow_symlinks=os.path.exists(entry.path))))
+        digest.update("".join([folder, *sorted(lines)]).encode(errors="surrogateescape"))
         for subfolder in sorted(subfolders):
             visit(subfolder)
 
@@ -185,7 +198,7 @@ def stamp(sources: Iterable[Path]) -> str:
         if path.is_dir():
             visit(str(path))
         else:
-            digest.update(_stamp_line(str(path), path.stat()).encode())
+            digest.update(_stamp_line(str(path), path.stat()).encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 

@@ -4,6 +4,7 @@ import errno
 import functools
 import hashlib
 import io
+import stat
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -15,6 +16,7 @@ from fer_voting.data.index import Box, Problem, Sample
 
 __all__ = [
     "HASH_BYTES",
+    "IMAGE_FORMATS",
     "PREPARATION_VERSION",
     "Decoder",
     "PreparedImage",
@@ -28,6 +30,10 @@ __all__ = [
 PREPARATION_VERSION = 1
 """Raise it when a reader, `prepare_image` or `decode` gives other samples, pixels or hashes: packs are then rebuilt."""
 HASH_BYTES = 16
+IMAGE_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""What files are read as, whatever they are called. Not EPS and the like, which Pillow hands to other programs."""
+MAX_IMAGE_BYTES = 2**28
+"""Of an image file: an archive of a few kilobytes can hold a file of gigabytes of zeros."""
 
 _FILE_ERRORS: dict[int | None, str] = {
     **dict.fromkeys((errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP), "missing"),
@@ -97,6 +103,11 @@ def decode(sample: Sample, size: int) -> PreparedImage | Problem:
         return prepare_image(PIL.Image.frombytes("L", (side, side), sample.pixels), size), content_hash(sample.pixels)
     assert sample.path is not None
     try:
+        status = sample.path.stat()
+        if not stat.S_ISREG(status.st_mode):  # a pipe or a device never ends
+            return Problem("unreadable", str(sample.path), "it is not a file")
+        if status.st_size > MAX_IMAGE_BYTES:
+            return Problem("unreadable", str(sample.path), f"it has more than {MAX_IMAGE_BYTES:,} bytes")
         data = sample.path.read_bytes()
     except OSError as error:
         if error.errno not in _FILE_ERRORS:
@@ -104,7 +115,7 @@ def decode(sample: Sample, size: int) -> PreparedImage | Problem:
         return Problem(_FILE_ERRORS[error.errno], str(sample.path), str(error.strerror))
     content = content_hash(data, repr(sample.box).encode() if sample.box else b"")
     try:
-        with PIL.Image.open(io.BytesIO(data)) as image:
+        with PIL.Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as image:
             return prepare_image(image, size, sample.box), content
     except MemoryError:
         raise

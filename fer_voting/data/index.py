@@ -1,10 +1,15 @@
 """What a layout's reader returns before any image is decoded: samples, problems and counts of left-out images."""
 
+import contextlib
+import csv
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TextIO
+
+from fer_voting.system.text import shown
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -18,6 +23,8 @@ __all__ = [
     "image_files",
     "images_by_stem",
     "inside",
+    "links_out",
+    "open_table",
 ]
 
 PARTS = ("train", "val", "test")
@@ -75,6 +82,9 @@ class Index:
 
     def add(self, result: Sample | Problem | LeftOut) -> None:
         match result:
+            case Sample(name=name) if not name.isprintable():
+                where = shown(str(result.path or name))
+                self.problems.append(Problem("unreadable", where, "its name is not text, or has control characters"))
             case Sample():
                 self.samples.append(result)
             case Problem():
@@ -89,22 +99,54 @@ def bases(root: Path) -> Iterator[Path]:
     yield from sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
 
 
+@contextlib.contextmanager
+def open_table(path: Path) -> Iterator[TextIO]:
+    """A CSV file as text, for the readers of the module csv.
+
+    Raises OSError; ValueError that names the file, here or while it is read, if it is not UTF-8 or no CSV.
+    """
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        try:
+            yield file
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise ValueError(f"{path} is not a CSV file: {error}") from error
+
+
 def inside(root: Path, name: str) -> Path | None:
     """`root / name`, or None if the name in a label file leads out of `root`.
 
-    Only the text is checked: a symbolic link below the root may lead anywhere.
+    Only the text is checked: a symbolic link below the root may lead anywhere (`links_out` finds them).
     """
     path = os.path.normpath(name)
-    return None if os.path.isabs(path) or path.split(os.sep)[0] == ".." else root / path
+    return None if os.path.isabs(path) or path.split(os.sep)[0] == ".." or "\0" in path else root / path
 
 
-def image_files(folder: Path) -> Iterator[Path]:
-    """The image files below `folder`, sorted by name; hidden files and folders are skipped."""
+def links_out(samples: Sequence[Sample], root: Path) -> list[Path]:
+    """The image files of `samples` that are not below `root` once symbolic links are resolved."""
+    real_root = os.path.realpath(root)
+
+    def is_out(real: str) -> bool:
+        return os.path.commonpath([real_root, real]) != real_root
+
+    paths = [sample.path for sample in samples if sample.path is not None]
+    folders = {folder: is_out(os.path.realpath(folder)) for folder in {path.parent for path in paths}}
+    return [p for p in paths if folders[p.parent] or (os.path.islink(p) and is_out(os.path.realpath(p)))]
+
+
+def image_files(folder: Path, seen: set[str] | None = None) -> Iterator[Path]:
+    """The image files below `folder`, sorted by name; hidden files and folders are skipped.
+
+    Each folder is entered once, whatever links lead to it (`seen`: the real paths of those so far).
+    """
+    seen = set() if seen is None else seen
+    if (real := os.path.realpath(folder)) in seen:
+        return
+    seen.add(real)
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         if entry.name.startswith("."):
             continue
         if entry.is_dir():
-            yield from image_files(Path(entry.path))
+            yield from image_files(Path(entry.path), seen)
         elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:
             yield Path(entry.path)
 

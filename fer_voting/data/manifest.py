@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_voting.data.index import PARTS
+from fer_voting.data.index import PARTS, open_table
 from fer_voting.data.pack import Pack
 from fer_voting.system.atomic import write_atomically
+from fer_voting.system.text import cell
 
 __all__ = ["manifest_hashes", "read_manifest", "write_manifest"]
 
@@ -18,14 +19,14 @@ _COLUMNS = ["part", "name", "label", "hash"]
 
 
 def write_manifest(path: Path, pack: Pack, division: Mapping[str, NDArray[np.int64]]) -> None:
-    """Write `division` (part -> positions in the pack) to a CSV file."""
+    """Write `division` (part -> positions in the pack) to a CSV file, names and labels as `system.text.cell`s."""
     with write_atomically(path) as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(_COLUMNS)
         for part, positions in division.items():
             for position, name in zip(positions, pack.names(positions), strict=True):
-                label = pack.labels[pack.label_ids[position]]
-                rows.writerow([part, name, label, pack.hashes[position].tobytes().hex()])
+                label = cell(pack.labels[pack.label_ids[position]])
+                rows.writerow([part, cell(name), label, pack.hashes[position].tobytes().hex()])
 
 
 def read_manifest(path: Path, pack: Pack, usable: NDArray[np.bool_]) -> dict[str, NDArray[np.int64]]:
@@ -39,17 +40,22 @@ def read_manifest(path: Path, pack: Pack, usable: NDArray[np.bool_]) -> dict[str
 
     Raises ValueError if the file is no manifest or lists images that are missing, unusable or labelled differently.
     """
-    with path.open(newline="", encoding="utf-8") as file:
+    with open_table(path) as file:
         table = csv.DictReader(file)
         if table.fieldnames:
             table.fieldnames = ["part" if name == "split" else name for name in table.fieldnames]
         rows = list(table)
-    if not rows or list(rows[0]) != _COLUMNS or {row["part"] for row in rows} - set(PARTS):
+    if (
+        not rows
+        or list(rows[0]) != _COLUMNS
+        or any(row["part"] not in PARTS or None in row.values() or None in row for row in rows)
+    ):
         raise ValueError(
             f"dataset.manifest={path} is no manifest: expected the columns {','.join(_COLUMNS)} "
             f"and the parts {', '.join(PARTS)}"
         )
-    names = pack.names()
+    names = [cell(name) for name in pack.names()]
+    labels = [cell(label) for label in pack.labels]
     by_hash: dict[str, list[int]] = defaultdict(list)
     for position in np.flatnonzero(usable).tolist():
         by_hash[pack.hashes[position].tobytes().hex()].append(position)
@@ -63,7 +69,7 @@ def read_manifest(path: Path, pack: Pack, usable: NDArray[np.bool_]) -> dict[str
         chosen = next((p for p in candidates if names[p] == row["name"]), candidates[0] if candidates else None)
         if chosen is None:
             missing.append(row["name"])
-        elif pack.labels[pack.label_ids[chosen]] != row["label"]:
+        elif labels[pack.label_ids[chosen]] != row["label"]:
             relabelled.append(row["name"])
         else:
             candidates.remove(chosen)
@@ -78,7 +84,6 @@ def read_manifest(path: Path, pack: Pack, usable: NDArray[np.bool_]) -> dict[str
 
 def manifest_hashes(path: Path, part: str) -> set[str]:
     """Content hashes (hex digits) of the images of a part ("train", "val", "test") in a manifest."""
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = csv.reader(file)
-        next(rows)
-        return {content for of_part, _, _, content in rows if of_part == part}
+    with open_table(path) as file:
+        rows = csv.DictReader(file)
+        return {row["hash"] for row in rows if part in (row.get("part"), row.get("split")) and row.get("hash")}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from fer_voting.config import refuse_foreign_code
 from fer_voting.data.augment.batched import BatchedAugment
 from fer_voting.data.images import Decoder, content_hash, decode_all
 from fer_voting.data.index import PARTS, Index
@@ -26,12 +28,23 @@ from fer_voting.data.labels import CLASSES
 from fer_voting.data.manifest import read_manifest, write_manifest
 from fer_voting.data.pack import Pack, PackKey, build_pack, cores
 from fer_voting.data.sampling import EpochSampler, EvalSampler, Positions, SampleKey, target_count
+from fer_voting.models.checkpoint import check_class_names
 from fer_voting.models.images import normalise
 
 if TYPE_CHECKING:
     from fer_voting.data.augment.by_albumentations import AlbumentationsAugment
 
-__all__ = ["BatchDataset", "Counts", "Division", "FERDataModule", "Source", "listed", "make_datamodule", "normalise"]
+__all__ = [
+    "BatchDataset",
+    "Counts",
+    "Division",
+    "FERDataModule",
+    "Source",
+    "listed",
+    "make_datamodule",
+    "normalise",
+    "reopen_datamodule",
+]
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +65,18 @@ def make_datamodule(node: Mapping[str, Any], **arguments: Any) -> FERDataModule:
     `arguments` override the node.
     """
     return instantiate({k: v for k, v in node.items() if k not in ("schedule", "init_from")}, **arguments)
+
+
+def reopen_datamodule(node: Mapping[str, Any], config_file: Path, **arguments: Any) -> FERDataModule:
+    """The data module of the `dataset` node that a run recorded in `config_file`, without augmentation.
+
+    Raises ValueError if the node names other code than our data sets: a run's folder may come from anyone.
+    """
+    node = {**node, "augment": None}
+    refuse_foreign_code(node, "dataset", config_file)
+    if "_target_" not in node:
+        raise ValueError(f"{config_file}: `dataset` lacks `_target_`")
+    return make_datamodule(node, **arguments)
 
 
 @dataclass(frozen=True)
@@ -158,6 +183,8 @@ class FERDataModule(L.LightningDataModule):
         by_batch = augment is None or isinstance(augment, BatchedAugment)
         if resident is True and not by_batch:
             raise ValueError("dataset.resident=true needs augment.backend=batched, which runs on the images' device")
+        if not re.fullmatch(r"[\w.-]+", name):
+            raise ValueError(f"dataset.name={name!r} must consist of letters, digits, '.', '_' and '-'")
         self.name: str = name
         self.cache_dir = Path(cache_dir)
         self.class_names: tuple[str, ...] = CLASSES[:classes]
@@ -210,6 +237,10 @@ class FERDataModule(L.LightningDataModule):
             stop_at_first_problem=self.on_error == "raise",
         )
         self.class_names = self.names_of_classes(self.pack)
+        try:
+            check_class_names(self.class_names)  # as a checkpoint will hold them
+        except ValueError as error:
+            raise ValueError(f"{self.name}: {error}") from error
         return self.pack
 
     def setup(self, stage: str | None = None) -> None:

@@ -16,7 +16,6 @@ import os
 import shutil
 import time
 import warnings
-import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +30,7 @@ from numpy.typing import NDArray
 
 from fer_voting.data.images import HASH_BYTES, Decoder, content_hash, decode_all
 from fer_voting.data.index import PARTS, Index, Problem, Sample
+from fer_voting.system.arrays import read_npz
 from fer_voting.system.atomic import read_json, write_json
 from fer_voting.system.messages import progress_bar
 
@@ -69,22 +69,36 @@ class Pack:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         meta = read_json(folder / "pack.json")
-        if meta.get("format") != FORMAT:
-            raise ValueError(f"pack.json has format {meta.get('format', 1)}, this version of fer_voting uses {FORMAT}")
-        self.key: PackKey = meta["key"]
-        self.labels: tuple[str, ...] = tuple(meta["labels"])
-        self.problems = [Problem(**problem) for problem in meta["problems"]]
-        self.left_out: Counter[str] = Counter(meta["left_out"])
-        with (folder / "index.npz").open("rb") as file, np.load(file) as index:
+        if not isinstance(meta, dict) or meta.get("format") != FORMAT:
+            found = meta.get("format", 1) if isinstance(meta, dict) else "none"
+            raise ValueError(f"pack.json has format {found}, this version of fer_voting uses {FORMAT}")
+        index = read_npz(folder / "index.npz", "names", "labels", "parts", "hashes", "good")
+        try:
+            self.key: PackKey = meta["key"]
+            self.labels: tuple[str, ...] = tuple(meta["labels"])
+            self.problems = [Problem(**problem) for problem in meta["problems"]]
+            self.left_out: Counter[str] = Counter(meta["left_out"])
             self._names: NDArray[np.bytes_] = index["names"]
             self.label_ids: NDArray[np.int64] = index["labels"].astype(np.int64)
             self.part_ids: NDArray[np.uint8] = index["parts"]
             self.hashes: NDArray[np.void] = index["hashes"]
             self.good: NDArray[np.bool_] = index["good"]
             self.votes: NDArray[np.uint8] | None = index.get("votes")
-        size = int(self.key["size"])
-        if self.images.shape != (len(self), size, size, 3) or len(self.good) != len(self):
-            raise ValueError(f"images of shape {self.images.shape} do not fit an index of {len(self)}")
+            self._check(int(self.key["size"]))
+        except (KeyError, TypeError, AttributeError, OverflowError, SyntaxError) as error:
+            raise ValueError(f"{folder} is damaged: {type(error).__name__}: {error}") from error
+
+    def _check(self, size: int) -> None:
+        rows = len(self)
+        if self.images.shape != (rows, size, size, 3) or self.images.dtype != np.uint8:
+            raise ValueError(f"images of shape {self.images.shape} do not fit an index of {rows}")
+        kinds = {"S": self._names, "i": self.label_ids, "u": self.part_ids, "V": self.hashes, "b": self.good}
+        if self.votes is not None and (self.votes.ndim != 2 or len(self.votes) != rows or self.votes.dtype.kind != "u"):
+            raise ValueError("the votes do not fit the index")
+        if any(a.shape != (rows,) or a.dtype.kind != kind for kind, a in kinds.items()) or not rows:
+            raise ValueError("the arrays of the index do not fit each other")
+        if self.label_ids.min() < 0 or self.label_ids.max() >= len(self.labels) or self.part_ids.max() >= len(PARTS):
+            raise ValueError("the index has labels or parts that there are not")
 
     @cached_property
     def images(self) -> NDArray[np.uint8]:
@@ -127,7 +141,7 @@ def open_pack(folder: Path, key: PackKey) -> Pack | str:
         return "does not exist"
     try:
         pack = Pack(folder)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError) as error:
         return f"cannot be read ({error})"
     if pack.key != _plain(key):
         changed = [name for name, value in _plain(key).items() if pack.key.get(name) != value]
@@ -208,7 +222,9 @@ class _PartialPack:
     def __init__(self, folder: Path, key: PackKey, samples: Sequence[Sample]) -> None:
         self.folder, self.key, self.count = folder, key, len(samples)
         self.size = int(key["size"])
-        listed = content_hash("\n".join(f"{sample.name}\0{sample.path}" for sample in samples).encode()).hex()
+        listed = content_hash(
+            "\n".join(f"{sample.name}\0{sample.path}" for sample in samples).encode(errors="surrogateescape")
+        ).hex()
         plan = {"format": FORMAT, "key": _plain(key), "samples": listed}
         plan_file = folder / "plan.json"
         if not plan_file.exists() or read_json(plan_file) != plan:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer_voting.inference.recognizer import Recognition, Recognizer
+from fer_voting.system.text import drawn
 
 if TYPE_CHECKING:  # torch takes seconds to import
     from fer_voting.models import VotingResNet18
@@ -130,7 +131,8 @@ def draw_explanation(path: Path, explanation: Explanation, title: str = "") -> N
     from matplotlib.figure import Figure
 
     recognition = explanation.recognition
-    name, chosen = recognition.classes[0], int(recognition.class_ids[0])
+    class_names = [drawn(each) for each in recognition.class_names]
+    name, chosen = class_names[recognition.class_ids[0]], int(recognition.class_ids[0])
     logits = recognition.crop_logits[0].astype(np.float64)
     odds = np.exp(logits - logits.max(axis=1, keepdims=True))
     probabilities = odds / odds.sum(axis=1, keepdims=True)
@@ -154,7 +156,7 @@ def draw_explanation(path: Path, explanation: Explanation, title: str = "") -> N
         vote = int(logits[position].argmax())
         agrees = vote == chosen
         axis.set_title(
-            f"{recognition.class_names[vote]} {probabilities[position, vote]:.0%}",
+            f"{class_names[vote]} {probabilities[position, vote]:.0%}",
             fontsize=8,
             color="black" if agrees else "firebrick",
         )
@@ -164,6 +166,6 @@ def draw_explanation(path: Path, explanation: Explanation, title: str = "") -> N
         axis.set_xticks([])
         axis.set_yticks([])
     votes = f"{round(recognition.agreement[0] * crops)} of {crops} crops vote {name}"
-    figure.suptitle(f"{title}: {votes}" if title else votes, fontsize=10)
+    figure.suptitle(f"{drawn(title)}: {votes}" if title else votes, fontsize=10)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)

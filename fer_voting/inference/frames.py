@@ -16,6 +16,7 @@ import PIL.Image
 import PIL.ImageOps
 from numpy.typing import NDArray
 
+from fer_voting.data.images import IMAGE_FORMATS
 from fer_voting.data.index import IMAGE_SUFFIXES
 
 __all__ = ["VIDEO_SUFFIXES", "Frame", "Input", "Unreadable", "camera_frames", "find_inputs", "photo", "read_frames"]
@@ -23,10 +24,8 @@ __all__ = ["VIDEO_SUFFIXES", "Frame", "Input", "Unreadable", "camera_frames", "f
 VIDEO_SUFFIXES = frozenset(
     {".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv"}
 )
-# Not EPS and the like, which Pillow hands to other programs.
-PHOTO_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-
-
+MAX_VIDEO_PIXELS = 178_956_970
+"""Of a frame, as Pillow's of a photo: a header of a few bytes may claim frames of gigabytes."""
 LENGTH_TOLERANCE_S = 1.0
 """A video may end this much earlier than its header says: the last frame's own time, and rounding."""
 
@@ -137,7 +136,7 @@ def photo(path: Path) -> NDArray[np.uint8]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.")  # odd metadata; from half of the limit on, its approach
         try:
-            with PIL.Image.open(path, formats=PHOTO_FORMATS) as image:
+            with PIL.Image.open(path, formats=IMAGE_FORMATS) as image:
                 if image.mode.startswith(("I", "F")):
                     raise ValueError(f"pixels of mode {image.mode} (more than 8 bits) are not supported")
                 return np.asarray(PIL.ImageOps.exif_transpose(image).convert("RGB"))
@@ -157,6 +156,7 @@ def _video_frames(source: Input, every: int) -> Iterator[Frame | Unreadable]:
                 raise ValueError("it has no video stream")
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
+            stream.codec_context.options = {"max_pixels": str(MAX_VIDEO_PIXELS)}
             start_s = (container.start_time or 0) / av.time_base
             for packet in container.demux(stream):
                 try:

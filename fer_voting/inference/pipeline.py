@@ -16,10 +16,12 @@ import PIL.Image
 from numpy.typing import NDArray
 
 from fer_voting.data.images import prepare_image
+from fer_voting.data.index import open_table
 from fer_voting.inference.frames import Frame, Unreadable
 from fer_voting.inference.recognizer import DetectedFaces, Recognizer, face_square
-from fer_voting.inference.rows import Row, probability_columns, shown
+from fer_voting.inference.rows import Row, probability_columns
 from fer_voting.inference.tracking import Tracker
+from fer_voting.system.text import shown
 
 __all__ = ["MAX_FRAMES", "Locate", "Pipeline", "RecognizedFrame", "read_boxes", "rows_of"]
 
@@ -223,26 +225,24 @@ def read_boxes(path: Path) -> Locate:
     Raises FileNotFoundError, or ValueError that names the line of what is not a box.
     """
     boxes: dict[tuple[str, int], list[list[float]]] = defaultdict(list)
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            lacking = {"input", "left", "top", "width", "height"} - set(reader.fieldnames or ())
-            if lacking:
-                raise ValueError(f"{path} lacks the columns {', '.join(sorted(lacking))}")
-            for row in reader:
-                if row.get("status") not in (None, "", "ok"):
-                    continue
-                try:
-                    box = [float(row[side]) for side in ("left", "top", "width", "height")]
-                    frame = int(row.get("frame") or 0)
-                    score = float(row.get("face_score") or "nan")
-                    if not np.isfinite(box).all():
-                        raise ValueError("a number of the box is not finite")
-                except (TypeError, ValueError) as error:
-                    raise ValueError(f"{path}, line {reader.line_num}: {error}") from error
-                boxes[_same_file(row["input"], path.parent), frame].append([*box, score])
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not a CSV file: {error}") from error
+    with open_table(path) as file:
+        reader = csv.DictReader(file)
+        lacking = {"input", "left", "top", "width", "height"} - set(reader.fieldnames or ())
+        if lacking:
+            raise ValueError(f"{path} lacks the columns {', '.join(sorted(lacking))}")
+        for row in reader:
+            if row.get("status") not in (None, "", "ok"):
+                continue
+            try:
+                box = [float(row[side]) for side in ("left", "top", "width", "height")]
+                frame = int(row.get("frame") or 0)
+                score = float(row.get("face_score") or "nan")
+                if not np.isfinite(box).all():
+                    raise ValueError("a number of the box is not finite")
+                file_of_row = _same_file(row["input"], path.parent)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"{path}, line {reader.line_num}: {error}") from error
+            boxes[file_of_row, frame].append([*box, score])
 
     def locate(frame: Frame) -> NDArray[np.float64]:
         return np.array(boxes.get((_same_file(frame.input, path.parent), frame.index), np.zeros((0, 5))))

@@ -14,13 +14,14 @@ import io
 import json
 import os
 import sys
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
 
-__all__ = ["FACE_COLUMNS", "FRAME_COLUMNS", "Row", "RowWriter", "columns", "probability_columns", "shown"]
+from fer_voting.system.text import cell
+
+__all__ = ["FACE_COLUMNS", "FRAME_COLUMNS", "Row", "RowWriter", "columns", "probability_columns"]
 
 Row = Mapping[str, Any]
 
@@ -29,8 +30,6 @@ FACE_COLUMNS = ("face_id", "left", "top", "width", "height", "face_score", "clas
 LAST_COLUMNS = ("vote_agreement", "status")
 
 FORMATS = (".csv", ".jsonl")
-
-_FORMULA_STARTS = ("=", "+", "-", "@")
 
 
 def probability_columns(class_names: Sequence[str]) -> list[str]:
@@ -44,20 +43,10 @@ def columns(class_names: Sequence[str]) -> list[str]:
     return [*FRAME_COLUMNS, *FACE_COLUMNS, *probability_columns(class_names), *LAST_COLUMNS]
 
 
-def shown(text: str) -> str:
-    """`text` with control characters and undecodable bytes as backslash escapes: safe to print, always one line."""
-    return "".join(
-        char.encode("unicode_escape").decode() if unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp") else char
-        for char in text
-    )
-
-
 class RowWriter:
     """Writes rows to a file; whatever stops the program, the file holds whole rows.
 
-    A CSV file is also safe to open: control characters are escaped, and a file name that a spreadsheet would take for
-    a formula (it starts with =, +, - or @) gets `./` in front, which names the same file. JSON Lines holds names as
-    they are, escaped by JSON's rules.
+    A CSV file is also safe to open (`system.text.cell`). JSON Lines holds names as they are, escaped by JSON's rules.
 
     Args:
         path: `.csv` or `.jsonl`, replaced if it exists; None: CSV on stdout.
@@ -103,7 +92,7 @@ class RowWriter:
                 text.write(json.dumps({column: row.get(column) for column in self.columns}) + "\n")
         else:
             csv.writer(text, lineterminator="\n").writerows(
-                [_cell(row.get(column)) for column in self.columns] for row in rows
+                [cell(row.get(column)) for column in self.columns] for row in rows
             )
         try:
             self._file.write(text.getvalue())
@@ -115,9 +104,3 @@ class RowWriter:
                 os.truncate(self.path, self._whole_bytes)
             raise
         self._whole_bytes += len(text.getvalue().encode())
-
-
-def _cell(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    return shown(f"./{value}" if value.startswith(_FORMULA_STARTS) else value)

@@ -74,7 +74,7 @@ def load_trained(run: Run, vote: str | None = None, split: str | None = None) ->
     """
     result = run.result()
     assert result is not None  # it is finished
-    config = _read_config(run.dir / "config.yaml")
+    config = run.config()
     if missing := [f"config.yaml: {key}" for key in ("dataset", "voting") if not isinstance(config.get(key), dict)] + [
         f"result.json: {key}"
         for key in ("votes", "split", "counts", "epochs", "seed", "data_fingerprint")
@@ -106,21 +106,20 @@ def load_dataset(trained: TrainedNetwork, words: Sequence[str], output_dir: Path
     Raises ValueError if a word is not such a value, if the recorded configuration names other code than our data sets,
     or if the data set is not the one that the run was trained on.
     """
-    from fer_voting.data.module import make_datamodule
+    from fer_voting.data.module import reopen_datamodule
 
-    node = {**trained.config["dataset"], "cache_dir": str(output_dir / "packs"), "augment": None}
+    recorded_node = {**trained.config["dataset"], "cache_dir": str(output_dir / "packs")}
     for word in words:
         key, equals, _ = word.partition("=")
-        if not equals or not key.startswith("dataset.") or key.split(".")[1] not in node:
-            known = ", ".join(f"dataset.{name}" for name in node if name != "_target_")
+        if not equals or not key.startswith("dataset.") or key.split(".")[1] not in recorded_node:
+            known = ", ".join(f"dataset.{name}" for name in recorded_node if name != "_target_")
             raise ValueError(f"{word!r} must be KEY=VALUE with a key of the run's data set: {known}")
     try:
-        merged = OmegaConf.merge({"dataset": node}, OmegaConf.from_dotlist(list(words)))
+        merged = OmegaConf.merge({"dataset": recorded_node}, OmegaConf.from_dotlist(list(words)))
     except OmegaConfBaseException as error:
         raise ValueError(f"{' '.join(words)}: {error}") from error
-    node = _plain(merged)["dataset"]
-    _refuse_foreign_code(node, trained.run.dir / "config.yaml")
-    datamodule = make_datamodule(node, refit=bool(trained.result.get("refit")))
+    node: Any = OmegaConf.to_container(merged.dataset)
+    datamodule = reopen_datamodule(node, trained.run.dir / "config.yaml", refit=bool(trained.result.get("refit")))
     datamodule.setup()
     if tuple(datamodule.class_names) != trained.info.class_names or datamodule.size != trained.info.image_size:
         raise ValueError(
@@ -133,30 +132,3 @@ def load_dataset(trained: TrainedNetwork, words: Sequence[str], output_dir: Path
             f"here, and was {recorded[:12]}…"
         )
     return datamodule
-
-
-def _refuse_foreign_code(node: Mapping[str, Any], path: Path) -> None:
-    """A run's folder may come from anyone, and Hydra calls whatever `_target_` names."""
-    from fer_voting.config import CONF_DIR
-
-    ours = {_plain(OmegaConf.load(file)).get("_target_") for file in (CONF_DIR / "dataset").glob("*.yaml")}
-    if node.get("_target_") not in ours - {None}:
-        raise ValueError(f"{path}: dataset._target_ (={node.get('_target_')!r}) is not a data set of conf/dataset")
-    if "_target_" in str({key: value for key, value in node.items() if key != "_target_"}):
-        raise ValueError(f"{path}: `_target_` below `dataset` names code to run; it is not loaded")
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        config = _plain(OmegaConf.load(path))
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # YAML's and OmegaConf's
-        raise ValueError(f"{path} is damaged: {' '.join(str(error).split())[:200]}") from error
-    if not isinstance(config, dict):
-        raise ValueError(f"{path} is damaged: it is no mapping")
-    return config
-
-
-def _plain(config: Any) -> dict[str, Any]:
-    return OmegaConf.to_container(config)  # type: ignore[return-value]

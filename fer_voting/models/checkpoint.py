@@ -1,6 +1,7 @@
 """Checkpoints: a network's weights and the metadata needed to use them."""
 
 import pickle
+import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from fer_voting.models.registry import Options, check_options
 
-__all__ = ["NetworkInfo", "load_weights"]
+__all__ = ["NetworkInfo", "check_class_names", "load_weights", "read_checkpoint"]
 
 INFO_KEY = "fer_voting"
 """Key of the metadata in a checkpoint."""
@@ -71,13 +72,9 @@ class NetworkInfo:
         ]:
             raise ValueError(f"a network's metadata must have {', '.join(names)}; it {', '.join(wrong[:4])}")
         class_names = values["class_names"]
-        if not isinstance(class_names, list | tuple) or not 2 <= len(class_names) <= MAX_CLASSES:
-            raise ValueError(f"`class_names` must be a list of 2 to {MAX_CLASSES} names")
-        for name in (*class_names, values["dataset"], values["split"]):
-            if not isinstance(name, str) or not 1 <= len(name) <= MAX_NAME_LENGTH or not name.isprintable():
-                raise ValueError(f"a name (={str(name)[:40]!r}) must be a line of 1 to {MAX_NAME_LENGTH} letters")
-        if len(set(class_names)) < len(class_names):
-            raise ValueError(f"`class_names` (={list(class_names)}) must differ")
+        check_class_names(class_names)
+        for name in (values["dataset"], values["split"]):
+            _check_name(name)
         size = values["image_size"]
         if type(size) is not int or not 1 <= size <= MAX_IMAGE_SIZE:
             raise ValueError(f"`image_size` (={size!r}) must be a whole number from 1 to {MAX_IMAGE_SIZE}")
@@ -85,14 +82,55 @@ class NetworkInfo:
         return cls(**{**values, "options": dict(values["options"]), "class_names": tuple(class_names)})
 
 
+def check_class_names(names: Any) -> None:
+    """Raises ValueError unless `names` is a list or tuple of 2 to MAX_CLASSES different names of one line each."""
+    if not isinstance(names, list | tuple) or not 2 <= len(names) <= MAX_CLASSES:
+        raise ValueError(f"`class_names` must be a list of 2 to {MAX_CLASSES} names")
+    for name in names:
+        _check_name(name)
+    if len(set(names)) < len(names):
+        raise ValueError(f"`class_names` (={list(names)}) must differ")
+
+
+def _check_name(name: Any) -> None:
+    if not isinstance(name, str) or not 1 <= len(name) <= MAX_NAME_LENGTH or not name.isprintable():
+        raise ValueError(f"a name (={str(name)[:40]!r}) must be a line of 1 to {MAX_NAME_LENGTH} letters")
+
+
 def load_weights(path: Path) -> tuple[dict[str, Tensor], NetworkInfo]:
     """The network's state_dict (the backbone's own names, on the CPU) and its metadata.
 
     Raises FileNotFoundError, or ValueError if the file is not a checkpoint of this project.
     """
+    checkpoint = read_checkpoint(path)
+    info = NetworkInfo.read(checkpoint, path)
+    prefix = "net."
+    weights = checkpoint.get("state_dict")
+    if not isinstance(weights, dict) or not all(
+        isinstance(k, str) and isinstance(v, Tensor) and _is_stored(v) for k, v in weights.items()
+    ):
+        raise ValueError(f"{path} is not a checkpoint of fer_voting: it lacks the entry 'state_dict'")
+    state = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+    return state, info
+
+
+def _is_stored(tensor: Tensor) -> bool:
+    """Whether each element has a place of its own in memory: strides of 0 make a huge tensor of one number."""
+    return tensor.layout is torch.strided and tensor.untyped_storage().nbytes() >= tensor.numel() * tensor.itemsize
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The content of a file that `torch.save` wrote, tensors on the CPU. Nothing in it is run as code.
+
+    Raises FileNotFoundError, or ValueError that names the file if it holds anything but tensors and plain values, is
+    damaged, or is compressed: torch.save stores, and a small file could unpack to more than the memory.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist")
     try:
+        with zipfile.ZipFile(path) as archive:
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                raise ValueError("it is compressed")
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:  # torch's message advises to run what the file holds
         reason = "it holds other objects than tensors and plain values, and none is run as code"
@@ -101,12 +139,4 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], NetworkInfo]:
         raise ValueError(f"{path} cannot be read as a checkpoint: {' '.join(str(error).split())[:200]}") from error
     if not isinstance(checkpoint, dict):
         raise ValueError(f"{path} is not a checkpoint of fer_voting: it holds a {type(checkpoint).__name__}")
-    info = NetworkInfo.read(checkpoint, path)
-    prefix = "net."
-    weights = checkpoint.get("state_dict")
-    if not isinstance(weights, dict) or not all(
-        isinstance(k, str) and isinstance(v, Tensor) for k, v in weights.items()
-    ):
-        raise ValueError(f"{path} is not a checkpoint of fer_voting: it lacks the entry 'state_dict'")
-    state = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
-    return state, info
+    return checkpoint

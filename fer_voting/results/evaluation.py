@@ -20,6 +20,7 @@ from fer_voting.results.markdown import Table, markdown
 from fer_voting.results.plots import INK, VOTE_COLOURS, draw_confusion, save
 from fer_voting.results.statistics import COVERAGE, RESAMPLES
 from fer_voting.system.atomic import write_atomically
+from fer_voting.system.text import cell, drawn
 from fer_voting.votes import UNFITTED, Fitted, vote_probabilities, vote_scores
 
 __all__ = [
@@ -215,7 +216,7 @@ def plot_reliability(path: Path, votes: Mapping[str, Mapping[str, Any]], title: 
             axes.set_axisbelow(True)
     rows[0, 0].set_ylabel("accuracy (%)")
     rows[1, 0].set_ylabel("images (%)")
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(drawn(title), fontsize=10)
     figure.tight_layout()
     save(figure, path)
 
@@ -237,6 +238,7 @@ def write_predictions(
     """Write a row an image: `name, label, predicted, confidence, <probability of each class>, agreement`.
 
     `agreement` is the share of the crops whose own decision is the predicted class. Columns hold no image.
+    Names are safe to open in a spreadsheet (`system.text.cell`).
 
     Args:
         names: N.
@@ -251,8 +253,9 @@ def write_predictions(
     agreement = (logits.argmax(dim=2) == predicted[:, None]).float().mean(dim=1)
     with write_atomically(path) as file:
         rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(["name", "label", "predicted", "confidence", *class_names, "agreement"])
+        classes = [cell(each) for each in class_names]
+        rows.writerow(["name", "label", "predicted", "confidence", *classes, "agreement"])
         columns = (labels, predicted, confidences, probabilities, agreement)
         for name, label, decision, confidence, row, share in zip(names, *(c.tolist() for c in columns), strict=True):
             shares = [f"{value:.6f}" for value in (confidence, *row, share)]
-            rows.writerow([name, class_names[label], class_names[decision], *shares])
+            rows.writerow([cell(name), classes[label], classes[decision], *shares])

@@ -4,7 +4,6 @@ Nothing here raises for a damaged, unfinished or absent run: it is listed in `mi
 """
 
 import re
-import zipfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,12 +13,12 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from numpy.typing import NDArray
 
 from fer_voting.models import SPLITS
 from fer_voting.runs.identity import run_name
 from fer_voting.runs.run import Run
+from fer_voting.system.arrays import read_npz
 from fer_voting.votes import VOTES
 
 __all__ = [
@@ -41,7 +40,6 @@ __all__ = [
 DEFAULT_SEEDS = (0, 1, 2)
 PARTS = ("val", "test")
 """The parts of a data set that a run is evaluated on."""
-YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C one, where PyYAML was built with it
 NOT_RUN, OTHER_DATA = "not run", "other data"
 
 TITLES = {"affectnet": "AffectNet", "rafdb": "RAF-DB", "fer2013": "FER2013", "ferplus": "FER+", "faces": "drawn faces"}
@@ -72,12 +70,13 @@ def read_predictions(path: Path) -> Predictions:
     Raises ValueError if the file is missing or damaged.
     """
     try:
-        # Opened here, for np.load leaves open what it finds damaged.
-        with path.open("rb") as file, np.load(file) as arrays:
-            names = arrays["names"] if "names" in arrays else arrays["rows"]
-            labels, logits = arrays["labels"].astype(np.int64), arrays["logits"].astype(np.float32)
-            return Predictions(names.astype(np.str_), labels, logits)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        arrays = read_npz(path, "labels", "logits")
+        names = arrays["names"] if "names" in arrays else arrays["rows"]
+        labels, logits = arrays["labels"].astype(np.int64), arrays["logits"].astype(np.float32)
+        if logits.ndim != 3 or labels.shape != logits.shape[:1] or names.shape != labels.shape:
+            raise ValueError("its arrays do not fit each other")
+        return Predictions(names.astype(np.str_), labels, logits)
+    except (OSError, ValueError, KeyError) as error:
         what = "missing" if isinstance(error, FileNotFoundError) else "damaged"
         raise ValueError(f"{path.parent.name}/{path.name} is {what}") from error
 
@@ -264,15 +263,20 @@ def load_runs(output_dir: Path) -> Runs:
 def load_run(run: Run) -> LoadedRun:
     """The content of a run's folder. Raises ValueError if config.yaml does not say what run it is."""
     try:
-        # Plain containers, parsed in C: OmegaConf's own loader is too slow for a thousand runs.
-        config: Any = yaml.load((run.dir / "config.yaml").read_text(encoding="utf-8"), YAML_LOADER)
+        config = run.config()
         dataset, split, seed = config["dataset"]["name"], config["split"]["name"], config["seed"]
         refit = config["voting"]["name"] if config["refit"] else ""
         setting = setting_of(run.name, config)
+        # Such words are composed into commands and configurations; none is a path.
+        if (
+            not all(re.fullmatch(r"[\w.-]*", word) for word in (dataset, split, refit, setting))
+            or type(seed) is not int
+        ):
+            raise ValueError("a name is no word, or the seed no number")
         config.pop("needs", None)  # of format 1; since then in `run`
     except FileNotFoundError:
         raise ValueError("config.yaml is missing") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError("config.yaml can't be read") from error
     problem, result = _result(run)
     return LoadedRun(run, dataset, setting, split, seed, refit, problem, result, config)
@@ -299,11 +303,9 @@ def _result(run: Run) -> tuple[str, dict[str, Any]]:
     try:
         result = run.result()
     except ValueError:
-        return "damaged: result.json is no JSON", {}
+        return "damaged: result.json is no JSON, or lacks status", {}
     if result is None:
         return NOT_RUN, {}
-    if not isinstance(result, dict) or "status" not in result:
-        return "damaged: result.json lacks status", {}
     status = run.status()  # unlike result.json, knows whether a running one has been killed
     if status != "finished":
         return f"{status}: {result['error']}" if result.get("error") else status, {}

@@ -1,7 +1,10 @@
 """A table of text, as Markdown."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from fer_voting.system.text import shown
 
 __all__ = ["Table", "markdown"]
 
@@ -21,8 +24,12 @@ class Table:
 
 
 def markdown(table: Table) -> str:
-    """The table as Markdown, its columns aligned."""
-    widths = [max(3, *(len(row[i]) for row in [table.header, *table.rows])) for i in range(len(table.header))]
+    """The table as Markdown, its columns aligned.
+
+    Names in it may be anyone's: they end no cell, and none is an HTML tag.
+    """
+    header, *rows = ([_cell(text) for text in row] for row in [table.header, *table.rows])
+    widths = [max(3, *(len(row[i]) for row in [header, *rows])) for i in range(len(header))]
 
     def line(cells: Sequence[str]) -> str:
         padded = [
@@ -31,4 +38,8 @@ def markdown(table: Table) -> str:
         return "| " + " | ".join(padded) + " |"
 
     ruler = ["-" * w if i < table.left else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
-    return "\n".join([line(table.header), line(ruler), *map(line, table.rows)]) + "\n"
+    return "\n".join([line(header), line(ruler), *map(line, rows)]) + "\n"
+
+
+def _cell(text: str) -> str:
+    return re.sub(r"<(?=[A-Za-z/!?])", r"\\<", shown(text).replace("|", r"\|"))

@@ -116,10 +116,11 @@ def _words_of_a_sweep(runs: Runs, section: Section) -> list[str] | None:
     for folder in sorted((runs.output_dir / "sweeps").glob("*/")):
         try:
             jobs = [(job["run"], job["overrides"]) for job in Sweep(folder).jobs()]
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError):
             continue  # no metric depends on sweep.json; without it the command has a placeholder
         for run, overrides in jobs:
-            if run in names:
+            # What names code to run may be a stranger's: then the command has a placeholder.
+            if run in names and not any("_target_" in word for word in overrides):
                 return [w for w in words_without(overrides, *SET_HERE) if not _only_sweeps(w, section.setting)]
     return None
 

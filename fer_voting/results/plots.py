@@ -18,6 +18,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from fer_voting.results.statistics import CostPoint, pareto_front
 from fer_voting.runs.run import Run, read_history
+from fer_voting.system.text import drawn
 
 __all__ = [
     "COST_LABELS",
@@ -110,12 +111,13 @@ def draw_confusion(path: Path, counts: np.ndarray, class_names: Sequence[str], t
             colour = "white" if share[decided, actual] > 0.55 else "black"
             text = f"{100 * share[decided, actual]:.1f}"
             axes.text(actual, decided, text, ha="center", va="center", color=colour, fontsize=9)
-    axes.set_xticks(range(classes), class_names, rotation=45, ha="right")
-    axes.set_yticks(range(classes), class_names)
+    names = [drawn(name) for name in class_names]
+    axes.set_xticks(range(classes), names, rotation=45, ha="right")
+    axes.set_yticks(range(classes), names)
     axes.set_xlabel("actual class")
     axes.set_ylabel("decision")
     accuracy = np.trace(counts) / max(counts.sum(), 1)
-    axes.set_title(f"{title}\naccuracy {accuracy:.2%} of {counts.sum():,} images", fontsize=10)
+    axes.set_title(f"{drawn(title)}\naccuracy {accuracy:.2%} of {counts.sum():,} images", fontsize=10)
     figure.colorbar(shown, ax=axes, shrink=0.8, label="share of the actual class")
     save(figure, path)
 
@@ -252,9 +254,9 @@ def draw_class_distribution(path: Path, parts: Mapping[str, Mapping[str, int]], 
             color=PART_COLOURS[part],
         )
         axes.bar_label(bars, fmt="{:,.0f}", fontsize=6)
-    axes.set_xticks(np.arange(len(classes)), classes)
+    axes.set_xticks(np.arange(len(classes)), [drawn(label) for label in classes])
     axes.set_ylabel("images")
-    axes.set_title(f"{name}: images of each class" + (" (synthetic faces)" if synthetic else ""))
+    axes.set_title(f"{drawn(name)}: images of each class" + (" (synthetic faces)" if synthetic else ""))
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))  # clear of the bars
     save(figure, path)

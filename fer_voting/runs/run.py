@@ -24,7 +24,7 @@ from omegaconf import OmegaConf
 
 from fer_voting.config import explain, flatten
 from fer_voting.runs.identity import identity, name_word
-from fer_voting.system.atomic import read_json, write_atomically, write_json
+from fer_voting.system.atomic import read_json, read_yaml, write_atomically, write_json
 
 __all__ = ["OtherInputsError", "Run", "RunInUseError", "read_history"]
 
@@ -41,14 +41,20 @@ class OtherInputsError(ValueError):
 
 
 def read_history(path: Path) -> list[dict[str, float]]:
-    """Rows of a metrics.csv, one an epoch; empty if there is no file. Empty cells are left out."""
+    """Rows of a metrics.csv, one an epoch; empty if there is no file. Empty cells are left out.
+
+    Raises ValueError if it is damaged.
+    """
     if not path.is_file():
         return []
-    with path.open(newline="") as file:
-        return [
-            {name: int(cell) if name == "epoch" else float(cell) for name, cell in row.items() if cell}
-            for row in csv.DictReader(file)
-        ]
+    with path.open(newline="", encoding="utf-8") as file:
+        try:
+            return [
+                {name: int(cell) if name == "epoch" else float(cell) for name, cell in row.items() if cell}
+                for row in csv.DictReader(file)
+            ]
+        except (TypeError, ValueError, csv.Error) as error:
+            raise ValueError(f"{path} is damaged: {error}") from error
 
 
 class Run:
@@ -77,10 +83,24 @@ class Run:
     def predictions_file(self, vote: str, part: str) -> Path:
         return self.dir / "predictions" / f"{vote}-{part}.npz"
 
+    def config(self) -> dict[str, Any]:
+        """Content of config.yaml, plain. Raises FileNotFoundError, or ValueError if it is damaged."""
+        path = self.dir / "config.yaml"
+        # Parsed in C: OmegaConf's own loader is too slow for a thousand runs.
+        config = read_yaml(path)
+        if not isinstance(config, dict):
+            raise ValueError(f"{path} is damaged: it is no mapping")
+        return config
+
     def result(self) -> dict[str, Any] | None:
         """Content of result.json, or None if there is none. Raises ValueError if it is damaged."""
         path = self.dir / "result.json"
-        return read_json(path) if path.exists() else None
+        if not path.exists():
+            return None
+        result = read_json(path)
+        if not isinstance(result, dict) or not isinstance(result.get("status"), str):
+            raise ValueError(f"{path} is damaged: it lacks status")
+        return result
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         write_json(self.dir / "result.json", result)
@@ -136,7 +156,7 @@ class Run:
     def _claim_config(self, config: Mapping[str, Any]) -> None:
         path = self.dir / "config.yaml"
         if path.exists():
-            theirs = identity(OmegaConf.to_container(OmegaConf.load(path)))  # type: ignore[arg-type]
+            theirs = self._identity()
             ours = identity(config)
             different = sorted(k for k in theirs.keys() | ours.keys() if theirs.get(k, ...) != ours.get(k, ...))
             if different:
@@ -148,6 +168,12 @@ class Run:
         else:
             with write_atomically(path) as file:
                 file.write(OmegaConf.to_yaml(OmegaConf.create(dict(config))))
+
+    def _identity(self) -> dict[str, Any]:
+        try:
+            return identity(self.config())
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{self.dir / 'config.yaml'} is damaged: {type(error).__name__}: {error}") from error
 
     @property
     def was_started(self) -> bool:

@@ -64,6 +64,22 @@ class JobState:
     error: str | None = None
 
 
+def _is_record(record: Any) -> bool:
+    def texts(values: Any) -> bool:
+        return isinstance(values, list) and all(isinstance(value, str) for value in values)
+
+    return (
+        isinstance(record, dict)
+        and texts(record.get("command"))
+        and isinstance(record.get("cwd"), str)
+        and isinstance(record.get("jobs"), list)
+        and all(
+            isinstance(job, dict) and texts(job.get("overrides")) and texts([job.get("run"), job.get("voting")])
+            for job in record["jobs"]
+        )
+    )
+
+
 class Sweep:
     """A sweep's folder."""
 
@@ -73,7 +89,11 @@ class Sweep:
 
     def record(self) -> dict[str, Any]:
         """Content of sweep.json. Raises FileNotFoundError, or ValueError if it is damaged."""
-        return read_json(self.dir / "sweep.json")
+        path = self.dir / "sweep.json"
+        record = read_json(path)
+        if not _is_record(record):
+            raise ValueError(f"{path} is damaged: it must have command, cwd, and jobs with overrides, run and voting")
+        return record
 
     def jobs(self) -> list[dict[str, Any]]:
         """`overrides`, `run` and `voting` of each job, in the order in which they run."""

@@ -1,4 +1,4 @@
-"""Text and JSON files that are written atomically."""
+"""Text and JSON files that are written atomically; JSON and YAML files that anyone may have written."""
 
 import contextlib
 import json
@@ -7,7 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-__all__ = ["read_json", "write_atomically", "write_json"]
+import yaml
+
+__all__ = ["read_json", "read_yaml", "write_atomically", "write_json"]
+
+YAML_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C, where PyYAML was built with it
 
 
 @contextlib.contextmanager
@@ -35,5 +39,20 @@ def read_json(path: Path) -> Any:
     """Raises FileNotFoundError, or ValueError that names the file, if it is not JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
+
+
+def read_yaml(path: Path) -> Any:
+    """Plain containers; no tag makes another object.
+
+    Raises FileNotFoundError, or ValueError that names the file, if it is not YAML or uses aliases, by which a few
+    lines become more than the memory. What OmegaConf writes has none.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        if "*" in text and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, YAML_LOADER)):
+            raise ValueError("it uses aliases")
+        return yaml.load(text, YAML_LOADER)
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        raise ValueError(f"{path} is damaged: {' '.join(str(error).split())[:200]}") from error

@@ -8,6 +8,8 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
+from fer_voting.system.text import shown
+
 __all__ = ["duration", "progress_bar", "set_up_messages"]
 
 log = logging.getLogger(__name__)
@@ -18,7 +20,7 @@ def set_up_messages() -> None:
     root = logging.getLogger("fer_voting")
     if not root.handlers:
         handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(logging.Formatter("%(message)s"))
+        handler.setFormatter(_Line())
         root.addHandler(handler)
         root.setLevel(logging.INFO)
         root.propagate = False
@@ -34,6 +36,13 @@ def set_up_messages() -> None:
     # The launcher's schema, by its name, is what conf/hydra/launcher/ray.yaml is meant to be checked by.
     warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/ray' is validated against ConfigStore schema")
     warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")  # Lightning's use of torch, not ours
+
+
+class _Line(logging.Formatter):
+    """A message as one line; what a stranger's file name holds cannot steer the terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return shown(super().format(record))
 
 
 def _show_warning(

@@ -9,7 +9,7 @@ import torch
 from hydra.utils import instantiate
 
 from fer_voting.data.module import FERDataModule
-from fer_voting.models.checkpoint import load_weights
+from fer_voting.models.checkpoint import load_weights, read_checkpoint
 from fer_voting.runs.processes import is_first_rank
 from fer_voting.runs.run import Run
 from fer_voting.training.module import Predictions, VotingModule, score_metrics
@@ -46,7 +46,7 @@ def evaluate_votes(
     for vote in [config["voting"]["name"]] if config["refit"] else ALL_VOTES:
         path = run.best_checkpoint(vote_of_epoch(vote))
         state, _ = load_weights(path)
-        epoch = torch.load(path, map_location="cpu", weights_only=True)["epoch"]
+        epoch = read_checkpoint(path)["epoch"]
         if epoch not in evaluated:
             module.net.load_state_dict(state)
             evaluated[epoch] = {}

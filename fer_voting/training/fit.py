@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import Callback
 
 from fer_voting.data.module import FERDataModule, make_datamodule
 from fer_voting.data.sampling import images_per_rank
-from fer_voting.models.checkpoint import NetworkInfo
+from fer_voting.models.checkpoint import NetworkInfo, read_checkpoint
 from fer_voting.models.compiled import compile_network
 from fer_voting.models.cost import count_gmacs, count_parameters, count_torch_gmacs
 from fer_voting.models.registry import build_network, options_of
@@ -99,6 +99,7 @@ def fit(run: Run, config: dict[str, Any], result: Result, train: Callable[[Resul
     module = _make_module(config, data)
     checkpoint = run.last_checkpoint if run.last_checkpoint.exists() else None
     if checkpoint:
+        read_checkpoint(checkpoint)  # refuses what holds anything but tensors and plain values, in one line
         log.info(f"{run.name}: continues from {checkpoint}")
     elif is_first_rank():
         announce_duration(module, data, trainer)

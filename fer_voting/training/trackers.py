@@ -24,6 +24,7 @@ from fer_voting.config import explain, flatten
 from fer_voting.data.module import FERDataModule
 from fer_voting.runs.processes import is_first_rank
 from fer_voting.runs.run import Run
+from fer_voting.system.arrays import read_npz
 from fer_voting.votes import softprob_vote
 
 __all__ = ["MlflowTracker", "TensorBoardTracker", "Tracker", "WandbTracker", "best_metrics", "require", "worst_errors"]
@@ -234,11 +235,11 @@ def confusion_chart(counts: list[list[int]], names: list[str], title: str) -> An
 def _error_table(run: Run, vote: str, part: str, names: list[str], datamodule: FERDataModule) -> wandb.Table:
     table = wandb.Table(columns=["image", "name", "actual", "predicted", "confidence"])
     positions = datamodule.positions(part)
-    with np.load(run.predictions_file(vote, part)) as arrays:
-        labels, samples = arrays["labels"], arrays["names"]
-        for i, decision, confidence in worst_errors(arrays["logits"], arrays["scores"], labels):
-            image = wandb.Image(datamodule.pack.images[positions[i]])
-            table.add_data(image, str(samples[i]), names[labels[i]], names[decision], confidence)
+    arrays = read_npz(run.predictions_file(vote, part))
+    labels, samples = arrays["labels"], arrays["names"]
+    for i, decision, confidence in worst_errors(arrays["logits"], arrays["scores"], labels):
+        image = wandb.Image(datamodule.pack.images[positions[i]])
+        table.add_data(image, str(samples[i]), names[labels[i]], names[decision], confidence)
     return table
 
 

@@ -1,11 +1,9 @@
 """Trained networks: loaded for evaluation under any split, and what their runs recorded of them."""
 
-import zipfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from fer_voting.data.manifest import manifest_hashes
@@ -14,6 +12,7 @@ from fer_voting.data.sampling import Positions
 from fer_voting.models.checkpoint import load_weights
 from fer_voting.models.registry import rebuild_network
 from fer_voting.runs.run import Run
+from fer_voting.system.arrays import read_npz
 from fer_voting.training.initialise import initialise
 from fer_voting.training.module import VotingModule
 from fer_voting.votes import Fitted, fit_vote, vote_of_epoch
@@ -67,10 +66,9 @@ def stored_fits(run: Run, checkpoint: Path) -> dict[str, Fitted]:
     if len(found) == len(LEARNING) or not file.exists():
         return found
     try:
-        with file.open("rb") as opened, np.load(opened) as arrays:
-            logits, labels = arrays["logits"], arrays["labels"]
-            return {vote: fit_vote(logits, labels, vote) for vote in LEARNING} | found
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        arrays = read_npz(file, "logits", "labels")
+        return {vote: fit_vote(arrays["logits"], arrays["labels"], vote) for vote in LEARNING} | found
+    except (OSError, ValueError) as error:
         raise ValueError(f"{file} cannot be read ({error}); temperature=val fits again") from error
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from fer_voting.inference.rows import RowWriter, columns, shown
+from fer_voting.inference.rows import RowWriter, columns
+from fer_voting.system.text import shown
 
 ROW = {
     "input": "a.jpg",

@@ -115,11 +115,11 @@ def test_every_missing_run_has_a_name_and_a_reason(tmp_path: Path) -> None:
     assert section.missing("m1") == {
         "faces-m1-width4-seed1": "failed: OSError: disk full",
         "faces-m1-width4-seed2": "interrupted",
-        "faces-m1-width4-seed3": "damaged: result.json is no JSON",
+        "faces-m1-width4-seed3": "damaged: result.json is no JSON, or lacks status",
         "faces-m1-width4-seed4": (
             "damaged or of another version: result.json (format 2, written at commit 0123456789ab) lacks votes, gmacs"
         ),
-        "faces-m1-width4-seed5": "damaged: result.json lacks status",
+        "faces-m1-width4-seed5": "damaged: result.json is no JSON, or lacks status",
         "faces-m1-width4-seed6": "not run",
         "faces-m1-width4-seed7": "damaged: config.yaml can't be read",
         "faces-m1-width4-seed8": "damaged: config.yaml can't be read",

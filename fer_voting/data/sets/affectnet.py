@@ -4,6 +4,7 @@ import csv
 import json
 import logging
 import os
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer_voting.data.files import FilesDataModule, Layout, part_folders_layout
-from fer_voting.data.index import Index, LeftOut, Problem, Sample, bases, images_by_stem, inside
+from fer_voting.data.index import Index, LeftOut, Problem, Sample, bases, images_by_stem, inside, open_table
 from fer_voting.data.labels import CLASSES, canonical
 from fer_voting.data.module import Division
 from fer_voting.data.pack import Pack
@@ -50,6 +51,9 @@ def label_of_text(text: str) -> str | LeftOut:
     return canonical(text)
 
 
+MAX_ANNOTATION_BYTES = 1_000_000
+
+
 # Release 1: CSV files, whole images with a face box -------------------------------------------------------------
 
 _COLUMNS = (
@@ -85,7 +89,7 @@ def read_release1(root: Path) -> Index:
     *lists, images = _release1_sources(root)
     index = Index()
     for part, path in zip(_CSV_FILES, lists, strict=True):
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with open_table(path) as file:
             columns = list(_COLUMNS)  # some copies lack the header
             table = csv.reader(file)
             for row in progress_bar(table, desc=f"reading {path.name}", unit="row"):
@@ -157,8 +161,8 @@ def _read_annotated(base: Path, ending: str, read_label: Callable[[Path], str | 
         ids = sorted(annotations, key=lambda name: (len(name), name))
         for name in progress_bar(ids, desc=f"reading {folder.name}/annotations", unit="file"):
             try:
-                label = read_label(annotations[name])
-            except (ValueError, KeyError, TypeError, EOFError, FileNotFoundError) as error:
+                label = read_label(_small_file(annotations[name]))
+            except (ValueError, KeyError, TypeError, EOFError, RecursionError, FileNotFoundError) as error:
                 index.add(Problem("label", str(annotations[name]), f"{type(error).__name__}: {error}"))
                 continue
             if isinstance(label, LeftOut):
@@ -170,9 +174,21 @@ def _read_annotated(base: Path, ending: str, read_label: Callable[[Path], str | 
     return index
 
 
+def _small_file(path: Path) -> Path:
+    """`path`. Raises ValueError if it is no file (a pipe would wait for ever) or too large for a label."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_ANNOTATION_BYTES:
+        raise ValueError(f"an annotation is a file of at most {MAX_ANNOTATION_BYTES:,} bytes")
+    return path
+
+
 def _npy_label(path: Path) -> str | LeftOut:
     """The file holds a number, or a string of one."""
-    return label_of_id(int(np.load(path, allow_pickle=False).item()))
+    # Mapped, so that a header that claims a huge array costs no memory; `np.load` takes archives too.
+    array = np.load(path, allow_pickle=False, mmap_mode="r")
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "iufU":
+        raise ValueError("the file holds no number")
+    return label_of_id(int(array.item()))
 
 
 def _json_label(path: Path) -> str | LeftOut:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer_voting.data.files import FilesDataModule, Layout, part_folders_layout
-from fer_voting.data.index import Index, Problem, Sample
+from fer_voting.data.index import Index, Problem, Sample, open_table
 from fer_voting.data.labels import canonical
 from fer_voting.data.module import Division
 from fer_voting.data.pack import Pack
@@ -45,7 +45,7 @@ def rows(path: Path) -> Iterator[tuple[int, Row]]:
 
     Raises ValueError if a column is missing.
     """
-    with path.open(newline="", encoding="utf-8-sig") as file:
+    with open_table(path) as file:
         table = csv.DictReader(file, skipinitialspace=True)
         columns = [name.strip() for name in table.fieldnames or ()]
         if missing := {"emotion", "pixels", "Usage"}.difference(columns):

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer_voting.data.files import Layout
-from fer_voting.data.index import Index, LeftOut, Problem, Sample
+from fer_voting.data.index import Index, LeftOut, Problem, Sample, open_table
 from fer_voting.data.labels import CLASSES, canonical
 from fer_voting.data.pack import Pack
 from fer_voting.data.sets.fer2013 import FILES, FER2013DataModule, Row, csv_file, csv_files, parse_row, rows
@@ -68,7 +68,7 @@ def read_votes(base: Path) -> Index:
     path, votes_path = csv_file(base), base / VOTES_FILE
     assert path is not None
     index = Index()
-    with votes_path.open(newline="", encoding="utf-8-sig") as file:
+    with open_table(votes_path) as file:
         votes_table = csv.DictReader(file)
         for numbered, votes in itertools.zip_longest(rows(path), votes_table):
             if numbered is None or votes is None:

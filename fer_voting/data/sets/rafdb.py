@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from fer_voting.data.files import FilesDataModule, Layout, part_folders, part_folders_layout, read_class_folders
-from fer_voting.data.index import Index, Problem, Sample, bases, image_files, images_by_stem, inside
+from fer_voting.data.index import Index, Problem, Sample, bases, image_files, images_by_stem, inside, open_table
 from fer_voting.data.labels import canonical
 
 __all__ = ["RAFDBDataModule"]
@@ -50,10 +50,15 @@ def read_official(base: Path, kind: str) -> Index:
     list_file, folder = _official_sources(base, kind)
     files = images_by_stem(folder)
     index = Index()
-    for number, line in enumerate(list_file.read_text(encoding="utf-8-sig").splitlines(), start=1):
+    for number, line in enumerate(_text(list_file).splitlines(), start=1):
         if line.strip():
             index.add(_listed(line, f"{list_file}, line {number}", folder, files, kind))
     return index
+
+
+def _text(path: Path) -> str:
+    with open_table(path) as file:
+        return file.read()
 
 
 def _listed(line: str, where: str, folder: Path, files: dict[str, Path], kind: str) -> Sample | Problem:
@@ -96,7 +101,7 @@ def _label_files(base: Path) -> dict[str, Path]:
 def _csv_labels(path: Path, index: Index) -> dict[str, str]:
     """File name -> class; rows without one are added to `index` as problems."""
     labels: dict[str, str] = {}
-    with path.open(newline="", encoding="utf-8-sig") as file:
+    with open_table(path) as file:
         for number, row in enumerate(csv.DictReader(file), start=1):
             try:
                 labels[row["image"]] = label_of(row["label"])

@@ -1,0 +1,31 @@
+"""Text that anyone may have written (file names, class names, messages): made safe to print and to open."""
+
+import unicodedata
+
+__all__ = ["cell", "drawn", "shown"]
+
+_FORMULA_STARTS = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
+"""A spreadsheet takes a cell that starts with one of these for a formula; the wide ones where Japanese is written."""
+
+
+def shown(text: str) -> str:
+    """`text` with control characters and undecodable bytes as backslash escapes: safe to print, always one line."""
+    return "".join(
+        char.encode("unicode_escape").decode() if unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp") else char
+        for char in text
+    )
+
+
+def drawn(text: str) -> str:
+    """`text` for a plot, in which matplotlib takes what is between dollars for a formula."""
+    return shown(text).replace("$", r"\$")
+
+
+def cell(value: object) -> object:
+    """A cell of a CSV file that no spreadsheet takes for a formula; what is not text is left as it is.
+
+    Text is `shown`; where it would be a formula it gets `./` in front, which names the same file.
+    """
+    if not isinstance(value, str):
+        return value
+    return shown(f"./{value}" if value.startswith(_FORMULA_STARTS) else value)
