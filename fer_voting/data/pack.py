@@ -85,7 +85,7 @@ class Pack:
             self.good: NDArray[np.bool_] = index["good"]
             self.votes: NDArray[np.uint8] | None = index.get("votes")
             self._check(int(self.key["size"]))
-        except (KeyError, TypeError, AttributeError, OverflowError, SyntaxError) as error:
+        except Exception as error:  # NumPy raises a type for each kind of damage
             raise ValueError(f"{folder} is damaged: {type(error).__name__}: {error}") from error
 
     def _check(self, size: int) -> None:

@@ -31,7 +31,7 @@ def read_npz(path: Path, *needed: str) -> dict[str, NDArray[Any]]:
         except Exception as error:  # zipfile and NumPy raise a type for each kind of damage
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise ValueError(f"{path} is damaged: {reason}") from error
-    for name in needed:
-        if not isinstance(found.get(name), np.ndarray):
+    for name in (*found, *needed):
+        if not isinstance(found.get(name), np.ndarray):  # what is no array comes as bytes
             raise ValueError(f"{path} is damaged: it lacks the array {name}")
     return found

@@ -106,6 +106,8 @@ def _release1_row(
     if len(row) < len(columns):
         return Problem("row", where, f"{len(row)} columns instead of {len(columns)}")
     cells = dict(zip(columns, row, strict=False))
+    if missing := [name for name in _COLUMNS[:7] if name not in cells]:
+        return Problem("row", where, f"there is no column {missing[0]}")
     name = cells["subDirectory_filePath"]
     if (path := inside(images, name)) is None:
         return Problem("outside", where, f"{name!r} leads out of {images}")
@@ -184,8 +186,13 @@ def _small_file(path: Path) -> Path:
 
 def _npy_label(path: Path) -> str | LeftOut:
     """The file holds a number, or a string of one."""
-    # Mapped, so that a header that claims a huge array costs no memory; `np.load` takes archives too.
-    array = np.load(path, allow_pickle=False, mmap_mode="r")
+    try:
+        # Mapped, so that a header that claims a huge array costs no memory; `np.load` takes archives too.
+        array = np.load(path, allow_pickle=False, mmap_mode="r")
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # NumPy raises a type for each kind of damage
+        raise ValueError(f"{type(error).__name__}: {error}") from error
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "iufU":
         raise ValueError("the file holds no number")
     return label_of_id(int(array.item()))

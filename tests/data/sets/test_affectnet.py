@@ -1,3 +1,4 @@
+import warnings
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -249,3 +250,24 @@ def test_the_expected_counts_are_the_papers() -> None:
                 "train": 287_651,
                 "val": 3_999,
             }
+
+
+def test_release1_without_a_column(tmp_path: Path) -> None:
+    """Each row is a problem; none ends the reading."""
+    rows, _ = affectnet_release1(tmp_path / "my data", COUNTS)
+    short = [{name: cell for name, cell in row.items() if name != "expression"} for row in rows]
+    write_release1_csv(tmp_path / "my data" / "Manually_Annotated_file_lists" / "training.csv", short)
+    index = affectnet(tmp_path).source().read()
+    assert len(index.problems) == len(rows)
+    assert {problem.reason for problem in index.problems} == {"there is no column expression"}
+
+
+def test_release2_with_a_header_that_numpy_cannot_parse(tmp_path: Path) -> None:
+    affectnet_release2(tmp_path / "my data", COUNTS)
+    path = tmp_path / "my data" / "train_set" / "annotations" / "0_exp.npy"
+    path.write_bytes(path.read_bytes().replace(b"'shape': ()", b"'shape':(()"))  # a TokenError, and a warning
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        (problem,) = affectnet(tmp_path).source().read().problems
+    assert problem.kind == "label"
+    assert "TokenError" in problem.reason
