@@ -475,7 +475,11 @@ def _read_run(folder: Path) -> None:
 
 
 def _predictions(folder: Path) -> Files:
-    arrays = {"logits": np.ones((4, 3, 7), np.float32), "labels": np.arange(4), "names": np.array(list("abcd"))}
+    arrays: dict[str, Any] = {
+        "logits": np.ones((4, 3, 7), np.float32),
+        "labels": np.arange(4),
+        "names": np.array(list("abcd")),
+    }
     stored, compressed = io.BytesIO(), io.BytesIO()
     np.savez(stored, allow_pickle=False, **arrays)
     np.savez_compressed(compressed, allow_pickle=False, **arrays)

@@ -24,7 +24,7 @@ def test_what_cannot_be_read_says_why_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         read_npz(tmp_path / "gone.npz")
     np.savez(tmp_path / "x.npz", a=[1])
-    with pytest.raises(ValueError, match="x.npz is damaged: it lacks the array b"):
+    with pytest.raises(ValueError, match=r"x\.npz is damaged: it lacks the array b"):
         read_npz(tmp_path / "x.npz", "a", "b")
     with zipfile.ZipFile(tmp_path / "x.npz", "a") as archive:
         archive.writestr("names.npy", "no array")  # NumPy hands it on as bytes
@@ -33,6 +33,6 @@ def test_what_cannot_be_read_says_why_in_one_line(tmp_path: Path) -> None:
     whole = (tmp_path / "x.npz").read_bytes()
     for content in (b"", whole[:-30], whole.replace(b"descr", b"bescr"), b"x" * 100):
         (tmp_path / "y.npz").write_bytes(content)
-        with pytest.raises(ValueError, match="y.npz is damaged") as error:
+        with pytest.raises(ValueError, match=r"y\.npz is damaged") as error:
             read_npz(tmp_path / "y.npz", "a")
         assert "\n" not in str(error.value)
