@@ -102,5 +102,5 @@ reproduce-rafdb: $(INSTALLED) ## the paper on RAF-DB, from AffectNet's weights: 
 	$(RUN) -m experiments.reproduce rafdb --root "$(ROOT)" $(OPTIONS)
 
 clean: ## remove what tools leave behind; outputs/ and .venv/ stay
-	rm -rf build dist docs/_build docs/generated .pytest_cache .mypy_cache .ruff_cache
+	rm -rf build dist docs/_build docs/generated .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

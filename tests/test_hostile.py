@@ -104,6 +104,7 @@ def test_a_label_file_with_a_pickle_is_a_problem_and_is_not_run(tmp_path: Path) 
     assert not mark.exists()
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_with_a_pickle_for_a_checkpoint_is_not_continued(run_train, tmp_path: Path) -> None:
     outputs = run_train("name=mine")
     folder, mark = outputs / "runs" / "mine", tmp_path / "mark"
@@ -176,6 +177,7 @@ def test_a_run_from_a_stranger_runs_no_code(run: Run, tmp_path: Path, command: C
     assert not mark.exists()
 
 
+@pytest.mark.slow
 def test_a_report_of_a_stranger_s_runs_runs_no_code(run: Run, tmp_path: Path) -> None:
     """The cost of what is missing is that of a network which the overrides of a recorded sweep configure."""
     mark, output_dir = tmp_path / "mark", tmp_path / "outputs"
@@ -220,6 +222,7 @@ def test_a_sweep_from_a_stranger_is_not_started_where_it_names_code(tmp_path: Pa
     assert "names code to run" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_sweep_s_own_folder_is_no_place_for_code(tmp_path: Path, capfd) -> None:
     """Python would import from the folder in which the command was typed."""
     mark = tmp_path / "mark"
@@ -413,6 +416,7 @@ class Tags(HTMLParser):
         self.attributes += [name for name, _ in attrs]
 
 
+@pytest.mark.slow
 def test_names_are_text_in_the_report(tmp_path: Path) -> None:
     """Of classes, data sets, settings, devices, versions and errors; also where they are an attribute."""
     hostile = [f'{SCRIPT}" onmouseover="alert(1)" x="{number}' for number in range(len(CLASSES))]
