@@ -499,7 +499,7 @@ def _network() -> Any:
     from fer_voting.models.checkpoint import NetworkInfo
 
     torch.manual_seed(0)
-    return VotingResNet18("m3", 7, width=1).eval(), NetworkInfo("m3", 1, CLASSES, 24, "faces")
+    return VotingResNet18("m3", 7, width=1).eval(), NetworkInfo("m3", {"width": 1}, CLASSES, 24, "faces")
 
 
 def _checkpoint(folder: Path) -> Files:

@@ -134,7 +134,7 @@ def test_a_checkpoint_takes_no_more_memory_than_its_file(tmp_path: Path) -> None
 
     content = {"state_dict": {f"net.{k}": v for k, v in small_network().state_dict().items()}}
     small_info().write(content)
-    content["fer_voting"]["width"] = 1024  # 11 GB of weights
+    content["fer_voting"]["options"]["width"] = 1024  # 11 GB of weights
     torch.save(content, tmp_path / "wide.ckpt")
     with pytest.raises(ValueError, match=r"wide\.ckpt does not fit") as error:
         load_network(tmp_path / "wide.ckpt")

@@ -128,8 +128,12 @@ def load_network(path: Path) -> tuple[VotingNetwork, NetworkInfo]:
     try:
         with torch.device("meta"):  # a description that the weights do not fit costs no memory
             described = {key: value.shape for key, value in rebuild_network(info).state_dict().items()}
-        if wrong := [key for key in {**described, **state} if key not in state or described.get(key) != state[key].shape]:
-            raise ValueError(f"{', '.join(wrong[:4])} {'is' if len(wrong) == 1 else 'are'} missing, unknown or misshapen")
+        if wrong := [
+            key for key in {**described, **state} if key not in state or described.get(key) != state[key].shape
+        ]:
+            raise ValueError(
+                f"{', '.join(wrong[:4])} {'is' if len(wrong) == 1 else 'are'} missing, unknown or misshapen"
+            )
         net = rebuild_network(info)
         net.load_state_dict(state)
     except (RuntimeError, ValueError) as error:

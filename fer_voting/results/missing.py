@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from fer_voting.config import CONF_DIR, compose_config
+from fer_voting.config import CONF_DIR, compose_config, refuse_foreign_code
 from fer_voting.models.cost import count_gmacs
 from fer_voting.models.registry import build_network
 from fer_voting.results.load import OTHER_DATA, LoadedRun, Runs, Section
@@ -161,6 +161,7 @@ def _estimate(runs: Runs, section: Section, words: Sequence[str], split: str) ->
         return None, "cost unknown: the setting's overrides are not known here"
     size = config["dataset"]["size"]
     try:
+        refuse_foreign_code(config["model"], "model", "the setting's overrides")
         net = build_network(config["model"], split, config["dataset"]["classes"] or 7, size)
     except ValueError as error:
         return None, f"cost unknown: {error}"
