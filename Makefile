@@ -50,8 +50,8 @@ format: $(INSTALLED) ## format the code
 docs: $(INSTALLED) ## build the documentation offline: docs/_build/html/index.html
 	$(RUN) -m sphinx -b html -W --keep-going -q docs docs/_build/html
 
-table2: $(INSTALLED) ## measure the paper's Table 2: memory and arithmetic of each split
-	$(RUN) -m experiments.table2
+table2: $(INSTALLED) ## memory and arithmetic of each split: the paper's Table 2, or MODEL="model=timm model.name=NAME"
+	$(RUN) -m experiments.table2 $(if $(MODEL),--model "$(MODEL)")
 
 # TABLE_DATASETS="fer2013 faces" TABLE_SETTING=demo, in the environment or on make's command line, choose other runs.
 $(TABLES): $(INSTALLED)

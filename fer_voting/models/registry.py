@@ -50,8 +50,23 @@ def build_network(model: Mapping[str, Any], split: str, num_classes: int, image_
         raise
 
 
-def options_of(model: Mapping[str, Any]) -> Options:
-    """What a trained network must know of its configuration's resolved `model` node: the plain values."""
+def options_of(architecture: str, model: Mapping[str, Any]) -> Options:
+    """What a trained network must know of its configuration's resolved `model` node: the plain values.
+
+    Raises ValueError if another value, such as what is called, is not the file's: a checkpoint would not have it.
+    """
+    in_file = _node(architecture)
+    for key in sorted(model.keys() | in_file.keys()):
+        value = model.get(key)
+        if not _is_option(key, value) and value != in_file.get(key):
+            raise ValueError(
+                f"model.{key} (={str(value)[:80]}) is not that of conf/model/{architecture}.yaml, and checkpoints keep "
+                "plain values alone: write a file of its own for this network"
+            )
+    return _plain(model)
+
+
+def _plain(model: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in model.items() if key not in OF_TRAINING and _is_option(key, value)}
 
 
@@ -64,28 +79,32 @@ def check_options(architecture: Any, options: Any) -> None:
         )
     if not isinstance(options, Mapping):
         raise ValueError(f"`options` must be a mapping, not a {type(options).__name__}")
-    known = options_of(_node(architecture))
+    known = _plain(_node(architecture))
     for key, value in options.items():
         if key not in known:
             raise ValueError(f"`options` has {str(key)[:40]!r}; {architecture} has {', '.join(known)}")
-        if isinstance(value, str):
-            if not _WORD.fullmatch(value):
-                raise ValueError(f"`{key}` (={value[:40]!r}) must be a word")
-        elif isinstance(value, bool | int | float):
-            default = known[key]
-            if default is not None and type(value) is not type(default):
-                raise ValueError(f"`{key}` (={value!r}) must be a value like {default!r}")
-            if not 0 <= value <= MAX_NUMBER or (not isinstance(value, bool) and value == 0):
-                raise ValueError(f"`{key}` (={value!r}) must be a number above 0, at most {MAX_NUMBER}")
-        elif value is not None:
+        if not _is_option(key, value):
             raise ValueError(f"`{key}` must be a plain value, not a {type(value).__name__}")
+        if known[key] is not None and type(value) is not type(known[key]):
+            raise ValueError(f"`{key}` (={str(value)[:40]!r}) must be a value like {known[key]!r}")
+        if isinstance(value, str) and not _WORD.fullmatch(value):
+            raise ValueError(f"`{key}` (={value[:40]!r}) must be a word")
+        if type(value) in (int, float) and not 0 < value <= MAX_NUMBER:
+            raise ValueError(f"`{key}` (={value!r}) must be a number above 0, at most {MAX_NUMBER}")
 
 
 def rebuild_network(info: "NetworkInfo") -> VotingNetwork:
-    """The network of a checkpoint's metadata, initialised: its weights are to be loaded. Raises as `build_network`."""
+    """The network of a checkpoint's metadata, initialised: its weights are to be loaded.
+
+    Raises ValueError, in one line, if the values do not make a network.
+    """
     check_options(info.architecture, info.options)
     node = {**_node(info.architecture), **info.options}
-    return build_network(node, info.split, len(info.class_names), info.image_size)
+    try:
+        return build_network(node, info.split, len(info.class_names), info.image_size)
+    except InstantiationException as error:
+        reason = " ".join(str(error.__cause__ or error).split())[:200]
+        raise ValueError(f"`options` (={dict(info.options)}) do not make a {info.architecture}: {reason}") from error
 
 
 def _node(architecture: str) -> dict[str, Any]:

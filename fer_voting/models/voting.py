@@ -98,11 +98,11 @@ class VotingNetwork(nn.Module):
         self.own_statistics = None if mean is None or std is None else OwnStatistics(mean, std)
         self._at_cut: Callable[[Tensor], Tensor] | None = None  # what the hook does in `maps` and `rest`
         self._blanks = 0  # images with which `rest` runs the backbone up to the cut
+        cut = None if crop_after in (None, INPUT) else _submodule(backbone, str(crop_after))
         if image_size is not None:
             self._blanks = _find_blanks(backbone, crop_after, image_size, stages or {})
-        if crop_after not in (None, INPUT):
-            # A method, not a closure: it follows a deep copy.
-            _submodule(backbone, str(crop_after)).register_forward_hook(self._hook)
+        if cut is not None:
+            cut.register_forward_hook(self._hook)  # a method, not a closure: it follows a deep copy
         self.register_state_dict_post_hook(_without_prefix)
         self.register_load_state_dict_pre_hook(_with_prefix)
 

@@ -196,6 +196,7 @@ def _make_trainer(run: Run, config: dict[str, Any], callbacks: list[Callback]) -
 def _check_sizes(config: dict[str, Any], world_size: int) -> None:
     """Raises ValueError for a batch that the ranks cannot share, or for images too small for the network."""
     images_per_rank(config["dataset"]["batch_size"], world_size)
+    options_of(config["run"]["architecture"], config["model"])
     _build(config, 2)
 
 
@@ -210,7 +211,7 @@ def _make_module(config: dict[str, Any], data: FERDataModule) -> VotingModule:
         initialise(net, data.class_names, weights, config["init_missing_classes"])
     info = NetworkInfo(
         split=config["split"]["name"],
-        options=options_of(config["model"]),
+        options=options_of(config["run"]["architecture"], config["model"]),
         class_names=data.class_names,
         image_size=config["dataset"]["size"],
         dataset=config["dataset"]["name"],

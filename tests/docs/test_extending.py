@@ -70,6 +70,10 @@ import experiments.recalls, fer_voting.train
 sys.argv = ["fer_voting.train", *{words!r}]
 fer_voting.train.main()
 experiments.recalls.main({table.words[3:]!r})
+from pathlib import Path
+from fer_voting.inference.network import load_network
+net, info = load_network(Path("outputs/runs/listed-m4-quick-seed0/checkpoints/best-soft.ckpt"))
+print(info.architecture, dict(info.options), net.crop_after, type(net.backbone).__name__)
 """
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(checkout)}
     done = subprocess.run([sys.executable, "-c", script], cwd=checkout, env=environment, capture_output=True, text=True)
@@ -85,4 +89,5 @@ experiments.recalls.main({table.words[3:]!r})
     assert float(rows[-1]["best/val/median/accuracy"]) == result["votes"]["median"]["val"]["accuracy"]
     recalls = result["votes"]["soft"]["val"]["recall"]
     (row,) = [line for line in done.stdout.splitlines() if line.startswith("| m4 ")]
+    assert "shufflenet {'crop_after': None} stage3 ShuffleNetV2" in done.stdout
     assert [cell.strip() for cell in row.split("|")[2:-1]] == [f"{100 * recall:.2f}" for recall in recalls.values()]

@@ -46,8 +46,20 @@ def test_markdown_says_the_same(output_dir: Path) -> None:
     lines = [line for line in (output_dir / "table2.md").read_text().splitlines() if line.startswith("|")]
     assert len(lines) == 2 + 6
     assert lines[5].startswith("| m1 | 48x48 | 40.3")
-    assert lines[5].endswith("| 40.34 | 6.66 | 6.66 | 11,172,423 |")
+    assert lines[5].endswith("| 40.34 | 6.66 | 6.66 | 6.64 | 11,172,423 |")
     assert sorted(path.name for path in output_dir.iterdir()) == ["table2.json", "table2.md"]
+
+
+def test_any_network_has_its_table(tmp_path: Path) -> None:
+    words = "model.width=4 dataset.size=8"
+    main(["--batch-size", "2", "--device", "cpu", "--model", words, "--output-dir", str(tmp_path)])
+    rows = json.loads((tmp_path / "table2-model.width_4_dataset.size_8.json").read_text())
+    assert [(row["architecture"], row["input_size"]) for row in rows] == [
+        ("baseline", 8), ("input", 8), ("m1", 8), ("m2", 8)
+    ]  # fmt: skip
+    page = (tmp_path / "table2-model.width_4_dataset.size_8.md").read_text()
+    assert "paper" not in page
+    assert "Not possible with m3: the SmallResNet18" in page
 
 
 def test_bad_arguments_end_with_one_line() -> None:
