@@ -35,6 +35,7 @@ from fer_voting.config import flatten
 from fer_voting.results.markdown import Table, markdown
 from fer_voting.system.atomic import read_json, write_atomically, write_json
 from fer_voting.system.environment import describe_device, git_commit
+from fer_voting.system.messages import progress_bar
 
 # `sweep` is named: its default depends on the folder of the output.
 TRAIN = ("fer_voting.train", "dataset.size=24", "model.width=4", "logger=none", "dataset.batch_size=20", "sweep=chaos")
@@ -340,7 +341,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     generator = random.Random(options.seed)
     share = sum(scenario.share for scenario in chosen)
     outcomes = {}
-    with tempfile.TemporaryDirectory() as scratch, tqdm(total=0, unit=" kills") as progress:
+    with tempfile.TemporaryDirectory() as scratch, progress_bar(total=0, unit=" kills") as progress:
         laboratory = Laboratory(Path(scratch), generator)
         counts = {s.name: max(1, round(options.kills * s.share / share)) for s in chosen}
         progress.total = sum(counts.values())

@@ -23,7 +23,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
-from tqdm import tqdm
 
 from experiments.record import record_predictions
 from experiments.resolution import RESOLUTIONS, Trained, crop_logits, lower_resolution
@@ -34,6 +33,7 @@ from fer_voting.data.sets.ferplus import VOTES_FILE, raw_votes
 from fer_voting.results.load import LoadedRun, Predictions, load_run
 from fer_voting.runs.run import Run
 from fer_voting.system.atomic import write_atomically, write_json
+from fer_voting.system.messages import progress_bar
 from fer_voting.training.trained import load_module
 from fer_voting.votes import VOTES, soft_vote
 
@@ -165,7 +165,7 @@ def _evaluate(trained: Trained, positions: NDArray[np.int64]) -> dict[str, NDArr
     validation = np.asarray(data.pack.images[data.positions("val")])
     dtype = AUTOCAST.get(trained.result["precision"])
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    with tqdm(total=len(others) + 1 + len(sides), desc=trained.run.name, unit="pass") as progress:
+    with progress_bar(total=len(others) + 1 + len(sides), desc=trained.run.name, unit="pass") as progress:
 
         def predict(split: str, *inputs: NDArray[np.uint8]) -> list[torch.Tensor]:
             module, _ = load_module(path, data.class_names, data.name, split)

@@ -83,30 +83,40 @@ class Pipeline:
         self.frames = self.faces = 0
 
     def __call__(self, items: Iterable[Frame | Unreadable]) -> Iterator[RecognizedFrame | Unreadable]:
-        """The frames in their order, each with its faces; what cannot be read comes through as it is."""
+        """The frames in their order, each with its faces; what cannot be read comes through as it is.
+
+        After Ctrl-C the frames whose faces were found already come first, then KeyboardInterrupt is raised.
+        """
         waiting: list[Unreadable | _Located] = []
         tracker, tracked = Tracker(), None
         iterator = iter(items)
-        while True:
-            with self._timed("read"):
-                item = next(iterator, None)
-            if item is None:
-                break
-            if isinstance(item, Unreadable):
-                waiting.append(item)
-            else:
-                if item.input != tracked:
-                    tracker, tracked = Tracker(), item.input
-                with self._timed("detect"):
-                    located = self._locate(item)
-                if self.track and item.time_s is not None:
-                    located.face_ids = tracker(located.boxes)
-                waiting.append(located)
-            faces = sum(len(one.boxes) for one in waiting if isinstance(one, _Located))
-            if faces >= self.recognizer.batch_size or len(waiting) >= self.max_frames:
-                yield from self._recognize(waiting)
-                waiting = []
+        interrupt = None
+        try:
+            while True:
+                with self._timed("read"):
+                    item = next(iterator, None)
+                if item is None:
+                    break
+                if isinstance(item, Unreadable):
+                    waiting.append(item)
+                else:
+                    if item.input != tracked:
+                        tracker, tracked = Tracker(), item.input
+                    with self._timed("detect"):
+                        located = self._locate(item)
+                    if self.track and item.time_s is not None:
+                        located.face_ids = tracker(located.boxes)
+                    waiting.append(located)
+                faces = sum(len(one.boxes) for one in waiting if isinstance(one, _Located))
+                if faces >= self.recognizer.batch_size or len(waiting) >= self.max_frames:
+                    recognized = list(self._recognize(waiting))
+                    waiting = []
+                    yield from recognized
+        except KeyboardInterrupt as error:
+            interrupt = error
         yield from self._recognize(waiting)
+        if interrupt is not None:
+            raise interrupt
 
     def _locate(self, frame: Frame) -> "_Located":
         boxes = np.asarray(self.locate(frame)).reshape(-1, 5)

@@ -68,6 +68,17 @@ def test_frames_come_in_order_with_the_faces_that_each_alone_would_have(runtime:
             assert one.face_ids == list(range(len(alone)))
 
 
+def test_what_was_found_before_an_interrupt_is_recognised_first(runtime: Counting):
+    def interrupted() -> Iterator[Frame]:
+        yield from video(3)
+        raise KeyboardInterrupt
+
+    items = Pipeline(Recognizer(runtime, batch_size=64), boxes_of)(interrupted())
+    assert [next(items).frame.index for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(KeyboardInterrupt):
+        next(items)
+
+
 def test_batches_never_exceed_their_size_and_frames_do_not_wait_for_ever(runtime: Counting):
     recognizer = Recognizer(runtime, batch_size=4)
     pipeline = Pipeline(recognizer, lambda frame: np.repeat([[1.0, 1, 20, 20, 0.5]], 6, axis=0))
