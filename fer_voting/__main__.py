@@ -11,6 +11,7 @@ __all__ = ["COMMANDS", "main"]
 COMMANDS = {
     "train": "train a network, or with -m a sweep of networks",
     "sweep": "show the state of a sweep (status), its results (table), or run what is unfinished (retry)",
+    "search": "search for good values of a training's keys",
     "evaluate": "evaluate a trained network on a data set",
     "predict": "find the faces in photos, videos or a camera's frames, and recognise their expressions",
     "export": "write a trained network as an ONNX file, a folder to share, or a page for the browser",

@@ -37,9 +37,11 @@ PLACEHOLDER = re.compile(r"\b(DIR|NAME|FILE|TEAM|RUN|RUNS|OWNER)\b|\.\.\.")
 OTHER_PROGRAMS = {"pip", "wandb", "tensorboard", "mlflow", "source", "git"}
 LONG = {
     "fer_voting.pack",
+    "fer_voting.search",
     "experiments.table2",
     "experiments.bench",
     "experiments.bench_predict",
+    "experiments.distillation",
     "experiments.gpu",
     "experiments.dashboard",
 }

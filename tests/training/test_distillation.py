@@ -1,0 +1,102 @@
+"""Trainings with a teacher: what they need, what they record, and that the student learns the teacher's outputs."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from checkpoints import write_checkpoint
+from tiny import TINY
+
+from fer_voting.config import compose_with_choices
+from fer_voting.runs.plan import plan_job
+from fer_voting.runs.run import OtherInputsError, Run
+from fer_voting.train import train
+from fer_voting.training.trained import load_module
+
+QUICK = (*TINY, "dataset.size=24", "dataset.schedule.epochs=1")
+
+
+def plan(output_dir: Path, *words: str) -> dict:
+    words = (*QUICK, f"output_dir={output_dir}", *words)
+    return plan_job(words, *compose_with_choices(words))
+
+
+def test_a_split_as_teacher_is_the_run_of_the_same_words(tmp_path: Path) -> None:
+    """Of the same seed and data, at the width of its data set or experiment, without the words that only the student
+    has."""
+    words = ["experiment=demo", "seed=2", "split=baseline", "teacher=m3", "model.width=8", "distillation.temperature=2"]
+    planned = plan_job(words, *compose_with_choices(words))
+    assert planned["name"] == "faces-baseline-demo-temperature2-width8-teacher_m3-seed2"
+    assert planned["teacher"] == "faces-m3-demo-seed2"
+    command = "python -m fer_voting.train experiment=demo seed=2 split=m3"
+    assert planned["run"]["needs"]["teacher"] == {"run": "faces-m3-demo-seed2", "command": command}
+    refit = plan_job([*words, "refit=true"], *compose_with_choices([*words, "refit=true"]))
+    assert refit["teacher"] == "faces-m3-demo-seed2"
+
+
+def test_a_teacher_that_is_missing_is_named_before_anything_is_packed(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"split=m3 \(or name another: teacher=\.\.\.\)"):
+        train(plan(tmp_path, "split=baseline", "teacher=m3"))
+    with pytest.raises(FileNotFoundError, match=r"teacher=no\.ckpt is not a file"):
+        train(plan(tmp_path, "teacher=no.ckpt"))
+    assert not (tmp_path / "packs").exists()
+
+
+@pytest.mark.parametrize(
+    ("classes", "size", "message"),
+    [(("happy", "sad"), 24, r"teacher=.*knows the classes happy, sad, not"), (None, 32, r"images of 24 pixels")],
+)
+def test_a_teacher_that_does_not_fit(tmp_path: Path, classes: tuple[str, ...] | None, size: int, message: str) -> None:
+    teacher = write_checkpoint(tmp_path / "teacher.ckpt", **({"classes": classes} if classes else {}))
+    with pytest.raises(ValueError, match=message):
+        train(plan(tmp_path, "name=mine", f"teacher={teacher}", f"dataset.size={size}"))
+
+
+@pytest.mark.slow
+def test_another_teacher_under_the_same_path_is_another_run(tmp_path: Path) -> None:
+    teacher = write_checkpoint(tmp_path / "teacher.ckpt")
+    config = plan(tmp_path, "split=baseline", "name=mine", f"teacher={teacher}")
+    train(config)
+    inputs = json.loads((tmp_path / "runs/mine/inputs.json").read_text())
+    assert len(inputs["teacher"]["sha256"]) == 64
+    train(config)  # finished, and returned
+    write_checkpoint(teacher, seed=1)
+    with pytest.raises(OtherInputsError, match=r"teacher\.sha256"):
+        train(config)
+
+
+@pytest.mark.slow
+def test_a_student_learns_the_outputs_of_its_teacher_and_not_the_labels(
+    tmp_path: Path, run_train: Callable[..., Path]
+) -> None:
+    """Without weight for the labels, its probabilities come near the teacher's, whose decisions are arbitrary."""
+    teacher = write_checkpoint(tmp_path / "teacher.ckpt", seed=3)
+    words = (
+        "split=baseline",
+        "dataset.size=24",
+        "optimizer.lr=3e-3",
+        "augment=none",
+        f"teacher={teacher}",
+        "model.width=8",
+    )
+    distances = {}
+    for epochs in (1, 25):
+        output_dir = run_train(
+            *words,
+            f"name=mine{epochs}",
+            f"dataset.schedule.epochs={epochs}",
+            "dataset.schedule.lr_gamma_per_epoch=1",
+            "distillation.hard_weight=0",
+            "dataset.batch_size=10",
+            "distillation.temperature=1",
+        )
+        run = Run(output_dir, f"mine{epochs}")
+        rows = run.metrics_file.read_text().splitlines()
+        column = rows[0].split(",").index("train/loss")
+        distances[epochs] = float(rows[-1].split(",")[column])
+    assert distances[25] < 0.5 * distances[1]
+    checkpoint = torch.load(run.best_checkpoint("soft"), weights_only=True)
+    assert not [key for key in checkpoint["state_dict"] if not key.startswith("net.")]  # the teacher is not in it
+    assert load_module(teacher, ("neutral", "happy"), "faces")[1] == ["sad", "surprise", "fear", "disgust", "anger"]
