@@ -10,7 +10,7 @@ from scipy.special import log_softmax, softmax
 from torch import Tensor, nn
 
 from fer_voting.training.losses import Distillation, crop_cross_entropy
-from fer_voting.votes import VOTES
+from fer_voting.votes import PAPER_VOTES, VOTES
 
 SETTINGS = {"temperature": 4.0, "hard_weight": 0.1, "vote": "soft"}
 
@@ -52,7 +52,7 @@ def test_label_smoothing_of_probabilities_is_the_formula_of_its_source() -> None
 
 
 @pytest.mark.parametrize("own_crops", [1, 10])
-@pytest.mark.parametrize("vote", VOTES)
+@pytest.mark.parametrize("vote", PAPER_VOTES)
 def test_distillation_is_the_formula_of_its_source(vote: str, own_crops: int) -> None:
     own, teacher, images = random_batch(own_crops=own_crops)
     temperature, weight, hard_loss = 2.5, 0.3, torch.tensor(0.7, dtype=torch.float64)
