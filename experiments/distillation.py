@@ -27,7 +27,7 @@ from fer_voting.config import compose_with_choices
 from fer_voting.models import SPLITS
 from fer_voting.results.load import TITLES, LoadedRun, load_run
 from fer_voting.results.markdown import Table
-from fer_voting.results.statistics import ENOUGH_SEEDS, mcnemar_p, paired_difference
+from fer_voting.results.statistics import mcnemar_p, paired_difference
 from fer_voting.results.text import p_text, percent
 from fer_voting.runs.plan import plan_job
 from fer_voting.runs.run import Run
@@ -133,9 +133,7 @@ def write(rows: Sequence[Network]) -> Report:
     images = sum(first.result["counts"][parts[-1]].values())
     report.add(f"## {TITLES.get(first.dataset, first.dataset)}, {images:,} images of {parts[-1]}")
     report.add_table(table)
-    report.add(
-        MEANS if len(first_seeds := rows[0].runs) >= ENOUGH_SEEDS else f"{MEANS} Here: {len(first_seeds)} seeds."
-    )
+    report.add(MEANS)
     if first.result["synthetic"]:
         report.add(SYNTHETIC)
     report.add(origin(results))
