@@ -1,0 +1,101 @@
+"""A network of timm from the training to the prediction, as a user types it."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from tiny import train_here
+
+from fer_voting.export import main as export
+from fer_voting.inference.network import load_network
+from fer_voting.inference.onnx_export import MAX_DIFFERENCE
+from fer_voting.inference.pretrained import load_pretrained
+from fer_voting.inference.runtimes import OnnxRuntime
+from fer_voting.models.images import normalise
+from fer_voting.runs.run import Run
+from fer_voting.training.trained import load_module
+
+pytest.importorskip("timm")
+pytestmark = pytest.mark.slow
+
+NAMES = ("convnext_atto", "mobilenetv4_conv_small")
+WORDS = (
+    *("dataset=faces", "dataset.size=96", "dataset.train_size=30", "dataset.val_size=10", "dataset.test_size=10"),
+    *("dataset.schedule.epochs=1", "logger=none", "augment=none", "model=timm"),
+)
+
+
+@pytest.fixture(scope="module")
+def output_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The runs of a sweep over both networks and two splits."""
+    folder = tmp_path_factory.mktemp("timm")
+    sweep = ("-m", "sweep=networks", f"model.name={','.join(NAMES)}", "split=baseline,m2")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        train_here(folder, *sweep, *WORDS)
+    return folder
+
+
+def run_of(output_dir: Path, name: str, split: str) -> Run:
+    (found,) = (output_dir / "runs").glob(f"faces-{split}-timm-*name{name}-*")
+    return Run(output_dir, found.name)
+
+
+def test_the_table_has_every_network_with_both_counts(output_dir: Path):
+    lines = (output_dir / "sweeps/networks/table.md").read_text().splitlines()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("|")]
+    header, _, *runs = rows
+    expected = [run_of(output_dir, name, split).name for name in NAMES for split in ("baseline", "m2")]
+    assert [row[:2] for row in runs] == [[name, "finished"] for name in expected]
+    for row in runs:
+        found = dict(zip(header, row, strict=True))
+        result = Run(output_dir, found["run"]).result()
+        assert result is not None
+        assert float(found["GMACs/image"]) == pytest.approx(result["gmacs"], abs=5e-4)
+        assert float(found["torch GMACs"]) == pytest.approx(result["torch_gmacs"], abs=5e-4)
+        assert float(found["MiB/image"]) > 1
+
+
+def test_a_checkpoint_names_its_network_and_takes_another_split(output_dir: Path):
+    path = run_of(output_dir, "convnext_atto", "m2").best_checkpoint("soft")
+    net, info = load_network(path)
+    assert (info.architecture, info.options) == ("timm", {"name": "convnext_atto", "crop_after": None})
+    assert (net.crop_after, info.image_size) == ("stages.1", 96)
+    module, left_out = load_module(path, info.class_names[::-1], "faces", "m3")
+    assert (module.net.crop_after, left_out) == ("stages.2", [])
+    ours, theirs = (n.state_dict()["head.fc.weight"] for n in (module.net, net))
+    assert torch.equal(ours, theirs.flip(0))  # rows by class name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_exports_and_predictions_are_the_networks(name: str, output_dir: Path, capsys: pytest.CaptureFixture[str]):
+    run = run_of(output_dir, name, "m2")
+    net, info = load_network(run.best_checkpoint("soft"))
+    for kind in ("onnx", "folder"):
+        export(["--run", run.name, "--to", kind, "--output-dir", str(output_dir)])
+    folder = output_dir / "exports" / run.name
+    faces = np.random.default_rng(0).integers(0, 256, (3, 96, 96, 3), dtype=np.uint8)
+    with torch.inference_mode():
+        expected = net(normalise(torch.from_numpy(faces).permute(0, 3, 1, 2))).numpy()
+    shared, same = load_pretrained(folder)
+    assert same == info
+    with torch.inference_mode():
+        assert np.array_equal(shared(normalise(torch.from_numpy(faces).permute(0, 3, 1, 2))).numpy(), expected)
+    _, logits = OnnxRuntime(output_dir / "exports" / f"{run.name}-float32.onnx")(faces)
+    assert logits.shape == (3, 10, 7)
+    assert np.abs(logits - expected).max() <= 2 * MAX_DIFFERENCE * max(1, np.abs(expected).max())
+    card = (folder / "README.md").read_text()
+    assert name.replace("_", r"\_") in card
+    assert "after stage 2" in card
+    assert "timm" in json.loads((folder / "config.json").read_text())["architecture"]
+
+    PIL.Image.fromarray(faces[0]).save(output_dir / "face.png")
+    from fer_voting.predict import main as predict
+
+    predict([str(output_dir / "face.png"), "--model", str(folder), "--aligned", "--out", str(output_dir / "rows.csv")])
+    (row,) = csv.DictReader((output_dir / "rows.csv").read_text().splitlines())
+    assert row["class"] in info.class_names
