@@ -1,7 +1,8 @@
 """Evaluate a trained network on a data set: `python -m fer_voting.evaluate checkpoint=RUN dataset=... [stage=test]`.
 
 The network's classes are matched with the data set's by name. Writes into the folder `out=`: every vote's metrics
-(JSON), the predictions of each vote (CSV), a confusion matrix of the soft vote and a reliability diagram (PNG).
+(JSON), the predictions of each vote (CSV), a confusion matrix of the soft vote, a reliability diagram, and the adaptive
+vote's accuracy against its arithmetic (PNG).
 """
 
 import contextlib
@@ -36,18 +37,30 @@ def evaluate(config: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
     import torch
 
     from fer_voting.data.module import make_datamodule
+    from fer_voting.models.adaptive import adaptive_cost, has_cut
     from fer_voting.models.checkpoint import load_weights
+    from fer_voting.results.adaptive import adaptive_curve, plot_adaptive
     from fer_voting.results.evaluation import evaluate_predictions, plot_evaluation, write_predictions
     from fer_voting.system.environment import describe_device, git_commit, package_versions
     from fer_voting.training.evaluation import make_evaluator
     from fer_voting.training.module import Predictions, score_metrics
-    from fer_voting.training.trained import LEARNING, count_trained_on, load_module, stored_fits
-    from fer_voting.votes import ALL_VOTES, UNFITTED, Fitted, fit_vote, vote_scores
+    from fer_voting.training.trained import (
+        Validation,
+        count_trained_on,
+        fit_votes,
+        load_module,
+        recorded_fits,
+        stored_validation,
+    )
+    from fer_voting.votes import ALL_VOTES, SHARES, UNFITTED, Fitted, adaptive_logits, vote_scores
 
     part = config["stage"]
     if part not in PARTS:
         raise ValueError(f"stage={part} must be {' or '.join(PARTS)}")
     _check_temperature(config["temperature"])
+    mean_gmacs = config["mean_gmacs"]
+    if not (mean_gmacs is None or (isinstance(mean_gmacs, int | float) and mean_gmacs > 0)):
+        raise ValueError(f"mean_gmacs={mean_gmacs} must be a number greater than 0")
     path, run = _checkpoint(config)
     _, info = load_weights(path)
     if config["dataset"]["size"] not in (None, info.image_size):
@@ -74,29 +87,47 @@ def evaluate(config: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
         (evaluator.validate if part == "val" else evaluator.test)(module, datamodule=data, verbose=False)
         return module.predictions.gather(data.positions(part))
 
+    cost = None
+    if has_cut(module.net):
+        cost = adaptive_cost(module.net, info.image_size)
+        module.with_whole_map = True
+        if mean_gmacs is not None:
+            cost.share(mean_gmacs)  # refuses what is too little before the data are evaluated
+    elif mean_gmacs is not None:
+        raise ValueError(f"mean_gmacs={mean_gmacs} is of the adaptive vote, and split {split} has nothing to adapt")
+
+    validation, recorded = None, {}
     if config["temperature"] == "val":
-        validation = predict("val")
-        logits, labels = torch.cat(validation.logits), torch.cat(validation.labels)
-        fits = {vote: fit_vote(logits, labels, vote) for vote in LEARNING}
-    else:  # fitted under the split of the training
-        fits = stored_fits(run, path) if run and split == info.split else {}
-        if config["temperature"] != "auto":
-            fits["soft"] = Fitted(float(config["temperature"]))
+        found = predict("val")
+        whole = torch.cat(found.whole) if found.whole else None
+        validation = Validation(torch.cat(found.logits), torch.cat(found.labels), whole)
+    elif run is not None and split == info.split:  # fitted under the split of the training
+        validation, recorded = stored_validation(run, path), recorded_fits(run, path)
+    fits = {} if validation is None else fit_votes(validation, cost, mean_gmacs)
+    fits |= {vote: fitted for vote, fitted in recorded.items() if vote != "adaptive" or mean_gmacs is None}
+    if config["temperature"] not in ("auto", "val"):
+        fits["soft"] = Fitted(float(config["temperature"]))
     predictions = predict(part)
     logits, labels, positions = (
         torch.cat(tensors) for tensors in (predictions.logits, predictions.labels, predictions.index)
     )
+    deciding = dict.fromkeys(module.evaluation, logits)  # vote -> the logits by which it decides
+    adaptive = None
+    if "weighted" in fits:
+        deciding["weighted"] = logits
+    if cost is not None:
+        whole = torch.cat(predictions.whole)
+        threshold = fits["adaptive"].threshold if "adaptive" in fits else None
+        adaptive = adaptive_curve(whole, logits, labels, cost, threshold)
+        if threshold is not None:
+            deciding["adaptive"] = adaptive_logits(whole, logits, threshold)
     votes = {}
-    for vote in ALL_VOTES:
-        fitted = fits.get(vote)
-        if vote in module.evaluation:
-            votes[vote] = module.evaluation[vote]
-        elif fitted is not None:
-            votes[vote] = score_metrics(vote_scores(logits, vote, fitted), labels, data.class_names)
-        else:
-            log.info("the %s vote is left out: its checkpoint has no run with validation predictions", vote)
-            continue
-        votes[vote] |= evaluate_predictions(logits, labels.numpy(), data.class_names, vote, fitted)
+    for vote in [each for each in ALL_VOTES if each in deciding]:
+        fitted = None if vote in SHARES else fits.get(vote)
+        votes[vote] = module.evaluation.get(vote) or score_metrics(
+            vote_scores(deciding[vote], vote, fitted or UNFITTED), labels, data.class_names
+        )
+        votes[vote] |= evaluate_predictions(deciding[vote], labels.numpy(), data.class_names, vote, fitted)
     result = {
         "checkpoint": str(path.absolute()),
         "trained_on": info.dataset,
@@ -113,6 +144,8 @@ def evaluate(config: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
         "data_fingerprint": data.fingerprint,
         "temperature_option": config["temperature"],
         "votes": votes,
+        "votes_left_out": [vote for vote in ALL_VOTES if vote not in votes],
+        "adaptive": adaptive,
         "versions": package_versions(),
         "git_commit": git_commit(),
         "precision": str(evaluator.precision),
@@ -121,8 +154,11 @@ def evaluate(config: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
     for vote in votes:
         rows = out.with_name(f"{out.stem}-{vote}.csv")
         names = data.pack.names(positions.numpy())
-        write_predictions(rows, names, labels.numpy(), logits, data.class_names, vote, fits.get(vote, UNFITTED))
+        write_predictions(rows, names, labels.numpy(), deciding[vote], data.class_names, vote, fits.get(vote, UNFITTED))
     plot_evaluation(out, name, result)
+    if adaptive is not None:
+        note = " (synthetic faces)" if data.synthetic else ""
+        plot_adaptive(out.with_name(f"{out.stem}-adaptive.png"), adaptive, f"{name} on {data.name}, {part}{note}")
     write_json(out, result)
     return out, result
 
@@ -177,6 +213,7 @@ def _refuse_to_overwrite(out: Path, path: Path, fingerprint: str) -> None:
 
 def job(config: DictConfig) -> None:
     out, result = evaluate(resolve(config))
+    from fer_voting.results.adaptive import adaptive_text
     from fer_voting.results.evaluation import evaluation_tables
 
     print(f"{result['images']:,} {result['part']} images of {result['dataset']}, trained on {result['trained_on']}")
@@ -185,6 +222,13 @@ def job(config: DictConfig) -> None:
     for vote, metrics in result["votes"].items():
         print(f"{vote:>10} vote: accuracy {metrics['accuracy']:.2%}, mean recall {metrics['mean_recall']:.2%}")
     print(f"\n{evaluation_tables(result['votes'])}")
+    if result["adaptive"]:
+        print(f"{adaptive_text(result['adaptive'])}\n")
+    if result["votes_left_out"]:
+        print(
+            f"Votes left out: {', '.join(result['votes_left_out'])}. The adaptive vote needs a split with crops; what "
+            "it and the weighted vote take from validation images comes from the checkpoint's run, or temperature=val."
+        )
     if result["classes_left_out"]:
         print(f"Left out, because {result['dataset']} lacks them: {', '.join(result['classes_left_out'])}.")
     if result["images_trained_on"]:

@@ -47,6 +47,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--output-dir", type=Path, default=Path("outputs"), help="holds runs/ (default: outputs)")
     made.add_argument("--vote", choices=ALL_VOTES, help="by whose best epoch, and in the file (default: the run's)")
     made.add_argument("--split", help="where to take the crops: baseline, input, m1, m2, m3 (default: as trained)")
+    made.add_argument(
+        "--mean-gmacs",
+        type=float,
+        metavar="G",
+        help="of the adaptive vote: mean cost an image, by validation (default: half of the vote's extra arithmetic)",
+    )
     made.add_argument("--precision", default="float32", choices=("float32", "int8"), help="(default: float32)")
     made.add_argument("--push", metavar="OWNER/MODEL", help="with --to folder: also upload it to the Hub, as private")
     made.add_argument(
@@ -66,7 +72,7 @@ def export(words: argparse.Namespace) -> Path:
         raise ValueError(f"--precision {words.precision} is for --to onnx and --to page")
     if words.dataset and words.precision != "int8":
         raise ValueError(f"{words.dataset[0]!r}: the data set is read for --precision int8 alone")
-    from fer_voting.inference.trained import find_run, load_trained
+    from fer_voting.inference.trained import find_run, load_trained, with_mean_gmacs
 
     if words.push is not None:
         from fer_voting.inference.pretrained import check_hub_name
@@ -74,11 +80,14 @@ def export(words: argparse.Namespace) -> Path:
         check_hub_name(words.push)
     run = find_run(words.run, words.output_dir)
     trained = load_trained(run, words.vote, words.split)
+    if words.mean_gmacs is not None:
+        trained = with_mean_gmacs(trained, words.mean_gmacs)
     name = "-".join(
         [
             run.name,
             *([] if words.split is None else [f"as_{words.split}"]),
             *([] if words.vote is None else [words.vote]),
+            *([] if words.mean_gmacs is None else [f"{words.mean_gmacs:g}gmacs"]),
         ]
     )
     folder = words.output_dir / "exports"

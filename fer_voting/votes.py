@@ -126,7 +126,7 @@ VOTES: dict[str, Callable[[Tensor], Tensor]] = {
 PAPER_VOTES = ("soft", "softprob", "hard")
 """The paper's two, and the other reading of its soft vote: what tables show of every run."""
 
-FITTED_VOTES = ("weighted",)
+FITTED_VOTES = ("weighted", "adaptive")
 """Votes that take parameters from validation images. They are fitted once, at the end of a training, by the network of
 the soft vote's best epoch: figures of the images that they were fitted on select no epoch."""
 

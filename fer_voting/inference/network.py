@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from fer_voting.models.adaptive import AdaptiveNetwork
 from fer_voting.models.checkpoint import NetworkInfo, load_weights
 from fer_voting.models.images import normalise
 from fer_voting.models.registry import rebuild_network
@@ -47,16 +48,17 @@ class FaceNetwork(nn.Module):
 
     Args:
         net: maps normalised images `[B, 3, S, S]` to crop logits; put into evaluation mode.
-        vote: of `fer_voting.votes`; scores are its `vote_probabilities`.
+        vote: of `fer_voting.votes`; scores are its `vote_probabilities`. The crops that the adaptive vote does not
+            compute have the logits of the whole map.
         fitted: what the vote took from validation images.
 
-    Raises ValueError if `vote` is unknown or needs what `fitted` lacks.
+    Raises ValueError if `vote` is unknown, needs what `fitted` lacks, or is the adaptive one and there are no crops.
     """
 
     def __init__(self, net: nn.Module, vote: str = "soft", fitted: Fitted = UNFITTED) -> None:
         super().__init__()
         fitted.check(vote)
-        self.net = net.eval()
+        self.net = (net if vote != "adaptive" else AdaptiveNetwork(net, fitted.threshold or 0.0)).eval()
         self.vote = vote
         self.fitted = fitted
 

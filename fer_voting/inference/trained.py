@@ -9,16 +9,18 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fer_voting.inference.network import load_network
+from fer_voting.models.adaptive import adaptive_cost, fit_adaptive, require_cut
 from fer_voting.models.checkpoint import NetworkInfo
 from fer_voting.models.registry import rebuild_network
 from fer_voting.models.voting import VotingNetwork
 from fer_voting.runs.run import Run
-from fer_voting.votes import ALL_VOTES, UNFITTED, Fitted, vote_of_epoch
+from fer_voting.system.arrays import read_npz
+from fer_voting.votes import ALL_VOTES, FITTED_VOTES, UNFITTED, Fitted, vote_of_epoch
 
 if TYPE_CHECKING:  # Lightning takes seconds to import
     from fer_voting.data.module import FERDataModule
 
-__all__ = ["TrainedNetwork", "find_run", "load_dataset", "load_trained"]
+__all__ = ["TrainedNetwork", "find_run", "load_dataset", "load_trained", "with_mean_gmacs"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,10 +92,30 @@ def load_trained(run: Run, vote: str | None = None, split: str | None = None) ->
         moved = rebuild_network(info)
         moved.load_state_dict(net.state_dict())
         net = moved.eval()
+    if vote == "adaptive":
+        require_cut(net)
+    if vote in FITTED_VOTES and info.split != result["split"]:
+        raise ValueError(
+            f"the {vote} vote of {run.name} was fitted under split {result['split']}: it has none under {info.split}"
+        )
     # Fitted on the trained split's scores.
     fitted = Fitted.from_values(result["votes"].get(vote, {}) if info.split == result["split"] else {})
     fitted.check(vote)
     return TrainedNetwork(run, net, info, vote, result, config, fitted)
+
+
+def with_mean_gmacs(trained: TrainedNetwork, mean_gmacs: float) -> TrainedNetwork:
+    """The adaptive vote with the threshold that the run's validation images give for a mean cost.
+
+    Raises ValueError if it is another vote, the cost is less than the whole map's, or the stored logits are damaged;
+    FileNotFoundError if there are none.
+    """
+    if trained.vote != "adaptive":
+        raise ValueError(f"a mean cost is of the adaptive vote, not of the {trained.vote} vote")
+    cost = adaptive_cost(trained.net, trained.info.image_size)
+    arrays = read_npz(trained.run.predictions_file(vote_of_epoch(trained.vote), "val"), "logits", "labels", "whole")
+    fitted = fit_adaptive(arrays["whole"], arrays["logits"], arrays["labels"], cost, mean_gmacs)
+    return replace(trained, fitted=fitted)
 
 
 def load_dataset(trained: TrainedNetwork, words: Sequence[str], output_dir: Path) -> "FERDataModule":

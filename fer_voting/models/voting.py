@@ -165,6 +165,23 @@ class VotingNetwork(nn.Module):
         blank = torch.zeros(self._blanks, 3, side, side, dtype=maps.dtype, device=maps.device)
         return self._run(blank.contiguous(memory_format=channels_last), lambda _: maps)
 
+    def maps_and_logits(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Images `[B, 3, H, W]` -> `maps(images)` and the logits of the whole maps `[B, K]`, by one pass.
+
+        Raises ValueError if the network has no cut.
+        """
+        images = self._prepare(images)
+        if self.crop_after == INPUT:
+            return images, self.backbone(images)
+        kept: list[Tensor] = []
+
+        def keep(maps: Tensor) -> Tensor:
+            kept.append(maps)
+            return maps.clone()  # the backbone may go on in place
+
+        logits = self._run(images, keep)
+        return kept[0], logits
+
     def _prepare(self, images: Tensor) -> Tensor:
         return images if self.own_statistics is None else self.own_statistics(images)
 

@@ -42,6 +42,7 @@ VOTE_COLOURS = {
     "softprob": "#009E73",
     "confidence": "#CC79A7",
     "weighted": "#E69F00",
+    "adaptive": "#56B4E9",
 }
 SPLIT_COLOURS = {"baseline": "#767676", "input": "#CC79A7", "m1": "#0072B2", "m2": "#D55E00", "m3": "#009E73"}
 PART_COLOURS = {"train": "#0072B2", "val": "#D55E00", "test": "#009E73"}

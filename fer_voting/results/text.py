@@ -37,6 +37,7 @@ VOTE_TITLES = {
     "softprob": "softmax vote",
     "confidence": "confidence vote",
     "weighted": "weighted vote",
+    "adaptive": "adaptive vote",
 }
 SPLIT_TITLES = {
     "baseline": "baseline",

@@ -9,11 +9,12 @@ import torch
 from hydra.utils import instantiate
 
 from fer_voting.data.module import FERDataModule
+from fer_voting.models.adaptive import adaptive_cost, fit_adaptive, has_cut
 from fer_voting.models.checkpoint import load_weights, read_checkpoint
 from fer_voting.runs.processes import is_first_rank
 from fer_voting.runs.run import Run
 from fer_voting.training.module import Predictions, VotingModule, score_metrics
-from fer_voting.votes import ALL_VOTES, UNFITTED, fit_vote, vote_of_epoch, vote_scores
+from fer_voting.votes import ALL_VOTES, UNFITTED, adaptive_logits, fit_vote, vote_of_epoch, vote_scores
 
 __all__ = ["evaluate_votes", "make_evaluator"]
 
@@ -35,15 +36,21 @@ def evaluate_votes(
 ) -> dict[str, dict[str, Any]]:
     """Vote -> `best_epoch`, `checkpoint`, what was fitted (`votes.Fitted`) and the metrics of each part.
 
-    Fitted on validation (`votes.fit_vote`): the weighted vote's accuracy there is of the images that its weights were
-    fitted on. Votes with the same best epoch share one pass. Writes the predictions into the run's folder. Of a refit,
-    whose length its vote decided, that vote alone.
+    Fitted on validation (`votes.fit_vote`, `models.adaptive.fit_adaptive`): the accuracies of `FITTED_VOTES` there are
+    of the images that they were fitted on. Votes with the same best epoch share one pass. Writes the predictions into
+    the run's folder. Of a refit, whose length its vote decided, that vote alone. A network without a cut has no
+    adaptive vote.
     """
     evaluator = make_evaluator(config["trainer"])
     parts = [*([] if config["refit"] else ["val"]), *(["test"] if data.has_test else [])]
     evaluated: dict[int, dict[str, tuple[dict[str, Any], Predictions]]] = {}  # epoch -> part -> metrics, predictions
     votes: dict[str, dict[str, Any]] = {}
+    adaptive = has_cut(module.net) and not config["refit"]
+    module.with_whole_map = adaptive
+    cost = adaptive_cost(module.net, module.info.image_size) if adaptive else None
     for vote in [config["voting"]["name"]] if config["refit"] else ALL_VOTES:
+        if vote == "adaptive" and not adaptive:
+            continue
         path = run.best_checkpoint(vote_of_epoch(vote))
         state, _ = load_weights(path)
         epoch = read_checkpoint(path)["epoch"]
@@ -59,27 +66,35 @@ def evaluate_votes(
         for part, (metrics, predictions) in evaluated[epoch].items():  # validation first
             logits, labels = torch.cat(predictions.logits), torch.cat(predictions.labels)
             if part == "val":
-                fitted = fit_vote(logits, labels, vote)
+                if vote == "adaptive":
+                    assert cost is not None
+                    fitted = fit_adaptive(torch.cat(predictions.whole), logits, labels, cost)
+                else:
+                    fitted = fit_vote(logits, labels, vote)
                 votes[vote] |= fitted.to_values()
+            if vote == "adaptive":
+                assert fitted.threshold is not None
+                logits = adaptive_logits(torch.cat(predictions.whole), logits, fitted.threshold)
             scores = vote_scores(logits, vote, fitted)
             votes[vote][part] = metrics[vote] if vote in metrics else score_metrics(scores, labels, data.class_names)
             if is_first_rank():
                 names = data.pack.names(predictions.index[0].numpy())
                 _save_predictions(run.predictions_file(vote, part), predictions, scores, names)
+    module.with_whole_map = False
     return votes
 
 
 def _save_predictions(path: Path, predictions: Predictions, scores: torch.Tensor, names: list[str]) -> None:
-    """Write `logits` [N, V, K], the vote's `scores` [N, K], `labels` and `names` [N]."""
+    """Write crop `logits` [N, V, K], the vote's `scores` [N, K], `labels` and `names` [N].
+
+    Also `whole` [N, K], the logits of the whole map, if they are there.
+    """
     path.parent.mkdir(exist_ok=True)
-    logits = torch.cat(predictions.logits)
+    arrays: dict[str, Any] = {"logits": torch.cat(predictions.logits).numpy(), "scores": scores.numpy()}
+    arrays |= {"labels": torch.cat(predictions.labels).numpy(), "names": np.array(names)}
+    if predictions.whole:
+        arrays["whole"] = torch.cat(predictions.whole).numpy()
     draft = path.with_name(f".{path.name}")
     with draft.open("wb") as file:
-        np.savez_compressed(
-            file,
-            logits=logits.numpy(),
-            scores=scores.numpy(),
-            labels=torch.cat(predictions.labels).numpy(),
-            names=np.array(names),
-        )
+        np.savez_compressed(file, **arrays)
     draft.replace(path)

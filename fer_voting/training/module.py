@@ -18,6 +18,7 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix, MulticlassRecall
 
 from fer_voting.models import VotingNetwork
+from fer_voting.models.adaptive import require_cut, whole_and_crops
 from fer_voting.models.checkpoint import NetworkInfo
 from fer_voting.training.losses import Distillation, crop_cross_entropy
 from fer_voting.training.mix import Mix
@@ -88,11 +89,15 @@ def weight_decay_groups(net: torch.nn.Module) -> list[dict[str, Any]]:
 
 @dataclass
 class Predictions:
-    """Crop logits `[n, V, K]` (float32) of an evaluation, with labels `[n]` and positions in the pack `[n]`."""
+    """Crop logits `[n, V, K]` (float32) of an evaluation, with labels `[n]` and positions in the pack `[n]`.
+
+    `whole`: logits of the whole map `[n, K]`, if the module was asked for them (`VotingModule.with_whole_map`).
+    """
 
     logits: list[Tensor] = field(default_factory=list)
     labels: list[Tensor] = field(default_factory=list)
     index: list[Tensor] = field(default_factory=list)
+    whole: list[Tensor] = field(default_factory=list)
 
     def gather(self, positions: NDArray[np.int64]) -> "Predictions":
         """The predictions of all ranks in the order of `positions` (int64 [n], in the pack), each list one tensor.
@@ -103,13 +108,13 @@ class Predictions:
         if dist.is_initialized():
             parts = [self] * dist.get_world_size()
             dist.all_gather_object(parts, self)
-        logits, labels, index = (
-            torch.cat([tensor for part in parts for tensor in getattr(part, name)])
-            for name in ("logits", "labels", "index")
+        logits, labels, index, whole = (
+            torch.cat([tensor for part in parts for tensor in getattr(part, name)] or [torch.empty(0)])
+            for name in ("logits", "labels", "index", "whole")
         )
         row_of = {position: row for row, position in enumerate(index.tolist())}
         rows = torch.tensor([row_of[position] for position in positions.tolist() if position in row_of])
-        return Predictions([logits[rows]], [labels[rows]], [index[rows]])
+        return Predictions([logits[rows]], [labels[rows]], [index[rows]], [whole[rows]] if len(whole) else [])
 
 
 class VotingModule(L.LightningModule):
@@ -153,6 +158,8 @@ class VotingModule(L.LightningModule):
         self.metrics = torch.nn.ModuleDict({vote: vote_metrics(len(self.class_names)) for vote in VOTES})
         self.predictions = Predictions()
         self.evaluation: dict[str, dict[str, Any]] = {}
+        self.with_whole_map = False
+        """Whether evaluations also compute the logits of the whole map, which the adaptive vote needs."""
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images `[B, 3, H, W]` -> crop logits `[B, V, K]`."""
@@ -215,6 +222,9 @@ class VotingModule(L.LightningModule):
     def _evaluation_step(self, batch: tuple[Tensor, Tensor, Tensor], part: str) -> None:
         images, targets, index = batch
         logits = self._in_parts_that_fit(images).float()
+        if self.with_whole_map:
+            whole, logits = logits[:, 0], logits[:, 1:]
+            self.predictions.whole.append(whole.cpu())
         labels = targets if targets.ndim == 1 else targets.argmax(dim=1)
         loss = F.cross_entropy(soft_vote(logits), targets)
         self.log(f"{part}/loss", loss, batch_size=len(images), sync_dist=True)
@@ -225,9 +235,15 @@ class VotingModule(L.LightningModule):
         self.predictions.index.append(index.cpu())
 
     def _in_parts_that_fit(self, images: Tensor) -> Tensor:
-        """`self(images)`; where the device runs out of memory, of each half of the images, recursively."""
+        """`self(images)`, after the logits of the whole map if they are wanted: `[B, V, K]` or `[B, 1 + V, K]`.
+
+        Where the device runs out of memory, of each half of the images, recursively.
+        """
         try:
-            return self(images)
+            if not self.with_whole_map:
+                return self(images)
+            whole, crops = whole_and_crops(require_cut(self.net), self.lay_out(images))
+            return torch.cat([whole[:, None], crops], dim=1)
         except torch.OutOfMemoryError:
             if len(images) == 1:
                 raise

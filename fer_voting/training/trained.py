@@ -1,26 +1,25 @@
 """Trained networks: loaded for evaluation under any split, and what their runs recorded of them."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from fer_voting.data.manifest import manifest_hashes
 from fer_voting.data.module import FERDataModule
 from fer_voting.data.sampling import Positions
+from fer_voting.models.adaptive import AdaptiveCost, fit_adaptive
 from fer_voting.models.checkpoint import load_weights
 from fer_voting.models.registry import rebuild_network
 from fer_voting.runs.run import Run
 from fer_voting.system.arrays import read_npz
 from fer_voting.training.initialise import initialise
 from fer_voting.training.module import VotingModule
-from fer_voting.votes import Fitted, fit_vote, vote_of_epoch
+from fer_voting.votes import ALL_VOTES, SHARES, Fitted, fit_vote, vote_of_epoch
 
-__all__ = ["count_trained_on", "load_module", "stored_fits"]
-
-LEARNING = ("soft", "weighted")
-"""The votes that take something from validation images."""
+__all__ = ["Validation", "count_trained_on", "fit_votes", "load_module", "recorded_fits", "stored_validation"]
 
 
 def load_module(
@@ -50,26 +49,50 @@ def load_module(
     return VotingModule(net, torch.optim.Adam, info), left_out  # the optimizer is not used
 
 
-def stored_fits(run: Run, checkpoint: Path) -> dict[str, Fitted]:
-    """What the votes take from validation images, by a run's checkpoint: as recorded, or fitted on the stored logits.
+@dataclass(frozen=True)
+class Validation:
+    """Logits of validation images: crops [N, V, K], labels [N], and whole maps [N, K] if the network has a cut."""
 
-    A vote of which neither is there is left out. Raises ValueError if the stored logits cannot be read.
+    logits: Tensor
+    labels: Tensor
+    whole: Tensor | None
+
+
+def stored_validation(run: Run, checkpoint: Path) -> Validation | None:
+    """What a run's folder keeps of its validation images by one of its checkpoints, None if that is nothing.
+
+    Raises ValueError if the file cannot be read.
     """
-    epoch_of = checkpoint.stem.removeprefix("best-")
-    recorded = (run.result() or {}).get("votes", {})
-    found = {
-        vote: Fitted.from_values(recorded[vote])
-        for vote in LEARNING
-        if vote_of_epoch(vote) == epoch_of and "temperature" in recorded.get(vote, {})
-    }
-    file = run.predictions_file(epoch_of, "val")
-    if len(found) == len(LEARNING) or not file.exists():
-        return found
     try:
-        arrays = read_npz(file, "logits", "labels")
-        return {vote: fit_vote(arrays["logits"], arrays["labels"], vote) for vote in LEARNING} | found
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{file} cannot be read ({error}); temperature=val fits again") from error
+        arrays = read_npz(run.predictions_file(checkpoint.stem.removeprefix("best-"), "val"), "logits", "labels")
+    except FileNotFoundError:
+        return None
+    logits, labels = torch.from_numpy(arrays["logits"]), torch.from_numpy(arrays["labels"])
+    return Validation(logits, labels, torch.from_numpy(arrays["whole"]) if "whole" in arrays else None)
+
+
+def fit_votes(validation: Validation, cost: AdaptiveCost | None, mean_gmacs: float | None = None) -> dict[str, Fitted]:
+    """What each vote takes from validation images; a vote that takes nothing is left out.
+
+    Args:
+        cost: of the network's parts, if it has a cut.
+        mean_gmacs: wished of the adaptive vote; None: half of the vote's extra arithmetic.
+    """
+    fits = {vote: fit_vote(validation.logits, validation.labels, vote) for vote in ("soft", "weighted")}
+    if validation.whole is not None and cost is not None:
+        fits["adaptive"] = fit_adaptive(validation.whole, validation.logits, validation.labels, cost, mean_gmacs)
+    return fits
+
+
+def recorded_fits(run: Run, checkpoint: Path) -> dict[str, Fitted]:
+    """What a run's result.json says that the votes took from its validation images, by one of its checkpoints."""
+    votes = (run.result() or {}).get("votes", {})
+    epoch_of = checkpoint.stem.removeprefix("best-")
+    return {
+        vote: Fitted.from_values(found)
+        for vote, found in votes.items()
+        if vote not in SHARES and vote in ALL_VOTES and vote_of_epoch(vote) == epoch_of and "temperature" in found
+    }
 
 
 def count_trained_on(run: Run, data: FERDataModule, positions: Positions) -> int | None:

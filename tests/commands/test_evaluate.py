@@ -239,3 +239,64 @@ def test_a_run_that_kept_one_vote_is_evaluated_at_that_one(trained: Run, run_eva
     found = read(out / "refit-best-hard-on-faces-test.json")
     assert same_metrics(found["votes"]["hard"], metrics(trained, "test", "hard"))
     assert found["votes"]["soft"]["temperature"] is None
+
+
+def test_weighted_and_adaptive_votes_are_the_runs_own(trained: Run, run_evaluate, capsys):
+    """As the training recorded them: parameters from validation, metrics of each part."""
+    out = run_evaluate(f"checkpoint={NAME}")
+    found = read(out / f"{NAME}-on-faces-test.json")
+    recorded = trained.result()["votes"]
+    assert len(recorded["weighted"]["weights"]) == 10
+    assert found["votes"]["weighted"]["weights"] == recorded["weighted"]["weights"]
+    assert found["votes"]["adaptive"]["threshold"] == recorded["adaptive"]["threshold"]
+    for vote in ("weighted", "adaptive"):
+        assert recorded[vote]["checkpoint"] == recorded["soft"]["checkpoint"]
+        assert same_metrics(found["votes"][vote], recorded[vote]["test"])
+    assert found["votes_left_out"] == []
+    adaptive = found["adaptive"]
+    with np.load(trained.predictions_file("soft", "test")) as stored:
+        whole, crops, labels = stored["whole"], stored["logits"], stored["labels"]
+    odds = np.exp(whole)
+    unsure = (odds / odds.sum(axis=1, keepdims=True)).max(axis=1) <= recorded["adaptive"]["threshold"]
+    decided = np.where(unsure, crops.mean(axis=1).argmax(axis=1), whole.argmax(axis=1))
+    assert adaptive["chosen"]["accuracy"] == pytest.approx((decided == labels).mean())
+    assert adaptive["chosen"]["accuracy"] == pytest.approx(recorded["adaptive"]["test"]["accuracy"])
+    assert adaptive["chosen"]["share"] == unsure.mean()
+    assert adaptive["curve"][0]["accuracy"] == pytest.approx((whole.argmax(axis=1) == labels).mean())
+    assert adaptive["curve"][-1]["accuracy"] == pytest.approx(recorded["soft"]["test"]["accuracy"])
+    assert adaptive["vote"]["gmacs"] == pytest.approx(trained.result()["gmacs"])
+    assert (out / f"{NAME}-on-faces-test-adaptive.png").stat().st_size > 10_000
+    rows = rows_of(out / f"{NAME}-on-faces-test-adaptive.csv")
+    assert [row["predicted"] for row in rows] == [found["class_names"][k] for k in decided]
+    shown = capsys.readouterr().out
+    assert f"adaptive vote       {adaptive['chosen']['accuracy']:.2%} at" in shown
+
+
+def test_the_adaptive_vote_at_a_wished_cost(trained: Run, run_evaluate, tmp_path: Path):
+    full = read(run_evaluate(f"checkpoint={NAME}") / f"{NAME}-on-faces-test.json")["adaptive"]
+    least, most = full["curve"][0]["gmacs"], full["curve"][-1]["gmacs"]
+    wished = least + 0.25 * (most - least)
+    copy = shutil.copy(trained.best_checkpoint("soft"), tmp_path / "copy.ckpt")
+    fitted = []
+    # From what the run kept of its validation images, and by a pass over them.
+    for words in ([f"checkpoint={NAME}"], [f"checkpoint={copy}", "temperature=val"]):
+        out = run_evaluate(*words, f"mean_gmacs={wished}")
+        found = read(out / f"{Path(words[0].partition('=')[2]).stem}-on-faces-test.json")
+        assert found["votes"]["adaptive"]["mean_gmacs"] == pytest.approx(wished, rel=1e-6)  # 10 of 40 images
+        fitted.append(found["votes"]["adaptive"]["threshold"])
+    assert fitted[0] == pytest.approx(fitted[1], abs=1e-5)
+    for words, told in (
+        ([f"mean_gmacs={least / 2}"], "must be at least"),
+        (["mean_gmacs=none"], "mean_gmacs=none must be a number"),
+        (["mean_gmacs=1", "split=baseline"], "split baseline has nothing to adapt"),
+    ):
+        with pytest.raises(SystemExit, match=told):
+            run_evaluate(f"checkpoint={NAME}", *words)
+
+
+def test_votes_without_validation_images_are_left_out_and_named(trained: Run, run_evaluate, tmp_path: Path, capsys):
+    copy = shutil.copy(trained.best_checkpoint("soft"), tmp_path / "copy.ckpt")
+    found = read(run_evaluate(f"checkpoint={copy}") / "copy-on-faces-test.json")
+    assert found["votes_left_out"] == ["weighted", "adaptive"]
+    assert found["adaptive"]["chosen"] is None  # the curve needs no threshold
+    assert "Votes left out: weighted, adaptive." in capsys.readouterr().out

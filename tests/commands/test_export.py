@@ -243,3 +243,54 @@ def test_metadata_is_plain_json(run: Run) -> None:
     config = json.loads((exports(run) / "mine" / "config.json").read_text())
     assert config["architecture"] == "resnet18"
     assert config["class_names"][1] == "happy"
+
+
+def test_votes_that_validation_fitted(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The exported files decide as the training recorded, and say what they took from validation images."""
+    votes = run.result()["votes"]
+    images, labels = faces(run, "test")
+    for vote in ("weighted", "adaptive"):
+        export(run, "--to", "onnx", "--vote", vote, "--out", str(tmp_path / f"{vote}.onnx"))
+        runtime = OnnxRuntime(tmp_path / f"{vote}.onnx")
+        assert (runtime.vote, runtime.fitted) == (vote, Fitted.from_values(votes[vote]))
+        accuracy = (runtime(images)[0].argmax(axis=1) == labels).mean()
+        assert accuracy == pytest.approx(votes[vote]["test"]["accuracy"])
+        export(run, "--to", "folder", "--vote", vote, "--out", str(tmp_path / vote))
+        found = PretrainedNetwork.from_pretrained(tmp_path / vote)
+        assert (found.vote, found.fitted) == (vote, runtime.fitted)
+    with np.load(run.predictions_file("soft", "val")) as stored:
+        whole = stored["whole"]
+    wished = votes["adaptive"]["mean_gmacs"]
+    export(run, "--to", "onnx", "--vote", "adaptive", "--mean-gmacs", "1e3", "--out", str(tmp_path / "all.onnx"))
+    assert OnnxRuntime(tmp_path / "all.onnx").fitted.threshold == 1.0
+    assert OnnxRuntime(tmp_path / "all.onnx").fitted.mean_gmacs > wished
+    assert len(whole) == sum(run.result()["counts"]["val"].values())
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--vote", "weighted", "--split", "m1"], "was fitted under split m3: it has none under m1"),
+        (["--vote", "adaptive", "--split", "baseline"], "a baseline has nothing to adapt"),
+        (["--vote", "adaptive", "--mean-gmacs", "1e-9"], "must be at least"),
+        (["--mean-gmacs", "1"], "a mean cost is of the adaptive vote, not of the soft vote"),
+    ],
+)
+def test_votes_that_do_not_fit_are_refused_in_one_line(run: Run, words: list[str], told: str) -> None:
+    with pytest.raises(SystemExit) as end:
+        export(run, "--to", "onnx", *words)
+    assert told in str(end.value)
+    assert "\n" not in str(end.value)
+
+
+def test_a_run_without_the_votes_parameters_is_refused(run: Run, tmp_path: Path) -> None:
+    """As earlier versions wrote result.json: three votes."""
+    outputs = tmp_path / "outputs"
+    shutil.copytree(run.dir, outputs / "runs" / "mine")
+    path = outputs / "runs" / "mine" / "result.json"
+    result = json.loads(path.read_text())
+    result["votes"] = {vote: result["votes"][vote] for vote in ("soft", "softprob", "hard")}
+    path.write_text(json.dumps(result))
+    for vote, what in (("weighted", "a weight"), ("adaptive", "a threshold")):
+        with pytest.raises(SystemExit, match=f"needs {what} fitted on validation images"):
+            main(["--run", "mine", "--output-dir", str(outputs), "--to", "onnx", "--vote", vote])

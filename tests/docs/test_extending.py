@@ -83,7 +83,7 @@ print(info.architecture, dict(info.options), net.crop_after, type(net.backbone).
     result = json.loads((folder / "result.json").read_text())
     assert (result["status"], result["dataset"], result["split"]) == ("finished", "listed", "m4")
     assert {name: count for name, count in result["counts"]["test"].items() if count} == {"happy": 5, "sad": 5}
-    assert set(result["votes"]) == {"soft", "softprob", "hard", "confidence", "median", "weighted"}
+    assert set(result["votes"]) == {"soft", "softprob", "hard", "confidence", "median", "weighted", "adaptive"}
     assert (folder / "checkpoints/best-median.ckpt").is_file()
     rows = list(csv.DictReader((folder / "csv/metrics.csv").read_text().splitlines()))
     assert float(rows[-1]["best/val/median/accuracy"]) == result["votes"]["median"]["val"]["accuracy"]

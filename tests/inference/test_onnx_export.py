@@ -26,8 +26,8 @@ RUNTIMES = (OnnxRuntime, OpenVinoRuntime)
 TEMPERATURE = 1.7
 
 
-def info(split: str = "m1", vote: str = "soft", temperature: float = TEMPERATURE) -> ExportInfo:
-    return ExportInfo(CLASSES, 24, split, vote, "faces", "ab" * 32, "float32", Fitted(temperature), {"val": 0.5})
+def info(split: str = "m1", vote: str = "soft", fitted: Fitted = Fitted(TEMPERATURE)) -> ExportInfo:
+    return ExportInfo(CLASSES, 24, split, vote, "faces", "ab" * 32, "float32", fitted, {"val": 0.5})
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def test_runtimes_compute_the_network(runtime: type, batch: int, net: VotingResN
 def test_other_splits_and_votes(split: str, vote: str, tmp_path: Path) -> None:
     net = settled(split)
     path = tmp_path / "file.onnx"
-    assert export_float32(FaceNetwork(net, vote), info(split, vote, 1.0), path) < MAX_DIFFERENCE
+    assert export_float32(FaceNetwork(net, vote), info(split, vote, Fitted()), path) < MAX_DIFFERENCE
     faces = noise(9)
     exact = exact_logits(net, faces)
     expected = hard_vote(torch.from_numpy(exact)).numpy() if vote == "hard" else softmax(exact, axis=2).mean(axis=1)
@@ -211,3 +211,61 @@ def test_files_that_are_no_exports(runtime: type, float32: Path, tmp_path: Path)
 def test_faces_of_another_form_are_refused(runtime: type, faces: NDArray, float32: Path) -> None:
     with pytest.raises(ValueError, match=r"`faces` must be uint8 \[B, 24, 24, 3\]"):
         runtime(float32)(faces)
+
+
+@pytest.fixture(scope="module")
+def threshold(net: VotingResNet18) -> float:
+    """Between the certainties of the whole maps of 40 noise faces, half above and half below."""
+    baseline = VotingResNet18("baseline", width=net.width)
+    baseline.load_state_dict(net.state_dict())
+    certainties = np.sort(softmax(exact_logits(baseline, noise(40))[:, 0], axis=1).max(axis=1))
+    return float(certainties[19:21].mean())
+
+
+@pytest.fixture(scope="module")
+def adaptive(net: VotingResNet18, threshold: float, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("adaptive") / "adaptive.onnx"
+    fitted = Fitted(TEMPERATURE, threshold=threshold, mean_gmacs=0.0123)
+    assert export_float32(FaceNetwork(net, "adaptive", fitted), info(vote="adaptive", fitted=fitted), path) < 1e-5
+    return path
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_the_adaptive_file_computes_crops_where_the_whole_map_is_unsure(
+    runtime: type, net: VotingResNet18, threshold: float, adaptive: Path
+) -> None:
+    """In batches of both kinds of faces and of one kind alone, which leaves the crops an empty batch or all."""
+    baseline = VotingResNet18("baseline", width=net.width)
+    baseline.load_state_dict(net.state_dict())
+    faces = noise(40)
+    whole, crops = exact_logits(baseline, faces), exact_logits(net, faces)
+    unsure = softmax(whole[:, 0], axis=1).max(axis=1) <= threshold
+    assert unsure.sum() == 20
+    expected = np.where(unsure[:, None, None], crops, whole)
+    loaded = runtime(adaptive)
+    assert (loaded.vote, loaded.fitted) == ("adaptive", Fitted(TEMPERATURE, threshold=threshold, mean_gmacs=0.0123))
+    for chosen in (np.ones(40, bool), unsure, ~unsure, *np.eye(40, dtype=bool)[:4]):
+        scores, logits = loaded(faces[chosen])
+        np.testing.assert_allclose(logits, expected[chosen], rtol=0, atol=1e-5)
+        shares = softmax(expected[chosen].mean(axis=1) / TEMPERATURE, axis=1)
+        np.testing.assert_allclose(scores, shares, rtol=0, atol=1e-6)
+
+
+def test_the_adaptive_file_has_one_trunk_and_one_set_of_weights(adaptive: Path, float32: Path) -> None:
+    model, plain = onnx.load(adaptive), onnx.load(float32)
+    convolutions = [sum(node.op_type == "Conv" for node in each.graph.node) for each in (model, plain)]
+    # m1: the stem and two blocks of two before the cut; 15 behind it, twice.
+    assert convolutions == [5 + 2 * 15, 5 + 15]
+    assert adaptive.stat().st_size < 1.1 * float32.stat().st_size
+    assert {node.domain for node in model.graph.node} == {""}
+
+
+def test_int8_of_the_adaptive_file(adaptive: Path, tmp_path: Path) -> None:
+    labels = OnnxRuntime(adaptive)(noise(40))[0].argmax(axis=1)
+    report = export_int8(adaptive, tmp_path / "int8.onnx", noise(64, seed=3), noise(40), labels)
+    assert report.accuracy_float32 == 1
+    assert report.accuracy_int8 > 0.8
+    for runtime in RUNTIMES:
+        loaded = runtime(tmp_path / "int8.onnx")
+        assert loaded.fitted.threshold == OnnxRuntime(adaptive).fitted.threshold
+        assert np.isfinite(loaded(noise(1))[0]).all()

@@ -194,11 +194,14 @@ function cardOf(face, number) {
   node.tabIndex = 0;
   const title = made("h2");
   const text = made("span", "", info.class_names[best]);
-  const votes = crops.length === 1 ? "no crops" : `${agreeing} of ${crops.length} crops agree`;
+  // Where the adaptive vote computes no crops, the whole map's logits stand in their place.
+  const first = face.cropLogits[0];
+  const whole = crops.length === 1 || face.cropLogits.every((row) => row.every((logit, k) => logit === first[k]));
+  const votes = whole ? "no crops" : `${agreeing} of ${crops.length} crops agree`;
   text.append(made("small", "", `face ${number + 1}, score ${face.box.score.toFixed(2)}; ${votes}`));
   title.append(thumbnail(face), text);
   node.append(title, barsOf(face.probabilities, best));
-  if (crops.length > 1) node.append(cropsOf(face, best));
+  if (!whole) node.append(cropsOf(face, best));
   listen(node, number);
   return node;
 }
