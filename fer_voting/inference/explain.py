@@ -91,6 +91,8 @@ def explainable_network(recognizer: Recognizer) -> "VotingResNet18":
     runtime = recognizer.runtime
     if not isinstance(runtime, TorchRuntime):
         raise ValueError("an exported file cannot be explained, for it lacks the last map: give a run or a checkpoint")
+    if runtime.vote == "adaptive":
+        raise ValueError("the adaptive vote cannot be explained, for it leaves crops out: choose another vote")
     net = runtime.network.net
     if not isinstance(net, VotingResNet18):
         raise ValueError(f"a {type(net).__name__} cannot be explained: only VotingResNet18 can")
