@@ -157,8 +157,6 @@ def _trace(network: FaceNetwork, size: int) -> "onnx.ModelProto":
     example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.filterwarnings("ignore", category=DeprecationWarning)  # of the exporter, about itself
-        # `VotingNetwork.rest` notes where the backbone goes on, and takes the note back.
-        warnings.filterwarnings("ignore", "While compiling, we found certain side effects", UserWarning)
         program = torch.onnx.export(
             network,
             (example,),

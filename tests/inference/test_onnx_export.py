@@ -24,9 +24,10 @@ pytestmark = pytest.mark.slow
 
 RUNTIMES = (OnnxRuntime, OpenVinoRuntime)
 TEMPERATURE = 1.7
+FITTED = Fitted(TEMPERATURE)
 
 
-def info(split: str = "m1", vote: str = "soft", fitted: Fitted = Fitted(TEMPERATURE)) -> ExportInfo:
+def info(split: str = "m1", vote: str = "soft", fitted: Fitted = FITTED) -> ExportInfo:
     return ExportInfo(CLASSES, 24, split, vote, "faces", "ab" * 32, "float32", fitted, {"val": 0.5})
 
 

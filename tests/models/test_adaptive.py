@@ -29,7 +29,11 @@ def test_the_whole_map_is_the_baselines_and_the_crops_are_the_splits(split: str)
     net, baseline = settled(split), VotingResNet18("baseline", width=4).eval()
     baseline.load_state_dict(net.state_dict())
     with torch.no_grad():
+        maps, logits = net.maps_and_logits(images())
         whole, crops = whole_and_crops(net, images())
+        assert torch.equal(maps, net.maps(images()))
+        assert torch.equal(logits, whole)
+        torch.testing.assert_close(net.rest(maps), whole, rtol=0, atol=1e-5)
         torch.testing.assert_close(whole, baseline(images())[:, 0], rtol=0, atol=1e-5)
         torch.testing.assert_close(crops, net(images()), rtol=0, atol=1e-5)
 
@@ -64,7 +68,7 @@ def test_crops_are_computed_of_the_unsure_images_alone_and_the_trunk_once() -> N
         for batches in seen.values():
             batches.clear()
         AdaptiveNetwork(net, threshold)(images())
-    assert [size for size in seen["conv1"] if size] == [12]
+    assert [size for size in seen["conv1"] if size] == [12]  # and none for the rest
     assert [size for size in seen["layer2.1.conv2"] if size] == [12]
     assert [size for size in seen["layer3"] if size] == [12, 50]  # whole maps, ten crops of five images
 
