@@ -19,7 +19,7 @@ _COLUMNS = ["part", "name", "label", "hash"]
 
 
 def write_manifest(path: Path, pack: Pack, division: Mapping[str, NDArray[np.int64]]) -> None:
-    """Write `division` (part -> positions in the pack) to a CSV file, names and labels as `system.text.cell`s."""
+    """Write `division` (part -> positions in the pack) to a CSV file, names and labels by `system.text.cell`."""
     with write_atomically(path) as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(_COLUMNS)
