@@ -9,7 +9,7 @@ TEST := $(RUN) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --
 .DEFAULT_GOAL := help
 TABLES := table3 table4 table5 figure4 figure5 figure6
 .PHONY: help install demo check test test-lowest lint format docs table2 $(TABLES) tables report resolution studies public-test page \
-	dashboard bench chaos fuzz reproduce-affectnet reproduce-rafdb clean
+	dashboard bench chaos fuzz licences supply-chain reproduce-affectnet reproduce-rafdb clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 24
@@ -69,6 +69,16 @@ tables: table2 $(TABLES) ## all of these
 bench: $(INSTALLED) ## how fast and how lean, against the paper's words taken literally: most of an hour on an idle machine
 	$(RUN) -m experiments.bench $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)" --data $(DATA))
 	$(RUN) -m experiments.bench_predict $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)")
+
+licences: $(INSTALLED) ## list the licence of every dependency; an unknown or restrictive one without a reason fails
+	$(RUN) -m experiments.licences
+
+supply-chain: $(INSTALLED) ## outputs/sbom.json, what is installed (CycloneDX), and its known vulnerabilities (pip-audit)
+	$(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/python -m pip install --disable-pip-version-check -q cyclonedx-bom pip-audit
+	mkdir -p outputs
+	.venv-audit/bin/cyclonedx-py environment --pyproject pyproject.toml --output-file outputs/sbom.json .venv
+	.venv-audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
 fuzz: $(INSTALLED) ## give 100,000 damaged and hostile files to everything that reads files: half an hour
 	$(RUN) -m experiments.fuzz --out experiments/recorded/reliability
