@@ -147,8 +147,10 @@ class WandbTracker(Tracker):
     def _start(self, run: Run, config: dict[str, Any]) -> Logger:
         # By default W&B copies the content of tables, faces among it, into the user's home.
         os.environ["WANDB_DATA_DIR"] = str(run.dir / "wandb")
-        # silent: W&B prints more than the training otherwise.
-        wandb.setup(wandb.Settings(silent=True))
+        # silent: W&B prints more than the training otherwise. The mode here already: else it looks for its server, to
+        # which it reports figures about itself.
+        mode: Any = "offline" if self.offline else os.environ.get("WANDB_MODE", "online")
+        wandb.setup(wandb.Settings(silent=True, mode=mode))
         about = {
             "project": self.project,
             "entity": self.entity,
@@ -165,13 +167,12 @@ class WandbTracker(Tracker):
                 finish_timeout_raises=True,
             ),
         }
-        self.run = self._start_online(about) or wandb.init(**about, mode="offline")
+        self.run = self._start_online(about, mode) or wandb.init(**about, mode="offline")
         self.run.define_metric("*", step_metric="epoch", step_sync=True)
         # Without a run, Lightning's logger would start one with an option that W&B warns of (`anonymous`).
         return WandbLogger(experiment=self.run, save_dir=run.dir)
 
-    def _start_online(self, about: dict[str, Any]) -> wandb.Run | None:
-        mode = "offline" if self.offline else os.environ.get("WANDB_MODE", "online")
+    def _start_online(self, about: dict[str, Any], mode: Any) -> wandb.Run | None:
         if mode != "online":
             return None if self.offline else wandb.init(**about)
         folder = about["dir"] / "wandb"
@@ -179,7 +180,7 @@ class WandbTracker(Tracker):
         try:
             # Without a key, wandb.init would prompt for one and wait. With a key, it verifies it.
             if wandb.login(prompt=False, verify=False):
-                return wandb.init(**about)
+                return wandb.init(**about, mode="online")
             problem = "there is no key (`wandb login`, or WANDB_API_KEY)"
         except wandb.Error as error:
             problem = str(error).strip().splitlines()[0]
