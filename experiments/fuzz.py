@@ -228,7 +228,8 @@ def fuzz(target: Target, folder: Path, count: int, number: int | None, progress:
     try:
         (one if number is None else seed(number)(one))()
     except BaseException as error:
-        result.failure = "".join(traceback.format_exception(error))[-6000:]
+        result.failure = "".join(traceback.format_exception(error, limit=-6))
+        result.failure = "\n".join(line[:300] for line in result.failure.splitlines())
     result.mib = max(0, (_resident_bytes() - memory) >> 20)
     result.seconds = round(time.monotonic() - start, 1)
     return result

@@ -4,12 +4,13 @@ Reads what the packages of constraints.txt say of themselves (their metadata: li
 licence's first line). Exit code 1 if one names no licence, or one that is neither in FREE nor explained in EXPLAINED.
 """
 
+import argparse
 import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from email.message import Message
 from importlib.metadata import distributions
+from typing import Any
 
 from experiments.pages import REPO
 from fer_voting.results.markdown import Table, markdown
@@ -71,7 +72,7 @@ def plain_name(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def licence_text(metadata: Message) -> str:
+def licence_text(metadata: Any) -> str:
     """The licence expression, else the classifiers, else the first line of the licence."""
     if expression := metadata.get("License-Expression"):
         return str(expression)
@@ -97,6 +98,7 @@ def licences() -> Iterator[Licence]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args(arguments)
     found = list(licences())
     rows = [[each.package, each.version, each.text or "unknown", "" if each.is_free else each.reason] for each in found]
     print(markdown(Table(["package", "version", "licence", "why it may be used"], rows, left=4)))

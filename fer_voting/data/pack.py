@@ -259,7 +259,7 @@ class _PartialPack:
         self._problems.writelines(line + "\n" for line in lines if json.loads(line)["row"] < self.done)
         self._images.seek(0, os.SEEK_END)
         self._hashes.seek(0, os.SEEK_END)
-        self._pending = b""
+        self._pending = bytearray()  # bytes would be copied for each image
         if self.done:
             log.info(f"{self.folder}: continues after {self.done:,} of {self.count:,} images")
         return self
@@ -299,7 +299,7 @@ class _PartialPack:
         self._hashes.write(self._pending)
         self._hashes.flush()
         os.fsync(self._hashes.fileno())
-        self._pending = b""
+        self._pending = bytearray()
 
     def finish(self, index: Index) -> None:
         """Write the index and the description; remove the files that only building needs."""

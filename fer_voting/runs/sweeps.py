@@ -111,6 +111,13 @@ class Sweep:
 
 
 def _state(run: Run) -> JobState:
+    try:
+        return _recorded_state(run)
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError, ArithmeticError):
+        return JobState(run.name, "damaged")
+
+
+def _recorded_state(run: Run) -> JobState:
     status = run.status()
     result = None if status in ("missing", "damaged") else run.result()
     if result is None:

@@ -227,3 +227,14 @@ def test_a_sweep_with_a_job_that_cannot_run_does_not_start(
         command(started.append)
     assert not started
     assert not (tmp_path / "sweeps" / "mine" / "sweep.json").exists()
+
+
+@pytest.mark.parametrize("content", ['{"status": "finished"}', '{"status": "running", "progress": 3}', "[]"])
+def test_a_damaged_result_is_one_job_of_the_status(tmp_path: Path, content: str):
+    sweep = Sweep(tmp_path / "sweeps" / "mine")
+    sweep.write([], [{"overrides": ["split=m1"], "run": "mine", "voting": "soft"}])
+    (tmp_path / "runs" / "mine").mkdir(parents=True)
+    (tmp_path / "runs" / "mine" / "result.json").write_text(content)
+    text, unfinished = sweep_status(sweep)
+    assert "1 runs: 1 damaged" in text
+    assert unfinished == 1

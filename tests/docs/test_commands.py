@@ -42,6 +42,9 @@ LONG = {
     "experiments.bench",
     "experiments.bench_predict",
     "experiments.distillation",
+    "experiments.fuzz",
+    "experiments.licences",
+    "experiments.scale",
     "experiments.gpu",
     "experiments.dashboard",
 }

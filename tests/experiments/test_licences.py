@@ -8,7 +8,7 @@ from experiments.licences import EXPLAINED, Licence, licence_text, licences, mai
 
 
 def test_every_dependency_is_free_or_explained(capsys: pytest.CaptureFixture[str]) -> None:
-    main()
+    main([])
     assert "torch " in capsys.readouterr().out
     found = list(licences())
     assert len(found) > 50

@@ -189,13 +189,14 @@ def _npy_label(path: Path) -> str | LeftOut:
     try:
         # Mapped, so that a header that claims a huge array costs no memory; `np.load` takes archives too.
         array = np.load(path, allow_pickle=False, mmap_mode="r")
+        if not isinstance(array, np.ndarray) or array.dtype.kind not in "iufU":
+            raise ValueError("the file holds no number")
+        number = int(array.item())
     except FileNotFoundError:
         raise
     except Exception as error:  # NumPy raises a type for each kind of damage
         raise ValueError(f"{type(error).__name__}: {error}") from error
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "iufU":
-        raise ValueError("the file holds no number")
-    return label_of_id(int(array.item()))
+    return label_of_id(number)
 
 
 def _json_label(path: Path) -> str | LeftOut:

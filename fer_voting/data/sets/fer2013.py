@@ -15,6 +15,7 @@ from fer_voting.data.labels import canonical
 from fer_voting.data.module import Division
 from fer_voting.data.pack import Pack
 from fer_voting.system.messages import progress_bar
+from fer_voting.system.text import shown
 
 __all__ = ["FER2013DataModule", "csv_file", "csv_files", "parse_row", "rows"]
 
@@ -49,7 +50,9 @@ def rows(path: Path) -> Iterator[tuple[int, Row]]:
         table = csv.DictReader(file, skipinitialspace=True)
         columns = [name.strip() for name in table.fieldnames or ()]
         if missing := {"emotion", "pixels", "Usage"}.difference(columns):
-            raise ValueError(f"{path} lacks the columns {', '.join(sorted(missing))}; it has {', '.join(columns)}")
+            raise ValueError(
+                f"{path} lacks the columns {', '.join(sorted(missing))}; it has {shown(', '.join(columns))[:200]}"
+            )
         table.fieldnames = columns
         yield from enumerate(progress_bar(table, desc=f"reading {path.name}", unit="row"))
 

@@ -30,7 +30,7 @@ def raw_votes(path: Path) -> tuple[list[str], NDArray[np.uint8]]:
     Raises ValueError if the file is not FER+'s.
     """
     usages, votes = [], []
-    with path.open(newline="", encoding="utf-8-sig") as file:
+    with open_table(path) as file:
         for number, row in enumerate(csv.DictReader(file)):
             try:
                 by_name = _by_name(row)
@@ -55,9 +55,14 @@ def strict_majority(votes: NDArray[np.uint8], classes: int = 7) -> NDArray[np.in
 
 
 def _by_name(row: dict[str, str | None]) -> dict[str, int]:
-    """Column -> votes, classes by their names here."""
+    """Column -> votes, classes by their names here. Raises ValueError for a column or number that cannot be."""
+    if None in row:
+        raise ValueError("more cells than columns")
     columns = [name for name in row if name not in ("Usage", "Image name")]
-    return {name if name in OTHER_VOTES else canonical(name): int(row[name] or 0) for name in columns}
+    by_name = {name if name in OTHER_VOTES else canonical(name): int(row[name] or 0) for name in columns}
+    if wrong := [votes for votes in by_name.values() if not 0 <= votes <= 255]:
+        raise ValueError(f"{wrong[0]} raters")
+    return by_name
 
 
 def read_votes(base: Path) -> Index:

@@ -262,12 +262,21 @@ def test_release1_without_a_column(tmp_path: Path) -> None:
     assert {problem.reason for problem in index.problems} == {"there is no column expression"}
 
 
-def test_release2_with_a_header_that_numpy_cannot_parse(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        (b"'shape': ()", b"'shape':(()", "TokenError"),
+        (b"<i8", b"<U2", "Error"),
+        (b"<i8", b"<m8", "holds no number"),
+    ],
+)
+def test_release2_with_a_label_that_numpy_cannot_read(tmp_path: Path, old: bytes, new: bytes, told: str) -> None:
     affectnet_release2(tmp_path / "my data", COUNTS)
     path = tmp_path / "my data" / "train_set" / "annotations" / "0_exp.npy"
-    path.write_bytes(path.read_bytes().replace(b"'shape': ()", b"'shape':(()"))  # a TokenError, and a warning
+    np.save(path, 0x7FFFFFFF7FFFFFFF)  # as text, no characters
+    path.write_bytes(path.read_bytes().replace(old, new))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         (problem,) = affectnet(tmp_path).source().read().problems
     assert problem.kind == "label"
-    assert "TokenError" in problem.reason
+    assert told in problem.reason

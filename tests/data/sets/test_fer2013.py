@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from small_sets import FER2013_IDS, SEVEN, class_folders, fer2013_csv, shown_class
 
-from fer_voting.data.sets.fer2013 import FER2013DataModule
+from fer_voting.data.sets.fer2013 import FER2013DataModule, rows
 
 COUNTS = {
     "Training": dict(zip(SEVEN, (4, 5, 3, 3, 2, 1, 2), strict=True)),
@@ -122,3 +122,10 @@ def test_the_expected_counts_are_those_of_the_real_rows(shared_data: Path) -> No
     for usage, part in enumerate(("train", "val")):
         counts = np.bincount(rows["labels"][rows["usage"] == usage])
         assert dict(zip(FER2013_IDS, counts.tolist(), strict=True)) == expected[part]
+
+
+def test_a_header_with_line_breaks_gets_one_line(tmp_path: Path) -> None:
+    (tmp_path / "fer2013.csv").write_text('"emotion\npixels",Usage\n')
+    with pytest.raises(ValueError, match="lacks the columns") as error:
+        list(rows(tmp_path / "fer2013.csv"))
+    assert "\n" not in str(error.value)

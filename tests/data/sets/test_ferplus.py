@@ -136,3 +136,16 @@ def test_another_table_is_no_votes(tmp_path: Path) -> None:
     (tmp_path / "fer2013new.csv").write_text("Usage,Image name,neutral\nTraining,a.png,3\n")
     with pytest.raises(ValueError, match=r"fer2013new.csv, row 0: votes: 'happy'"):
         raw_votes(tmp_path / "fer2013new.csv")
+
+
+def test_votes_that_cannot_be_are_problems(root: Path) -> None:
+    """A cell too many, and more raters than a pack can count; no other row suffers."""
+    path = root / "fer2013new.csv"
+    lines = path.read_text().splitlines()
+    lines[1] += ",3"
+    lines[2] = lines[2].replace(lines[2].split(",")[2], "300", 1)
+    before = len(ferplus(root).source().read().problems)
+    path.write_text("\n".join(lines) + "\n")
+    problems = ferplus(root).source().read().problems
+    assert len(problems) == before + 2
+    assert {"votes: more cells than columns", "votes: 300 raters"} <= {problem.reason for problem in problems}
