@@ -5,6 +5,7 @@ A sweep's folder, `<output_dir>/sweeps/<sweep>/`, holds `sweep.json` (its comman
 """
 
 import itertools
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -112,7 +113,11 @@ class Sweep:
 
 def _state(run: Run) -> JobState:
     try:
-        return _recorded_state(run)
+        state = _recorded_state(run)
+        times = (state.images_per_second, state.seconds, state.seconds_left)
+        if not all(each is None or math.isfinite(float(each)) for each in times):
+            raise ValueError("a time is no number")
+        return state
     except (ValueError, TypeError, KeyError, AttributeError, IndexError, ArithmeticError):
         return JobState(run.name, "damaged")
 

@@ -229,7 +229,15 @@ def test_a_sweep_with_a_job_that_cannot_run_does_not_start(
     assert not (tmp_path / "sweeps" / "mine" / "sweep.json").exists()
 
 
-@pytest.mark.parametrize("content", ['{"status": "finished"}', '{"status": "running", "progress": 3}', "[]"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"status": "finished", "epochs": 2, "seconds": 1e999}',
+        '{"status": "finished"}',
+        '{"status": "running", "progress": 3}',
+        "[]",
+    ],
+)
 def test_a_damaged_result_is_one_job_of_the_status(tmp_path: Path, content: str):
     sweep = Sweep(tmp_path / "sweeps" / "mine")
     sweep.write([], [{"overrides": ["split=m1"], "run": "mine", "voting": "soft"}])
