@@ -123,7 +123,7 @@ def test_a_checkpoint_takes_no_more_memory_than_its_file(tmp_path: Path) -> None
     with zipfile.ZipFile(tmp_path / "plain.ckpt") as plain, zipfile.ZipFile(tmp_path / "zeros.ckpt", "w") as packed:
         for entry in plain.infolist():
             packed.writestr(entry, plain.read(entry), zipfile.ZIP_DEFLATED)
-    with pytest.raises(ValueError, match=r"zeros\.ckpt cannot be read as a checkpoint: it is compressed"):
+    with pytest.raises(ValueError, match=r"zeros\.ckpt cannot be read as a checkpoint: .*it is compressed"):
         read_checkpoint(tmp_path / "zeros.ckpt")
 
     content: dict[str, Any] = {"state_dict": {"net.fc.weight": torch.zeros(1).expand(10**12)}}
