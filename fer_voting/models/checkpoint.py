@@ -129,15 +129,16 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"{path} does not exist")
     try:
         with zipfile.ZipFile(path) as archive:
-            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-                raise ValueError("it is compressed")
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+            compressed = any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist())
+        checkpoint = None if compressed else torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:  # torch's message advises to run what the file holds
         reason = "it holds other objects than tensors and plain values, and none is run as code"
         raise ValueError(f"{path} cannot be read as a checkpoint: {reason}") from error
     except Exception as error:  # torch raises a different type for each kind of damage
         reason = f"damaged, or a file of another kind ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
         raise ValueError(f"{path} cannot be read as a checkpoint: {reason}") from error
+    if compressed:
+        raise ValueError(f"{path} cannot be read as a checkpoint: it is compressed, which torch.save never does")
     if not isinstance(checkpoint, dict):
         raise ValueError(f"{path} is not a checkpoint of fer_voting: it holds a {type(checkpoint).__name__}")
     return checkpoint

@@ -127,7 +127,7 @@ def test_configuration_environment_and_commit(page: str) -> None:
     assert cells(environment, "device") == ["device", "a made-up device"]
     assert cells(environment, "training time")[1] == "8 min in all"
     between = page[page.index('id="between"') :]
-    assert cells(between, "dataset.schedule.lr_gamma_per_epoch")[1:] == ["0.65", "0.85"]
+    assert cells(between, "scheduler.lr_gamma_per_epoch")[1:] == ["0.65", "0.85"]
 
 
 def test_command_writes_one_file(output_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

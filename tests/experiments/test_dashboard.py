@@ -15,6 +15,7 @@ from wandb_server import KEY, WandbServer
 from experiments.dashboard import main
 from fer_voting import train
 from fer_voting.runs.run import Run
+from fer_voting.votes import VOTES
 
 pytestmark = pytest.mark.slow
 
@@ -57,17 +58,17 @@ def test_every_chart_shows_what_a_run_logs(monkeypatch: pytest.MonkeyPatch, tmp_
     section = made["specification"]["section"]
     panels = {one["name"]: one["panels"] for one in section["panelBankConfig"]["sections"]}
     assert {name: len(charts) for name, charts in panels.items()} == {
-        "Accuracy by split and vote": 6,
+        "Accuracy by split and vote": 2 * len(VOTES),
         "Memory against accuracy": 2,
-        "Curves by split": 5,
-        "Confusion matrices": 6,
+        "Curves by split": len(VOTES) + 2,
+        "Confusion matrices": 2 * len(VOTES),
         "Runs": 1,
     }
     lines = {value for key, value in leaves(panels["Curves by split"]) if key in ("metrics", "xAxis")}
-    assert len(lines) == 6
+    assert len(lines) == len(VOTES) + 3
     assert lines <= history
     bars = {value for key, value in leaves(panels["Accuracy by split and vote"]) if key == "metrics"}
-    assert len(bars) == 6
+    assert len(bars) == 2 * len(VOTES)
     assert bars <= summary
     points = {value for key, value in leaves(panels["Memory against accuracy"]) if key in ("xAxis", "yAxis")}
     assert len(points) == 3
@@ -78,7 +79,7 @@ def test_every_chart_shows_what_a_run_logs(monkeypatch: pytest.MonkeyPatch, tmp_
         for argument in panel["config"]["userQuery"]["queryFields"][0]["fields"]
         for field in argument.get("args", [])
     }
-    assert len(tables) == 6
+    assert len(tables) == 2 * len(VOTES)
     assert tables <= summary
     columns = [name.split(":", 1) for name in section["runSets"][0]["runFeed"]["columnOrder"]]
     assert {name for kind, name in columns if kind == "summary"} <= summary

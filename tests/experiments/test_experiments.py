@@ -184,7 +184,7 @@ def test_a_run_deleted_or_damaged_is_listed_and_leaves_no_old_plot(run: Script, 
     markdown, _, _ = run("table3", *words, output_dir=outputs)
     assert row(markdown, "baseline")[1:3] == ["1 of 2", "85.71"]
     assert row(markdown, "crops after module 1 ")[1:3] == ["0 of 2", "not run"]
-    assert "- damaged: result.json is no JSON (1): affectnet-baseline-seed1" in markdown
+    assert "- damaged: result.json is no JSON, or lacks status (1): affectnet-baseline-seed1" in markdown
     markdown, rows, _ = run("figure5", *words, output_dir=outputs)
     assert "Not run." in markdown
     assert rows == []

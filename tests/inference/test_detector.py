@@ -101,7 +101,7 @@ def test_merging_by_hand():
 
 
 def test_a_threshold_out_of_range():
-    with pytest.raises(ValueError, match=r"`threshold` \(=1.5\)"):
+    with pytest.raises(ValueError, match=r"`face_score` \(=1.5\)"):
         CenterFaceDetector(1.5)
 
 
