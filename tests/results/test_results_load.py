@@ -229,8 +229,8 @@ def test_a_copied_run_folder_is_not_counted_twice(tmp_path: Path) -> None:
 
 
 def test_run_folders_of_format_1_are_read(tmp_path: Path) -> None:
-    """The recorded results of FER2013, as they were written, with configurations that do not store the setting."""
-    results = read_json(REPO / "experiments" / "recorded" / "fer2013_small" / "results.json")
+    """Results of four runs on FER2013, as an earlier version wrote them, with configurations that store no setting."""
+    results = read_json(Path(__file__).with_name("format_1.json"))
     assert {result["format"] for result in results} == {1}
     for result in results:
         words = ["experiment=fer2013_small", "dataset.root=there", f"split={result['split']}"]
