@@ -28,8 +28,8 @@ demo: $(INSTALLED) ## compare baseline, m1, m2, m3 on drawn faces: minutes on tw
 check: lint ## after each change: lint and the quick tests
 	$(TEST) -m "not slow"
 
-test: $(INSTALLED) ## the whole test suite: five minutes on two cores
-	$(TEST)
+test: $(INSTALLED) ## the whole test suite, and which tests took longest
+	$(TEST) --durations 40
 
 test-lowest: ## the suite against the lowest versions that are allowed, in .venv-lowest
 	$(PYTHON) -m venv .venv-lowest
