@@ -16,7 +16,7 @@ when there are more, it goes on. Before the first run the tables say so.
 import argparse
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,6 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from experiments import resolution
 from experiments.common import Report, publish
@@ -35,9 +34,8 @@ from experiments.kept import SPLITS, Faces, KeptRun, keep, read_faces, read_kept
 from fer_voting.data.labels import CLASSES
 from fer_voting.data.sets.ferplus import strict_majority
 from fer_voting.models import VotingResNet18
-from fer_voting.models.cost import count_gmacs
+from fer_voting.models.adaptive import adaptive_cost
 from fer_voting.models.crops import CROPS
-from fer_voting.models.voting import VotingNetwork
 from fer_voting.results.calibration import reliability
 from fer_voting.results.compare import TABLE_VOTES
 from fer_voting.results.load import Runs, Section, load_runs
@@ -411,9 +409,8 @@ def _adaptive(report: Report, section: Section, runs: BySplit) -> None:
     curves: dict[str, tuple[list[float], list[float]]] = {}
     for split, of_split in voting.items():
         config = of_split[0].run.config
-        cost = adaptive_cost(
-            split, of_split[0].test.logits.shape[2], config["model"]["width"], config["dataset"]["size"]
-        )
+        net = VotingResNet18(split, of_split[0].test.logits.shape[2], config["model"]["width"])
+        cost = adaptive_cost(net, config["dataset"]["size"])
         curves[split] = [], []
         for wished in SHARES_OF_CROPS:
             found = [_decide_adaptively(run, wished) for run in of_split]
@@ -428,7 +425,7 @@ def _adaptive(report: Report, section: Section, runs: BySplit) -> None:
                 f"{SPLIT_TITLES[split]}, soft vote",
                 NOTHING,
                 NOTHING,
-                f"{cost.vote:.3f}",
+                f"{cost.of_vote:.3f}",
                 str(len(of_split)),
                 mean_text(float(run.test.correct("soft").mean()) for run in of_split),
             ]
@@ -462,37 +459,6 @@ def _decide_adaptively(run: KeptRun, wished: float) -> tuple[float, float]:
     decisions = adaptive_logits(whole, torch.from_numpy(run.test.logits), threshold).mean(dim=1).argmax(dim=1).numpy()
     computed = (certainty(whole) <= threshold).float().mean().item()
     return computed, float((decisions == run.test.labels).mean())
-
-
-class UpToTheCut(nn.Module):
-    """Images -> the maps that a network crops."""
-
-    def __init__(self, net: VotingNetwork) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.net.maps(images)
-
-
-@dataclass(frozen=True)
-class AdaptiveCost:
-    """GMACs of an image: decided by its whole map, by the vote of its crops alone, and of the crops behind the cut."""
-
-    whole: float
-    vote: float
-    crops: float
-
-    def mean(self, share: float) -> float:
-        """Of images of which a share (0 to 1) has its crops computed as well."""
-        return self.whole + share * self.crops
-
-
-def adaptive_cost(split: str, classes: int, width: int, size: int) -> AdaptiveCost:
-    """Of the paper's network of this width, on images of `size` pixels a side."""
-    net = VotingResNet18(split, classes, width)
-    whole, vote = (count_gmacs(VotingResNet18(each, classes, width), size) for each in ("baseline", split))
-    return AdaptiveCost(whole, vote, vote - count_gmacs(UpToTheCut(net), size))
 
 
 def _plot(draw: Callable[[Axes], None], title: str, measure: str, path: Path) -> None:

@@ -199,17 +199,6 @@ def test_the_adaptive_vote(folder: Path, kept, outputs: Path) -> None:
     assert table["50%"]["on test"] == f"{np.mean(computed):.1%}"
 
 
-def test_the_adaptive_votes_cost(kept) -> None:
-    """Behind the cut of width 4 at 48 pixels, by hand: ten crops of 10x10 through layer4 (16 to 32 channels, 5x5) and
-    the last layer; four operations an element of BatchNorm."""
-    found = studies.adaptive_cost("m3", 7, 4, 48)
-    convolutions = 25 * 32 * (16 * 9 + 32 * 9 + 16 + 2 * 32 * 9)
-    assert found.crops == pytest.approx(10 * (convolutions + 5 * 25 * 32 * 4 + 32 * 7) / 1e9)
-    assert found.mean(0) == found.whole == pytest.approx(kept["baseline", 0].run.result["gmacs"])
-    assert found.vote == pytest.approx(kept["m3", 0].run.result["gmacs"])
-    assert found.mean(0.5) == pytest.approx((found.whole + found.mean(1)) / 2)
-
-
 def test_the_tables_need_nothing_but_what_is_kept(folder: Path, setting: str, tmp_path: Path, capsys) -> None:
     """Written again elsewhere, they are the same; what is missing is named, with a command that trains into outputs."""
     copy = tmp_path / "copy"

@@ -97,6 +97,17 @@ def test_costs_of_the_papers_networks(split: str, of_vote: float) -> None:
     assert cost.crops / cost.whole == pytest.approx(10 * 25 / 36, rel=0.03)
 
 
+def test_the_cost_of_the_crops_by_hand() -> None:
+    """Behind the cut of width 4 at 48 pixels: ten crops of 10x10 through layer4 (16 to 32 channels, 5x5) and the last
+    layer; four operations an element of BatchNorm."""
+    found = adaptive_cost(VotingResNet18("m3", 7, 4), 48)
+    convolutions = 25 * 32 * (16 * 9 + 32 * 9 + 16 + 2 * 32 * 9)
+    assert found.crops == pytest.approx(10 * (convolutions + 5 * 25 * 32 * 4 + 32 * 7) / 1e9)
+    assert found.mean(0) == pytest.approx(count_gmacs(VotingResNet18("baseline", 7, 4), 48))
+    assert found.of_vote == pytest.approx(count_gmacs(VotingResNet18("m3", 7, 4), 48))
+    assert found.mean(0.5) == pytest.approx((found.mean(0) + found.mean(1)) / 2)
+
+
 def test_the_share_that_a_cost_pays_for() -> None:
     cost = AdaptiveCost(trunk=1.0, whole=0.5, crops=4.0)
     assert (cost.of_whole, cost.of_vote, cost.half) == (1.5, 5.0, 3.25)
