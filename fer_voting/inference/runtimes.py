@@ -5,6 +5,7 @@ Shapes: B faces of S x S pixels, V crops a face, K classes. Neither runtime need
 
 import json
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -95,7 +96,7 @@ class ExportInfo:
         self.fitted.check(self.vote)
 
 
-class _ExportedNetwork:
+class _ExportedNetwork(ABC):
     """What both runtimes say of the file that they hold."""
 
     device = "cpu"
@@ -110,9 +111,9 @@ class _ExportedNetwork:
         self.fitted = info.fitted
         self.precision = info.precision
 
+    @abstractmethod
     def __call__(self, faces: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Scores `[B, K]` and crop logits `[B, V, K]` of faces uint8 `[B, S, S, 3]`, RGB, B >= 1."""
-        raise NotImplementedError
 
     def _probe(self) -> None:
         """Raises ValueError if the graph does not compute what the metadata says."""

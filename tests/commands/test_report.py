@@ -3,12 +3,12 @@
 import html
 import json
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
+from chromium import CHROMIUM, needs_chromium
 from made_runs import COMMIT, make_run
 
 from fer_voting.report import main
@@ -18,7 +18,6 @@ from fer_voting.results.page import build_page
 pytestmark = pytest.mark.slow
 
 LABELS = [0, 1, 2, 3, 4, 5, 6] * 4
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 def wrong_at(*images: int) -> list[int]:
@@ -234,9 +233,6 @@ def open_in_chromium(page: str, folder: Path, width: int, *switches: str) -> tup
     assert found, done.stderr[-2000:]
     errors = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
     return json.loads(html.unescape(found[1])), errors
-
-
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here: apt-get install chromium")
 
 
 @needs_chromium

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small_sets import FER2013_IDS, FERPLUS_COLUMNS, SEVEN, fer2013_with_votes
+from small_sets import FER2013_IDS, FERPLUS_COLUMNS, SEVEN
 
 from experiments import public_test
 from experiments.resolution import lower_resolution
@@ -16,13 +16,6 @@ from fer_voting import Recognizer, export
 from fer_voting.runs.run import Run
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("fer2013")
-    fer2013_with_votes(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

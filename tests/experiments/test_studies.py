@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy.special import softmax
-from small_sets import SEVEN, fer2013_with_votes
+from small_sets import SEVEN
 from tiny import train_here
 
 from experiments import resolution, studies
@@ -26,13 +26,6 @@ WORDS = ("model.width=4", "dataset.batch_size=20", "dataset.schedule.epochs=1", 
 TRAINED = (("baseline", 0), ("m3", 0), ("m3", 1))
 IMAGES = 4 * 7 + 1
 """On PublicTest; the last is a copy of a training image."""
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("fer2013")
-    fer2013_with_votes(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
