@@ -1,8 +1,8 @@
 """Faults, provoked for real: each ends with one clear line, loses nothing, and the same command then completes."""
 
 import contextlib
-import multiprocessing
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 from small_sets import class_folders
-from tiny import TINY, train_here
+from tiny import REPO, TINY, train_here
 
 from fer_voting.predict import main as predict
 from fer_voting.runs.run import Run, read_history
@@ -168,21 +168,35 @@ def test_a_pack_that_is_overwritten_under_a_training(tmp_path: Path, undisturbed
     assert_same(run, undisturbed)
 
 
-def test_a_loader_worker_that_is_killed(tmp_path: Path, undisturbed: Run) -> None:
-    def kill(path: str) -> None:
-        if Path(path).name.startswith(".metrics.csv"):
-            _full_at.remove(kill)
-            for child in multiprocessing.active_children():
-                if child.name.startswith("Process-") or "loader" in child.name:
-                    os.kill(child.pid or 0, signal.SIGKILL)
+KILL_LOADER_WORKERS = """
+import multiprocessing, os, signal, sys
+from pathlib import Path
 
-    _full_at.append(kill)
-    words = ("dataset.num_workers=2", "dataset.schedule.epochs=2")
-    with pytest.raises(SystemExit, match=r"worker.*(killed|exited)"):
-        train_here(tmp_path / "outputs", *WORDS, *words)
+def kill(event, arguments):
+    if event == "open" and Path(str(arguments[0])).name.startswith(".metrics.csv"):
+        for child in multiprocessing.active_children():
+            os.kill(child.pid, signal.SIGKILL)
+
+if __name__ == "__main__":
+    sys.addaudithook(kill)
+    from fer_voting.train import main
+    main()
+"""
+"""A training whose loader workers are killed at the end of each epoch."""
+
+
+def test_a_loader_worker_that_is_killed(tmp_path: Path, undisturbed: Run) -> None:
+    """In a process of its own: torch raises the error wherever the signal of a worker's end arrives."""
+    script = tmp_path / "train.py"
+    script.write_text(KILL_LOADER_WORKERS)
+    words = (*WORDS, "dataset.num_workers=2", f"output_dir={tmp_path / 'outputs'}")
+    environment = {**os.environ, "PYTHONPATH": str(REPO)}
+    ended = subprocess.run([sys.executable, str(script), *words], env=environment, capture_output=True, text=True)
+    assert ended.returncode == 1
+    assert re.search(r"worker.*(killed|exited)", ended.stderr)
     run = Run(tmp_path / "outputs", "mine")
     assert run.status() == "failed"
-    train_here(tmp_path / "outputs", *WORDS, *words)
+    train_here(tmp_path / "outputs", *WORDS, "dataset.num_workers=2")
     assert_same(run, undisturbed)
 
 

@@ -41,6 +41,7 @@ LONG = {
     "experiments.table2",
     "experiments.bench",
     "experiments.bench_predict",
+    "experiments.chaos",
     "experiments.distillation",
     "experiments.fuzz",
     "experiments.licences",

@@ -143,7 +143,7 @@ def test_bars_and_crops(page: Page, shared_data: Path) -> None:
     logits = np.array(faces[1]["cropLogits"])
     expected = [cards[1][0][i] for i in logits.argmax(axis=1)]
     assert [text.split()[0] for text in decided] == expected
-    page.evaluate("document.querySelector('.face:nth-child(5)').focus()")
+    page.evaluate("document.querySelector('.face:nth-child(5)').focus({preventScroll: true})")
     assert page.wait(f"JSON.stringify({shown}) === '[false,false,false,false,true]'")
 
 
