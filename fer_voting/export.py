@@ -53,7 +53,12 @@ def parser() -> argparse.ArgumentParser:
         metavar="G",
         help="of the adaptive vote: mean cost an image, by validation (default: half of the vote's extra arithmetic)",
     )
-    made.add_argument("--precision", default="float32", choices=("float32", "int8"), help="(default: float32)")
+    made.add_argument(
+        "--precision",
+        default="float32",
+        choices=("float32", "float16", "int8"),
+        help="of the weights; float16 for folders, int8 for files and pages (default: float32)",
+    )
     made.add_argument("--push", metavar="OWNER/MODEL", help="with --to folder: also upload it to the Hub, as private")
     made.add_argument(
         "dataset", nargs="*", metavar="dataset.KEY=VALUE", help="int8: of the run's data set, e.g. dataset.root=DIR"
@@ -68,8 +73,10 @@ def export(words: argparse.Namespace) -> Path:
     """
     if words.push is not None and words.to != "folder":
         raise ValueError("--push uploads a folder: give --to folder")
-    if words.precision != "float32" and words.to == "folder":
-        raise ValueError(f"--precision {words.precision} is for --to onnx and --to page")
+    if words.precision == "int8" and words.to == "folder":
+        raise ValueError("--precision int8 is for --to onnx and --to page")
+    if words.precision == "float16" and words.to != "folder":
+        raise ValueError("--precision float16 is for --to folder")
     if words.dataset and words.precision != "int8":
         raise ValueError(f"{words.dataset[0]!r}: the data set is read for --precision int8 alone")
     from fer_voting.inference.trained import find_run, load_trained, with_mean_gmacs
@@ -92,7 +99,7 @@ def export(words: argparse.Namespace) -> Path:
     )
     folder = words.output_dir / "exports"
     if words.to == "folder":
-        return _to_folder(trained, words.out or folder / name, words.push)
+        return _to_folder(trained, words.out or folder / name, words.precision, words.push)
     if words.to == "page":
         return _to_page(trained, words, words.out or words.output_dir / "page")
     path = words.out or folder / f"{name}-{words.precision}.onnx"
@@ -162,7 +169,7 @@ def _info(trained: "TrainedNetwork") -> "ExportInfo":
     )
 
 
-def _to_folder(trained: "TrainedNetwork", folder: Path, push: str | None) -> Path:
+def _to_folder(trained: "TrainedNetwork", folder: Path, precision: str, push: str | None) -> Path:
     from fer_voting.inference.model_card import model_card
     from fer_voting.inference.pretrained import PretrainedNetwork
 
@@ -182,10 +189,10 @@ def _to_folder(trained: "TrainedNetwork", folder: Path, push: str | None) -> Pat
             _public_test(trained),
         )
 
-    network.save_pretrained(folder, card(folder.name))
+    network.save_pretrained(folder, card(folder.name), precision)
     print(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
     if push is not None:
-        print(f"uploaded, as private: {network.push_to_hub(push, card(push))}")
+        print(f"uploaded, as private: {network.push_to_hub(push, card(push), precision=precision)}")
     return folder
 
 

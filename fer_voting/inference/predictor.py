@@ -7,16 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import fer_voting
 from fer_voting.inference.frames import Frame, Input, Unreadable, camera_frames, read_frames
 from fer_voting.inference.pipeline import Locate, Pipeline, RecognizedFrame, read_boxes, rows_of, whole_frame
+from fer_voting.inference.pretrained import SHIPPED
 from fer_voting.inference.recognizer import MARGIN, Recognizer
 from fer_voting.inference.rows import Row
 
 __all__ = ["Options", "Predictor", "load_recognizer"]
-
-SHIPPED = Path(fer_voting.__file__).parent / "pretrained"
-"""The network that ships with the package, where one does."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +64,7 @@ def load_recognizer(options: Options) -> Recognizer:
     if options.checkpoint is not None:
         return Recognizer.from_checkpoint(options.checkpoint, **own)
     if options.model is not None or SHIPPED.is_dir():
-        return Recognizer.from_pretrained(SHIPPED if options.model is None else options.model, **own)
+        return Recognizer.from_pretrained(options.model or "fer_voting", **own)
     raise ValueError(
         "no network ships with this version: give --run RUN (a finished training), --checkpoint FILE, or --model with "
         "an exported folder or .onnx file"

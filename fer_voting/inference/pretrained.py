@@ -21,13 +21,17 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+import fer_voting
 from fer_voting.models.checkpoint import NetworkInfo
 from fer_voting.models.registry import rebuild_network
 from fer_voting.models.voting import VotingNetwork
 from fer_voting.system.atomic import write_atomically, write_json
 from fer_voting.votes import UNFITTED, Fitted
 
-__all__ = ["PretrainedNetwork", "check_hub_name", "load_pretrained", "weights_checksum"]
+__all__ = ["SHIPPED", "PretrainedNetwork", "check_hub_name", "load_pretrained", "weights_checksum"]
+
+SHIPPED = Path(fer_voting.__file__).parent / "pretrained"
+"""The network that ships with the package, by the name `fer_voting`, where one does."""
 
 CONFIG_FORMAT = 2
 """Format 1 had the key `width` instead of `options`."""
@@ -51,13 +55,27 @@ class PretrainedNetwork:
     accuracy: Mapping[str, float] = field(default_factory=dict)
     """Share of right decisions by part (`val`, `test`), 0 to 1; informative."""
 
-    def save_pretrained(self, folder: Path | str, card: str = "") -> None:
-        """Write the three files into `folder`; `card` is the content of README.md."""
+    def save_pretrained(self, folder: Path | str, card: str = "", precision: str = "float32") -> None:
+        """Write the three files into `folder`.
+
+        Args:
+            card: the content of README.md.
+            precision: of the weights in the file, float32 or float16.
+
+        Raises ValueError if a weight is not finite in this precision.
+        """
         from safetensors.torch import save
 
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        state = {name: tensor.contiguous() for name, tensor in self.net.state_dict().items()}
+        dtype = getattr(torch, precision)
+        state = {
+            name: tensor.contiguous().to(dtype if tensor.is_floating_point() else tensor.dtype)
+            for name, tensor in self.net.state_dict().items()
+        }
+        for name, tensor in state.items():
+            if not torch.isfinite(tensor).all():
+                raise ValueError(f"the weights of {name} are not finite in {precision}")
         draft = folder / f".{WEIGHTS_FILE}"
         draft.write_bytes(save(state, metadata={"format": "pt"}))
         draft.replace(folder / WEIGHTS_FILE)
@@ -72,7 +90,7 @@ class PretrainedNetwork:
             "vote": self.vote,
             **self.fitted.to_values(),
             "accuracy": dict(self.accuracy),
-            "checksum": weights_checksum(state),
+            "checksum": weights_checksum({name: _widened(tensor) for name, tensor in state.items()}),
         }
 
     @classmethod
@@ -80,7 +98,7 @@ class PretrainedNetwork:
         """The network of a folder, or, where there is no such folder, of the name `owner/model` on the Hub.
 
         Args:
-            source: folder or name.
+            source: folder or name; `fer_voting` is the network that ships with the package.
             revision: branch, tag or commit on the Hub.
 
         Raises FileNotFoundError if there is neither, ValueError if a file is damaged, holds something else, or does not
@@ -109,7 +127,7 @@ class PretrainedNetwork:
             )
         return cls(net.eval(), info, vote, fitted, accuracy)
 
-    def push_to_hub(self, name: str, card: str = "", private: bool = True) -> str:
+    def push_to_hub(self, name: str, card: str = "", private: bool = True, precision: str = "float32") -> str:
         """Upload the three files to `owner/model` on the Hub, made if it is not there; returns its address.
 
         Needs a login (`hf auth login`, or `HF_TOKEN`). Raises ValueError with the Hub's reason if it refuses.
@@ -119,7 +137,7 @@ class PretrainedNetwork:
         from huggingface_hub.errors import HfHubHTTPError
 
         with tempfile.TemporaryDirectory() as folder:
-            self.save_pretrained(folder, card)
+            self.save_pretrained(folder, card, precision)
             api = HfApi()
             try:
                 address = api.create_repo(name, private=private, exist_ok=True)
@@ -152,8 +170,15 @@ def weights_checksum(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+def _widened(tensor: Tensor) -> Tensor:
+    """A network is computed in float32, whatever its file holds."""
+    return tensor.float() if tensor.dtype == torch.float16 else tensor
+
+
 def _find(source: Path | str, revision: str | None) -> Path:
     """The folder with the files, downloaded if it is a name on the Hub."""
+    if source == "fer_voting":
+        return SHIPPED
     if Path(source).is_dir():
         return Path(source)
     if isinstance(source, Path) or not _HUB_NAME.fullmatch(source):
@@ -218,7 +243,7 @@ def _load_weights(path: Path, expected: VotingNetwork, info: NetworkInfo) -> Vot
             if wrong:
                 more = f" (and {len(wrong) - 3} more)" if len(wrong) > 3 else ""
                 raise ValueError(f"{path} does not fit {CONFIG_FILE}: {'; '.join(wrong[:3])}{more}")
-            state = {name: file.get_tensor(name) for name in own}
+            state = {name: _widened(file.get_tensor(name)) for name in own}
     except SafetensorError as error:
         raise ValueError(f"{path} cannot be read as safetensors: {error}") from error
     for name, tensor in state.items():

@@ -158,7 +158,8 @@ class Recognizer:
 
     @classmethod
     def from_pretrained(cls, model: str | Path, vote: str | None = None, **options: Any) -> Self:
-        """The network of a folder with `model.safetensors` and `config.json`, or of a name on the Hugging Face Hub.
+        """The network of a folder with `model.safetensors` and `config.json`, or of a name on the Hugging Face Hub;
+        `fer_voting` is the one that ships with the package.
 
         Its `config.json` names the vote, if `vote` does not, and what that vote took from validation images.
         """

@@ -46,6 +46,20 @@ def test_the_same_network_comes_back(folder: Path) -> None:
     torch.testing.assert_close(net.state_dict(), settled("m2").state_dict(), rtol=0, atol=0)
 
 
+def test_in_half_precision_the_file_is_half_and_the_network_float32(folder: Path) -> None:
+    size = (folder / "model.safetensors").stat().st_size
+    net = settled("m2")
+    PretrainedNetwork(net, info("m2")).save_pretrained(folder, precision="float16")
+    assert (folder / "model.safetensors").stat().st_size < 0.55 * size
+    rounded = {k: t.half().float() if t.is_floating_point() else t for k, t in net.state_dict().items()}
+    found = PretrainedNetwork.from_pretrained(folder)
+    torch.testing.assert_close(found.net.state_dict(), rounded, rtol=0, atol=0)
+    with torch.no_grad():
+        net.state_dict()["fc.weight"].fill_(1e5)
+    with pytest.raises(ValueError, match=r"fc\.weight are not finite in float16"):
+        PretrainedNetwork(net, info("m2")).save_pretrained(folder, precision="float16")
+
+
 def test_the_checksum_is_of_names_shapes_and_values() -> None:
     state = settled().state_dict()
     checksum = weights_checksum(state)
