@@ -69,6 +69,7 @@ class Schema:
     init_from: str | None = None
     init_missing_classes: str = MISSING
     label_smoothing: float = 0.0
+    plots: bool = True
     teacher: str | None = None
 
 

@@ -30,7 +30,6 @@ def train(config: dict[str, Any]) -> dict[str, Any]:
     Raises OtherInputsError if the folder holds a run of the same name on other data or from other initial weights.
     """
     # Imported here: `--help` and a misspelt key need none of it, and it takes seconds.
-    from fer_voting.results.plots import plot_run
     from fer_voting.runs.processes import is_first_rank
     from fer_voting.system.environment import git_commit, keep_freed_memory, package_versions
     from fer_voting.system.messages import set_up_messages
@@ -60,7 +59,10 @@ def train(config: dict[str, Any]) -> dict[str, Any]:
         }
         with run.recording(about) as result:
             fit(run, config, result, train)
-            plot_run(run, result)
+            if config["plots"]:
+                from fer_voting.results.plots import plot_run
+
+                plot_run(run, result)
         return result
 
 

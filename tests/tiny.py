@@ -16,6 +16,7 @@ TINY = (
     "dataset.schedule.epochs=2",
     "model.width=4",
     "logger=none",
+    "plots=false",
 )
 """Words of the command line for a training of a second."""
 

@@ -25,6 +25,7 @@ NOT_IDENTITY: dict[str, str] = {
     "sweep": "the sweep's label",
     "run.*": "derived from the other keys",
     "voting.*": "one training serves every vote; a refit, whose length a vote decides, has `refit_voting`",
+    "plots": "pictures of the metrics",
     "logger.*": "trackers copy metrics and change none",
     "callbacks.forward_memory.*": "measures on a copy of the network",
     "callbacks.throughput.*": "measures time alone",

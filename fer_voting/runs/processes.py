@@ -8,13 +8,12 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
-from typing import Any, cast
-
-import lightning as L
-import torch.distributed as dist
-from lightning.pytorch.strategies import ParallelStrategy
+from typing import TYPE_CHECKING, Any, cast
 
 from fer_voting.config import explain
+
+if TYPE_CHECKING:  # a sweep's own process trains nothing, and importing Lightning takes seconds
+    import lightning as L
 
 __all__ = ["is_first_rank", "other_ranks", "run_isolated"]
 
@@ -106,7 +105,7 @@ def run_isolated(function: Function, config: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def other_ranks(
-    trainer: L.Trainer, function: Function, config: dict[str, Any], give_up: Callable[[str], None]
+    trainer: "L.Trainer", function: Function, config: dict[str, Any], give_up: Callable[[str], None]
 ) -> Iterator[None]:
     """Start ranks 1, 2, … of this node, each of which runs `function(config)`, for the time of the context.
 
@@ -119,6 +118,9 @@ def other_ranks(
 
     Raises ChildProcessError if another rank fails, KeyboardInterrupt if it is interrupted.
     """
+    import torch.distributed as dist
+    from lightning.pytorch.strategies import ParallelStrategy
+
     strategy = trainer.strategy
     if (
         trainer.num_devices == 1
