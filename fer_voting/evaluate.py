@@ -1,7 +1,7 @@
 """Evaluate a trained network on a data set: `python -m fer_voting.evaluate checkpoint=RUN dataset=... [stage=test]`.
 
 The network's classes are matched with the data set's by name. Writes into the folder `out=`: every vote's metrics
-(JSON), the predictions of each vote (CSV), a confusion matrix of the soft vote, a reliability diagram, and the adaptive
+(JSON), the predictions of each vote (CSV), and unless `plots=false` a confusion matrix of the soft vote, a reliability diagram, and the adaptive
 vote's accuracy against its arithmetic (PNG).
 """
 
@@ -155,10 +155,11 @@ def evaluate(config: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
         rows = out.with_name(f"{out.stem}-{vote}.csv")
         names = data.pack.names(positions.numpy())
         write_predictions(rows, names, labels.numpy(), deciding[vote], data.class_names, vote, fits.get(vote, UNFITTED))
-    plot_evaluation(out, name, result)
-    if adaptive is not None:
-        note = " (synthetic faces)" if data.synthetic else ""
-        plot_adaptive(out.with_name(f"{out.stem}-adaptive.png"), adaptive, f"{name} on {data.name}, {part}{note}")
+    if config["plots"]:
+        plot_evaluation(out, name, result)
+        if adaptive is not None:
+            note = " (synthetic faces)" if data.synthetic else ""
+            plot_adaptive(out.with_name(f"{out.stem}-adaptive.png"), adaptive, f"{name} on {data.name}, {part}{note}")
     write_json(out, result)
     return out, result
 

@@ -24,24 +24,24 @@ pytestmark = pytest.mark.slow
 
 NAMES = ("convnext_atto", "mobilenetv4_conv_small")
 WORDS = (
-    *("dataset=faces", "dataset.size=96", "dataset.train_size=30", "dataset.val_size=10", "dataset.test_size=10"),
-    *("dataset.schedule.epochs=1", "logger=none", "augment=none", "model=timm"),
+    *("dataset=faces", "dataset.size=64", "dataset.train_size=30", "dataset.val_size=10", "dataset.test_size=10"),
+    *("dataset.schedule.epochs=1", "logger=none", "plots=false", "augment=none", "model=timm"),
 )
 
 
 @pytest.fixture(scope="module")
 def output_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The runs of a sweep over both networks and two splits."""
+    """The runs of a sweep over both networks."""
     folder = tmp_path_factory.mktemp("timm")
-    sweep = ("-m", "sweep=networks", f"model.name={','.join(NAMES)}", "split=baseline,m2")
+    sweep = ("-m", "sweep=networks", f"model.name={','.join(NAMES)}", "split=m2")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         train_here(folder, *sweep, *WORDS)
     return folder
 
 
-def run_of(output_dir: Path, name: str, split: str) -> Run:
-    (found,) = (output_dir / "runs").glob(f"faces-{split}-timm-*name{name}-*")
+def run_of(output_dir: Path, name: str) -> Run:
+    (found,) = (output_dir / "runs").glob(f"faces-m2-timm-*name{name}-*")
     return Run(output_dir, found.name)
 
 
@@ -49,7 +49,7 @@ def test_the_table_has_every_network_with_both_counts(output_dir: Path):
     lines = (output_dir / "sweeps/networks/table.md").read_text().splitlines()
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("|")]
     header, _, *runs = rows
-    expected = [run_of(output_dir, name, split).name for name in NAMES for split in ("baseline", "m2")]
+    expected = [run_of(output_dir, name).name for name in NAMES]
     assert [row[:2] for row in runs] == [[name, "finished"] for name in expected]
     for row in runs:
         found = dict(zip(header, row, strict=True))
@@ -61,10 +61,10 @@ def test_the_table_has_every_network_with_both_counts(output_dir: Path):
 
 
 def test_a_checkpoint_names_its_network_and_takes_another_split(output_dir: Path):
-    path = run_of(output_dir, "convnext_atto", "m2").best_checkpoint("soft")
+    path = run_of(output_dir, "convnext_atto").best_checkpoint("soft")
     net, info = load_network(path)
     assert (info.architecture, info.options) == ("timm", {"name": "convnext_atto", "crop_after": None})
-    assert (net.crop_after, info.image_size) == ("stages.1", 96)
+    assert (net.crop_after, info.image_size) == ("stages.1", 64)
     module, left_out = load_module(path, info.class_names[::-1], "faces", "m3")
     assert (module.net.crop_after, left_out) == ("stages.2", [])
     ours, theirs = (n.state_dict()["head.fc.weight"] for n in (module.net, net))
@@ -73,21 +73,23 @@ def test_a_checkpoint_names_its_network_and_takes_another_split(output_dir: Path
 
 @pytest.mark.parametrize("name", NAMES)
 def test_exports_and_predictions_are_the_networks(name: str, output_dir: Path, capsys: pytest.CaptureFixture[str]):
-    run = run_of(output_dir, name, "m2")
+    run = run_of(output_dir, name)
     net, info = load_network(run.best_checkpoint("soft"))
-    for kind in ("onnx", "folder"):
+    kinds = ("folder", "onnx") if name == "convnext_atto" else ("folder",)  # an ONNX export takes seconds
+    for kind in kinds:
         export(["--run", run.name, "--to", kind, "--output-dir", str(output_dir)])
     folder = output_dir / "exports" / run.name
-    faces = np.random.default_rng(0).integers(0, 256, (3, 96, 96, 3), dtype=np.uint8)
+    faces = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
     with torch.inference_mode():
         expected = net(normalise(torch.from_numpy(faces).permute(0, 3, 1, 2))).numpy()
     shared, same = load_pretrained(folder)
     assert same == info
     with torch.inference_mode():
         assert np.array_equal(shared(normalise(torch.from_numpy(faces).permute(0, 3, 1, 2))).numpy(), expected)
-    _, logits = OnnxRuntime(output_dir / "exports" / f"{run.name}-float32.onnx")(faces)
-    assert logits.shape == (3, 10, 7)
-    assert np.abs(logits - expected).max() <= 2 * MAX_DIFFERENCE * max(1, np.abs(expected).max())
+    if "onnx" in kinds:
+        _, logits = OnnxRuntime(output_dir / "exports" / f"{run.name}-float32.onnx")(faces)
+        assert logits.shape == (3, 10, 7)
+        assert np.abs(logits - expected).max() <= 2 * MAX_DIFFERENCE * max(1, np.abs(expected).max())
     card = (folder / "README.md").read_text()
     assert name.replace("_", r"\_") in card
     assert "after stage 2" in card

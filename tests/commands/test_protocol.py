@@ -15,7 +15,7 @@ from fer_voting.runs.run import Run
 
 pytestmark = pytest.mark.slow
 
-WORDS = ("split=m3", "model.width=4", "dataset.size=24", "dataset.batch_size=16", "logger=none")
+WORDS = ("split=m3", "model.width=4", "dataset.size=24", "dataset.batch_size=16", "logger=none", "plots=false")
 
 
 def test_one_command_selects_refits_and_tests_on_affectnet_and_then_on_rafdb_from_its_weights(tmp_path: Path):

@@ -228,7 +228,7 @@ def trained(name: str) -> dict[str, Any]:
     small = [*SMALL, "model.width=4"]
     if "model=timm" in JOBS[name][0]:  # which has no width, and strides that take larger images
         small = [*SMALL, "dataset.size=96"]
-    words = ["logger=none", *JOBS[name][0], *small, f"name={name}"]
+    words = ["logger=none", "plots=false", *JOBS[name][0], *small, f"name={name}"]
     return train(plan_job(words, *compose_with_choices(words)))
 
 
@@ -290,7 +290,7 @@ def test_a_command_that_reads_runs_runs(
     ],
 )
 def test_python_runs(page: str, text: str):
-    tiny = ", ".join(repr(word) for word in (*SMALL, "model.width=4", "logger=none"))
+    tiny = ", ".join(repr(word) for word in (*SMALL, "model.width=4", "logger=none", "plots=false"))
     exec(compile(text.replace('"logger=none"', tiny), page, "exec"), {})
 
 

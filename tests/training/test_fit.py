@@ -32,6 +32,7 @@ def train_on(tmp_path: Path) -> Train:
     def train_on(root: Path, name: str = "mine", *words: str) -> Run:
         words = (
             *("dataset=folder", f"dataset.root={root}", "dataset.size=24", "dataset.batch_size=4", "logger=none"),
+            "plots=false",
             *("split=baseline", "model.width=4", "dataset.schedule.epochs=1", f"name={name}", "dataset.name=mine"),
             *(f"output_dir={tmp_path / 'outputs'}", *words),
         )
