@@ -1,8 +1,8 @@
 """Evaluate a trained network on a data set: `python -m fer_voting.evaluate checkpoint=RUN dataset=... [stage=test]`.
 
 The network's classes are matched with the data set's by name. Writes into the folder `out=`: every vote's metrics
-(JSON), the predictions of each vote (CSV), and unless `plots=false` a confusion matrix of the soft vote, a reliability diagram, and the adaptive
-vote's accuracy against its arithmetic (PNG).
+(JSON), the predictions of each vote (CSV), and unless `plots=false` a confusion matrix of the soft vote, a reliability
+diagram, and the adaptive vote's accuracy against its arithmetic (PNG).
 """
 
 import contextlib
