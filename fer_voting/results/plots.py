@@ -67,7 +67,8 @@ def save(figure: Figure, path: Path) -> None:
     FigureCanvasAgg(figure)
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}")
-    figure.savefig(draft, dpi=150, format=path.suffix[1:], bbox_inches="tight")
+    around = figure.get_tightbbox().padded(0.1)  # inches; given "tight", matplotlib would draw the figure twice
+    figure.savefig(draft, dpi=150, format=path.suffix[1:], bbox_inches=around)
     draft.replace(path)
 
 
@@ -95,32 +96,46 @@ def normalise_confusion(counts: np.ndarray) -> np.ndarray:
     return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
 
 
-def draw_confusion(path: Path, counts: np.ndarray, class_names: Sequence[str], title: str) -> None:
-    """Write a confusion matrix normalised per actual class, in percent; a column per actual class, as in the paper's
-    Figures 5 and 6.
+class ConfusionPlot:
+    """Confusion matrices normalised per actual class, in percent; a column per actual class, as in the paper's Figures
+    5 and 6.
 
-    Args:
-        counts: int [K, K] (true class, decision).
+    The axes, whose layout takes most of the time, are made once for all matrices of the same classes.
     """
-    share = normalise_confusion(counts).T  # the paper: a column for each actual class
-    classes = len(class_names)
-    figure = Figure(figsize=(0.75 * classes + 1.6, 0.75 * classes + 1.2))
-    axes = figure.add_subplot()
-    shown = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    for decided in range(classes):
-        for actual in range(classes):
-            colour = "white" if share[decided, actual] > 0.55 else "black"
-            text = f"{100 * share[decided, actual]:.1f}"
-            axes.text(actual, decided, text, ha="center", va="center", color=colour, fontsize=9)
-    names = [drawn(name) for name in class_names]
-    axes.set_xticks(range(classes), names, rotation=45, ha="right")
-    axes.set_yticks(range(classes), names)
-    axes.set_xlabel("actual class")
-    axes.set_ylabel("decision")
-    accuracy = np.trace(counts) / max(counts.sum(), 1)
-    axes.set_title(f"{drawn(title)}\naccuracy {accuracy:.2%} of {counts.sum():,} images", fontsize=10)
-    figure.colorbar(shown, ax=axes, shrink=0.8, label="share of the actual class")
-    save(figure, path)
+
+    def __init__(self, class_names: Sequence[str]) -> None:
+        classes = range(len(class_names))
+        self._figure = Figure(figsize=(0.75 * len(classes) + 1.6, 0.75 * len(classes) + 1.2))
+        self._axes = self._figure.add_subplot()
+        self._image = self._axes.imshow(np.zeros((len(classes), len(classes))), cmap="Blues", vmin=0, vmax=1)
+        look: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 9, "in_layout": False}
+        self._cells = [[self._axes.text(actual, decided, "", **look) for actual in classes] for decided in classes]
+        names = [drawn(name) for name in class_names]
+        self._axes.set_xticks(classes, names, rotation=45, ha="right")
+        self._axes.set_yticks(classes, names)
+        self._axes.set_xlabel("actual class")
+        self._axes.set_ylabel("decision")
+        self._figure.colorbar(self._image, ax=self._axes, shrink=0.8, label="share of the actual class")
+
+    def write(self, path: Path, counts: np.ndarray, title: str) -> None:
+        """Write one matrix.
+
+        Args:
+            counts: int [K, K] (true class, decision).
+        """
+        share = normalise_confusion(counts).T  # the paper: a column for each actual class
+        self._image.set_data(share)
+        for cells, values in zip(self._cells, share, strict=True):
+            for cell, value in zip(cells, values, strict=True):
+                cell.set(text=f"{100 * value:.1f}", color="white" if value > 0.55 else "black")
+        accuracy = np.trace(counts) / max(counts.sum(), 1)
+        self._axes.set_title(f"{drawn(title)}\naccuracy {accuracy:.2%} of {counts.sum():,} images", fontsize=10)
+        save(self._figure, path)
+
+
+def draw_confusion(path: Path, counts: np.ndarray, class_names: Sequence[str], title: str) -> None:
+    """Write one confusion matrix, as `ConfusionPlot` does."""
+    ConfusionPlot(class_names).write(path, counts, title)
 
 
 def draw_curves(path: Path, history: Sequence[dict[str, float]], title: str) -> None:
@@ -267,9 +282,10 @@ def plot_run(run: Run, result: Mapping[str, Any]) -> None:
     """Write a run's curves.png, and a confusion matrix of every vote and part, into its folder."""
     note = " (synthetic faces)" if result["synthetic"] else ""
     draw_curves(run.dir / "curves.png", read_history(run.metrics_file), f"{run.name}{note}")
+    confusion = ConfusionPlot(result["class_names"])
     for vote, metrics in result["votes"].items():
         for part in ("val", "test"):
             if part in metrics:
                 title = f"{run.name}, {vote} vote, {part}{note}"
                 counts = np.array(metrics[part]["confusion_counts"])
-                draw_confusion(run.dir / f"confusion-{vote}-{part}.png", counts, result["class_names"], title)
+                confusion.write(run.dir / f"confusion-{vote}-{part}.png", counts, title)
