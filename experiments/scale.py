@@ -209,7 +209,9 @@ def measure(step: str, folder: Path, count: int) -> dict[str, Any]:
 
     Raises RuntimeError if it fails.
     """
-    context = multiprocessing.get_context("spawn")
+    # Forks of a server that has imported everything: they start at once, and inherit nothing of this process.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__spec__.name])
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_measure, args=(step, folder, count, theirs))
     process.start()

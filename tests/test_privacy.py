@@ -1,5 +1,6 @@
 """No face and no file name leaves the machine unless asked: no command as it is by default looks for a network."""
 
+import json
 import os
 import subprocess
 import sys
@@ -47,18 +48,35 @@ def test_attempts_are_seen(tmp_path: Path) -> None:
         assert "packets without a route" in attempts(tmp_path, "-c", OF_ANOTHER_LANGUAGE)
 
 
+COMMANDS = """
+import json, runpy, sys
+
+for module, *words in json.loads(sys.argv[1]):
+    sys.argv = [module, *words]  # an attempt is logged with it
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except SystemExit as ended:
+        if ended.code:
+            raise
+"""
+"""Commands one after the other in one process, for the libraries take seconds to import."""
+
+
 def test_no_command_looks_for_a_network(tmp_path: Path) -> None:
     """With W&B as it is by default (offline), and with both backends of augmentation."""
     os.environ.setdefault("PYTHONPATH", str(REPO))
-    train = ["-m", "fer_voting.train", *[word for word in TINY if word != "logger=none"], "split=m3"]
+    train = ["fer_voting.train", *[word for word in TINY if word != "logger=none"], "split=m3"]
     PIL.Image.Image.save(class_image("happy", 1), tmp_path / "face.png")
     run = ["--run", "mine"]
-    for words in (
+    commands = [
         [*train, "name=mine"],
         [*train, "name=other", "augment.backend=albumentations", "dataset.num_workers=1", "logger=tensorboard"],
-        ["-m", "fer_voting.evaluate", "checkpoint=mine", "dataset=faces", *TINY[1:4]],
-        ["-m", "fer_voting.predict", "face.png", *run, "--out", "faces.csv", "--draw", "drawn", "--explain", "maps"],
-        ["-m", "fer_voting.export", *run, "--to", "onnx"],
-        ["-m", "fer_voting.export", *run, "--to", "folder"],
-    ):
-        assert attempts(tmp_path, *words) == "", words
+        ["fer_voting.evaluate", "checkpoint=mine", "dataset=faces", *TINY[1:4]],
+        ["fer_voting.predict", "face.png", *run, "--out", "faces.csv", "--draw", "drawn", "--explain", "maps"],
+        ["fer_voting.export", *run, "--to", "onnx"],
+        ["fer_voting.export", *run, "--to", "folder"],
+    ]
+    assert attempts(tmp_path, "-c", COMMANDS, json.dumps(commands)) == ""
+    results = [json.loads((tmp_path / f"outputs/runs/{name}/result.json").read_text()) for name in ("mine", "other")]
+    assert [result["status"] for result in results] == ["finished", "finished"]
+    assert (tmp_path / "faces.csv").exists()

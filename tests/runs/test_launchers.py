@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,19 @@ def start(*words: str, folder: Path) -> subprocess.Popen:
 def finish(process: subprocess.Popen) -> tuple[int, str]:
     printed, _ = process.communicate(timeout=240)
     return process.returncode, printed
+
+
+@pytest.fixture(scope="module", autouse=True)
+def on_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, subprocess.Popen]]:
+    """A sweep on Ray's launcher and its folder. It runs while the test of Slurm's waits: submitit gives a killed job
+    15 s for a result."""
+    folder = tmp_path_factory.mktemp("ray")
+    words = ["hydra/launcher=ray", "hydra.launcher.ray.init.num_cpus=2", *TINY, "split=baseline"]
+    process = start("-m", *words, "dataset.size=6,24", folder=folder)
+    yield folder, process
+    if process.poll() is None:
+        process.terminate()
+        process.wait()
 
 
 def sweep_exit_code(action: str, folder: str) -> int:
@@ -76,18 +90,18 @@ def test_a_killed_slurm_job_takes_no_other_with_it_and_continues_when_tried_agai
 
 
 @pytest.mark.slow
-def test_a_failed_ray_job_takes_no_other_with_it(tmp_path: Path):
-    words = ["hydra/launcher=ray", "hydra.launcher.ray.init.num_cpus=2", *TINY, "split=baseline"]
-    code, printed = finish(start("-m", *words, "dataset.size=6,24", folder=tmp_path))
+def test_a_failed_ray_job_takes_no_other_with_it(on_ray: tuple[Path, subprocess.Popen]):
+    folder, process = on_ray
+    code, printed = finish(process)
     assert code == 1
     assert re.search(r"failed: .*dataset\.size=6\b", printed)
     assert printed.count("| finished") == 1
-    (folder,) = (tmp_path / "outputs" / "sweeps").iterdir()
-    assert (folder / "table.md").read_text() in printed
-    finished = [state.run for state in Sweep(folder).states() if state.status == "finished"]
-    result = Run(tmp_path / "outputs", finished[0]).result()
+    (sweep,) = (folder / "outputs" / "sweeps").iterdir()
+    assert (sweep / "table.md").read_text() in printed
+    finished = [state.run for state in Sweep(sweep).states() if state.status == "finished"]
+    result = Run(folder / "outputs", finished[0]).result()
     assert result is not None
-    assert result["sweep"] == folder.name
+    assert result["sweep"] == sweep.name
 
 
 WITHOUT_PLUGINS = """
