@@ -31,7 +31,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Output folder of a sweep whose one job trains on two ranks."""
     folder = tmp_path_factory.mktemp("distributed")
     witness = f"+callbacks.witness={{_target_: rank_callbacks.Witness, folder: {folder}}}"
-    words = [*TINY, *TWO, *UNEVEN, "split=m3", "name=two", witness]
+    words = [*TINY, *TWO, *UNEVEN, "split=m3", "name=two", "logger=offline", witness]
     process = subprocess.run(
         [sys.executable, "-m", "fer_voting.train", "-m", *words, "output_dir=outputs"],
         cwd=folder,
@@ -60,6 +60,10 @@ def test_the_ranks_end_with_the_same_weights_and_statistics(outputs: Path):
     first, second = (torch.load(outputs.parent / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
     assert first.keys() == second.keys()
     assert all(torch.equal(first[key], second[key]) for key in first if key.startswith("net."))
+
+
+def test_one_rank_tells_the_tracker(outputs: Path):
+    assert len(list(Run(outputs, "two").dir.glob("wandb/offline-run-*"))) == 1
 
 
 def test_predictions_are_complete_and_in_order(outputs: Path):

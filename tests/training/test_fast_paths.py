@@ -29,7 +29,7 @@ SIDE = 24  # pixels; the smallest that divides for every split
 
 
 def faces(folder: Path, **arguments: Any) -> FERDataModule:
-    sizes = {"train_size": 64, "val_size": 7, "test_size": 7, "batch_size": 16, "size": SIDE, "cache_dir": folder}
+    sizes = {"train_size": 32, "val_size": 7, "test_size": 7, "batch_size": 8, "size": SIDE, "cache_dir": folder}
     datamodule = make_datamodule(compose_config(["dataset=faces", "augment=none"]).dataset, **sizes, **arguments)
     datamodule.setup()
     return datamodule

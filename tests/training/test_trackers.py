@@ -13,11 +13,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny import REPO, TINY, train_here
+from tiny import TINY, train_here
 from wandb_server import KEY, WandbServer
 
 from fer_voting.runs.run import Run
-from fer_voting.runs.sweeps import Sweep
 from fer_voting.training.trackers import best_metrics, worst_errors
 from fer_voting.votes import VOTES
 
@@ -117,21 +116,20 @@ def test_a_failed_run_is_finished_with_another_exit_code(tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_online_each_job_is_a_run_of_its_own(tmp_path: Path):
-    words = ["-m", *OPTIONS, "split=baseline,m3", "sweep=mine", "logger=wandb", f"output_dir={tmp_path}"]
+def test_online_each_job_is_a_run_of_its_own(
+    never_logged_in: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    """In one process, as the trainings of a notebook are."""
     with WandbServer() as server:
-        # A process of its own, for a sweep's jobs have the environment with which the first of them was started.
-        environment = {name: value for name, value in os.environ.items() if name != "WANDB_MODE"}
-        environment |= {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": KEY, "OMP_NUM_THREADS": "1"}
-        environment |= {"PYTHONPATH": str(REPO)}
-        command = [sys.executable, "-m", "fer_voting.train", *words]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
-    printed = done.stdout + done.stderr
-    assert done.returncode == 0, printed
+        never_logged_in.setenv("WANDB_BASE_URL", server.url)
+        never_logged_in.setenv("WANDB_API_KEY", KEY)
+        for split in ("baseline", "m3"):
+            train(tmp_path, f"split={split}", f"name={split}", "sweep=mine", "logger=wandb")
+    printed = "".join(capfd.readouterr())
     assert KEY not in printed
     assert "anonymous" not in printed
-    assert "wandb" not in printed.replace("logger=wandb", "").lower()  # the client keeps quiet
-    runs = [Run(tmp_path, job["run"]) for job in Sweep(tmp_path / "sweeps" / "mine").jobs()]
+    assert "wandb" not in printed.lower()  # the client keeps quiet
+    runs = [Run(tmp_path, split) for split in ("baseline", "m3")]
     seen = {one.about["displayName"]: one for one in server.runs.values()}
     assert set(seen) == {run.name for run in runs}
     for run, split in zip(runs, ("baseline", "m3"), strict=True):
