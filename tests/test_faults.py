@@ -186,7 +186,7 @@ if __name__ == "__main__":
 
 
 def test_a_loader_worker_that_is_killed(tmp_path: Path, undisturbed: Run) -> None:
-    """In a process of its own: torch raises the error wherever the signal of a worker's end arrives."""
+    """In processes of their own: torch raises the error wherever the signal of a worker's end arrives."""
     script = tmp_path / "train.py"
     script.write_text(KILL_LOADER_WORKERS)
     words = (*WORDS, "dataset.num_workers=2", f"output_dir={tmp_path / 'outputs'}")
@@ -196,7 +196,7 @@ def test_a_loader_worker_that_is_killed(tmp_path: Path, undisturbed: Run) -> Non
     assert re.search(r"worker.*(killed|exited)", ended.stderr)
     run = Run(tmp_path / "outputs", "mine")
     assert run.status() == "failed"
-    train_here(tmp_path / "outputs", *WORDS, "dataset.num_workers=2")
+    subprocess.run([sys.executable, "-m", "fer_voting.train", *words], env=environment, check=True, capture_output=True)
     assert_same(run, undisturbed)
 
 

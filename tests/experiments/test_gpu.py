@@ -31,6 +31,11 @@ def test_its_parts_at_tiny_size(
     assert [result["split"] for result in results] == ["m3"]
 
 
+def test_the_marked_tests_stand_in_the_file_that_it_runs() -> None:
+    mark = "pytest.mark." + "gpu"
+    assert [path.name for path in REPO.glob("tests/**/test_*.py") if mark in path.read_text()] == ["test_on_gpu.py"]
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here, so the script would really start")
 def test_without_a_gpu_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):

@@ -13,9 +13,11 @@ from checkpoints import write_checkpoint
 from tiny import REPO
 from videos import grey_frames, write_video
 
+from fer_voting.predict import main as predict
+
 
 @pytest.mark.slow
-def test_the_rows_of_one_process(tmp_path: Path):
+def test_the_rows_of_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """By the command line, on a Ray of this machine: photos, a video, what cannot be read, in the same order."""
     folder = tmp_path / "in"
     folder.mkdir()
@@ -25,31 +27,22 @@ def test_the_rows_of_one_process(tmp_path: Path):
     write_video(folder / "3a.mp4", grey_frames(range(0, 250, 5)), range(0, 2000, 40))
     (folder / "5a.jpg").write_text("no photo")
     write_checkpoint(tmp_path / "net.ckpt")
-    rows = []
-    for out, more in (("one.jsonl", []), ("ray.jsonl", ["--ray", "local", "--draw", "drawn"])):
-        # Relative paths, which the workers have to find too; Ray keeps a token below the home folder.
-        finished = subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "fer_voting.predict",
-                "in",
-                "--aligned",
-                "--checkpoint",
-                "net.ckpt",
-                "--out",
-                out,
-                *more,
-            ],
-            cwd=tmp_path,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPO), "HOME": str(tmp_path)},
-            capture_output=True,
-            text=True,
-            timeout=240,
-        )
-        assert finished.returncode == 0, finished.stderr
-        rows.append([json.loads(line) for line in (tmp_path / out).read_text().splitlines()])
-    one, ray = rows
+    words = ["in", "--aligned", "--checkpoint", "net.ckpt"]
+    # Relative paths, which the workers have to find too; Ray keeps a token below the home folder.
+    on_ray = subprocess.Popen(
+        [sys.executable, "-m", "fer_voting.predict", *words, "--out", "ray.jsonl", "--ray", "local", "--draw", "drawn"],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPO), "HOME": str(tmp_path)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    monkeypatch.chdir(tmp_path)
+    predict([*words, "--out", "one.jsonl"])
+    _, printed = on_ray.communicate(timeout=240)
+    assert on_ray.returncode == 0, printed
+    one, ray = (
+        [json.loads(line) for line in (tmp_path / name).read_text().splitlines()] for name in ("one.jsonl", "ray.jsonl")
+    )
     assert len(one) == 8 + 50 + 1
     assert len(one) == len(ray)
     for ours, theirs in zip(one, ray, strict=True):
