@@ -227,7 +227,8 @@ def test_a_fresh_pack_is_opened_without_the_lock_and_a_second_process_waits_for_
         fresh = pool.submit(build_pack, tmp_path / "pack", KEY, lambda: Index(listed))
         assert len(fresh.result(timeout=30)) == 5
         stale = pool.submit(build_pack, tmp_path / "pack", KEY | {"source": "b"}, lambda: Index(listed[:2]))
-        while "is being built by another process: waiting for it" not in caplog.text:
+        deadline = time.monotonic() + 30
+        while "is being built by another process: waiting for it" not in caplog.text and time.monotonic() < deadline:
             time.sleep(0.01)
         assert not stale.done()
         fcntl.flock(lock, fcntl.LOCK_UN)
