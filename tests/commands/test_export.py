@@ -261,9 +261,10 @@ def test_votes_that_validation_fitted(run: Run, tmp_path: Path, capsys: pytest.C
     with np.load(run.predictions_file("soft", "val")) as stored:
         whole = stored["whole"]
     wished = votes["adaptive"]["mean_gmacs"]
-    export(run, "--to", "onnx", "--vote", "adaptive", "--mean-gmacs", "1e3", "--out", str(tmp_path / "all.onnx"))
-    assert OnnxRuntime(tmp_path / "all.onnx").fitted.threshold == 1.0
-    assert OnnxRuntime(tmp_path / "all.onnx").fitted.mean_gmacs > wished
+    export(run, "--to", "folder", "--vote", "adaptive", "--mean-gmacs", "1e3", "--out", str(tmp_path / "all"))
+    fitted = PretrainedNetwork.from_pretrained(tmp_path / "all").fitted
+    assert fitted.threshold == 1.0
+    assert fitted.mean_gmacs > wished
     assert len(whole) == sum(run.result()["counts"]["val"].values())
 
 
