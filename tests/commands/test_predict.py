@@ -308,16 +308,26 @@ def test_the_webcam_loop_of_the_documentation(shared_data: Path, tmp_path: Path,
     assert len(capsys.readouterr().out.splitlines()) == 2 * 5
 
 
+@pytest.fixture(scope="module")
+def onnx_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The network of `checkpoint` with the softprob vote, for every runtime that reads it: an export takes seconds."""
+    folder = tmp_path_factory.mktemp("exported")
+    net, info = load_network(write_checkpoint(folder / "net.ckpt"))
+    about = ExportInfo(info.class_names, info.image_size, info.split, "softprob", info.dataset, checksum="")
+    export_float32(FaceNetwork(net, "softprob"), about, folder / "net.onnx")
+    return folder / "net.onnx"
+
+
 @pytest.mark.parametrize("form", ["folder", "onnx", "openvino"])
-def test_an_exported_network_gives_the_rows_of_its_checkpoint(checkpoint: Path, tmp_path: Path, form: str):
-    net, info = load_network(checkpoint)
+def test_an_exported_network_gives_the_rows_of_its_checkpoint(
+    checkpoint: Path, onnx_file: Path, tmp_path: Path, form: str
+):
     if form == "folder":
+        net, info = load_network(checkpoint)
         PretrainedNetwork(net, info, vote="softprob", fitted=Fitted(2.0)).save_pretrained(tmp_path / "model")
         words = ["--model", str(tmp_path / "model")]
     else:
-        about = ExportInfo(info.class_names, info.image_size, info.split, "softprob", info.dataset, checksum="")
-        export_float32(FaceNetwork(net, "softprob"), about, tmp_path / "net.onnx")
-        words = ["--model", str(tmp_path / "net.onnx"), "--runtime", form]
+        words = ["--model", str(onnx_file), "--runtime", form]
     faces = draw_faces(tmp_path / "in")
     out = tmp_path / "faces.csv"
     main([*map(str, faces), "--aligned", *words, "--out", str(out)])  # the vote is the model's own
