@@ -74,7 +74,8 @@ def missing_runs(runs: Runs, section: Section, splits: Sequence[str], refit: str
     if refit:
         sweep += ["refit=true", *([f"voting={refit}"] if refit != "soft" else [])]
     command = " ".join(["python -m fer_voting.train -m", *map(shlex.quote, sweep)])
-    estimates = [(len(of_split), _estimate(runs, section, words, split)) for split, of_split in lacking.items()]
+    config = _composed(words)
+    estimates = [(len(of_split), _estimate(runs, section, config, split)) for split, of_split in lacking.items()]
     basis = "; ".join(dict.fromkeys(basis for _, (_, basis) in estimates))
     costs = [None if seconds is None else count * seconds for count, (seconds, _) in estimates]
     known = [cost for cost in costs if cost is not None]
@@ -152,11 +153,10 @@ def _composed(words: Sequence[str]) -> dict[str, Any] | None:
 # --- what a run costs -------------------------------------------------------------------------------------------
 
 
-def _estimate(runs: Runs, section: Section, words: Sequence[str], split: str) -> tuple[float | None, str]:
+def _estimate(runs: Runs, section: Section, config: dict[str, Any] | None, split: str) -> tuple[float | None, str]:
     """Seconds of one run, and what the estimate is computed from: the most similar finished runs, or an assumption."""
     if same := section.finished(split, refit=None):
         return fmean(run.result["seconds"] for run in same), "as its finished runs took"
-    config = _composed([*words, f"split={split}"])
     if config is None:
         return None, "cost unknown: the setting's overrides are not known here"
     size = config["dataset"]["size"]
