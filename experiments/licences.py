@@ -16,7 +16,9 @@ from experiments.pages import REPO
 from fer_voting.results.markdown import Table, markdown
 
 FREE = re.compile(
-    r"(3-clause )?(0?bsd|mit|apache|psf|python|isc|zlib|cc0|bsl|hpnd|unlicense|public domain|llvm-exception)\b.*",
+    r"(osi approved :: )?(3-clause )?"
+    r"(0?bsd|mit|apache|psf|python|isc|zlib|cc0|bsl|hpnd|historical permission|unlicense|public domain|llvm-exception)"
+    r"\b.*",
     re.IGNORECASE,
 )
 """Licences that let anyone use, change and pass on a work, if its notice stays."""
