@@ -18,23 +18,24 @@ from fer_voting.sweep import main as sweep_command
 
 
 def start(*words: str, folder: Path) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-m", "fer_voting.train", *words],
-        cwd=folder,
-        # Ray writes a token into the home folder.
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPO), "HOME": str(folder)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    """The command with `words`; what it prints goes into a file, so that it never waits for a reader."""
+    with (folder / "printed").open("w") as printed:
+        return subprocess.Popen(
+            [sys.executable, "-m", "fer_voting.train", *words],
+            cwd=folder,
+            # Ray writes a token into the home folder.
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPO), "HOME": str(folder)},
+            stdout=printed,
+            stderr=subprocess.STDOUT,
+        )
 
 
-def finish(process: subprocess.Popen) -> tuple[int, str]:
-    printed, _ = process.communicate(timeout=240)
-    return process.returncode, printed
+def finish(process: subprocess.Popen, folder: Path) -> tuple[int, str]:
+    code = process.wait(timeout=240)
+    return code, (folder / "printed").read_text()
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(scope="module")
 def on_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, subprocess.Popen]]:
     """A sweep on Ray's launcher and its folder. It runs while the test of Slurm's waits: submitit gives a killed job
     15 s for a result."""
@@ -54,6 +55,7 @@ def sweep_exit_code(action: str, folder: str) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("on_ray")
 def test_a_killed_slurm_job_takes_no_other_with_it_and_continues_when_tried_again(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ):
@@ -72,7 +74,7 @@ def test_a_killed_slurm_job_takes_no_other_with_it_and_continues_when_tried_agai
     controller = log.parent.name
     (worker,) = Path(f"/proc/{controller}/task/{controller}/children").read_text().split()
     os.kill(int(worker), signal.SIGKILL)
-    code, printed = finish(process)
+    code, printed = finish(process, tmp_path)
     assert code == 1
     assert str(sweep.dir) in printed  # in the command that shows the sweep's state
     while any(run.status() == "running" for run in runs) and time.monotonic() < deadline:
@@ -92,7 +94,7 @@ def test_a_killed_slurm_job_takes_no_other_with_it_and_continues_when_tried_agai
 @pytest.mark.slow
 def test_a_failed_ray_job_takes_no_other_with_it(on_ray: tuple[Path, subprocess.Popen]):
     folder, process = on_ray
-    code, printed = finish(process)
+    code, printed = finish(process, folder)
     assert code == 1
     assert re.search(r"failed: .*dataset\.size=6\b", printed)
     assert printed.count("| finished") == 1
