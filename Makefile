@@ -8,7 +8,7 @@ INSTALLED := .venv/.installed
 TEST := $(RUN) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 .DEFAULT_GOAL := help
 TABLES := table3 table4 table5 figure4 figure5 figure6
-.PHONY: help install demo check test test-lowest lint format docs table2 $(TABLES) tables report resolution studies public-test page \
+.PHONY: help install demo check quick test test-lowest lint format docs table2 $(TABLES) tables report resolution studies public-test page \
 	dashboard bench chaos fuzz licences supply-chain reproduce-affectnet reproduce-rafdb clean
 
 help: ## list the targets
@@ -25,7 +25,10 @@ install: $(INSTALLED) ## make .venv with the pinned dependencies
 demo: $(INSTALLED) ## compare baseline, m1, m2, m3 on drawn faces: minutes on two cores
 	$(RUN) -m fer_voting.train -m experiment=demo split=baseline,m1,m2,m3
 
-check: lint ## after each change: lint and the quick tests
+check: $(INSTALLED) ## after each change: lint and the quick tests, side by side
+	$(MAKE) --jobs 2 lint quick
+
+quick: $(INSTALLED)
 	$(TEST) -m "not slow"
 
 test: $(INSTALLED) ## the whole test suite, and which tests took longest

@@ -149,6 +149,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_fast_precision_is_resolved_where_the_job_runs(tmp_path: Path):
     script = tmp_path / "submit.py"
     script.write_text(SWEEP_WHOSE_PRECISION_NAMES_THE_PROCESS)

@@ -6,9 +6,12 @@ import sys
 import zipfile
 from pathlib import Path
 
+import pytest
+
 from tiny import REPO
 
 
+@pytest.mark.slow
 def test_an_installed_wheel_finds_its_configuration(tmp_path: Path):
     build = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q", "-w", str(tmp_path), "."]
     subprocess.run(build, cwd=REPO, check=True, capture_output=True)

@@ -295,6 +295,7 @@ def changed(config: dict[str, Any], key: str) -> dict[str, Any]:
     return config
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [

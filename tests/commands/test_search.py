@@ -59,6 +59,7 @@ def test_the_distributions_are_those_of_the_words() -> None:
     }
 
 
+@pytest.mark.slow
 def test_a_study_goes_on_with_what_it_would_have_tried(tmp_path: Path, accuracies: list[dict[str, Any]]) -> None:
     whole = search("mine", [*SPACE, f"output_dir={tmp_path / 'whole'}"], 14)
     words = [*SPACE, f"output_dir={tmp_path / 'parts'}"]
@@ -107,6 +108,7 @@ def test_a_trial_that_fails_is_left_out_unless_it_is_the_first(tmp_path: Path, m
         search("other", ["split=m1,m3", f"output_dir={tmp_path}"], 2)
 
 
+@pytest.mark.slow
 def test_a_study_belongs_to_its_words(tmp_path: Path, accuracies: list[dict[str, Any]]) -> None:
     words = ["split=m1,m3", f"output_dir={tmp_path}"]
     search("mine", words, 1)

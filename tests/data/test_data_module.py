@@ -201,6 +201,7 @@ def quietly(test: Any) -> Any:
     return test
 
 
+@pytest.mark.slow
 @quietly
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("kind", [AlbumentationsAugment, BatchedAugment])

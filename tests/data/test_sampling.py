@@ -221,6 +221,7 @@ def _rank(rank: int, world: int, store: Path, out: Any) -> None:
         dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_batches_of_one(tmp_path: Path) -> None:
     context = multiprocessing.get_context("forkserver")
     out = context.Queue()

@@ -13,6 +13,8 @@ from fer_voting.data.module import make_datamodule
 from fer_voting.runs.plan import plan_job
 from fer_voting.runs.run import Run
 
+pytestmark = pytest.mark.slow
+
 ROWS = 2
 
 

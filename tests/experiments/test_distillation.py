@@ -9,6 +9,8 @@ from made_runs import make_run
 from experiments import distillation
 from fer_voting.runs.run import Run
 
+pytestmark = pytest.mark.slow
+
 LABELS = [0, 1, 2, 3, 4, 5, 6] * 4
 WORDS = ["dataset=faces", "model.width=4"]
 

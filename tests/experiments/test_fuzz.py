@@ -13,7 +13,7 @@ import pytest
 from experiments.fuzz import TARGETS, Count, Target, fuzz, main, report
 from experiments.guard import watched
 
-SLOW = ("overrides", "ONNX file", "videos")
+SLOW = ("overrides", "ONNX file", "videos", "shared folder", "checkpoint")
 
 
 @pytest.mark.parametrize(

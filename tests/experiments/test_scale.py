@@ -15,6 +15,7 @@ def test_the_steps_work_on_one_another_s_files(tmp_path: Path) -> None:
     assert len((tmp_path / "manifest.csv").read_text().splitlines()) == 301
 
 
+@pytest.mark.slow
 def test_made_runs_are_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_runs(tmp_path / "outputs", 8)
     runs = load_runs(tmp_path / "outputs")

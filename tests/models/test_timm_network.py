@@ -79,6 +79,7 @@ def test_a_vision_transformer_keeps_the_tokens_of_no_place() -> None:
     assert net(normalise(pixels(96))).shape == (2, 10, 7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "arguments", "reason"),
     [
@@ -104,11 +105,13 @@ def test_gradient_checkpointing_is_refused() -> None:
         net(normalise(pixels()))
 
 
+@pytest.mark.slow
 def test_crop_after_takes_the_place_of_every_stage() -> None:
     cuts = [network(split, crop_after="layer1.0").crop_after for split in ("baseline", "input", "m1", "m3")]
     assert cuts == [None, "input", "layer1.0", "layer1.0"]
 
 
+@pytest.mark.slow
 def test_torchs_count_has_what_the_papers_leaves_out() -> None:
     net = network("baseline")
     norms = sum(m.num_features * (SIDE // s) ** 2 for m, s in _norms(net))

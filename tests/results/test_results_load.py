@@ -228,6 +228,7 @@ def test_a_copied_run_folder_is_not_counted_twice(tmp_path: Path) -> None:
 # --- run folders of other versions ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_run_folders_of_format_1_are_read(tmp_path: Path) -> None:
     """Results of four runs on FER2013, as an earlier version wrote them, with configurations that store no setting."""
     results = read_json(Path(__file__).with_name("format_1.json"))

@@ -95,6 +95,7 @@ def _open_in_another_process(folder: Path, config: dict, queue: multiprocessing.
         queue.put(str(error))
 
 
+@pytest.mark.slow
 def test_two_processes_do_not_share_a_run(tmp_path: Path):
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()

@@ -37,6 +37,7 @@ def test_mixup_is_the_formula_of_its_source() -> None:
     torch.testing.assert_close(targets, weight * one_hot + (1 - weight) * one_hot.roll(1, 0))
 
 
+@pytest.mark.slow
 def test_cutmix_is_the_formula_of_its_source() -> None:
     """Yun et al., section 3.1: a rectangle of the partner, and the label's share is the area's."""
     images, labels = batch()
