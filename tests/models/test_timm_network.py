@@ -13,6 +13,8 @@ from fer_voting.models.images import normalise
 from fer_voting.models.timm_network import timm_network
 from fer_voting.models.voting import VotingNetwork, find_head
 
+pytestmark = pytest.mark.slow
+
 timm = pytest.importorskip("timm")
 
 SIDE = 64
@@ -40,7 +42,6 @@ def test_the_crops_of_a_resnet_by_its_own_parts() -> None:
     torch.testing.assert_close(net(normalise(pixels())), expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "modules"),
     [
@@ -79,7 +80,6 @@ def test_a_vision_transformer_keeps_the_tokens_of_no_place() -> None:
     assert net(normalise(pixels(96))).shape == (2, 10, 7)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "arguments", "reason"),
     [
@@ -105,13 +105,11 @@ def test_gradient_checkpointing_is_refused() -> None:
         net(normalise(pixels()))
 
 
-@pytest.mark.slow
 def test_crop_after_takes_the_place_of_every_stage() -> None:
     cuts = [network(split, crop_after="layer1.0").crop_after for split in ("baseline", "input", "m1", "m3")]
     assert cuts == [None, "input", "layer1.0", "layer1.0"]
 
 
-@pytest.mark.slow
 def test_torchs_count_has_what_the_papers_leaves_out() -> None:
     net = network("baseline")
     norms = sum(m.num_features * (SIDE // s) ** 2 for m, s in _norms(net))

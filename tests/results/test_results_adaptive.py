@@ -10,6 +10,8 @@ from PIL import Image
 from fer_voting.models.adaptive import AdaptiveCost
 from fer_voting.results.adaptive import adaptive_curve, adaptive_text, plot_adaptive
 
+pytestmark = pytest.mark.slow
+
 COST = AdaptiveCost(trunk=1.0, whole=0.5, crops=4.0)
 
 

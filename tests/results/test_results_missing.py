@@ -15,6 +15,8 @@ from fer_voting.results.missing import ASSUMED_GMACS_PER_SECOND, audit_command, 
 from fer_voting.runs.plan import plan_job
 from fer_voting.runs.sweeps import Sweep, job_overrides
 
+pytestmark = pytest.mark.slow
+
 LABELS = [0, 1, 2, 3, 4, 5, 6]
 RIGHT = {"val": LABELS, "test": LABELS}
 SPLITS = ["m1", "baseline"]
@@ -28,7 +30,6 @@ def names_that(command: str) -> list[str]:
     return [plan_job(job, *compose_with_choices(job))["name"] for job in job_overrides(words[4:])]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dataset", "setting", "refit"),
     [("affectnet", "", ""), ("affectnet", "", "soft"), ("fer2013", "fer2013_small", ""), ("faces", "demo", "hard")],
@@ -41,7 +42,6 @@ def test_command_makes_what_is_missing(dataset: str, setting: str, refit: str) -
     assert names_that(gap.command) == [section.run_name(split, 0, refit) for split in SPLITS]
 
 
-@pytest.mark.slow
 def test_command_of_a_setting_comes_from_its_sweep(tmp_path: Path) -> None:
     overrides = ["experiment=table3", "dataset=faces", "model.width=4", "split=m1", "seed=0", "logger=none"]
     run = make_run(tmp_path, ["dataset=faces", "model.width=4", "split=m1", "seed=0"], RIGHT, LABELS)
@@ -82,7 +82,6 @@ def test_what_is_under_way_is_not_asked_for_again(tmp_path: Path) -> None:
     assert gap.command.endswith("split=m1 seed=0")
 
 
-@pytest.mark.slow
 def test_cost_of_finished_runs_and_of_their_siblings(tmp_path: Path) -> None:
     make_run(tmp_path, ["dataset=faces", "split=m1", "seed=0", "model.width=4"], RIGHT, LABELS, seconds=60.0)
     runs = load_runs(tmp_path)
@@ -98,7 +97,6 @@ def test_cost_of_finished_runs_and_of_their_siblings(tmp_path: Path) -> None:
     assert other.seconds == pytest.approx(60 * ratio)
 
 
-@pytest.mark.slow
 def test_cost_without_any_run_is_the_papers_gpu_for_the_published_images() -> None:
     section = NO_RUNS.section("affectnet", seeds=[0])
     gap = missing_runs(NO_RUNS, section, ["m1"])

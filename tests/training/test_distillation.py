@@ -15,6 +15,8 @@ from fer_voting.runs.run import OtherInputsError, Run, read_history
 from fer_voting.train import train
 from fer_voting.training.trained import load_module
 
+pytestmark = pytest.mark.slow
+
 QUICK = (*TINY, "dataset.size=24", "dataset.schedule.epochs=1")
 
 
@@ -54,7 +56,6 @@ def test_a_teacher_that_does_not_fit(tmp_path: Path, classes: tuple[str, ...] | 
         train(plan(tmp_path, "name=mine", f"teacher={teacher}", f"dataset.size={size}"))
 
 
-@pytest.mark.slow
 def test_another_teacher_under_the_same_path_is_another_run(tmp_path: Path) -> None:
     teacher = write_checkpoint(tmp_path / "teacher.ckpt")
     config = plan(tmp_path, "split=baseline", "name=mine", f"teacher={teacher}")
@@ -67,7 +68,6 @@ def test_another_teacher_under_the_same_path_is_another_run(tmp_path: Path) -> N
         train(config)
 
 
-@pytest.mark.slow
 def test_a_student_learns_the_outputs_of_its_teacher_and_not_the_labels(
     tmp_path: Path, run_train: Callable[..., Path]
 ) -> None:
