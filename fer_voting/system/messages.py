@@ -19,7 +19,7 @@ def set_up_messages() -> None:
     """Show this project's messages and every warning on stderr, one plain line each. Idempotent."""
     root = logging.getLogger("fer_voting")
     if not root.handlers:
-        handler = logging.StreamHandler(sys.stderr)
+        handler = _Stderr()
         handler.setFormatter(_Line())
         root.addHandler(handler)
         root.setLevel(logging.INFO)
@@ -36,6 +36,14 @@ def set_up_messages() -> None:
     # The launcher's schema, by its name, is what conf/hydra/launcher/ray.yaml is meant to be checked by.
     warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/ray' is validated against ConfigStore schema")
     warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")  # Lightning's use of torch, not ours
+
+
+class _Stderr(logging.StreamHandler):
+    """Writes to what `sys.stderr` is at the time, which a notebook or a test may replace and close."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
 
 
 class _Line(logging.Formatter):
