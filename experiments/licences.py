@@ -16,9 +16,8 @@ from experiments.pages import REPO
 from fer_voting.results.markdown import Table, markdown
 
 FREE = re.compile(
-    r"(osi approved :: )?(3-clause )?"
-    r"(0?bsd|mit|apache|psf|python|isc|zlib|cc0|bsl|hpnd|historical permission|unlicense|public domain|llvm-exception)"
-    r"\b.*",
+    r"(osi approved :: )?(3-clause )?(0?bsd|mit|apache|psf|python|isc|zlib|cc0|bsl|hpnd|unlicense|public domain"
+    r"|llvm-exception)\b.*",
     re.IGNORECASE,
 )
 """Licences that let anyone use, change and pass on a work, if its notice stays."""
@@ -82,7 +81,7 @@ def licence_text(metadata: Any) -> str:
         str(c).split(" :: ")[-1] for c in metadata.get_all("Classifier", []) if str(c).startswith("License ::")
     ]
     if named := [c for c in classifiers if c != "OSI Approved"]:
-        return "; ".join(named)
+        return "; ".join(named).replace("Historical Permission Notice and Disclaimer", "HPND")
     lines = [line.strip() for line in str(metadata.get("License") or "").splitlines() if line.strip(" =")]
     return "" if not lines or lines[0] == "UNKNOWN" else lines[0][:60]
 
