@@ -11,10 +11,11 @@ from tiny import REPO, TINY, train_here
 # Before any test imports a library that asks its home server for news.
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 os.environ["WANDB_MODE"] = "offline"
+os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - not 15, with which its workers wait for the other tests
 os.environ["WANDB_HTTP_TIMEOUT"] = "3"  # seconds, not 19: its server is here, or gone on purpose
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # one test process a core
-    os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ["OMP_NUM_THREADS"] = os.environ["OPENCV_FOR_THREADS_NUM"] = "1"
 
 import torch
 

@@ -7,6 +7,7 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import astuple
 from typing import Any
 
+import cv2
 import numpy as np
 
 from fer_voting.inference.frames import Input
@@ -21,6 +22,7 @@ class _Worker:
 
     def __init__(self, options: Options, folder: str) -> None:
         os.chdir(folder)
+        cv2.setNumThreads(1)  # a worker has one processor; Ray tells torch so, and OpenCV would take all
         self.predictor = Predictor(options)
 
     def __call__(self, batch: dict[str, Any]) -> Iterator[dict[str, Any]]:
