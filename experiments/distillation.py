@@ -115,7 +115,8 @@ def write(rows: Sequence[Network]) -> Report:
         }
         own = [_mean_text(list(of_part.values())) for of_part in accuracies.values()]
         table.rows.append([network.title, network.targets, str(len(network.runs)), *own])
-        row: dict[str, Any] = {"network": network.title, "trained_on": network.targets, "words": list(network.words)}
+        words = [re.sub(r"^(dataset\.root)=.*", r"\1=DIR", word) for word in network.words]  # where it lies is private
+        row: dict[str, Any] = {"network": network.title, "trained_on": network.targets, "words": words}
         row |= {"runs": {seed: run.name for seed, run in network.runs.items()}, "accuracies": accuracies}
         row["gmacs"] = next(iter(network.runs.values())).result["gmacs"]
         if network.alone is None:
