@@ -62,13 +62,16 @@ class PretrainedNetwork:
             card: the content of README.md.
             precision: of the weights in the file, float32 or float16.
 
-        Raises ValueError if a weight is not finite in this precision.
+        Raises ValueError if the precision is another, or a weight is not finite in it.
         """
         from safetensors.torch import save
 
+        dtypes = {"float32": torch.float32, "float16": torch.float16}
+        if precision not in dtypes:
+            raise ValueError(f"`precision` (={precision!r}) must be {' or '.join(dtypes)}")
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        dtype = getattr(torch, precision)
+        dtype = dtypes[precision]
         state = {
             name: tensor.contiguous().to(dtype if tensor.is_floating_point() else tensor.dtype)
             for name, tensor in self.net.state_dict().items()
@@ -178,6 +181,8 @@ def _widened(tensor: Tensor) -> Tensor:
 def _find(source: Path | str, revision: str | None) -> Path:
     """The folder with the files, downloaded if it is a name on the Hub."""
     if source == "fer_voting":
+        if not SHIPPED.is_dir():
+            raise FileNotFoundError("no network ships with this version of fer_voting")
         return SHIPPED
     if Path(source).is_dir():
         return Path(source)

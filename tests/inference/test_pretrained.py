@@ -58,6 +58,16 @@ def test_in_half_precision_the_file_is_half_and_the_network_float32(folder: Path
         net.state_dict()["fc.weight"].fill_(1e5)
     with pytest.raises(ValueError, match=r"fc\.weight are not finite in float16"):
         PretrainedNetwork(net, info("m2")).save_pretrained(folder, precision="float16")
+    with pytest.raises(ValueError, match=r"`precision` \(='int8'\) must be float32 or float16"):
+        PretrainedNetwork(settled("m2"), info("m2")).save_pretrained(folder, precision="int8")
+
+
+def test_the_packages_own_name_is_the_network_that_ships(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fer_voting.inference.pretrained.SHIPPED", folder)
+    assert PretrainedNetwork.from_pretrained("fer_voting").vote == "hard"
+    monkeypatch.setattr("fer_voting.inference.pretrained.SHIPPED", folder / "gone")
+    with pytest.raises(FileNotFoundError, match="no network ships"):
+        PretrainedNetwork.from_pretrained("fer_voting")
 
 
 def test_the_checksum_is_of_names_shapes_and_values() -> None:
