@@ -176,14 +176,17 @@ def _describe(model: "onnx.ModelProto", info: ExportInfo) -> None:
     import onnx
 
     graph = model.graph
-    for entries in (graph.node, graph.input, graph.output, graph.initializer):
-        for entry in entries:
-            entry.ClearField("metadata_props")
-            entry.doc_string = ""
     graph.ClearField("metadata_props")
-    graph.ClearField("value_info")
-    for value in (*graph.input, *graph.output):
-        value.type.tensor_type.shape.dim[0].dim_param = "batch"
+    for entry in (*graph.node, *graph.input, *graph.output, *graph.initializer, *graph.value_info):
+        entry.ClearField("metadata_props")
+        entry.doc_string = ""
+    # The shapes of the maps stay: without them, ONNX Runtime before 1.32 reshapes them in a way that fails where the
+    # adaptive vote takes no crops.
+    batch = graph.input[0].type.tensor_type.shape.dim[0].dim_param
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param:
+                dim.dim_param = dim.dim_param.replace(batch, "batch")
     model.producer_name = "fer_voting"
     onnx.helper.set_model_props(model, info.to_metadata())
 
