@@ -2,7 +2,7 @@
 
 import unicodedata
 
-__all__ = ["cell", "drawn", "shown"]
+__all__ = ["cell", "drawn", "shortened", "shown"]
 
 _FORMULA_STARTS = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 """A spreadsheet takes a cell that starts with one of these for a formula; the wide ones where Japanese is written."""
@@ -19,6 +19,12 @@ def shown(text: str) -> str:
 def drawn(text: str) -> str:
     """`text` for a plot, in which matplotlib takes what is between dollars for a formula."""
     return shown(text).replace("$", r"\$")
+
+
+def shortened(text: str, most: int = 40) -> str:
+    """`text`, of more than `most` characters its beginning and its end."""
+    half = (most - 1) // 2
+    return text if len(text) <= most else f"{text[:half]}…{text[-half:]}"
 
 
 def cell(value: object) -> object:

@@ -70,7 +70,7 @@ def test_a_killed_slurm_job_takes_no_other_with_it_and_continues_when_tried_agai
     assert state.status == "running"
     assert state.epochs is not None
     assert 1 <= state.epochs[0] < state.epochs[1] == 15
-    (log,) = (path for path in (sweep.dir / "jobs").glob("*/*_0_log.err") if runs[1].name in path.read_text())
+    (log,) = (path for path in (sweep.dir / "jobs").glob("*/*_0_log.err") if "15 epochs" in path.read_text())
     controller = log.parent.name
     (worker,) = Path(f"/proc/{controller}/task/{controller}/children").read_text().split()
     os.kill(int(worker), signal.SIGKILL)

@@ -6,6 +6,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from fer_voting.system.messages import progress_bar
+from fer_voting.system.text import shortened
 
 __all__ = ["RunProgress"]
 
@@ -15,7 +16,7 @@ class RunProgress(ProgressBar):
 
     def __init__(self, title: str, vote: str) -> None:
         super().__init__()
-        self.title = title
+        self.title = shortened(title)  # a terminal of 80 columns also has room for the progress
         self.vote = vote
         self.bar: tqdm | None = None
 
