@@ -24,8 +24,8 @@ from fer_voting.system.messages import set_up_messages
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Two processes more than cores where slow tests run: some of them wait for other processes."""
-    return (os.cpu_count() or 1) + 2 * (not config.option.markexpr)
+    """One process more than cores where slow tests run: some of them wait for other processes."""
+    return (os.cpu_count() or 1) + (not config.option.markexpr)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -12,6 +12,7 @@ TINY = (
     "dataset.train_size=60",
     "dataset.val_size=20",
     "dataset.test_size=20",
+    "dataset.size=24",
     "dataset.batch_size=20",
     "dataset.schedule.epochs=2",
     "model.width=4",

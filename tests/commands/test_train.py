@@ -22,7 +22,7 @@ from fer_voting.votes import VOTES
 
 pytestmark = pytest.mark.slow
 
-NAME = "faces-{}-batch_size20-test_size20-train_size60-val_size20-width4-max_epochs2-seed0"
+NAME = "faces-{}-batch_size20-size24-test_size20-train_size60-val_size20-width4-max_epochs2-seed0"
 
 
 def command(*words: str, output_dir: Path, cwd: Path = REPO) -> subprocess.Popen:
@@ -207,7 +207,7 @@ def test_a_mistake_ends_with_one_line(run_train, words: list[str], named: list[s
 def test_lean_memory_with_synchronised_batchnorm_is_refused_before_anything_is_packed(run_train, tmp_path: Path):
     words = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.sync_batchnorm=true"]
     with pytest.raises(SystemExit, match=r"^error: .*model\.memory=lean.*trainer\.sync_batchnorm=true"):
-        run_train(*words, "model.memory=lean")
+        run_train(*words, "model.memory=lean", "name=mine")
     assert not list(tmp_path.glob("outputs/packs/*"))
 
 

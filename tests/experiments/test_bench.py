@@ -60,7 +60,7 @@ def test_verdicts(row: Row, target: str, verdict: str) -> None:
 def measured(trained: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a whole benchmark, with a trained network."""
     folder = tmp_path_factory.mktemp("measured")
-    data = ["dataset=faces", "dataset.train_size=60", "dataset.val_size=20", "dataset.test_size=20"]
+    data = ["dataset=faces", "dataset.size=24", "dataset.train_size=60", "dataset.val_size=20", "dataset.test_size=20"]
     words = ["--checkpoint", str(trained.best_checkpoint("soft")), "--data", *data, f"output_dir={folder}"]
     main(["--quick", "--out", str(folder), *words])
     return folder

@@ -82,7 +82,8 @@ def test_by_brightness(found: dict[str, Any], faces) -> None:
     images, _ = faces
     quarters = found["brightness"]
     assert [row["images"] for row in quarters] == [8, 7, 7, 7]
-    assert quarters[0]["darkest"] == pytest.approx(images.mean(axis=(1, 2, 3)).min())
+    # The network sees them in 24 pixels a side.
+    assert quarters[0]["darkest"] == pytest.approx(images.mean(axis=(1, 2, 3)).min(), abs=1)
     ends = [end for row in quarters for end in (row["darkest"], row["brightest"])]
     assert ends == sorted(ends)
     right = sum(row["accuracy"] * row["images"] for row in quarters)
@@ -92,10 +93,10 @@ def test_by_brightness(found: dict[str, Any], faces) -> None:
 def test_by_resolution(found: dict[str, Any], faces, output_dir: Path) -> None:
     images, labels = faces
     rows = {row["resolution"]: row for row in found["resolution"]}
-    assert sorted(rows) == [8, 12, 16, 24, 32, 40, 48]
+    assert sorted(rows) == [8, 12, 16, 24]
     decisions = Recognizer.from_run("trained", output_dir)(lower_resolution(images, 8)).class_ids
     assert rows[8]["by_label"] == pytest.approx((decisions == labels).mean())
-    assert rows[48]["by_majority"] == found["by_majority"]["accuracy"]
+    assert rows[24]["by_majority"] == found["by_majority"]["accuracy"]
 
 
 def test_a_checkpoint_and_a_shared_folder_are_judged_alike(
