@@ -24,7 +24,10 @@ class SeenRun:
 
 
 class WandbServer(ThreadingHTTPServer):
-    """`with WandbServer() as server:` serves at `server.url`; `runs` by id, `views` and `artifacts` in order."""
+    """`with WandbServer() as server:` serves at `server.url`; `runs` by id, `views` and `artifacts` in order.
+
+    While `broken`, it answers 500 to everything.
+    """
 
     daemon_threads = True
 
@@ -34,6 +37,7 @@ class WandbServer(ThreadingHTTPServer):
         self.runs: dict[str, SeenRun] = {}
         self.views: list[dict[str, Any]] = []
         self.artifacts: list[dict[str, Any]] = []
+        self.broken = False
 
     def __enter__(self) -> "WandbServer":
         threading.Thread(target=self.serve_forever, daemon=True).start()
@@ -110,7 +114,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self._body()
-        if self.path.endswith("/graphql"):
+        if self.server.broken:
+            self._send({})
+        elif self.path.endswith("/graphql"):
             asked = json.loads(body)
             self._send({"data": self.server.answer(asked["query"], asked.get("variables") or {})})
         else:
@@ -124,7 +130,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, content: dict[str, Any]) -> None:
         answer = json.dumps(content).encode()
-        self.send_response(200)
+        self.send_response(500 if self.server.broken else 200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(answer)))
         self.end_headers()

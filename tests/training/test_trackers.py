@@ -162,15 +162,17 @@ def test_without_a_key_a_run_is_kept_offline(never_logged_in: pytest.MonkeyPatch
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("server", ["closed", "silent"])
+@pytest.mark.parametrize("server", ["closed", "silent", "broken"])
 def test_without_a_server_a_run_is_kept_offline_and_uploads_later(
     never_logged_in: pytest.MonkeyPatch, tmp_path: Path, messages, server: str
 ):
-    with socket.socket() as listener:
+    with socket.socket() as listener, WandbServer() as broken:
         listener.bind(("127.0.0.1", 0))
         if server == "silent":  # takes connections, and never answers
             listener.listen()
-        never_logged_in.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{listener.getsockname()[1]}")
+        broken.broken = True  # answers 500
+        port = broken.server_port if server == "broken" else listener.getsockname()[1]
+        never_logged_in.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{port}")
         never_logged_in.setenv("WANDB_API_KEY", KEY)
         started = time.monotonic()
         train(tmp_path, "split=baseline", "name=mine", "logger=wandb", "logger.start_timeout_seconds=1")
@@ -182,7 +184,7 @@ def test_without_a_server_a_run_is_kept_offline_and_uploads_later(
     summary = json.loads(inspect(run, "--summary"))
     assert summary["exit_code"] == 0
     assert not list(run.dir.glob("wandb/run-*"))
-    if server == "silent":
+    if server != "closed":
         return
     with WandbServer() as later:
         command = [str(Path(sys.executable).with_name("wandb")), "sync", *run.dir.glob("wandb/offline-run-*")]
@@ -195,8 +197,9 @@ def test_without_a_server_a_run_is_kept_offline_and_uploads_later(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("lost", ["closed", "broken"])
 def test_a_server_that_is_lost_on_the_way_costs_no_training(
-    never_logged_in: pytest.MonkeyPatch, tmp_path: Path, messages
+    never_logged_in: pytest.MonkeyPatch, tmp_path: Path, messages, lost: str
 ):
     run = Run(tmp_path, "mine")
     with WandbServer() as server:
@@ -206,6 +209,9 @@ def test_a_server_that_is_lost_on_the_way_costs_no_training(
         def lose_it() -> None:
             while not run.metrics_file.exists():  # its first epoch
                 time.sleep(0.005)
+            if lost == "broken":
+                server.broken = True
+                return
             server.shutdown()
             server.server_close()
 
