@@ -9,7 +9,7 @@ TEST := $(RUN) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --
 .DEFAULT_GOAL := help
 TABLES := table3 table4 table5 figure4 figure5 figure6
 .PHONY: help install demo check quick test test-lowest lint format docs table2 $(TABLES) tables report resolution studies public-test page \
-	dashboard bench chaos fuzz licences supply-chain reproduce-affectnet reproduce-rafdb clean
+	dashboard bench chaos fuzz mutants licences supply-chain reproduce-affectnet reproduce-rafdb clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 24
@@ -88,6 +88,11 @@ fuzz: $(INSTALLED) ## give 100,000 damaged and hostile files to everything that 
 
 chaos: $(INSTALLED) ## kill commands 100 times at random moments and compare what they leave with undisturbed ones
 	$(RUN) -m experiments.chaos --out experiments/recorded/reliability
+
+mutants: $(INSTALLED) ## change the core and list the changes that no test notices (hours; goes on where it stopped)
+	$(RUN) -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[mutation]'
+	OMP_NUM_THREADS=1 .venv/bin/mutmut run
+	.venv/bin/mutmut results
 
 report: $(INSTALLED) ## one page of all finished runs: outputs/report.html
 	$(RUN) -m fer_voting.report

@@ -1,6 +1,7 @@
 """The votes against values worked out by hand."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from fer_voting.votes import (
+    ALL_VOTES,
     SHARES,
     VOTES,
     Fitted,
@@ -20,6 +22,7 @@ from fer_voting.votes import (
     hard_vote,
     soft_vote,
     softprob_vote,
+    vote_of_epoch,
     vote_probabilities,
     vote_scores,
     weighted_vote,
@@ -281,17 +284,64 @@ def test_fitted_values_come_back_and_are_checked() -> None:
     for values, match in (
         ({"temperature": 0}, "`temperature`"),
         ({"temperature": float("nan")}, "`temperature`"),
+        ({"temperature": float("inf")}, "`temperature`"),
+        ({"temperature": "warm"}, r"`temperature` \(='warm'\) must be a number$"),
+        ({"weights": "even"}, "must be a list of numbers$"),
         ({"weights": [0.5, 0.6]}, "`weights`"),
         ({"weights": [-0.5, 1.5]}, "`weights`"),
         ({"weights": []}, "`weights`"),
         ({"weights": 1.0}, "`weights`"),
         ({"threshold": -0.1}, "`threshold`"),
+        ({"threshold": 1.1}, "`threshold`"),
         ({"threshold": True}, "`threshold`"),
+        ({"mean_gmacs": -0.1}, "`mean_gmacs`"),
         ({"mean_gmacs": float("inf")}, "`mean_gmacs`"),
     ):
         with pytest.raises(ValueError, match=match):
             Fitted.from_values(values)
     with pytest.raises(ValueError, match="needs a weight fitted on validation images"):
         Fitted().check("weighted")
+    with pytest.raises(ValueError, match="needs a threshold fitted on validation images"):
+        Fitted(weights=(1.0,)).check("adaptive")
+    for vote in VOTES:
+        Fitted().check(vote)
+    full.check("weighted")
+    full.check("adaptive")
     with pytest.raises(ValueError, match=r"`vote` \(='loud'\) must be one of soft, softprob, hard, confidence"):
         Fitted().check("loud")
+
+
+@pytest.mark.parametrize(
+    "values", [{"weights": [1.0, 0.0]}, {"threshold": 0.0}, {"threshold": 1.0}, {"mean_gmacs": 0.0}]
+)
+def test_the_ends_of_a_fitted_values_range_are_in_it(values: dict[str, Any]) -> None:
+    assert Fitted.from_values(values).to_values() == {"temperature": 1.0, **values}
+
+
+def test_the_epoch_of_a_vote_is_its_own_or_the_soft_votes() -> None:
+    own = {vote: vote for vote in VOTES}
+    assert {vote: vote_of_epoch(vote) for vote in ALL_VOTES} == {**own, "weighted": "soft", "adaptive": "soft"}
+
+
+def test_probabilities_of_shares_know_no_temperature_and_those_of_logits_do() -> None:
+    logits = torch.randn(5, 10, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for vote in VOTES:
+        scores = VOTES[vote](logits)
+        expected = scores if vote in SHARES else (scores / 2).softmax(1)
+        torch.testing.assert_close(vote_probabilities(logits, vote, Fitted(temperature=2.0)), expected)
+
+
+def test_what_cannot_be_fitted_says_why() -> None:
+    logits, labels = np.zeros((2, 10, 7)), np.zeros(2, np.int64)
+    with pytest.raises(ValueError, match=r"`vote` \(='loud'\) must be one of soft, softprob"):
+        fit_vote(logits, labels, "loud")
+    with pytest.raises(ValueError, match="at least one image"):
+        fit_vote(logits[:0], labels[:0], "soft")
+    with pytest.raises(ValueError, match="at least one image"):
+        fit_threshold(np.zeros(0), 0.5)
+    for share in (-0.1, 1.1):
+        with pytest.raises(ValueError, match=rf"`share` \(={share}\) must be from 0 to 1"):
+            fit_threshold(np.ones(3), share)
+    with pytest.raises(ValueError, match=r"`weights` \(=2 of them\) must be one for each of the 10 crops"):
+        weighted_vote(torch.zeros(2, 10, 7), (0.5, 0.5))
+    assert fit_vote(logits, labels, "soft").weights is None

@@ -75,9 +75,9 @@ def test_a_side_whose_crop_would_be_the_whole_is_an_error(side: int) -> None:
 def test_rounding_is_logged_once_for_a_size(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     for _ in range(2):
-        ten_crops(torch.zeros(1, 1, 36, 35))
+        ten_crops(torch.zeros(1, 1, 36, 1003))  # a size of no other test
     assert [record.getMessage() for record in caplog.records] == [
-        "crops of 29 of 35 pixels, 0.8286 of the side: 5/6 is not a whole number"
+        "crops of 836 of 1003 pixels, 0.8335 of the side: 5/6 is not a whole number"
     ]
 
 
