@@ -194,6 +194,10 @@ def _finish_epochs(*panels: Axes) -> None:
             axes.legend(frameon=False)
 
 
+LEAST_SPAN = 2.0
+"""Points of accuracy that an axis shows at least: fewer would make a difference of chance look like one."""
+
+
 def cost_figure(
     ours: Sequence[CostPoint],
     theirs: Sequence[CostPoint],
@@ -224,6 +228,9 @@ def cost_figure(
             axes.xaxis.set_major_formatter("{x:g}")
             axes.xaxis.set_minor_formatter(NullFormatter())
         panels[0].set_ylabel(measure)
+        low, high = panels[0].get_ylim()
+        wider = max(0.0, LEAST_SPAN - (high - low)) / 2
+        panels[0].set_ylim(low - wider, high + wider)
         figure.suptitle(title, fontsize=10)
         figure.tight_layout()
     return figure

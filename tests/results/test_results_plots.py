@@ -75,6 +75,15 @@ def test_cost_figure_has_the_front_of_what_nothing_beats() -> None:
     ]
 
 
+def test_accuracies_that_are_equal_but_for_chance_look_equal() -> None:
+    close = [CostPoint("m3", 62.25, None, 1.89, 0.193), CostPoint("baseline", 62.22, None, 1.29, 0.08)]
+    low, high = cost_figure(close, [], "title").axes[0].get_ylim()
+    assert high - low == pytest.approx(2)
+    assert (low + high) / 2 == pytest.approx(62.235)
+    far = cost_figure(OURS, [], "title").axes[0].get_ylim()
+    assert far[1] - far[0] > 63.7 - 61.0
+
+
 def test_curves_by_split_have_a_line_a_run() -> None:
     histories = {"baseline": [HISTORY], "m1": [HISTORY, HISTORY]}
     figure = split_curves_figure(histories, "val/soft/accuracy", "accuracy (%)", 100)
