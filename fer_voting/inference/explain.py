@@ -95,7 +95,8 @@ def explainable_network(recognizer: Recognizer) -> "VotingResNet18":
         raise ValueError("the adaptive vote cannot be explained, for it leaves crops out: choose another vote")
     net = runtime.network.net
     if not isinstance(net, VotingResNet18):
-        raise ValueError(f"a {type(net).__name__} cannot be explained: only VotingResNet18 can")
+        name = type(getattr(net, "backbone", net)).__name__
+        raise ValueError(f"a {name} cannot be explained: class-activation maps need the paper's ResNet-18")
     return net
 
 
