@@ -23,11 +23,6 @@ from fer_voting.runs.run import Run
 from fer_voting.system.messages import set_up_messages
 
 
-def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """One process more than cores where slow tests run: some of them wait for other processes."""
-    return (os.cpu_count() or 1) + (not config.option.markexpr)
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with slow tests first: the processes then share the quick files and end at about the same time."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
