@@ -22,7 +22,7 @@ def drawn(text: str) -> str:
 
 
 def shortened(text: str, most: int = 40) -> str:
-    """`text`, of more than `most` characters its beginning and its end."""
+    """`text`; if it has more than `most` characters, its beginning and its end."""
     half = (most - 1) // 2
     return text if len(text) <= most else f"{text[:half]}…{text[-half:]}"
 
