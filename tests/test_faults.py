@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from small_sets import class_folders
+from started import start
 from tiny import REPO, TINY, train_here
 
 from fer_voting.predict import main as predict
@@ -239,14 +240,14 @@ def test_the_clock_is_set_back_while_a_run_trains(tmp_path: Path) -> None:
 
 
 def test_the_same_command_twice_at_once_trains_the_run_once(tmp_path: Path, undisturbed: Run) -> None:
-    words = [sys.executable, "-m", "fer_voting.train", *WORDS, f"output_dir={tmp_path}"]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    options: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    both = [subprocess.Popen(words, env=environment, **options) for _ in range(2)]
-    printed = [process.communicate(timeout=300)[0] for process in both]
-    assert 0 in [process.returncode for process in both]
-    for process, text in zip(both, printed, strict=True):
-        assert process.returncode == 0 or "another process is training the run" in text
+    printed = [tmp_path / "first", tmp_path / "second"]
+    words = (*WORDS, f"output_dir={tmp_path}")
+    both = [start("fer_voting.train", *words, printed=path) for path in printed]
+    for process in both:
+        process.join(300)
+    assert 0 in [process.exitcode for process in both]
+    for process, path in zip(both, printed, strict=True):
+        assert process.exitcode == 0 or "another process is training the run" in path.read_text()
     assert_same(Run(tmp_path, "mine"), undisturbed)
 
 

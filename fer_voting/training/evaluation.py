@@ -52,10 +52,9 @@ def evaluate_votes(
         if vote == "adaptive" and not adaptive:
             continue
         path = run.best_checkpoint(vote_of_epoch(vote))
-        state, _ = load_weights(path)
         epoch = read_checkpoint(path)["epoch"]
         if epoch not in evaluated:
-            module.net.load_state_dict(state)
+            module.net.load_state_dict(load_weights(path)[0])
             evaluated[epoch] = {}
             for part in parts:
                 run_part = evaluator.validate if part == "val" else evaluator.test

@@ -14,6 +14,7 @@ import PIL.Image
 import pytest
 from checkpoints import SEVEN, write_checkpoint
 from doc_pages import blocks
+from started import start
 from tiny import REPO
 from videos import grey_frames, write_video
 
@@ -238,15 +239,18 @@ def test_when_it_is_stopped_rows_and_video_are_whole(checkpoint: Path, tmp_path:
     clip = write_video(tmp_path / "clip.mp4", grey_frames([50, 100] * 2000), range(0, 40 * 4000, 40))
     out = tmp_path / "faces.csv"
     words = ["--checkpoint", str(checkpoint), "--aligned", "--out", str(out), "--draw", str(tmp_path / "drawn")]
-    process = command(str(clip), *words, "--batch-size", "1")  # slow enough to be stopped before its end
+    words += ["--batch-size", "1"]  # slow enough to be stopped before its end
+    process = start("fer_voting.predict", str(clip), *words, printed=tmp_path / "printed")
     deadline = time.monotonic() + 120
     while not out.exists() or out.stat().st_size < 10_000:
-        assert process.poll() is None, process.communicate()
+        assert process.is_alive(), (tmp_path / "printed").read_text()
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    process.send_signal(which)
-    _, messages = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.pid is not None
+    os.kill(process.pid, which)
+    process.join(60)
+    messages = (tmp_path / "printed").read_text()
+    assert process.exitcode == 130, messages
     assert "Traceback" not in messages
     assert "interrupted" in messages
     assert f"): {out}" in messages

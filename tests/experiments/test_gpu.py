@@ -1,7 +1,6 @@
 """The command for a GPU at tiny size on this machine."""
 
 import json
-import re
 from pathlib import Path
 
 import pytest
@@ -12,14 +11,9 @@ from experiments.gpu import main
 
 
 @pytest.mark.slow
-def test_its_parts_at_tiny_size(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_its_parts_at_tiny_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(REPO))
-    main(["--quick", "--out", str(tmp_path / "gpu"), "tests", "speed", "training"])
-    counted = re.search(r"(\d+) (passed|skipped)", capfd.readouterr().out)
-    assert counted is not None
-    assert int(counted[1]) >= 10  # tests marked `gpu`
+    main(["--quick", "--out", str(tmp_path / "gpu"), "speed", "training"])
     speed = json.loads((tmp_path / "gpu" / "speed.json").read_text())
     rate, share, waiting = (row["figure"] for row in speed["rows"])
     assert rate > 0
