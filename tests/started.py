@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import runpy
+import signal
 import sys
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -29,5 +30,6 @@ def _run(module: str, words: tuple[str, ...], printed: Path, environment: dict[s
     with printed.open("wb") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what runs in the background without it
     sys.argv = [module, *words]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
