@@ -73,7 +73,6 @@ def test_no_command_looks_for_a_network(tmp_path: Path) -> None:
         [*train, "name=other", "augment.backend=albumentations", "dataset.num_workers=1", "logger=tensorboard"],
         ["fer_voting.evaluate", "checkpoint=mine", "dataset=faces", *TINY[1:4]],
         ["fer_voting.predict", "face.png", *run, "--out", "faces.csv", "--draw", "drawn", "--explain", "maps"],
-        ["fer_voting.export", *run, "--to", "onnx"],
         ["fer_voting.export", *run, "--to", "folder"],
     ]
     assert attempts(tmp_path, "-c", COMMANDS, json.dumps(commands)) == ""
