@@ -9,12 +9,13 @@ import pytest
 import torch
 from hydra.utils import get_class, get_object
 from omegaconf import OmegaConf
-from tiny import REPO
+from tiny import REPO, TINY
 
 from fer_voting.audit import main as audit
 from fer_voting.config import CONF_DIR, compose_config, compose_with_choices, explain, flatten
 from fer_voting.models import SPLITS
 from fer_voting.runs.identity import resolve
+from fer_voting.train import main as train
 from fer_voting.votes import ALL_VOTES
 
 GROUPS = sorted(p.name for p in CONF_DIR.iterdir() if p.is_dir())
@@ -100,17 +101,17 @@ def test_explain(error: Exception, told: str):
     assert explain(error) == told
 
 
-def test_the_environment_is_left_as_it_was(run_train):
-    before = dict(os.environ)
-    with pytest.raises(SystemExit):
-        run_train("split=m9")
-    assert os.environ.get("HYDRA_FULL_ERROR") == before.get("HYDRA_FULL_ERROR")
-
-
-def test_the_traceback_is_shown_to_who_asks_for_it(run_train, monkeypatch: pytest.MonkeyPatch):
+def test_an_error_is_one_line_and_its_traceback_is_shown_to_who_asks_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(sys, "argv", ["fer_voting.train", *TINY, "model.width=0", f"output_dir={tmp_path}"])
+    before = os.environ.get("HYDRA_FULL_ERROR")
+    with pytest.raises(SystemExit, match="must be at least 1"):
+        train()
+    assert os.environ.get("HYDRA_FULL_ERROR") == before
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     with pytest.raises(ValueError, match="must be at least 1"):
-        run_train("model.width=0")
+        train()
 
 
 FAST_PRECISION = OmegaConf.create({"p": "${fast_precision:}"})

@@ -25,8 +25,8 @@ TINY = (
 def train_here(output_dir: Path, *words: str) -> None:
     """`python -m fer_voting.train WORDS...` in this process; raises SystemExit as the command does.
 
-    A single training is composed once. Hydra's own entry, by which sweeps go, composes a second time to learn that it is
-    no sweep: a third of the time that a training takes here.
+    A single training is composed once. Hydra's own entry, which sweeps take, composes it a second time to learn that it
+    is no sweep.
     """
     from fer_voting.config import compose_with_choices, explain
     from fer_voting.runs.plan import plan_job
