@@ -46,6 +46,7 @@ def train(config: dict[str, Any]) -> dict[str, Any]:
         earlier = run.result()
         if earlier is not None and earlier["status"] == "finished":
             log.info(f"{run.name}: finished before, not trained again ({run.dir})")
+            run.last_checkpoint.unlink(missing_ok=True)  # left by a kill right after the result
             return earlier
         about = {
             "format": RESULT_FORMAT,

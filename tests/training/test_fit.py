@@ -56,7 +56,9 @@ def test_a_finished_run_on_other_data_is_not_returned(train_on: Train, tmp_path:
     assert "fear" in message
     assert (run.dir / "result.json").read_bytes() == before
     # The same content in another place is the same data.
+    run.last_checkpoint.write_bytes(b"left by a kill after the result")
     train_on(shutil.copytree(three, tmp_path / "copy"))
+    assert not run.last_checkpoint.exists()
     assert (run.dir / "result.json").read_bytes() == before
 
 
