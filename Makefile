@@ -104,11 +104,11 @@ resolution: $(INSTALLED) ## accuracy against input resolution: make resolution R
 studies: $(INSTALLED) ## the comparison on FER2013 from kept predictions: make studies [ROOT=DIR] [OPTIONS="RUN ..."]
 	$(RUN) -m experiments.studies $(if $(ROOT),--root "$(ROOT)") $(OPTIONS)
 
-public-test: $(INSTALLED) ## a network on FER2013's PublicTest: make public-test ROOT=DIR OPTIONS="--run NAME"
+public-test: $(INSTALLED) ## the network that ships, or another, on FER2013's PublicTest: make public-test ROOT=DIR [OPTIONS="--run NAME"]
 	$(RUN) -m experiments.public_test --root "$(ROOT)" $(OPTIONS)
 
-page: $(INSTALLED) ## outputs/page: a page for the browser that recognises faces: make page RUN=NAME
-	$(RUN) -m fer_voting.export --run "$(PAGE_RUN)" --to page
+page: $(INSTALLED) ## outputs/page: a page for the browser that recognises faces: make page [RUN=NAME]
+	$(RUN) -m fer_voting.export $(if $(PAGE_RUN),--run "$(PAGE_RUN)") --to page
 
 dashboard: $(INSTALLED) ## a W&B workspace that compares the variants: saved where there is a login, and in outputs/
 	$(RUN) -m experiments.dashboard

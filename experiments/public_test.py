@@ -1,10 +1,11 @@
-"""What any network does on FER2013's PublicTest: `python -m experiments.public_test --root DIR --run NAME`.
+"""What any network does on FER2013's PublicTest: `python -m experiments.public_test --root DIR [--run NAME]`.
 
-Of a finished run, a folder of `fer_voting.export --to folder` (`--model`), or a checkpoint: accuracy by FER2013's
-labels and by FER+'s strict majority, recall of each class, confusion, accuracy by brightness and by size of the face.
-DIR holds fer2013.csv and, for FER+, fer2013new.csv. Prints the tables, and writes them with the figures and the
-confusion matrix into <output-dir>/public_test; `fer_voting.export --to folder` of the same run puts them into the model
-card. Two minutes on 2 cores for a network of width 16. Nothing written holds a face.
+Of the network that ships with the package, a finished run, a folder of `fer_voting.export --to folder` (`--model`),
+or a checkpoint: accuracy by FER2013's labels and by FER+'s strict majority, recall of each class, confusion, accuracy
+by brightness and by size of the face. DIR holds fer2013.csv and, for FER+, fer2013new.csv. Prints the tables, and
+writes them with the figures and the confusion matrix into <output-dir>/public_test; `fer_voting.export --to folder`
+of the same run puts them into the model card. Two minutes on 2 cores for a network of width 16. Nothing written holds
+a face.
 """
 
 import argparse
@@ -148,9 +149,11 @@ def report(found: dict[str, Any]) -> Report:
 def parse_options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, required=True, help="folder of fer2013.csv (and fer2013new.csv)")
-    network = parser.add_mutually_exclusive_group(required=True)
+    network = parser.add_mutually_exclusive_group()
     network.add_argument("--run", help="a finished training: its name below OUTPUT_DIR/runs, or its folder")
-    network.add_argument("--model", help="an exported folder, or a name on the Hugging Face Hub")
+    network.add_argument(
+        "--model", default="fer_voting", help="an exported folder, or a name on the Hub (default: the one that ships)"
+    )
     network.add_argument("--checkpoint", type=Path, help="a .ckpt file")
     parser.add_argument("--vote", help="(default: the run's or the folder's own, else soft)")
     parser.add_argument("--output-dir", type=Path, default=Path("outputs"), help="holds runs/ (default: outputs)")
@@ -162,9 +165,9 @@ def open_network(options: argparse.Namespace) -> tuple[str, Recognizer]:
     """The network that the command line names, and a name for its files."""
     if options.run is not None:
         return Path(options.run).name, Recognizer.from_run(options.run, options.output_dir, options.vote)
-    if options.model is not None:
-        return Path(options.model).name, Recognizer.from_pretrained(options.model, options.vote)
-    return options.checkpoint.stem, Recognizer.from_checkpoint(options.checkpoint, options.vote)
+    if options.checkpoint is not None:
+        return options.checkpoint.stem, Recognizer.from_checkpoint(options.checkpoint, options.vote)
+    return Path(options.model).name, Recognizer.from_pretrained(options.model, options.vote)
 
 
 def main(arguments: list[str] | None = None) -> None:

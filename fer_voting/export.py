@@ -4,12 +4,13 @@
     python -m fer_voting.export --run fer2013-m3-seed0 --to onnx --precision int8 dataset.root=DIR
     python -m fer_voting.export --run fer2013-m3-seed0 --to folder
     python -m fer_voting.export --run fer2013-m3-seed0 --to page
+    python -m fer_voting.export --to page
 
-onnx: uint8 RGB faces [B, S, S, 3] in, scores [B, K] and crop logits [B, V, K] out; normalisation, vote and temperature
-inside; compared with PyTorch before it is kept. int8 is calibrated on faces of the run's own training part, and its
-loss of accuracy measured. folder: model.safetensors, config.json and a model card, in the layout of the Hugging Face
-Hub; --push uploads it. page: a static page that finds and recognises the faces of a photo or the camera on the device
-that shows it; built with npm.
+Without --run it is the network that ships with the package. onnx: uint8 RGB faces [B, S, S, 3] in, scores [B, K] and
+crop logits [B, V, K] out; normalisation, vote and temperature inside; compared with PyTorch before it is kept. int8
+is calibrated on faces of the run's own training part, and its loss of accuracy measured. folder: model.safetensors,
+config.json and a model card, in the layout of the Hugging Face Hub; --push uploads it. page: a static page that finds
+and recognises the faces of a photo or the camera on the device that shows it; built with npm.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from fer_voting.votes import ALL_VOTES, vote_of_epoch
 
 if TYPE_CHECKING:  # `--help` answers before torch is imported
     from fer_voting.data.module import FERDataModule
+    from fer_voting.inference.pretrained import PretrainedNetwork
     from fer_voting.inference.runtimes import ExportInfo
     from fer_voting.inference.trained import TrainedNetwork
 
@@ -39,7 +41,10 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="python -m fer_voting.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    made.add_argument("--run", required=True, help="a finished training: its name below OUTPUT_DIR/runs, or its folder")
+    made.add_argument(
+        "--run",
+        help="a finished training: its name below OUTPUT_DIR/runs, or its folder (default: the network that ships)",
+    )
     made.add_argument("--to", required=True, choices=("onnx", "folder", "page"), help="what to write")
     made.add_argument(
         "--out", type=Path, help="the file or folder (default: below OUTPUT_DIR/exports; OUTPUT_DIR/page)"
@@ -79,6 +84,9 @@ def export(words: argparse.Namespace) -> Path:
         raise ValueError("--precision float16 is for --to folder")
     if words.dataset and words.precision != "int8":
         raise ValueError(f"{words.dataset[0]!r}: the data set is read for --precision int8 alone")
+    folder = words.output_dir / "exports"
+    if words.run is None:
+        return _shipped(words, folder)
     from fer_voting.inference.trained import find_run, load_trained, with_mean_gmacs
 
     if words.push is not None:
@@ -97,20 +105,41 @@ def export(words: argparse.Namespace) -> Path:
             *([] if words.mean_gmacs is None else [f"{words.mean_gmacs:g}gmacs"]),
         ]
     )
-    folder = words.output_dir / "exports"
     if words.to == "folder":
         return _to_folder(trained, words.out or folder / name, words.precision, words.push)
     if words.to == "page":
-        return _to_page(trained, words, words.out or words.output_dir / "page")
-    path = words.out or folder / f"{name}-{words.precision}.onnx"
+        return _to_page(trained, trained.run.name, bool(trained.result.get("synthetic")), words)
+    return _to_file(trained, words, folder / f"{name}-{words.precision}.onnx")
+
+
+def _shipped(words: argparse.Namespace, folder: Path) -> Path:
+    """Export the network that ships with the package, as it is."""
+    from fer_voting.inference.pretrained import PretrainedNetwork
+
+    given = {"--vote": words.vote, "--split": words.split, "--mean-gmacs": words.mean_gmacs, "--push": words.push}
+    needs_run = [name for name, value in given.items() if value is not None]
+    if words.to == "folder":
+        needs_run.append("--to folder")
+    if words.precision != "float32":
+        needs_run.append(f"--precision {words.precision}")
+    if needs_run:
+        raise ValueError(f"{needs_run[0]} is for the network of a training: give --run RUN")
+    network = PretrainedNetwork.from_pretrained("fer_voting")
+    if words.to == "page":
+        return _to_page(network, "fer_voting", False, words)
+    return _to_file(network, words, folder / "fer_voting-float32.onnx")
+
+
+def _to_file(network: "TrainedNetwork | PretrainedNetwork", words: argparse.Namespace, default: Path) -> Path:
+    path: Path = words.out or default
     if path.suffix != ".onnx":
         raise ValueError(f"`out` (={str(path)!r}) must end in .onnx")
-    print(f"{path}: {_to_onnx(trained, words, path)}")
+    print(f"{path}: {_to_onnx(network, words, path)}")
     return path
 
 
-def _to_onnx(trained: "TrainedNetwork", words: argparse.Namespace, path: Path) -> str:
-    """Write the network to `path`; returns what is worth knowing about the file."""
+def _to_onnx(trained: "TrainedNetwork | PretrainedNetwork", words: argparse.Namespace, path: Path) -> str:
+    """Write the network to `path`; returns what is worth knowing about the file. int8 is of a run's network alone."""
     import tempfile
 
     from fer_voting.inference.network import FaceNetwork
@@ -122,8 +151,9 @@ def _to_onnx(trained: "TrainedNetwork", words: argparse.Namespace, path: Path) -
         difference = export_float32(network, _info(trained), path)
         what = f"{difference:.1e} from PyTorch"
     else:
-        from fer_voting.inference.trained import load_dataset
+        from fer_voting.inference.trained import TrainedNetwork, load_dataset
 
+        assert isinstance(trained, TrainedNetwork)
         datamodule = load_dataset(trained, words.dataset, words.output_dir)
         with tempfile.TemporaryDirectory() as folder:
             float32 = Path(folder) / "float32.onnx"
@@ -153,7 +183,7 @@ def _quantise(trained: "TrainedNetwork", datamodule: "FERDataModule", float32: P
     )
 
 
-def _info(trained: "TrainedNetwork") -> "ExportInfo":
+def _info(trained: "TrainedNetwork | PretrainedNetwork") -> "ExportInfo":
     from fer_voting.inference.pretrained import weights_checksum
     from fer_voting.inference.runtimes import ExportInfo
 
@@ -234,16 +264,19 @@ def _public_test(trained: "TrainedNetwork") -> dict[str, Any] | None:
     return next((each for each in found if (each["checksum"], each["split"], each["vote"]) == wanted), None)
 
 
-def _to_page(trained: "TrainedNetwork", words: argparse.Namespace, folder: Path) -> Path:
+def _to_page(
+    network: "TrainedNetwork | PretrainedNetwork", name: str, synthetic: bool, words: argparse.Namespace
+) -> Path:
     from fer_voting.inference.web_page import build_page
 
+    folder: Path = words.out or words.output_dir / "page"
     told = []
     build_page(
         folder,
         npm_dir=words.output_dir / "npm",
-        name=trained.run.name,
-        synthetic=bool(trained.result.get("synthetic")),
-        write_network=lambda path: told.append(_to_onnx(trained, words, path)),
+        name=name,
+        synthetic=synthetic,
+        write_network=lambda path: told.append(_to_onnx(network, words, path)),
     )
     print(f"{folder}: network of {told[0]}")
     print(f"to look at it: python -m http.server --bind 127.0.0.1 --directory {shlex.quote(str(folder))}")

@@ -1,6 +1,6 @@
 """Find faces in photos, videos or a camera's frames, and recognise their expressions.
 
-    python -m fer_voting.predict photo.jpg holiday/ clip.mp4 --run fer2013-m3-seed0 --out faces.csv --draw annotated
+    python -m fer_voting.predict photo.jpg holiday/ clip.mp4 --out faces.csv --draw annotated
 
 A row a face: input, frame, time_s, face_id, left, top, width, height, face_score, class, confidence, the classes'
 probabilities, vote_agreement, status. A frame without a face has a row with the status no_face, and what cannot be
@@ -40,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("paths", nargs="*", metavar="PATH", type=Path, help="photos, videos, folders of them (in depth)")
     made.add_argument("--camera", metavar="N", help="a camera (0 is the first) until Ctrl-C; or what OpenCV opens")
 
-    network = made.add_argument_group("network")
+    network = made.add_argument_group("network", "by default the one that ships with the package")
     which = network.add_mutually_exclusive_group()
     which.add_argument("--run", help="a finished training: its name below OUTPUT_DIR/runs, or its folder")
     which.add_argument("--checkpoint", metavar="FILE", help="a .ckpt file of a training")

@@ -6,8 +6,20 @@ import sys
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tiny import REPO
+
+from fer_voting import Recognizer
+
+RECOGNISE = """
+import numpy as np
+import fer_voting.config
+from fer_voting import Recognizer
+
+print(fer_voting.config.CONF_DIR)
+print(*Recognizer.from_pretrained("fer_voting")(np.zeros((48, 48, 3), np.uint8)).probabilities[0])
+"""
 
 
 @pytest.mark.slow
@@ -22,6 +34,8 @@ def test_an_installed_wheel_finds_its_configuration(tmp_path: Path):
     web = {f"fer_voting/inference/web/{path.name}" for path in (REPO / "fer_voting" / "inference" / "web").iterdir()}
     assert len(web) >= 9
     assert web <= set(names)  # what `export --to page` copies
+    shipped = {"model.safetensors", "config.json", "README.md"}
+    assert {f"fer_voting/pretrained/fer_voting/{name}" for name in shipped} <= set(names)
 
     site = tmp_path / "site"
     install = [
@@ -41,6 +55,10 @@ def test_an_installed_wheel_finds_its_configuration(tmp_path: Path):
     environment = {**os.environ, "PYTHONPATH": str(site)}
     done = subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True)
     assert "name: m2" in done.stdout
-    where = [sys.executable, "-c", "import fer_voting.config as c; print(c.CONF_DIR)"]
-    done = subprocess.run(where, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True)
-    assert Path(done.stdout.strip()) == site / "fer_voting" / "conf"
+    done = subprocess.run(
+        [sys.executable, "-c", RECOGNISE], cwd=tmp_path, env=environment, check=True, capture_output=True, text=True
+    )
+    conf_dir, probabilities = done.stdout.splitlines()
+    assert Path(conf_dir) == site / "fer_voting" / "conf"
+    here = Recognizer.from_pretrained("fer_voting")(np.zeros((48, 48, 3), np.uint8)).probabilities
+    assert [float(one) for one in probabilities.split()] == pytest.approx(here[0].tolist(), abs=1e-5)

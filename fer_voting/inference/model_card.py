@@ -186,6 +186,10 @@ def _data(info: NetworkInfo, result: Mapping[str, Any]) -> str:
     fingerprint = result.get("data_fingerprint", "")
     note = f"Fingerprint of images, labels and division: `{_code(fingerprint)}`.\n" if fingerprint else ""
     terms = "The terms under which the data set is given also bind what is trained on it."
+    if info.dataset in ("fer2013", "ferplus"):
+        terms += (
+            " The rights in FER2013's photos, which were collected from the web, are not cleared: use it for research."
+        )
     return f"## Data\n\nTrained on `{_code(info.dataset)}`. {terms}\n\n{_table(head, rows)}\n{note}"
 
 
@@ -194,8 +198,19 @@ def _schedule(config: Mapping[str, Any]) -> str:
     scheduler = config.get("scheduler")
     if scheduler is None:
         return f"times {config.get('dataset', {}).get('schedule', {}).get('lr_gamma_per_epoch')} an epoch"
-    values = [f"{key} {value}" for key, value in scheduler.items() if not key.startswith("_")]
-    return ", ".join([str(scheduler["_target_"]).rpartition(".")[2].replace("_", " "), *values])
+    return _call(scheduler)
+
+
+def _call(node: Mapping[str, Any]) -> str:
+    """The name and the values of what a node of a configuration calls."""
+    values = [f"{key} {value}" for key, value in node.items() if not key.startswith("_")]
+    return ", ".join([str(node["_target_"]).rpartition(".")[2].replace("_", " "), *values])
+
+
+def _average(config: Mapping[str, Any]) -> str:
+    """What averages the weights (conf/callbacks/ema.yaml), with its values."""
+    node = config.get("callbacks", {}).get("average")
+    return "none" if node is None else _call(node["multi_avg_fn"])
 
 
 def _protocol(info: NetworkInfo, result: Mapping[str, Any], config: Mapping[str, Any]) -> str:
@@ -212,6 +227,9 @@ def _protocol(info: NetworkInfo, result: Mapping[str, Any], config: Mapping[str,
         "Batch": dataset.get("batch_size"),
         "Optimizer": str(optimizer.get("_target_", "")).rpartition(".")[2],
         "Learning rate": f"{optimizer.get('lr')}, {_schedule(config)}",
+        "Weight decay": optimizer.get("weight_decay") or "none",
+        "Targets": "shares of the annotators' votes" if dataset.get("targets") == "votes" else "one label an image",
+        "Averaged weights": _average(config),
         "Balancing (images a class and epoch)": dataset.get("balance", {}).get("target"),
         "Augmentation": ", ".join(key.replace("_", " ") for key in augment) or "none",
         "Precision": result.get("precision"),

@@ -9,7 +9,6 @@ from typing import Any
 
 from fer_voting.inference.frames import Frame, Input, Unreadable, camera_frames, read_frames
 from fer_voting.inference.pipeline import Locate, Pipeline, RecognizedFrame, read_boxes, rows_of, whole_frame
-from fer_voting.inference.pretrained import SHIPPED
 from fer_voting.inference.recognizer import MARGIN, Recognizer
 from fer_voting.inference.rows import Row
 
@@ -42,7 +41,7 @@ class Options:
 def load_recognizer(options: Options) -> Recognizer:
     """The network that `options` name, or the one that ships with the package.
 
-    Raises ValueError if they name none and none ships, or as `Recognizer`'s constructors do.
+    Raises as `Recognizer`'s constructors do.
     """
     detector = None
     if not options.aligned and options.boxes is None:
@@ -63,12 +62,7 @@ def load_recognizer(options: Options) -> Recognizer:
         return Recognizer.from_run(options.run, options.output_dir, **own)
     if options.checkpoint is not None:
         return Recognizer.from_checkpoint(options.checkpoint, **own)
-    if options.model is not None or SHIPPED.is_dir():
-        return Recognizer.from_pretrained(options.model or "fer_voting", **own)
-    raise ValueError(
-        "no network ships with this version: give --run RUN (a finished training), --checkpoint FILE, or --model with "
-        "an exported folder or .onnx file"
-    )
+    return Recognizer.from_pretrained(options.model or "fer_voting", **own)
 
 
 def _require_av() -> None:

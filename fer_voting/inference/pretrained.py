@@ -30,8 +30,8 @@ from fer_voting.votes import UNFITTED, Fitted
 
 __all__ = ["SHIPPED", "PretrainedNetwork", "check_hub_name", "load_pretrained", "weights_checksum"]
 
-SHIPPED = Path(fer_voting.__file__).parent / "pretrained"
-"""The network that ships with the package, by the name `fer_voting`, where one does."""
+SHIPPED = Path(fer_voting.__file__).parent / "pretrained" / "fer_voting"
+"""The network that ships with the package, by the name `fer_voting`."""
 
 CONFIG_FORMAT = 2
 """Format 1 had the key `width` instead of `options`."""
@@ -180,9 +180,7 @@ def _widened(tensor: Tensor) -> Tensor:
 
 def _find(source: Path | str, revision: str | None) -> Path:
     """The folder with the files, downloaded if it is a name on the Hub."""
-    if source == "fer_voting":
-        if not SHIPPED.is_dir():
-            raise FileNotFoundError("no network ships with this version of fer_voting")
+    if source == SHIPPED.name:
         return SHIPPED
     if Path(source).is_dir():
         return Path(source)

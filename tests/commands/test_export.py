@@ -75,6 +75,18 @@ def test_onnx(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
 
 
+def test_without_a_run_it_is_the_network_that_ships(tmp_path: Path) -> None:
+    words = ["--output-dir", str(tmp_path), "--to"]
+    main([*words, "onnx"])
+    runtime = OnnxRuntime(tmp_path / "exports" / "fer_voting-float32.onnx")
+    shipped = PretrainedNetwork.from_pretrained("fer_voting")
+    assert (runtime.class_names, runtime.fitted) == (shipped.info.class_names, shipped.fitted)
+    assert runtime.info.checksum == weights_checksum(shipped.net.state_dict())
+    for refused in (["folder"], ["onnx", "--precision", "int8"], ["onnx", "--vote", "hard"], ["page", "--split", "m1"]):
+        with pytest.raises(SystemExit, match="is for the network of a training: give --run RUN"):
+            main([*words, *refused])
+
+
 def test_another_split_and_vote_into_a_file_of_its_own(run: Run, tmp_path: Path) -> None:
     out = tmp_path / "a folder" / "net.onnx"
     main(["--run", str(run.dir), "--to", "onnx", "--split", "m1", "--vote", "hard", "--out", str(out)])

@@ -83,6 +83,13 @@ def test_photos_of_people(shared_data: Path, checkpoint: Path, tmp_path: Path, c
     assert (drawn["astronaut.png"] != photo(shared_data / "photos" / "astronaut.png")).any()
 
 
+def test_without_a_network_it_is_the_one_that_ships(shared_data: Path, tmp_path: Path):
+    main([str(shared_data / "photos" / "astronaut.png"), "--out", str(tmp_path / "faces.csv")])
+    (row,) = read_csv(tmp_path / "faces.csv")
+    assert row["class"] == "happy"  # she laughs
+    assert float(row["confidence"]) > 0.9
+
+
 def test_a_video_is_tracked_and_its_boxes_are_read_back(shared_data: Path, checkpoint: Path, tmp_path: Path):
     group = PIL.Image.fromarray(photo(shared_data / "photos" / "group.jpeg")).resize((640, 426))
     pan = [np.asarray(group.crop((x, 0, x + 400, 426))) for x in (0, 10, 20, 30)]
@@ -183,7 +190,6 @@ def test_a_camera_ends_with_its_last_frame(checkpoint: Path, tmp_path: Path):
         (["IN", "--camera", "0"], "give photos, videos or folders, or --camera"),
         (["nothing.jpg"], "nothing.jpg does not exist"),
         (["EMPTY"], "there is no photo or video in"),
-        (["IN"], "no network ships with this version: give --run"),
         (["IN", "--run", "nobody"], "run 'nobody': .* is missing, not finished"),
         (["IN", "--checkpoint", "IN/face0.png"], "cannot be read as a checkpoint"),
         (["IN", "--checkpoint", "CKPT", "--out", "faces.xlsx"], "must end in .csv or .jsonl"),

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from settled_networks import CLASSES, info, noise, settled
 
 from fer_voting.inference.network import TorchRuntime, load_network
-from fer_voting.inference.pretrained import PretrainedNetwork, load_pretrained, weights_checksum
+from fer_voting.inference.pretrained import SHIPPED, PretrainedNetwork, load_pretrained, weights_checksum
 from fer_voting.votes import Fitted
 
 
@@ -62,12 +62,16 @@ def test_in_half_precision_the_file_is_half_and_the_network_float32(folder: Path
         PretrainedNetwork(settled("m2"), info("m2")).save_pretrained(folder, precision="int8")
 
 
-def test_the_packages_own_name_is_the_network_that_ships(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fer_voting.inference.pretrained.SHIPPED", folder)
-    assert PretrainedNetwork.from_pretrained("fer_voting").vote == "hard"
-    monkeypatch.setattr("fer_voting.inference.pretrained.SHIPPED", folder / "gone")
-    with pytest.raises(FileNotFoundError, match="no network ships"):
-        PretrainedNetwork.from_pretrained("fer_voting")
+def test_the_packages_own_name_is_the_network_that_ships() -> None:
+    found = PretrainedNetwork.from_pretrained("fer_voting")
+    assert found.info.class_names == CLASSES[:7]
+    assert found.info.image_size == 48
+    assert found.info.dataset == "ferplus"
+    assert found.fitted.temperature > 0
+    assert sum(path.stat().st_size for path in SHIPPED.iterdir()) <= 8_000_000
+    card = (SHIPPED / "README.md").read_text()
+    for what in ("Intended use", "not cleared", "FER2013's PublicTest", "Confusion", "brightness", "pixels a side"):
+        assert what in card
 
 
 def test_the_checksum_is_of_names_shapes_and_values() -> None:
