@@ -207,7 +207,6 @@ def test_a_mistake_is_one_line_before_anything_is_written(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], match: str
 ):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("fer_voting.inference.predictor.SHIPPED", tmp_path / "nothing")
     draw_faces(tmp_path / "IN")
     before = [path.read_bytes() for path in sorted((tmp_path / "IN").iterdir())]
     (tmp_path / "faces.csv").write_text("of before")
