@@ -38,7 +38,7 @@ python -m fer_voting.predict PHOTO --model {name}
 from fer_voting import Recognizer
 
 recognizer = Recognizer.from_pretrained("{name}")
-recognizer(face).classes        # face: uint8 [H, W, 3], RGB
+recognizer(face).classes  # face: uint8 [H, W, 3], RGB
 ```
 
 `model.safetensors` holds the weights (read by safetensors: no code), `config.json` what builds the network.
