@@ -204,13 +204,16 @@ def _schedule(config: Mapping[str, Any]) -> str:
 def _call(node: Mapping[str, Any]) -> str:
     """The name and the values of what a node of a configuration calls."""
     values = [f"{key} {value}" for key, value in node.items() if not key.startswith("_")]
-    return ", ".join([str(node["_target_"]).rpartition(".")[2].replace("_", " "), *values])
+    return ", ".join([str(node.get("_target_", "")).rpartition(".")[2].replace("_", " "), *values])
 
 
 def _average(config: Mapping[str, Any]) -> str:
     """What averages the weights (conf/callbacks/ema.yaml), with its values."""
     node = config.get("callbacks", {}).get("average")
-    return "none" if node is None else _call(node["multi_avg_fn"])
+    if not isinstance(node, Mapping):
+        return "none"
+    function = node.get("multi_avg_fn")
+    return _call(function if isinstance(function, Mapping) else node)  # a callback of the user's own has another
 
 
 def _protocol(info: NetworkInfo, result: Mapping[str, Any], config: Mapping[str, Any]) -> str:

@@ -90,6 +90,19 @@ def test_what_must_be_said_is_said() -> None:
     assert "Trained with the split m3; the figures are of that" in card(split="m3")
 
 
+@pytest.mark.parametrize(
+    ("average", "said"),
+    [
+        ({"_target_": "a.WeightAveraging", "multi_avg_fn": {"_target_": "b.ema", "decay": 0.5}}, "ema, decay 0.5"),
+        ({"_target_": "a.Average", "every": 3}, "Average, every 3"),
+        (None, "none"),
+    ],
+)
+def test_what_averages_the_weights_is_named(average: Any, said: str) -> None:
+    text = model_card("net", info(), "hard", RESULT, CONFIG | {"callbacks": {"average": average}})
+    assert f"- Averaged weights: {said}\n" in text
+
+
 def test_calibration_and_other_data_sets_where_they_were_measured() -> None:
     assert "Not measured; no temperature was fitted." in card()
     evaluation = {
