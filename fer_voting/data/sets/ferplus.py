@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,14 +12,17 @@ from numpy.typing import NDArray
 from fer_voting.data.files import Layout
 from fer_voting.data.index import Index, LeftOut, Problem, Sample, open_table
 from fer_voting.data.labels import CLASSES, canonical
+from fer_voting.data.module import Source
 from fer_voting.data.pack import Pack
 from fer_voting.data.sets.fer2013 import FILES, FER2013DataModule, Row, csv_file, csv_files, parse_row, rows
 
 __all__ = ["VOTES_FILE", "FERPlusDataModule", "raw_votes", "strict_majority"]
 
 VOTES_FILE = "fer2013new.csv"
-# After the eight classes, in the order in which a pack stores the votes.
 OTHER_VOTES = ("unknown", "NF")
+VOTE_COLUMNS = (*CLASSES, *OTHER_VOTES)
+PACKED = (*VOTE_COLUMNS, "FER2013's label")
+"""What a pack stores as an image's votes; the last is a class, by its position in CLASSES."""
 
 
 def raw_votes(path: Path) -> tuple[list[str], NDArray[np.uint8]]:
@@ -34,12 +38,12 @@ def raw_votes(path: Path) -> tuple[list[str], NDArray[np.uint8]]:
         for number, row in enumerate(csv.DictReader(file)):
             try:
                 by_name = _by_name(row)
-                counts = [by_name[name] for name in (*CLASSES, *OTHER_VOTES)]
+                counts = [by_name[name] for name in VOTE_COLUMNS]
                 usages.append(row["Usage"] or "")
             except (KeyError, ValueError) as error:
                 raise ValueError(f"{path}, row {number}: votes: {error}") from error
             votes.append(counts if row.get("Image name") else [0] * len(counts))
-    return usages, np.array(votes, np.uint8).reshape(-1, len(CLASSES) + len(OTHER_VOTES))
+    return usages, np.array(votes, np.uint8).reshape(-1, len(VOTE_COLUMNS))
 
 
 def strict_majority(votes: NDArray[np.uint8], classes: int = 7) -> NDArray[np.int64]:
@@ -91,13 +95,14 @@ def _label(face: Sample | Problem, row: Row, votes: dict[str, str | None], where
         return LeftOut("not a face")
     try:
         by_name = {name: without_outliers(count) for name, count in _by_name(votes).items()}
-        counts = tuple(by_name[name] for name in (*CLASSES, *OTHER_VOTES))
+        counts = tuple(by_name[name] for name in VOTE_COLUMNS)
     except (KeyError, ValueError) as error:
         return Problem("row", where, f"votes: {error}")
     winner = int(np.argmax(counts))
     if winner >= len(CLASSES):
         return LeftOut("most raters saw " + ("no face" if OTHER_VOTES[winner - len(CLASSES)] == "NF" else "no emotion"))
-    return Sample(face.name, CLASSES[winner], face.part, pixels=face.pixels, votes=counts)
+    packed = (*counts, CLASSES.index(canonical(face.label)))
+    return Sample(face.name, CLASSES[winner], face.part, pixels=face.pixels, votes=packed)
 
 
 def without_outliers(votes: int) -> int:
@@ -112,6 +117,7 @@ class FERPlusDataModule(FER2013DataModule):
         targets: `majority` uses images on which more than half of the votes agree, for training and evaluation;
             `votes` uses all images whose most frequent vote is a class, and trains with the classes' shares of the
             votes.
+        label_share: of each training target, the share that FER2013's own label gets, 0 to 1; FER+'s has the rest.
         files: see FilesDataModule.
     """
 
@@ -126,23 +132,43 @@ class FERPlusDataModule(FER2013DataModule):
     )
     class_choices: ClassVar = (7, 8)
 
-    def __init__(self, *, targets: str = "majority", **files: Any) -> None:
+    def __init__(self, *, targets: str = "majority", label_share: float = 0.0, **files: Any) -> None:
         super().__init__(**files)
         if targets not in ("majority", "votes"):
             raise ValueError(f"dataset.targets={targets} must be majority or votes")
-        self.targets = targets
+        if not 0 <= label_share <= 1:
+            raise ValueError(f"dataset.label_share={label_share} must be from 0 to 1")
+        self.targets, self.label_share = targets, label_share
+
+    def source(self) -> Source:
+        source = super().source()
+        return replace(source, state={**source.state, "votes": list(PACKED)})
 
     def usable(self, pack: Pack) -> NDArray[np.bool_]:
         usable = super().usable(pack)
         if self.targets == "majority":
-            assert pack.votes is not None
-            usable &= 2 * pack.votes.max(axis=1) > pack.votes.sum(axis=1)
+            votes = _votes(pack)
+            usable &= 2 * votes.max(axis=1) > votes.sum(axis=1)
         return usable
 
     def train_targets(self, pack: Pack) -> NDArray[Any]:
+        classes = super().train_targets(pack)
+        if self.targets == "majority" and not self.label_share:
+            return classes
+        one_hot = np.eye(len(self.class_names), dtype=np.float32)
         if self.targets == "majority":
-            return super().train_targets(pack)
-        assert pack.votes is not None
-        votes = pack.votes[:, : len(self.class_names)].astype(np.float32)
-        # Rows without a vote for these classes are not usable; their zeros are never read.
-        return votes / np.maximum(votes.sum(axis=1, keepdims=True), 1)
+            targets = one_hot[classes]
+        else:
+            votes = _votes(pack)[:, : len(self.class_names)].astype(np.float32)
+            # Rows without a vote for these classes are not usable; their zeros are never read.
+            targets = votes / np.maximum(votes.sum(axis=1, keepdims=True), 1)
+        if self.label_share:
+            assert pack.votes is not None
+            targets = (1 - self.label_share) * targets + self.label_share * one_hot[pack.votes[:, -1]]
+        return targets
+
+
+def _votes(pack: Pack) -> NDArray[np.uint8]:
+    """Of every row, for VOTE_COLUMNS."""
+    assert pack.votes is not None
+    return pack.votes[:, : len(VOTE_COLUMNS)]

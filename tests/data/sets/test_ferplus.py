@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,39 @@ def test_votes_as_targets(root: Path) -> None:
     assert targets.sum(1).tolist() == pytest.approx([1] * 5)
     # Evaluation uses the most frequent vote.
     assert next(iter(data.val_dataloader()))[1].dtype.is_floating_point is False
+
+
+def test_a_share_of_each_target_is_fer2013s_label(root: Path) -> None:
+    """Which is happy for every image here. By hand, row h: 0.25 x happy + 0.75 x (0.6 surprise, 0.4 fear)."""
+    order = {name: i for i, name in enumerate(SEVEN)}
+
+    def shares(**arguments: Any) -> dict[str, Any]:
+        data = ferplus(root, label_share=0.25, **arguments)
+        data.setup()
+        _, targets, positions = next(iter(data.train_dataloader()))
+        assert targets.numpy().dtype == np.float32
+        assert targets.sum(1).tolist() == pytest.approx([1] * len(targets))
+        return dict(zip(data.pack.names(positions.numpy()), targets.numpy(), strict=True))
+
+    surprised = shares(targets="votes")["00007"]
+    assert surprised[[order["happy"], order["surprise"], order["fear"]]] == pytest.approx([0.25, 0.45, 0.3])
+    sad = shares(targets="majority")["00001"]
+    assert sad[[order["happy"], order["sad"]]] == pytest.approx([0.25, 0.75])
+    with pytest.raises(ValueError, match=r"dataset\.label_share=1\.5 must be from 0 to 1"):
+        ferplus(root, label_share=1.5)
+
+
+def test_a_pack_without_fer2013s_labels_is_built_again(root: Path) -> None:
+    data = ferplus(root)
+    data.setup()
+    record = data.pack.folder / "pack.json"
+    stored = json.loads(record.read_text())
+    del stored["key"]["votes"]
+    record.write_text(json.dumps(stored))
+    again = ferplus(root, label_share=0.5)
+    again.setup()
+    assert again.pack.votes is not None
+    assert set(again.pack.votes[:, -1].tolist()) == {CLASSES.index("happy")}
 
 
 def test_the_votes_that_train_are_in_the_fingerprint(root: Path) -> None:
