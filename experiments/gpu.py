@@ -4,9 +4,10 @@
 2. `speed`: training steps of every split in bfloat16, augmentation included, from a pack on the GPU: images a second,
    the share of a step that waits for data, and the share of an H100's dense 989 TFLOP/s; eager and with `compile=true`.
 3. `memory`: Table 2 by `torch.cuda.memory_allocated`.
-4. `training`: the four splits on FER2013 at full width, 30 epochs, seeds 0, 1, 2.
+4. `training`: the four splits on FER2013 at full width (`experiment=fer2013_full`), seeds 0, 1, 2, and what their
+   predictions say (`experiments.studies`).
 
-About an hour on an H100, by its targets. Each part can be run alone; the training continues where it was stopped.
+Each part can be run alone; the training continues where it was stopped.
 `--quick` shows on any machine that it runs: drawn faces, tiny sizes, figures that mean nothing.
 """
 
@@ -19,13 +20,10 @@ from pathlib import Path
 
 import torch
 
-from experiments import table2
+from experiments import studies, table2
 from experiments.bench import SPLITS, Clock, Row, brief_training, open_data, table
-from experiments.pages import update_pages
-from experiments.record import record
 from fer_voting.models import VotingResNet18
 from fer_voting.models.cost import count_gmacs
-from fer_voting.runs.sweeps import Sweep
 from fer_voting.system.atomic import write_atomically, write_json
 from fer_voting.system.environment import describe_device, git_commit, keep_freed_memory, package_versions
 from fer_voting.system.messages import progress_bar, set_up_messages
@@ -94,25 +92,24 @@ def memory(out: Path, quick: bool) -> None:
     table2.main(["--output-dir", str(out), *(["--batch-size", "2"] if quick else [])])
 
 
-def training(words: list[str], out: Path, quick: bool) -> None:
-    """Train the splits and record them in `out`."""
-    full = ["trainer.precision=bf16-mixed", "seed=0,1,2", "split=baseline,m1,m2,m3", "logger=offline"]
-    tiny = ["split=m3", "model.width=16", "dataset.schedule.epochs=1", "dataset.batch_size=7", "logger=none"]
+def training(root: Path | None, out: Path, quick: bool) -> None:
+    """Train the splits; writes what `experiments.studies` writes, which for drawn faces is nothing."""
     output_dir = out / "outputs" if quick else Path("outputs")
-    words = [*words, *(tiny if quick else full), "sweep=fer2013", f"output_dir={output_dir}"]
-    command = ["-m", "fer_voting.train", "-m", *words]
+    full = ["experiment=fer2013_full", f"dataset.root='{root}'", "seed=0,1,2", "split=baseline,m1,m2,m3"]
+    tiny = ["split=m3", "model.width=16", "dataset.schedule.epochs=1", "dataset.batch_size=7", "logger=none"]
+    words = [*QUICK, *tiny] if quick else full
+    command = ["-m", "fer_voting.train", "-m", *words, f"output_dir={output_dir}"]
     print(f"$ python {' '.join(command)}", flush=True)
     subprocess.run([sys.executable, *command], check=True)
-    record(Sweep(output_dir / "sweeps" / "fer2013"), out)
-    update_pages(out / "table.md")
-    print(f"recorded in {out}")
+    if not quick:
+        studies.main(["--root", str(root), "--setting", "fer2013_full", "--folder", str(out)])
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} (default: all)")
     parser.add_argument("--root", type=Path, help="folder with fer2013.csv")
-    parser.add_argument("--out", type=Path, default=Path("experiments/recorded/fer2013"))
+    parser.add_argument("--out", type=Path, default=Path("experiments/recorded/fer2013_full"))
     parser.add_argument("--quick", action="store_true", help="tiny sizes on drawn faces: shows that it runs")
     options = parser.parse_args(arguments)
     parts = options.parts or PARTS
@@ -124,7 +121,8 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error("--root is missing: the folder with fer2013.csv")
     set_up_messages()
     keep_freed_memory()
-    words = QUICK if options.quick else ["dataset=fer2013", f"dataset.root='{options.root.absolute()}'"]
+    root = options.root and options.root.absolute()
+    words = QUICK if options.quick else ["dataset=fer2013", f"dataset.root='{root}'"]
     if "tests" in parts:
         tests()
     if "speed" in parts:
@@ -135,7 +133,7 @@ def main(arguments: list[str] | None = None) -> None:
     if "memory" in parts:
         memory(options.out, options.quick)
     if "training" in parts:
-        training(words, options.out, options.quick)
+        training(root, options.out, options.quick)
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ def test_crops_and_their_gradient_equal_the_cpus_bit_for_bit(
     gradient = torch.randint(-4, 5, (4, CROPS, 16, 20, 15)).to(dtype)  # whole numbers: their sums round nowhere
     found = []
     for device in (torch.device("cpu"), GPU):
-        map_ = x.to(device).requires_grad_()
+        map_ = x.to(device, copy=True).requires_grad_()
         crops = ten_crops(map_)
         crops.backward(gradient.to(device))
         assert map_.grad is not None
@@ -89,10 +89,11 @@ def test_lean_memory_by_memory_allocated(precision: str, mib: float) -> None:
     ("split", "size", "mib"), [("baseline", 40, 7.00), ("m1", 48, 40.34), ("m2", 48, 23.34), ("m3", 48, 14.84)]
 )
 def test_forward_memory_by_memory_allocated_is_the_cpus_count_and_table_2s(split: str, size: int, mib: float) -> None:
-    net, images = VotingResNet18(split), torch.randn(16, 3, size, size)
+    # The paper's batch: the allocator rounds each tensor up, by as much as a megabyte where it takes a larger block.
+    net, images = VotingResNet18(split), torch.randn(135, 3, size, size)
     counted = forward_mib_per_image(net, images)
     measured = forward_mib_per_image(net.to(GPU), images.to(GPU))
-    assert measured == pytest.approx(counted, rel=0.01)  # the allocator rounds each tensor up to 512 bytes
+    assert measured == pytest.approx(counted, rel=0.01)
     assert measured == pytest.approx(mib, rel=0.01)
 
 
