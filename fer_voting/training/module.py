@@ -78,12 +78,13 @@ def memory_format_for(net: torch.nn.Module) -> torch.memory_format:
 
 
 def weight_decay_groups(net: torch.nn.Module) -> list[dict[str, Any]]:
-    """The parameters of `net` as an optimizer takes them: without weight decay for biases and normalisation.
+    """The trained parameters of `net` as an optimizer takes them: without weight decay for biases and normalisation.
 
     Those have one dimension. Decay is meant for the weights of convolutions and linear layers (He et al. 2019,
     arXiv:1812.01187, section 3.1).
     """
-    decayed, others = ([p for p in net.parameters() if (p.ndim > 1) is many] for many in (True, False))
+    trained = [p for p in net.parameters() if p.requires_grad]
+    decayed, others = ([p for p in trained if (p.ndim > 1) is many] for many in (True, False))
     return [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
 
 
@@ -173,7 +174,7 @@ class VotingModule(L.LightningModule):
         self.info.write(checkpoint)
 
     def configure_optimizers(self) -> Any:
-        optimizer = self.make_optimizer(self.net.parameters())
+        optimizer = self.make_optimizer([p for p in self.net.parameters() if p.requires_grad])
         if optimizer.defaults.get("weight_decay"):
             optimizer = self.make_optimizer(weight_decay_groups(self.net))
         return optimizer if self.make_scheduler is None else ([optimizer], [self.make_scheduler(optimizer)])

@@ -1,0 +1,28 @@
+"""Training of the last layer's bias alone: a finished network adapts to other labels or shares of the classes."""
+
+import lightning as L
+
+from fer_voting.models.voting import VotingNetwork, find_head
+
+__all__ = ["LastBias"]
+
+
+class LastBias(L.Callback):
+    """Trains a number a class, and leaves all other parameters, and BatchNorm's statistics, as they are.
+
+    Labels that are distributed otherwise than those of the training move the decisions of a network most in its last
+    layer (Kang et al. 2020, arXiv:1910.09217, section 4, who train that layer again).
+    """
+
+    def setup(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
+        """Before the optimizer is made. Raises ValueError if the last layer has no bias."""
+        net = module.get_submodule("net")
+        assert isinstance(net, VotingNetwork)
+        bias = net.backbone.get_submodule(find_head(net, len(module.class_names))).bias  # type: ignore[arg-type]
+        if bias is None:
+            raise ValueError(f"callbacks=last_bias trains the bias of the last layer, which {net.backbone} lacks")
+        net.requires_grad_(False)
+        bias.requires_grad_()
+
+    def on_train_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        module.get_submodule("net").eval()
