@@ -216,6 +216,12 @@ def _average(config: Mapping[str, Any]) -> str:
     return _call(function if isinstance(function, Mapping) else node)  # a callback of the user's own has another
 
 
+def _targets(dataset: Mapping[str, Any]) -> str:
+    targets = "shares of the annotators' votes" if dataset.get("targets") == "votes" else "one label an image"
+    share = dataset.get("label_share")
+    return f"{targets}; {share:.0%} of each is FER2013's own label" if share else targets
+
+
 def _protocol(info: NetworkInfo, result: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     dataset, optimizer = config.get("dataset", {}), config.get("optimizer", {})
     augment = [key for key, value in config.get("augment", {}).items() if isinstance(value, Mapping)]
@@ -231,7 +237,7 @@ def _protocol(info: NetworkInfo, result: Mapping[str, Any], config: Mapping[str,
         "Optimizer": str(optimizer.get("_target_", "")).rpartition(".")[2],
         "Learning rate": f"{optimizer.get('lr')}, {_schedule(config)}",
         "Weight decay": optimizer.get("weight_decay") or "none",
-        "Targets": "shares of the annotators' votes" if dataset.get("targets") == "votes" else "one label an image",
+        "Targets": _targets(dataset),
         "Averaged weights": _average(config),
         "Balancing (images a class and epoch)": dataset.get("balance", {}).get("target"),
         "Augmentation": ", ".join(key.replace("_", " ") for key in augment) or "none",

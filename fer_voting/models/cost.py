@@ -18,8 +18,8 @@ BATCHNORM_OPERATIONS = 4
 
 
 def count_parameters(net: nn.Module) -> int:
-    """Number of trainable scalars."""
-    return sum(p.numel() for p in net.parameters() if p.requires_grad)
+    """Number of scalars in the parameters, whether a training changes them or not."""
+    return sum(p.numel() for p in net.parameters())
 
 
 def count_gmacs(net: nn.Module, image_size: int) -> float:

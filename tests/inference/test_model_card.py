@@ -103,6 +103,22 @@ def test_what_averages_the_weights_is_named(average: Any, said: str) -> None:
     assert f"- Averaged weights: {said}\n" in text
 
 
+@pytest.mark.parametrize(
+    ("dataset", "said"),
+    [
+        ({}, "one label an image"),
+        ({"targets": "votes", "label_share": 0.0}, "shares of the annotators' votes"),
+        (
+            {"targets": "votes", "label_share": 0.7},
+            "shares of the annotators' votes; 70% of each is FER2013's own label",
+        ),
+    ],
+)
+def test_the_targets_are_named(dataset: dict[str, Any], said: str) -> None:
+    text = model_card("net", info(), "hard", RESULT, CONFIG | {"dataset": CONFIG["dataset"] | dataset})
+    assert f"- Targets: {said}\n" in text
+
+
 def test_calibration_and_other_data_sets_where_they_were_measured() -> None:
     assert "Not measured; no temperature was fitted." in card()
     evaluation = {

@@ -41,10 +41,11 @@ def test_counting_leaves_the_network_where_it_is() -> None:
     assert net(torch.zeros(1, 3, 24, 24)).device.type == "cpu"  # and nothing counts, or moves it, from now on
 
 
-def test_count_parameters_leaves_out_the_frozen() -> None:
+def test_count_parameters_counts_the_frozen_too() -> None:
+    """A network that a training leaves as it is but for a layer is as large as before."""
     net = nn.Linear(3, 2)
     net.bias.requires_grad_(False)
-    assert count_parameters(net) == 6
+    assert count_parameters(net) == 8
 
 
 # The other rows, at the batch the table asks for, are `make table2`'s: one pass of them takes gigabytes.
