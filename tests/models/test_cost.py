@@ -42,7 +42,6 @@ def test_counting_leaves_the_network_where_it_is() -> None:
 
 
 def test_count_parameters_counts_the_frozen_too() -> None:
-    """A network that a training leaves as it is but for a layer is as large as before."""
     net = nn.Linear(3, 2)
     net.bias.requires_grad_(False)
     assert count_parameters(net) == 8

@@ -3,11 +3,16 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import lightning as L
 import pytest
 import torch
 from torch import Tensor
 
+from fer_voting.models import VotingResNet18
+from fer_voting.models.checkpoint import NetworkInfo
 from fer_voting.runs.run import Run
+from fer_voting.training.callbacks import LastBias
+from fer_voting.training.module import VotingModule
 
 WORDS = ("split=m3", "dataset.size=24", "dataset.schedule.epochs=2")
 
@@ -24,3 +29,12 @@ def test_nothing_but_the_last_bias_changes(run_train: Callable[..., Path], optim
     run_train(*WORDS, "name=second", "init_from=first", "callbacks=last_bias", f"optimizer={optimizer}")
     before, after = (weights(Run(output_dir, name)) for name in ("first", "second"))
     assert {name for name in before if not torch.equal(before[name], after[name])} == {"net.fc.bias"}
+
+
+def test_a_last_layer_without_a_bias() -> None:
+    net = VotingResNet18("m3", width=4)
+    net.backbone.fc.bias = None
+    info = NetworkInfo("m3", {"width": 4}, ("a", "b", "c", "d", "e", "f", "g"), 48, "faces")
+    module = VotingModule(net, torch.optim.Adam, info)
+    with pytest.raises(ValueError, match=r"the network's `fc` has none"):
+        LastBias().setup(L.Trainer(logger=False), module, "fit")

@@ -10,17 +10,18 @@ __all__ = ["LastBias"]
 class LastBias(L.Callback):
     """Trains a number a class, and leaves all other parameters, and BatchNorm's statistics, as they are.
 
-    Labels that are distributed otherwise than those of the training move the decisions of a network most in its last
-    layer (Kang et al. 2020, arXiv:1910.09217, section 4, who train that layer again).
+    A training again of the last layer alone adapts a network to classes of other frequencies (Kang et al. 2020,
+    arXiv:1910.09217, section 4). This trains less of it.
     """
 
     def setup(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
         """Before the optimizer is made. Raises ValueError if the last layer has no bias."""
         net = module.get_submodule("net")
         assert isinstance(net, VotingNetwork)
-        bias = net.backbone.get_submodule(find_head(net, len(module.class_names))).bias  # type: ignore[arg-type]
+        head = find_head(net, len(module.class_names))  # type: ignore[arg-type]
+        bias = net.backbone.get_submodule(head).bias
         if bias is None:
-            raise ValueError(f"callbacks=last_bias trains the bias of the last layer, which {net.backbone} lacks")
+            raise ValueError(f"callbacks=last_bias trains the last layer's bias, but the network's `{head}` has none")
         net.requires_grad_(False)
         bias.requires_grad_()
 
