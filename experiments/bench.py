@@ -252,7 +252,7 @@ def bench_training(size: Size, options: argparse.Namespace) -> Part:
     return part
 
 
-def _settled(split: str, size: Size) -> VotingResNet18:
+def settled(split: str, size: Size) -> VotingResNet18:
     """A network whose BatchNorm has the running statistics of its inputs, as after a training."""
     torch.manual_seed(0)
     net = VotingResNet18(split, width=size.width)
@@ -311,7 +311,7 @@ def bench_inference(size: Size, options: argparse.Namespace) -> Part:
     splits = ["m1", "m3"]
     if size is QUICK:  # an export takes seconds at any size
         splits = ["m1"] if options.checkpoint is None else []
-    networks = {split: (_settled(split, size), size.image) for split in splits}
+    networks = {split: (settled(split, size), size.image) for split in splits}
     if options.checkpoint is not None:
         net, info = _trained(options.checkpoint)
         networks[f"{info.split} of width {info.options['width']}, trained on {info.dataset}"] = (net, info.image_size)

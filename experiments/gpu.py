@@ -3,33 +3,41 @@
 1. `tests`: the tests that are skipped without a GPU. If one fails, the command ends.
 2. `speed`: training steps of every split in bfloat16, augmentation included, from a pack on the GPU: images a second,
    the share of a step that waits for data, and the share of an H100's dense 989 TFLOP/s; eager and with `compile=true`.
-3. `memory`: Table 2 by `torch.cuda.memory_allocated`.
-4. `training`: the four splits on FER2013 at full width (`experiment=fer2013_full`), seeds 0, 1, 2, and what their
+3. `prediction`: aligned faces a second by PyTorch on the GPU, one and 1,024 at once, copied there and back.
+4. `memory`: Table 2 by `torch.cuda.memory_allocated`.
+5. `training`: the four splits on FER2013 at full width (`experiment=fer2013_full`), seeds 0, 1, 2, and what their
    predictions say (`experiments.studies`).
 
+Figures are written into `OUT/gpu` after every case, what the training says into `OUT/fer2013_full`.
 Each part can be run alone; the training continues where it was stopped.
 `--quick` shows on any machine that it runs: drawn faces, tiny sizes, figures that mean nothing.
 """
 
 import argparse
+import copy
 import subprocess
 import sys
 import tempfile
 from datetime import date
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from experiments import studies, table2
-from experiments.bench import SPLITS, Clock, Row, brief_training, open_data, table
+from experiments.bench import QUICK as QUICK_SIZE
+from experiments.bench import SPLITS, Clock, Part, Row, Size, brief_training, open_data, settled, table
+from fer_voting.inference.network import PRECISIONS, TorchRuntime
 from fer_voting.models import VotingResNet18
+from fer_voting.models.checkpoint import NetworkInfo
 from fer_voting.models.cost import count_gmacs
 from fer_voting.system.atomic import write_atomically, write_json
 from fer_voting.system.environment import describe_device, git_commit, keep_freed_memory, package_versions
 from fer_voting.system.messages import progress_bar, set_up_messages
 from fer_voting.training.callbacks import Throughput
 
-PARTS = ("tests", "speed", "memory", "training")
+PARTS = ("tests", "speed", "prediction", "memory", "training")
 REPO = Path(__file__).resolve().parents[1]
 H100_TFLOPS = 989
 """Dense bfloat16 of an H100 SXM, by its data sheet."""
@@ -65,26 +73,47 @@ def measure(words: list[str], split: str, batch_size: int, compiled: bool, width
 
 
 def speed(words: list[str], out: Path, quick: bool) -> None:
-    """Measure training steps; writes `speed.json` and `speed.md`."""
+    """Measure training steps, all splits eager before the first is compiled; writes `speed.json` and `speed.md`."""
     rows = []
     cases = [
         (split, batch_size, compiled)
-        for split in (SPLITS if not quick else ("m1",))
-        for batch_size in ((135, 1024) if not quick else (7,))
         for compiled in ((False, True) if not quick else (False,))
+        for batch_size in ((1024, 135) if not quick else (7,))
+        for split in (SPLITS if not quick else ("m1",))
     ]
     for split, batch_size, compiled in progress_bar(cases, desc="training steps", unit="case"):
-        rows += measure(words, split, batch_size, compiled, *((16, 2) if quick else (64, 6)))
+        rows += measure(words, split, batch_size, compiled, *((16, 2) if quick else (64, 3)))
+        write(rows, out, "speed", quick)
+
+
+def prediction(out: Path, quick: bool) -> None:
+    """Measure `TorchRuntime`, which `predict` runs; writes `prediction.json` and `prediction.md`."""
+    part = Part()
+    size = QUICK_SIZE if quick else Size()
+    for split in progress_bar(SPLITS if not quick else ("m1",), desc="prediction", unit="split"):
+        net = settled(split, size)
+        info = NetworkInfo(split, {"width": size.width}, tuple(map(str, range(net.num_classes))), size.image, "none")
+        runtimes = {name: TorchRuntime(copy.deepcopy(net), info, precision=name) for name in PRECISIONS}
+        for count in (1, 1024) if not quick else (3,):
+            faces = np.random.default_rng(0).integers(0, 256, (count, size.image, size.image, 3), dtype=np.uint8)
+            functions = {f"{split} {name} {count}": partial(run, faces) for name, run in runtimes.items()}
+            best = part.time(f"{split}: {count} faces at once", functions, size.repeats)
+            for name in runtimes:
+                what = f"{split}, aligned faces, {count:,} at once, {name}"
+                part.rows.append(Row(what, count / best[f"{split} {name} {count}"], "faces/s"))
+        write(part.rows, out, "prediction", quick)
+
+
+def write(rows: list[Row], out: Path, name: str, quick: bool) -> None:
+    """Write `NAME.json` and the table `NAME.md`, with where and when."""
     device = describe_device(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     origin = {"device": device, "git_commit": git_commit(), "date": date.today().isoformat(), "quick": quick}
     write_json(
-        out / "speed.json",
+        out / f"{name}.json",
         {"environment": origin | package_versions(), "rows": [vars(row) | {"verdict": row.verdict} for row in rows]},
     )
-    text = f"{table(rows)}\n{device}; commit {origin['git_commit']}; {origin['date']}.\n"
-    with write_atomically(out / "speed.md") as file:
-        file.write(text)
-    print(text)
+    with write_atomically(out / f"{name}.md") as file:
+        file.write(f"{table(rows)}\n{device}; commit {origin['git_commit']}; {origin['date']}.\n")
 
 
 def memory(out: Path, quick: bool) -> None:
@@ -102,14 +131,14 @@ def training(root: Path | None, out: Path, quick: bool) -> None:
     print(f"$ python {' '.join(command)}", flush=True)
     subprocess.run([sys.executable, *command], check=True)
     if not quick:
-        studies.main(["--root", str(root), "--setting", "fer2013_full", "--folder", str(out)])
+        studies.main(["--root", str(root), "--setting", "fer2013_full", "--folder", str(out / "fer2013_full")])
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} (default: all)")
     parser.add_argument("--root", type=Path, help="folder with fer2013.csv")
-    parser.add_argument("--out", type=Path, default=Path("experiments/recorded/fer2013_full"))
+    parser.add_argument("--out", type=Path, default=Path("experiments/recorded"), help="default: experiments/recorded")
     parser.add_argument("--quick", action="store_true", help="tiny sizes on drawn faces: shows that it runs")
     options = parser.parse_args(arguments)
     parts = options.parts or PARTS
@@ -125,13 +154,15 @@ def main(arguments: list[str] | None = None) -> None:
     words = QUICK if options.quick else ["dataset=fer2013", f"dataset.root='{root}'"]
     if "tests" in parts:
         tests()
+    folder = options.out / "gpu"
     if "speed" in parts:
-        with tempfile.TemporaryDirectory() as folder:  # its packs, where nothing else is kept
-            speed(
-                [*words, f"output_dir={folder}" if options.quick else "output_dir=outputs"], options.out, options.quick
-            )
+        with tempfile.TemporaryDirectory() as packs:  # of drawn faces, which nobody needs again
+            output_dir = packs if options.quick else "outputs"
+            speed([*words, f"output_dir={output_dir}"], folder, options.quick)
+    if "prediction" in parts:
+        prediction(folder, options.quick)
     if "memory" in parts:
-        memory(options.out, options.quick)
+        memory(folder, options.quick)
     if "training" in parts:
         training(root, options.out, options.quick)
 

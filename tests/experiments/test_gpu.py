@@ -8,19 +8,23 @@ import torch
 from tiny import REPO
 
 from experiments.gpu import main
+from fer_voting.inference.network import PRECISIONS
 
 
 @pytest.mark.slow
 def test_its_parts_at_tiny_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(REPO))
-    main(["--quick", "--out", str(tmp_path / "gpu"), "speed", "training"])
+    main(["--quick", "--out", str(tmp_path), "speed", "prediction", "training"])
     speed = json.loads((tmp_path / "gpu" / "speed.json").read_text())
     rate, share, waiting = (row["figure"] for row in speed["rows"])
     assert rate > 0
     assert 0 < share < 100
     assert 0 < waiting < 100
     assert speed["environment"]["quick"] is True
-    (result,) = [json.loads(path.read_text()) for path in tmp_path.glob("gpu/outputs/runs/faces-m3-*/result.json")]
+    prediction = json.loads((tmp_path / "gpu" / "prediction.json").read_text())
+    assert [row["what"] for row in prediction["rows"]] == [f"m1, aligned faces, 3 at once, {p}" for p in PRECISIONS]
+    assert all(row["figure"] > 0 for row in prediction["rows"])
+    (result,) = [json.loads(path.read_text()) for path in tmp_path.glob("outputs/runs/faces-m3-*/result.json")]
     assert result["status"] == "finished"
 
 
