@@ -40,7 +40,8 @@ def evaluate(config: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
     from fer_voting.models.adaptive import adaptive_cost, has_cut
     from fer_voting.models.checkpoint import load_weights
     from fer_voting.results.adaptive import adaptive_curve, plot_adaptive
-    from fer_voting.results.evaluation import evaluate_predictions, plot_evaluation, write_predictions
+    from fer_voting.results.evaluation import evaluate_predictions, write_predictions
+    from fer_voting.results.plots import plot_evaluation
     from fer_voting.system.environment import describe_device, git_commit, package_versions
     from fer_voting.training.evaluation import make_evaluator
     from fer_voting.training.module import Predictions, score_metrics

@@ -1,4 +1,4 @@
-"""What one evaluation says of a network: metrics with intervals, a table, a reliability diagram, predictions as CSV.
+"""What one evaluation says of a network: metrics with intervals, tables, predictions as CSV.
 
 Shapes: N images, V crops an image, K classes, R resamples.
 """
@@ -10,17 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.colors import to_rgba
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
 from fer_voting.results.calibration import Reliability, reliability
 from fer_voting.results.markdown import Table, markdown
-from fer_voting.results.plots import INK, VOTE_COLOURS, draw_confusion, save
 from fer_voting.results.statistics import COVERAGE, RESAMPLES
 from fer_voting.system.atomic import write_atomically
-from fer_voting.system.text import cell, drawn
+from fer_voting.system.text import cell
 from fer_voting.votes import UNFITTED, Fitted, vote_probabilities, vote_scores
 
 __all__ = [
@@ -28,13 +25,9 @@ __all__ = [
     "evaluation_tables",
     "metric_intervals",
     "metrics_of_counts",
-    "plot_evaluation",
-    "plot_reliability",
+    "recalibrated",
     "write_predictions",
 ]
-
-FEW_IMAGES = 10
-"""A bin of the reliability diagram with fewer is drawn pale."""
 
 
 def metrics_of_counts(counts: NDArray[np.integer]) -> dict[str, NDArray[np.float64]]:
@@ -153,6 +146,11 @@ def evaluation_tables(votes: Mapping[str, Mapping[str, Any]], vote: str = "soft"
     return f"{markdown(of_votes)}\n{note}\n\n{markdown(of_classes)}"
 
 
+def recalibrated(metrics: Mapping[str, Any]) -> bool:
+    """Whether the vote's temperature is known and changes its probabilities."""
+    return metrics["temperature"] not in (None, 1.0)
+
+
 def _with_interval(metrics: Mapping[str, Any], name: str) -> str:
     low, high = metrics["intervals"][name]
     return f"{100 * metrics[name]:.2f} ({100 * low:.2f} to {100 * high:.2f})"
@@ -160,70 +158,9 @@ def _with_interval(metrics: Mapping[str, Any], name: str) -> str:
 
 def _calibration_text(metrics: Mapping[str, Any]) -> str:
     text = f"{100 * metrics['calibration']['error']:.2f}"
-    if _changes(metrics):
+    if recalibrated(metrics):
         text += f"; {100 * metrics['calibrated']['error']:.2f} at temperature {metrics['temperature']:.2f}"
     return text
-
-
-def plot_evaluation(out: Path, name: str, result: Mapping[str, Any]) -> None:
-    """Write the soft vote's confusion matrix to `<out's stem>.png` and the votes' reliability to `…-reliability.png`.
-
-    Args:
-        name: of what was evaluated.
-        result: content of the evaluation's JSON file.
-    """
-    note = " (synthetic faces)" if result["synthetic"] else ""
-    counts = np.array(result["votes"]["soft"]["confusion_counts"])
-    title = f"{name} on {result['dataset']}, soft vote, {result['part']}{note}"
-    draw_confusion(out.with_suffix(".png"), counts, result["class_names"], title)
-    title = f"{name} on {result['dataset']}, {result['part']}{note}"
-    plot_reliability(out.with_name(f"{out.stem}-reliability.png"), result["votes"], title)
-
-
-def plot_reliability(path: Path, votes: Mapping[str, Mapping[str, Any]], title: str) -> None:
-    """Reliability diagram, a panel a vote: accuracy by confidence as bars, with the images of each bin below.
-
-    Bars of fewer than FEW_IMAGES images are pale.
-
-    Args:
-        votes: vote -> what `evaluate_predictions` returns.
-    """
-    figure = Figure(figsize=(3.4 * len(votes), 4.2))
-    rows = figure.subplots(
-        2, len(votes), sharex=True, sharey="row", squeeze=False, gridspec_kw={"height_ratios": [3, 1]}
-    )
-    for panels, (vote, metrics) in zip(rows.T, votes.items(), strict=True):
-        accuracies, images = panels
-        found = metrics["calibration"]
-        bars: dict[str, Any] = {"width": 1 / len(found["counts"]), "align": "edge", "edgecolor": "white", "lw": 0.5}
-        colour = VOTE_COLOURS.get(vote, INK)
-        bars["color"] = [to_rgba(colour, 1 if count >= FEW_IMAGES else 0.3) for count in found["counts"]]
-        left = np.linspace(0, 1, len(found["counts"]), endpoint=False)
-        accuracies.bar(left, 100 * np.array(found["accuracies"], np.float64), **bars)
-        accuracies.plot([0, 1], [0, 100], "--", color=INK, lw=1)
-        accuracies.set_title(f"{vote} vote, calibration error {found['error']:.1%}", fontsize=9)
-        if _changes(metrics):
-            after = metrics["calibrated"]
-            confidences, shares = (np.array(after[key], np.float64) for key in ("confidences", "accuracies"))
-            label = f"temperature {metrics['temperature']:.2f}: {after['error']:.1%}"
-            accuracies.plot(confidences, 100 * shares, "o-", color=INK, ms=3, lw=1, label=label)
-            accuracies.legend(frameon=False, fontsize=8, loc="upper left")
-        images.bar(left, 100 * np.array(found["counts"]) / sum(found["counts"]), **bars)
-        images.set_xlim(0, 1)
-        images.set_xlabel("confidence")
-        for axes in panels:
-            axes.grid(alpha=0.3)
-            axes.set_axisbelow(True)
-    rows[0, 0].set_ylabel("accuracy (%)")
-    rows[1, 0].set_ylabel("images (%)")
-    figure.suptitle(drawn(title), fontsize=10)
-    figure.tight_layout()
-    save(figure, path)
-
-
-def _changes(metrics: Mapping[str, Any]) -> bool:
-    """Whether the vote's temperature is known and changes its probabilities."""
-    return metrics["temperature"] not in (None, 1.0)
 
 
 def write_predictions(

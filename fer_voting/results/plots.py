@@ -1,4 +1,4 @@
-"""Plots: confusion matrices, training curves, accuracy against cost, class distributions.
+"""Plots: confusion matrices, training curves, accuracy against cost, class distributions, reliability diagrams.
 
 Functions named `..._figure` return a matplotlib figure; `draw_...` writes one to a file.
 """
@@ -13,9 +13,11 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
+from fer_voting.results.evaluation import recalibrated
 from fer_voting.results.statistics import CostPoint, pareto_front
 from fer_voting.runs.run import Run, read_history
 from fer_voting.system.text import drawn
@@ -29,7 +31,9 @@ __all__ = [
     "draw_confusion",
     "draw_curves",
     "normalise_confusion",
+    "plot_evaluation",
     "plot_run",
+    "reliability_figure",
     "save",
     "split_curves_figure",
     "svg",
@@ -51,6 +55,9 @@ INK = "#111112"
 
 PANEL = (4.5, 3.4)
 """Width and height of a panel in inches: readable on a phone, and two fit a printed page."""
+
+FEW_IMAGES = 10
+"""A bin of the reliability diagram with fewer is drawn pale."""
 
 COST_LABELS = {
     "forward_mib": "forward memory in training (MiB an image)",
@@ -296,3 +303,59 @@ def plot_run(run: Run, result: Mapping[str, Any]) -> None:
                 title = f"{run.name}, {vote} vote, {part}{note}"
                 counts = np.array(metrics[part]["confusion_counts"])
                 confusion.write(run.dir / f"confusion-{vote}-{part}.png", counts, title)
+
+
+def plot_evaluation(out: Path, name: str, result: Mapping[str, Any]) -> None:
+    """Write the soft vote's confusion matrix to `<out's stem>.png` and the votes' reliability to `…-reliability.png`.
+
+    Args:
+        name: of what was evaluated.
+        result: content of the evaluation's JSON file.
+    """
+    note = " (synthetic faces)" if result["synthetic"] else ""
+    counts = np.array(result["votes"]["soft"]["confusion_counts"])
+    title = f"{name} on {result['dataset']}, soft vote, {result['part']}{note}"
+    draw_confusion(out.with_suffix(".png"), counts, result["class_names"], title)
+    title = f"{name} on {result['dataset']}, {result['part']}{note}"
+    save(reliability_figure(result["votes"], title), out.with_name(f"{out.stem}-reliability.png"))
+
+
+def reliability_figure(votes: Mapping[str, Mapping[str, Any]], title: str) -> Figure:
+    """Reliability diagram, a panel a vote: accuracy by confidence as bars, with the images of each bin below.
+
+    Bars of fewer than FEW_IMAGES images are pale.
+
+    Args:
+        votes: vote -> what `evaluation.evaluate_predictions` returns.
+    """
+    figure = Figure(figsize=(3.4 * len(votes), 4.2))
+    rows = figure.subplots(
+        2, len(votes), sharex=True, sharey="row", squeeze=False, gridspec_kw={"height_ratios": [3, 1]}
+    )
+    for panels, (vote, metrics) in zip(rows.T, votes.items(), strict=True):
+        accuracies, images = panels
+        found = metrics["calibration"]
+        bars: dict[str, Any] = {"width": 1 / len(found["counts"]), "align": "edge", "edgecolor": "white", "lw": 0.5}
+        colour = VOTE_COLOURS.get(vote, INK)
+        bars["color"] = [to_rgba(colour, 1 if count >= FEW_IMAGES else 0.3) for count in found["counts"]]
+        left = np.linspace(0, 1, len(found["counts"]), endpoint=False)
+        accuracies.bar(left, 100 * np.array(found["accuracies"], np.float64), **bars)
+        accuracies.plot([0, 1], [0, 100], "--", color=INK, lw=1)
+        accuracies.set_title(f"{vote} vote, calibration error {found['error']:.1%}", fontsize=9)
+        if recalibrated(metrics):
+            after = metrics["calibrated"]
+            confidences, shares = (np.array(after[key], np.float64) for key in ("confidences", "accuracies"))
+            label = f"temperature {metrics['temperature']:.2f}: {after['error']:.1%}"
+            accuracies.plot(confidences, 100 * shares, "o-", color=INK, ms=3, lw=1, label=label)
+            accuracies.legend(frameon=False, fontsize=8, loc="upper left")
+        images.bar(left, 100 * np.array(found["counts"]) / sum(found["counts"]), **bars)
+        images.set_xlim(0, 1)
+        images.set_xlabel("confidence")
+        for axes in panels:
+            axes.grid(alpha=0.3)
+            axes.set_axisbelow(True)
+    rows[0, 0].set_ylabel("accuracy (%)")
+    rows[1, 0].set_ylabel("images (%)")
+    figure.suptitle(drawn(title), fontsize=10)
+    figure.tight_layout()
+    return figure

@@ -1,12 +1,13 @@
 """Metrics of an evaluation, against hand-computed values, torchmetrics and scipy's bootstrap."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from scipy.stats import bootstrap
+from scipy.stats import binom, bootstrap
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_f1_score, multiclass_recall
 
 from fer_voting.results.evaluation import (
@@ -14,10 +15,9 @@ from fer_voting.results.evaluation import (
     evaluation_tables,
     metric_intervals,
     metrics_of_counts,
-    plot_reliability,
     write_predictions,
 )
-from fer_voting.votes import VOTES, Fitted
+from fer_voting.votes import Fitted
 
 NAMES = ("happy", "sad", "fear")
 COUNTS = np.array([[6, 2, 0], [1, 1, 0], [0, 0, 0]])
@@ -72,6 +72,14 @@ def test_intervals_are_those_of_scipy() -> None:
     assert metric_intervals(counts) == metric_intervals(counts)
 
 
+def test_intervals_have_a_fortieth_of_the_resamples_on_either_side() -> None:
+    """The number of right decisions among resampled images is binomial."""
+    low, high = metric_intervals(np.array([[5600, 1400], [600, 2400]]))["accuracy"]
+    deviation = (0.8 * 0.2 / 10_000) ** 0.5
+    assert low == pytest.approx(binom.ppf(0.025, 10_000, 0.8) / 10_000, abs=0.1 * deviation)
+    assert high == pytest.approx(binom.ppf(0.975, 10_000, 0.8) / 10_000, abs=0.1 * deviation)
+
+
 def predictions() -> tuple[torch.Tensor, np.ndarray]:
     """Crop logits [4, 3, 3] and labels: two of four soft decisions are right, and no vote decides for fear."""
     logits = torch.tensor(
@@ -103,47 +111,64 @@ def test_a_vote_by_hand() -> None:
     assert hard["calibration"]["error"] == pytest.approx((2 * abs(1 / 2 - 1) + 2 * abs(1 - 2.5 / 3.5)) / 4)
 
 
-def all_votes(temperature: float | None) -> dict[str, dict]:
-    logits, labels = predictions()
-    votes = {}
-    for vote in VOTES:
-        decisions = VOTES[vote](logits).argmax(1).numpy()
-        counts = np.zeros((3, 3), int)
-        np.add.at(counts, (labels, decisions), 1)
-        found = metrics_of_counts(counts)
-        recorded = {name: float(found[name]) for name in ("accuracy", "mean_recall")}
-        recorded["recall"] = dict(zip(NAMES, (counts.diagonal() / counts.sum(1)).tolist(), strict=True))
-        recorded["confusion_counts"] = counts.tolist()
-        more = evaluate_predictions(
-            logits, labels, NAMES, vote, Fitted(temperature) if vote == "soft" and temperature else None
-        )
-        votes[vote] = recorded | more
-    return votes
+def test_a_class_with_one_image_counts_as_much_as_any() -> None:
+    found = metrics_of_counts(np.array([[3, 1], [0, 1]]))
+    assert found["mean_recall"] == pytest.approx((3 / 4 + 1) / 2)
+    assert found["macro_f1"] == pytest.approx((6 / 7 + 2 / 3) / 2)
+
+
+def test_bins_without_images_have_no_value() -> None:
+    found = evaluate_predictions(*predictions(), NAMES, "hard")["calibration"]
+    filled = [count > 0 for count in found["counts"]]
+    assert [each is not None for each in found["confidences"]] == filled
+    assert [each is not None for each in found["accuracies"]] == filled
+    assert (found["confidences"][-1], found["accuracies"][-1]) == (1.0, 0.5)
+
+
+LAST_CROP = Fitted(weights=(0.0, 0.0, 1.0))
+"""The last crops decide for sad, sad, happy, sad."""
+
+
+def test_a_vote_decides_by_what_it_was_fitted_with() -> None:
+    found = evaluate_predictions(*predictions(), NAMES, "weighted", LAST_CROP)
+    assert found["precision"] == {"happy": 0.0, "sad": 1 / 3, "fear": None}
+    assert found["weights"] == [0.0, 0.0, 1.0]
 
 
 def test_tables() -> None:
-    text = evaluation_tables(all_votes(2.0))
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line]
-    by_name = {row[0]: row[1:] for row in cells}
-    assert by_name["soft"][0].startswith("50.00 (0.00 to 100.00)")
-    assert by_name["hard"][0].startswith("75.00 (")
-    assert by_name["soft"][3].endswith("at temperature 2.00")
-    assert "temperature" not in by_name["hard"][3]
-    assert by_name["fear"] == ["1", "–", "0.00", "0.00"]
-    assert by_name["happy"] == ["2", "50.00", "50.00", "50.00"]
+    def metrics(accuracy: float, calibrated: float | None, temperature: float | None) -> dict[str, object]:
+        return {
+            "accuracy": accuracy, "mean_recall": 0.25, "macro_f1": 0.2,
+            "intervals": {"accuracy": [0.4, 0.8], "mean_recall": [0.125, 0.5], "macro_f1": [0.1, 0.3]},
+            "calibration": {"error": 0.1}, "temperature": temperature, "calibrated": {"error": calibrated},
+            "recall": {"happy": 0.5, "fear": 0.0}, "confusion_counts": [[750, 750], [0, 0]],
+            "precision": {"happy": 1.0, "fear": None}, "f1": {"happy": 2 / 3, "fear": 0.0},
+        }  # fmt: skip
 
-
-@pytest.mark.parametrize("temperature", [None, 2.0])
-def test_reliability_diagram(tmp_path: Path, temperature: float | None) -> None:
-    plot_reliability(tmp_path / "plot.png", all_votes(temperature), "title")
-    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+    text = evaluation_tables({"soft": metrics(0.5, 0.05, 2.0), "hard": metrics(0.625, None, None)})
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
+    others = ["25.00 (12.50 to 50.00)", "20.00 (10.00 to 30.00)"]
+    assert [rows[0], *rows[2:4]] == [
+        ["vote", "accuracy (%)", "mean recall (%)", "macro F1 (%)", "calibration error (%)"],
+        ["soft", "50.00 (40.00 to 80.00)", *others, "10.00; 5.00 at temperature 2.00"],
+        ["hard", "62.50 (40.00 to 80.00)", *others, "10.00"],
+    ]
+    assert [rows[-4], *rows[-2:]] == [
+        ["class", "images", "precision (%)", "recall (%)", "F1 (%)"],
+        ["happy", "1,500", "100.00", "50.00", "66.67"],
+        ["fear", "0", "–", "–", "0.00"],  # neither decided for nor there
+    ]
+    assert "over images" in text
 
 
 def test_predictions_as_rows(tmp_path: Path) -> None:
     logits, labels = predictions()
     write_predictions(tmp_path / "rows.csv", ["a", "b, c", "d", "é"], labels, logits, NAMES, "hard")
     with (tmp_path / "rows.csv").open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+        text = file.read()
+    assert text.count("\n") == 5
+    assert "\r" not in text
+    rows = list(csv.DictReader(text.splitlines()))
     assert [row["name"] for row in rows] == ["a", "b, c", "d", "é"]
     assert [(row["label"], row["predicted"]) for row in rows] == [
         ("happy", "happy"),
@@ -154,3 +179,19 @@ def test_predictions_as_rows(tmp_path: Path) -> None:
     assert [float(row["agreement"]) for row in rows] == pytest.approx([2 / 3, 1, 1, 2 / 3], abs=1e-6)
     assert [float(row["confidence"]) for row in rows] == pytest.approx([2.5 / 3.5, 1, 1, 2.5 / 3.5], abs=1e-6)
     assert float(rows[0]["sad"]) == pytest.approx(1 / 3.5, abs=1e-6)
+
+
+def test_rows_are_of_the_fitted_vote(tmp_path: Path) -> None:
+    logits, labels = predictions()
+    fitted = replace(LAST_CROP, temperature=2.0)
+    write_predictions(tmp_path / "rows.csv", list("abcd"), labels, logits, NAMES, "weighted", fitted)
+    rows = list(csv.DictReader((tmp_path / "rows.csv").read_text().splitlines()))
+    assert [row["predicted"] for row in rows] == ["sad", "sad", "happy", "sad"]
+    assert float(rows[0]["confidence"]) == pytest.approx(np.e**0.5 / (np.e**0.5 + 2), abs=1e-6)
+
+
+def test_every_image_needs_its_name(tmp_path: Path) -> None:
+    logits, labels = predictions()
+    with pytest.raises(ValueError, match="longer"):
+        write_predictions(tmp_path / "rows.csv", ["a", "b"], labels, logits, NAMES, "soft")
+    assert not (tmp_path / "rows.csv").exists()

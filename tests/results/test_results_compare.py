@@ -4,11 +4,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_runs import make_run
+from made_runs import CLASSES, make_run
 
-from fer_voting.results.compare import Method, accuracies, accuracy, compare, comparisons, confusion, recalls
+from fer_voting.results.compare import (
+    Method,
+    accuracies,
+    accuracy,
+    compare,
+    compare_with_baseline,
+    comparisons,
+    confusion,
+    recalls,
+)
 from fer_voting.results.load import Section, load_runs
-from fer_voting.results.statistics import holm
+from fer_voting.results.statistics import holm, paired_difference
 
 LABELS = [0, 1, 2, 3, 4, 5, 6, 0, 1, 2]
 WORDS = ["dataset=faces", "model.width=4"]
@@ -64,9 +73,11 @@ def test_against_the_baseline_on_the_same_images(section: Section) -> None:
     assert pair.images == 10
     assert pair.difference == pytest.approx((0.2 + 0.3) / 2)
     assert pair.p_values == {0: pytest.approx(2 * (1 + 4) / 16), 1: pytest.approx(2 / 8)}
-    assert pair.low is not None
-    assert pair.high is not None
-    assert -0.2 < pair.low < pair.difference < pair.high < 0.7
+    right = {key: ~np.isin(range(10), images) for key, images in WRONG.items()}
+    first, second = (np.stack([right[split, seed] for seed in (0, 1)]) for split in ("m1", "baseline"))
+    interval = paired_difference(first, second)
+    assert (pair.low, pair.high) == (interval.low, interval.high)
+    assert pair.part == "val"
     assert pair.missing == {}
 
 
@@ -79,7 +90,7 @@ def test_only_seeds_that_both_have_are_compared(section: Section) -> None:
 
 def test_other_images_are_not_compared(section: Section) -> None:
     (pair,) = compare(section, [(Method("m3", "soft"), Method("baseline", "soft"))], "val")
-    assert pair.difference is None
+    assert (pair.part, pair.difference) == ("val", None)
     assert pair.missing["faces-m3-width4-seed0"] == "evaluated on other images"
 
 
@@ -163,5 +174,47 @@ def test_confusion_is_summed_and_recalls_are_averaged(section: Section) -> None:
     assert recall is not None
     assert recall["neutral"] == pytest.approx(0.5)  # one of two, under both seeds
     assert recall["surprise"] == pytest.approx(0.5)  # none of one, then one of one
+    assert recalls(runs[1:], "soft", "val") != recall
     assert confusion(section.finished("input"), "soft", "val") is None
     assert recalls([], "soft", "val") is None
+
+
+@pytest.fixture(scope="module")
+def refitted(tmp_path_factory: pytest.TempPathFactory) -> Section:
+    """Refits of seed 0, beside runs that are none, of two seeds."""
+    folder = tmp_path_factory.mktemp("outputs")
+    counts = dict(zip(CLASSES, np.bincount(LABELS).tolist(), strict=True))
+    for split, images in {"baseline": [0, 1, 2], "m1": [3], "input": []}.items():
+        words = [*WORDS, f"split={split}", "refit=true", "seed=0"]
+        make_run(folder, words, {"test": wrong_at(images)}, LABELS, counts={"train": counts, "test": counts})
+    for seed in (0, 1):
+        make_run(folder, [*WORDS, "split=m1", f"seed={seed}"], {"val": LABELS, "test": LABELS}, LABELS)
+    return load_runs(folder).section("faces", "width4", seeds=[0, 1])
+
+
+def test_refits_are_a_method_of_their_own(refitted: Section) -> None:
+    after = {one.method.split: one for one in accuracies(refitted, "test", ["soft"], refit="soft")}
+    assert {split: one.mean for split, one in after.items()} == {
+        "input": 1.0, "m1": pytest.approx(0.9), "m2": None, "m3": None, "baseline": pytest.approx(0.7),
+    }  # fmt: skip
+    assert after["m1"].missing == {"faces-m1-width4-refit_soft-seed1": "not run"}
+    assert accuracy(refitted, Method("m1", "soft"), "test").seeds == {0: 1.0, 1: 1.0}
+    reasons = accuracy(refitted, Method("m1", "soft", "soft"), "val").missing
+    assert reasons["faces-m1-width4-refit_soft-seed0"] == "no val images"
+
+
+def test_refits_are_compared_with_refits(refitted: Section) -> None:
+    pairs = comparisons(refitted, "test", refit="soft")
+    assert {method.refit for pair in pairs for method in (pair.first, pair.second)} == {"soft"}
+    by_methods = {(pair.first.split, pair.first.vote, pair.second.split): pair for pair in pairs}
+    assert by_methods["input", "soft", "baseline"].difference == pytest.approx(0.3)
+    of_m1 = by_methods["m1", "soft", "baseline"]
+    assert (of_m1.difference, of_m1.part) == (pytest.approx(0.2), "test")
+    assert of_m1.missing.keys() == {f"faces-{split}-width4-refit_soft-seed1" for split in ("m1", "baseline")}
+
+
+def test_each_method_against_the_baseline_by_its_own_vote(refitted: Section) -> None:
+    methods = [Method("baseline", "soft", "soft"), Method("m1", "soft", "soft")]
+    (pair,) = compare_with_baseline(refitted, methods, "test")
+    assert (pair.first, pair.second, pair.part) == (methods[1], methods[0], "test")
+    assert pair.difference == pytest.approx(0.2)

@@ -1,6 +1,7 @@
 """Plots: what they show, and that their files are complete."""
 
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -15,6 +16,8 @@ from fer_voting.results.plots import (
     draw_confusion,
     draw_curves,
     normalise_confusion,
+    plot_evaluation,
+    reliability_figure,
     save,
     split_curves_figure,
     svg,
@@ -105,3 +108,51 @@ def test_svg_is_an_element_in_the_pages_ink_and_the_same_every_time() -> None:
     assert INK in element
     assert "#ffffff" not in element.lower()
     assert "forward memory in training (MiB an image)" in texts(cost_figure(OURS, [], ""))
+
+
+def calibration(accuracies: list[float | None]) -> dict[str, Any]:
+    """Of four bins, the first empty, the last but one with few images."""
+    counts, confidences = [0, 30, 2, 68], [None, 0.4, 0.7, 0.9]
+    return {"error": 0.125, "counts": counts, "confidences": confidences, "accuracies": accuracies}
+
+
+VOTES = {
+    "soft": {
+        "calibration": calibration([None, 0.5, 0.5, 0.75]),
+        "temperature": 2.0,
+        "calibrated": {**calibration([None, 0.5, 1.0, 0.75]), "error": 0.0625},
+        "confusion_counts": [[40, 10], [20, 30]],
+    },
+    "hard": {"calibration": calibration([None, 0.5, 0.5, 0.75]), "temperature": None, "calibrated": None},
+}
+
+
+def test_reliability_is_a_bar_a_bin_with_the_share_of_its_images_below() -> None:
+    figure = reliability_figure(VOTES, "title")
+    accuracies, _, images, _ = figure.axes
+    assert [(bar.get_x(), bar.get_width()) for bar in accuracies.patches] == [(i / 4, 1 / 4) for i in range(4)]
+    assert [bar.get_height() for bar in accuracies.patches][1:] == [50, 50, 75]
+    assert [bar.get_height() for bar in images.patches] == [0, 30, 2, 68]
+    pale, whole = (bar.get_alpha() or bar.get_facecolor()[3] for bar in accuracies.patches[2:])
+    assert pale < whole == 1
+    shown = texts(figure)
+    assert {"title", "confidence", "accuracy (%)", "images (%)", "temperature 2.00: 6.2%"} <= set(shown)
+    assert sum("calibration error 12.5%" in text for text in shown) == 2
+
+
+def test_reliability_after_the_temperature_is_a_line_where_one_is_known() -> None:
+    soft, hard, *_ = reliability_figure(VOTES, "").axes
+    diagonal, after = soft.lines
+    assert list(diagonal.get_ydata()) == [0, 100]
+    assert list(after.get_xdata())[1:] == [0.4, 0.7, 0.9]
+    assert list(after.get_ydata())[1:] == [50, 100, 75]
+    assert len(hard.lines) == 1
+
+
+def test_an_evaluation_is_drawn_beside_its_file(tmp_path: Path) -> None:
+    result = {"synthetic": True, "dataset": "faces", "part": "test", "class_names": ["a", "b"], "votes": VOTES}
+    plot_evaluation(tmp_path / "mine.json", "mine", result)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine-reliability.png", "mine.png"]
+    for path in tmp_path.iterdir():
+        with Image.open(path) as image:
+            image.load()
