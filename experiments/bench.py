@@ -156,7 +156,7 @@ def _images(count: int, size: Size) -> Tensor:
 
 def brief_training(
     data: FERDataModule, split: str, width: int, epochs: int, callback: L.Callback,
-    accelerator: str = "cpu", compiled: bool = False,
+    accelerator: str = "cpu", compiled: bool = False, **trainer_options: Any,
 ) -> None:  # fmt: skip
     """Train in bfloat16 autocast on one device, without validation, checkpoints and trackers."""
     net = VotingResNet18(split, width=width)
@@ -167,7 +167,7 @@ def brief_training(
     trainer = L.Trainer(
         accelerator=accelerator, devices=1, precision="bf16-mixed", max_epochs=epochs, limit_val_batches=0,
         logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-        callbacks=[callback], log_every_n_steps=1, use_distributed_sampler=False,
+        callbacks=[callback], log_every_n_steps=1, use_distributed_sampler=False, **trainer_options,
     )  # fmt: skip
     trainer.fit(module, datamodule=data)
 

@@ -2,7 +2,8 @@
 
 1. `tests`: the tests that are skipped without a GPU. If one fails, the command ends.
 2. `speed`: training steps of every split in bfloat16, augmentation included, from a pack on the GPU: images a second,
-   the share of a step that waits for data, and the share of an H100's dense 989 TFLOP/s; eager and with `compile=true`.
+   the share of a step that waits for data, and the share of an H100's dense 989 TFLOP/s; as torch chooses its
+   algorithms, with deterministic ones (the default of a training), with the fastest of these, and compiled.
 3. `prediction`: aligned faces a second by PyTorch on the GPU, one and 1,024 at once, copied there and back.
 4. `memory`: Table 2 by `torch.cuda.memory_allocated`.
 5. `training`: the four splits on FER2013 at full width (`experiment=fer2013_full`), seeds 0, 1, 2, and what their
@@ -53,36 +54,46 @@ def tests() -> None:
         sys.exit(f"the tests on the GPU ended with exit code {code}: no figure of this machine can be trusted")
 
 
-def measure(words: list[str], split: str, batch_size: int, compiled: bool, width: int, epochs: int) -> list[Row]:
+MODES: dict[str, dict[str, bool]] = {
+    "": {},
+    ", deterministic": {"deterministic": True},
+    ", deterministic, benchmark": {"deterministic": True, "benchmark": True},
+    ", compiled": {"compiled": True},
+}
+"""Name of a way to train -> options of `brief_training`. `fer_voting.train` is deterministic by default."""
+
+
+def measure(words: list[str], split: str, batch_size: int, mode: str, width: int, epochs: int) -> list[Row]:
     """Rows of one training: its rate, and from a second one, which waits for the device at every step, its waiting."""
-    name = f"{split}, batch {batch_size:,}{', compiled' if compiled else ''}"
+    name = f"{split}, batch {batch_size:,}{mode}"
     found = {}
     for callback in (Throughput(), Clock()):
         data = open_data([*words, f"dataset.batch_size={batch_size}"])
-        brief_training(data, split, width, epochs, callback, "auto", compiled)
+        brief_training(data, split, width, epochs, callback, "auto", **MODES[mode])
         found[type(callback)] = callback
     rate, waiting = found[Throughput].images_per_second, found[Clock].share_between_steps  # type: ignore[union-attr]
     assert rate is not None
     gmacs = count_gmacs(VotingResNet18(split, width=width), data.size)
     share = 3 * 2 * gmacs * rate / 1e3 / H100_TFLOPS  # the backward pass computes twice as much as the forward pass
+    bounded = batch_size == 1024 and not mode
     return [
-        Row(f"training {name}", rate, "images/s", least=TARGETS[split] if batch_size == 1024 else None),
+        Row(f"training {name}", rate, "images/s", least=TARGETS[split] if bounded else None),
         Row(f"training {name}: of 989 TFLOP/s", 100 * share, "%"),
-        Row(f"training {name}: waiting for data, of a step", 100 * waiting, "%", most=3.0),
+        Row(f"training {name}: waiting for data, of a step", 100 * waiting, "%", most=3.0 if bounded else None),
     ]
 
 
 def speed(words: list[str], out: Path, quick: bool) -> None:
-    """Measure training steps, all splits eager before the first is compiled; writes `speed.json` and `speed.md`."""
+    """Measure training steps, all splits in one mode before the next; writes `speed.json` and `speed.md`."""
     rows = []
     cases = [
-        (split, batch_size, compiled)
-        for compiled in ((False, True) if not quick else (False,))
+        (split, batch_size, mode)
+        for mode in (MODES if not quick else [", deterministic"])
         for batch_size in ((1024, 135) if not quick else (7,))
         for split in (SPLITS if not quick else ("m1",))
     ]
-    for split, batch_size, compiled in progress_bar(cases, desc="training steps", unit="case"):
-        rows += measure(words, split, batch_size, compiled, *((16, 2) if quick else (64, 3)))
+    for split, batch_size, mode in progress_bar(cases, desc="training steps", unit="case"):
+        rows += measure(words, split, batch_size, mode, *((16, 2) if quick else (64, 3)))
         write(rows, out, "speed", quick)
 
 
