@@ -1,5 +1,6 @@
 """Accuracies over seeds and paired comparisons, with decisions whose statistics were computed by hand."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -187,8 +188,8 @@ def refitted(tmp_path_factory: pytest.TempPathFactory) -> Section:
     for split, images in {"baseline": [0, 1, 2], "m1": [3], "input": []}.items():
         words = [*WORDS, f"split={split}", "refit=true", "seed=0"]
         make_run(folder, words, {"test": wrong_at(images)}, LABELS, counts={"train": counts, "test": counts})
-    for seed in (0, 1):
-        make_run(folder, [*WORDS, "split=m1", f"seed={seed}"], {"val": LABELS, "test": LABELS}, LABELS)
+    for split, seed in itertools.product(("baseline", "m1"), (0, 1)):
+        make_run(folder, [*WORDS, f"split={split}", f"seed={seed}"], {"val": LABELS, "test": LABELS}, LABELS)
     return load_runs(folder).section("faces", "width4", seeds=[0, 1])
 
 
