@@ -27,7 +27,7 @@ from fer_voting.runs.identity import batchnorm_ranks
 from fer_voting.runs.processes import is_first_rank, other_ranks
 from fer_voting.runs.run import Run, read_history
 from fer_voting.system.environment import describe_device
-from fer_voting.training.callbacks import Checkpoints, ForwardMemory, Guard, History, RunProgress, Throughput
+from fer_voting.training.callbacks import Checkpoints, ForwardMemory, Guard, History, LastBias, RunProgress, Throughput
 from fer_voting.training.estimate import announce_duration
 from fer_voting.training.evaluation import evaluate_votes
 from fer_voting.training.initialise import initialise
@@ -88,6 +88,11 @@ def fit(run: Run, config: dict[str, Any], result: Result, train: Callable[[Resul
     if config["model"].get("memory") == "lean" and config["trainer"].get("sync_batchnorm"):
         raise ValueError(LEAN_AND_SYNC_BATCHNORM)
     callbacks: list[Callback] = [instantiate(node) for node in config["callbacks"].values()]
+    if config["init_from"] is None and any(isinstance(callback, LastBias) for callback in callbacks):
+        raise ValueError(
+            "callbacks=last_bias trains the last layer's bias alone, so with `init_from` (=None) every other weight "
+            "would stay random: set init_from to a finished run or a .ckpt file"
+        )
     _checkpoint(config, "teacher")  # one that is missing fails before the data, which may take minutes, …
     # … and so does an unknown accelerator, precision or tracker.
     trainer = _make_trainer(run, config, callbacks)

@@ -31,6 +31,13 @@ def test_nothing_but_the_last_bias_changes(run_train: Callable[..., Path], optim
     assert {name for name in before if not torch.equal(before[name], after[name])} == {"net.fc.bias"}
 
 
+def test_random_weights_are_refused_before_anything_is_packed(run_train: Callable[..., Path], tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"^error: callbacks=last_bias .*init_from"):
+        run_train(*WORDS, "name=mine", "callbacks=last_bias")
+    assert Run(tmp_path / "outputs", "mine").status() == "failed"
+    assert not (tmp_path / "outputs" / "packs").exists()
+
+
 def test_a_last_layer_without_a_bias() -> None:
     net = VotingResNet18("m3", width=4)
     net.backbone.fc.bias = None
