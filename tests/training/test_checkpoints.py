@@ -5,6 +5,8 @@ from pathlib import Path
 import lightning as L
 import pytest
 import torch
+from lightning.pytorch.callbacks import WeightAveraging
+from step_callbacks import Witness
 from torch.utils.data import DataLoader
 
 from fer_voting.runs.run import Run
@@ -34,11 +36,19 @@ class Scripted(L.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-def train(run: Run, accuracies: list[float], refit_vote: str | None = None, resume: bool = False) -> None:
+def train(
+    run: Run,
+    accuracies: list[float],
+    *callbacks: L.Callback,
+    refit_vote: str | None = None,
+    resume: bool = False,
+    epochs_a_validation: int = 1,
+) -> None:
     history = History(run.metrics_file)
     trainer = L.Trainer(
         max_epochs=len(accuracies),
-        callbacks=[history, Checkpoints(run, history, refit_vote)],
+        check_val_every_n_epoch=epochs_a_validation,
+        callbacks=[*callbacks, history, Checkpoints(run, history, refit_vote)],
         accelerator="cpu",
         logger=False,
         enable_progress_bar=False,
@@ -66,6 +76,27 @@ def test_the_first_of_the_best_epochs_is_kept(tmp_path: Path, accuracies: list[f
     assert best_epoch(run) == best
 
 
+@pytest.mark.parametrize(("second", "fourth", "best"), [(0.4, 0.6, 3), (0.6, 0.4, 1), (0.0, 0.0, 1)])
+def test_epochs_without_validation_are_not_compared(tmp_path: Path, second: float, fourth: float, best: int) -> None:
+    run = Run(tmp_path, "run")
+    train(run, [0.9, second, 0.9, fourth, 0.9], epochs_a_validation=2)
+    assert best_epoch(run) == best
+
+
+def test_the_best_is_the_average_alone_and_the_last_is_all_that_a_training_goes_on_from(tmp_path: Path) -> None:
+    """`WeightAveraging` takes the mean of the weights after each step; a step goes a fifth of the way to 1."""
+    run = Run(tmp_path, "run")
+    train(run, [0.1, 0.9, 0.2], WeightAveraging())
+    after_step = [1 - 0.8**step for step in range(1, 7)]  # two steps an epoch
+    best = torch.load(run.best_checkpoint("soft"), weights_only=True)
+    assert best["state_dict"]["weight"].item() == pytest.approx(sum(after_step[:4]) / 4)
+    assert "optimizer_states" not in best
+    last = torch.load(run.last_checkpoint, weights_only=True)
+    assert last["state_dict"]["weight"].item() == pytest.approx(sum(after_step) / 6)
+    assert last["current_model_state"]["weight"].item() == pytest.approx(after_step[-1])
+    assert len(last["optimizer_states"]) == 1
+
+
 def test_a_moved_run_keeps_its_best_epoch(tmp_path: Path) -> None:
     train(Run(tmp_path / "first", "run"), [0.5, 0.9])
     (tmp_path / "first").rename(tmp_path / "second")
@@ -88,3 +119,10 @@ def test_a_refit_keeps_its_last_epoch_and_numbers_it_from_0(tmp_path: Path) -> N
     run = Run(tmp_path, "run")
     train(run, [0.0, 0.0, 0.0], refit_vote="soft")
     assert best_epoch(run) == 2
+
+
+def test_a_refit_that_ends_early_has_no_network(tmp_path: Path) -> None:
+    run = Run(tmp_path, "run")
+    with pytest.raises(SystemExit):  # Lightning's answer to Ctrl-C
+        train(run, [0.0, 0.0, 0.0], Witness(stop_after=2), refit_vote="soft")
+    assert [path.name for path in run.last_checkpoint.parent.iterdir()] == ["last.ckpt"]

@@ -44,7 +44,7 @@ class Checkpoints(Checkpoint):
         return [
             vote
             for vote, metric in metrics.items()
-            if metric in latest and all(latest[metric] > row.get(metric, 0.0) for row in earlier)
+            if metric in latest and all(latest[metric] > row[metric] for row in earlier if metric in row)
         ]
 
 

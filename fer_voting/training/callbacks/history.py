@@ -20,17 +20,16 @@ class History(L.Callback):
     def __init__(self, path: Path) -> None:
         self.path = path
         self.rows: list[dict[str, float]] = []
-        self._rate = 0.0
-
-    def on_train_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        self._rate = trainer.optimizers[0].param_groups[0]["lr"]  # at the epoch's end it is the next one's
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self.rows = [row for row in read_history(self.path) if row["epoch"] < trainer.current_epoch]
 
+    def on_train_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        rate = trainer.optimizers[0].param_groups[0]["lr"]  # at the epoch's end it is the next one's
+        self.rows.append({"epoch": trainer.current_epoch, "learning_rate": rate})
+
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        figures = {name: value.item() for name, value in trainer.callback_metrics.items()}
-        self.rows.append({"epoch": trainer.current_epoch, "learning_rate": self._rate, **dict(sorted(figures.items()))})
+        self.rows[-1] |= {name: value.item() for name, value in sorted(trainer.callback_metrics.items())}
         if trainer.is_global_zero:
             names = list(dict.fromkeys(name for row in self.rows for name in row))
             with write_atomically(self.path) as file:
