@@ -66,9 +66,6 @@ class Run:
         self.name = name
         self.dir = output_dir.absolute() / "runs" / name
 
-    def __repr__(self) -> str:
-        return f"Run({str(self.dir)!r})"
-
     @property
     def last_checkpoint(self) -> Path:
         return self.dir / "checkpoints" / "last.ckpt"
@@ -237,10 +234,13 @@ class Run:
         self.last_checkpoint.unlink(missing_ok=True)  # not before the result is on the disk
 
 
-def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
-    """`key: A there, B here` for every input that differs; of data, the values that explain the fingerprint too."""
-    explained = there.get("data", {}).get("fingerprint") != here["data"]["fingerprint"]
-    theirs, ours = flatten(dict(there)), flatten(dict(here))
+def _differences(there: Any, here: Mapping[str, Any]) -> list[str]:
+    """`key: A there, B here` for every input that differs; of data, the values that explain the fingerprint too.
+
+    `there` is what inputs.json holds, which may be damaged.
+    """
+    theirs, ours = flatten(there), flatten(dict(here))
+    explained = theirs.get("data.fingerprint") != ours["data.fingerprint"]
     return [
         f"{key}: {theirs.get(key)} there, {ours.get(key)} here"
         for key in sorted(theirs.keys() | ours.keys(), key=lambda key: (not key.endswith("fingerprint"), key))

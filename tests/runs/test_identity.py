@@ -6,6 +6,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 import pytest
+import torch
 
 from fer_voting.config import CONF_DIR, compose_with_choices, flatten
 from fer_voting.runs.identity import NOT_IDENTITY, batchnorm_ranks, identity, name_run, resolve, run_name, setting_of
@@ -82,11 +83,21 @@ def test_what_a_training_does_without_is_no_part_of_the_identity() -> None:
         ({"devices": "0,1,3"}, 3),
         ({"devices": 2, "num_nodes": 3}, 6),
         ({"devices": "auto", "accelerator": "cpu"}, 1),
+        ({"devices": "auto", "accelerator": "gpu"}, 4),
+        ({"devices": -1, "num_nodes": 2}, 8),
         ({"devices": 4, "sync_batchnorm": True}, 1),
     ],
 )
-def test_ranks_that_divide_batchnorms_batch(trainer: dict[str, Any], ranks: int) -> None:
+def test_ranks_that_divide_batchnorms_batch(
+    trainer: dict[str, Any], ranks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     assert batchnorm_ranks({"trainer": trainer}) == ranks
+
+
+def test_a_machine_without_a_gpu_trains_in_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert batchnorm_ranks({"trainer": {"devices": "auto", "accelerator": "auto"}}) == 1
 
 
 def test_ranks_without_synchronised_batchnorm_are_another_run_with_another_name() -> None:

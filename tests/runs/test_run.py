@@ -5,12 +5,13 @@ import json
 import multiprocessing
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fer_voting.config import compose_with_choices
 from fer_voting.runs.identity import identity, name_run, resolve
-from fer_voting.runs.run import OtherInputsError, Run, RunInUseError
+from fer_voting.runs.run import OtherInputsError, Run, RunInUseError, read_history
 
 
 @pytest.mark.parametrize(
@@ -159,13 +160,57 @@ def test_a_run_of_an_earlier_version_is_not_continued(tmp_path: Path):
         run.claim_inputs({"data": {"fingerprint": "a"}})
 
 
+INPUTS: dict[str, Any] = {
+    "data": {"fingerprint": "a", "classes": ["x", "y"], "counts": {"train": {"x": 1}}},
+    "initial_weights": {"sha256": "w"},
+}
+
+
 def test_differing_inputs_are_named(tmp_path: Path):
     run = Run(tmp_path, "mine")
-    inputs = {
-        "data": {"fingerprint": "a", "classes": ["x", "y"], "counts": {"train": {"x": 1}}},
-        "initial_weights": None,
-    }
-    run.claim_inputs(inputs)
-    run.claim_inputs(inputs | {"data": inputs["data"] | {"layout": "other, with the same content"}})
-    with pytest.raises(OtherInputsError, match=r"a there, b here.*classes.*train\.x: 1 there, 2 here"):
-        run.claim_inputs(inputs | {"data": {"fingerprint": "b", "classes": ["x"], "counts": {"train": {"x": 2}}}})
+    assert not run.was_started
+    run.claim_inputs(INPUTS)
+    assert run.was_started
+    run.claim_inputs(INPUTS | {"data": INPUTS["data"] | {"layout": "other, with the same content"}})
+    with pytest.raises(OtherInputsError, match=r"a there, b here.*classes.*train\.x: 1 there, 2 here") as error:
+        run.claim_inputs(INPUTS | {"data": {"fingerprint": "b", "classes": ["x"], "counts": {"train": {"x": 2}}}})
+    assert "sha256" not in str(error.value)
+    with pytest.raises(OtherInputsError, match=r"teacher\.sha256: None there, t here"):
+        run.claim_inputs(INPUTS | {"teacher": {"sha256": "t"}})
+    with pytest.raises(OtherInputsError, match=r"initial_weights\.sha256: w there, None here"):
+        run.claim_inputs({"data": INPUTS["data"]})
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "3", '{"data": "a"}'])
+def test_damaged_inputs_are_other_inputs(tmp_path: Path, text: str):
+    run = Run(tmp_path, "mine")
+    run.claim_inputs(INPUTS)
+    (run.dir / "inputs.json").write_text(text)
+    with pytest.raises(OtherInputsError, match=r"data\.fingerprint: None there, a here"):
+        run.claim_inputs(INPUTS)
+
+
+@pytest.mark.parametrize("text", ["epoch\nfirst\n", "epoch,train/loss\n0,low\n", "epoch\n0,1\n", "epoch\n\0\n"])
+def test_a_damaged_history(tmp_path: Path, text: str):
+    (tmp_path / "metrics.csv").write_text(text)
+    with pytest.raises(ValueError, match=r"metrics\.csv is damaged"):
+        read_history(tmp_path / "metrics.csv")
+
+
+def test_a_configuration_that_lacks_keys_is_damaged(tmp_path: Path):
+    run = Run(tmp_path, "mine")
+    run.dir.mkdir(parents=True)
+    (run.dir / "config.yaml").write_text("seed: 0\n")
+    with pytest.raises(ValueError, match=r"config\.yaml is damaged: KeyError: 'dataset'"), run.open(config_of()):
+        pass
+
+
+def test_the_files_of_a_run_lie_where_the_documentation_says(tmp_path: Path):
+    run = Run(tmp_path, "mine")
+    files = [run.last_checkpoint, run.best_checkpoint("hard"), run.metrics_file, run.predictions_file("hard", "test")]
+    assert [str(file.relative_to(tmp_path / "runs" / "mine")) for file in files] == [
+        "checkpoints/last.ckpt",
+        "checkpoints/best-hard.ckpt",
+        "metrics.csv",
+        "predictions/hard-test.npz",
+    ]
