@@ -132,12 +132,11 @@ class Run:
 
     def _take_lock(self, descriptor: int) -> None:
         # The system releases the lock when the process ends, however it ends.
-        for attempt in range(LOCK_ATTEMPTS):
+        for _ in range(LOCK_ATTEMPTS):
             try:
                 return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                if attempt + 1 < LOCK_ATTEMPTS:
-                    time.sleep(LOCK_WAIT_SECONDS)
+                time.sleep(LOCK_WAIT_SECONDS)
         raise RunInUseError(f"another process is training the run in {self.dir}")
 
     def _is_locked(self) -> bool:
@@ -157,7 +156,9 @@ class Run:
             ours = identity(config)
             different = sorted(k for k in theirs.keys() | ours.keys() if theirs.get(k, ...) != ours.get(k, ...))
             if different:
-                examples = ", ".join(f"{k}: {theirs.get(k)} there, {ours.get(k)} here" for k in different[:4])
+                examples = ", ".join(
+                    f"{k}: {theirs.get(k, 'nothing')} there, {ours.get(k, 'nothing')} here" for k in different[:4]
+                )
                 raise ValueError(
                     f"{self.dir} holds a run of another configuration ({examples}); it is not overwritten: "
                     "choose another name by name=..., or remove the folder"

@@ -3,6 +3,7 @@
 import functools
 import json
 import multiprocessing
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,29 @@ def test_a_folder_belongs_to_one_configuration(tmp_path: Path):
         pass
 
 
+@pytest.mark.parametrize("first", ["null", "nothing"])
+def test_null_is_another_configuration_than_a_key_that_is_absent(tmp_path: Path, first: str):
+    """Which leaves its constructor's default."""
+    absent = config_of()
+    null = {**absent, "trainer": {**absent["trainer"], "accumulate_grad_batches": None}}
+    there, here = (null, absent) if first == "null" else (absent, null)
+    message = "None there, nothing here" if first == "null" else "nothing there, None here"
+    run = Run(tmp_path, "mine")
+    with run.open(there):
+        pass
+    with pytest.raises(ValueError, match=rf"trainer\.accumulate_grad_batches: {message}"), run.open(here):
+        pass
+
+
+def test_a_folder_in_use_is_refused_until_it_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("fer_voting.runs.run.LOCK_WAIT_SECONDS", 0.001)
+    run = Run(tmp_path, "mine")
+    with run.open(config_of()), pytest.raises(RunInUseError, match=re.escape(str(run.dir))), run.open(config_of()):
+        pass
+    with run.open(config_of()):
+        pass
+
+
 def test_states_of_a_run(tmp_path: Path):
     run = Run(tmp_path, "mine")
     assert run.status() == "missing"
@@ -82,10 +106,6 @@ def test_states_of_a_run(tmp_path: Path):
     assert run.status() == "interrupted"  # nobody holds the folder any more
     run.write_result({"status": "failed"})
     assert run.status() == "failed"
-    (run.dir / "result.json").write_text('{"status": "fin')
-    assert run.status() == "damaged"
-    with pytest.raises(ValueError, match=r"result.json is damaged"):
-        run.result()
 
 
 def _open_in_another_process(folder: Path, config: dict, queue: multiprocessing.Queue) -> None:
@@ -197,18 +217,31 @@ def test_a_damaged_history(tmp_path: Path, text: str):
         read_history(tmp_path / "metrics.csv")
 
 
-def test_a_configuration_that_lacks_keys_is_damaged(tmp_path: Path):
+@pytest.mark.parametrize(("text", "why"), [("seed: 0", "KeyError: 'dataset'"), ("- seed", ""), ("a: [", "")])
+def test_a_damaged_configuration(tmp_path: Path, text: str, why: str):
     run = Run(tmp_path, "mine")
     run.dir.mkdir(parents=True)
-    (run.dir / "config.yaml").write_text("seed: 0\n")
-    with pytest.raises(ValueError, match=r"config\.yaml is damaged: KeyError: 'dataset'"), run.open(config_of()):
+    (run.dir / "config.yaml").write_text(text)
+    with pytest.raises(ValueError, match=rf"config\.yaml is damaged: {why}"), run.open(config_of()):
         pass
 
 
-def test_the_files_of_a_run_lie_where_the_documentation_says(tmp_path: Path):
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"status": 3}'])
+def test_a_damaged_result(tmp_path: Path, text: str):
     run = Run(tmp_path, "mine")
+    run.dir.mkdir(parents=True)
+    (run.dir / "result.json").write_text(text)
+    assert run.status() == "damaged"
+    with pytest.raises(ValueError, match=r"result\.json is damaged"):
+        run.result()
+
+
+def test_the_files_of_a_run_lie_where_the_documentation_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    run = Run(Path("outputs"), "my--lr0.1-refit_hard-seed0")
+    assert run.name == "my--lr0.1-refit_hard-seed0"
     files = [run.last_checkpoint, run.best_checkpoint("hard"), run.metrics_file, run.predictions_file("hard", "test")]
-    assert [str(file.relative_to(tmp_path / "runs" / "mine")) for file in files] == [
+    assert [str(file.relative_to(tmp_path / "outputs" / "runs" / run.name)) for file in files] == [
         "checkpoints/last.ckpt",
         "checkpoints/best-hard.ckpt",
         "metrics.csv",
