@@ -92,7 +92,7 @@ chaos: $(INSTALLED) ## kill commands 100 times at random moments and compare wha
 mutants: $(INSTALLED) ## change the core and list the changes that no test notices (hours; goes on where it stopped)
 	$(RUN) -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[mutation]'
 	OMP_NUM_THREADS=1 .venv/bin/mutmut run
-	.venv/bin/mutmut results
+	$(RUN) -m experiments.mutants --out experiments/recorded/reliability
 
 report: $(INSTALLED) ## one page of all finished runs: outputs/report.html
 	$(RUN) -m fer_voting.report
