@@ -8,14 +8,17 @@ import pytest
 import torch
 from scipy.optimize import minimize
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from fer_voting.votes import (
     ALL_VOTES,
     SHARES,
+    TEMPERATURES,
     VOTES,
     Fitted,
     adaptive_logits,
     confidence_vote,
+    fit_temperature,
     fit_threshold,
     fit_vote,
     fit_weights,
@@ -214,6 +217,22 @@ def test_weights_of_ten_crops_against_another_optimiser() -> None:
     assert weights[:2].min() > 0.1 > weights[-2:].max()
 
 
+@pytest.mark.parametrize("deviation", [0.5, 2.0])
+def test_weights_are_where_the_posterior_has_its_maximum_on_the_simplex(deviation: float) -> None:
+    """Its slope is the same at all weights above 0, and the loss would grow by any that is 0: as it is concave, that
+    is the maximum (the Karush-Kuhn-Tucker conditions). A wide prior lets the worst crops go."""
+    logits, labels = unequal_crops(120, [0.5, 0.5, 1, 1, 1, 2, 2, 2, 3, 3])
+    weights = torch.tensor(fit_weights(logits, labels, deviation), dtype=torch.float64, requires_grad=True)
+    scores = torch.from_numpy(logits / fit_temperature(logits.mean(axis=1), labels)).mul(weights[:, None]).sum(dim=1)
+    prior = torch.distributions.Normal(torch.tensor(0.1, dtype=torch.float64), deviation * 0.1)
+    loss = cross_entropy(scores, torch.from_numpy(labels), reduction="sum") - prior.log_prob(weights).sum()
+    (slope,) = torch.autograd.grad(loss / len(labels), weights)
+    used = weights > 1e-12
+    assert used.all() == (deviation == 0.5)
+    assert slope[used].max() - slope[used].min() < 1e-5
+    assert (slope[~used] > slope[used].max() + 1e-3).all()
+
+
 def test_few_images_move_the_weights_little_and_many_to_the_truth() -> None:
     noise = [0.5, 0.5, 3, 3]
     few, some, many = (fit_weights(*unequal_crops(images, noise)) for images in (3, 30, 3000))
@@ -240,6 +259,30 @@ def test_a_fitted_vote_beats_the_soft_one_where_crops_differ_and_has_its_own_tem
         return -np.log(p[np.arange(len(labels)), labels]).mean()
 
     assert loss(fitted.temperature) < min(loss(0.98 * fitted.temperature), loss(1.02 * fitted.temperature))
+
+
+@pytest.mark.parametrize(("lead", "images"), [(1.0, 4), (2.0, 4), (0.5, 3), (5.0, 100)])
+def test_temperature_by_hand(lead: float, images: int) -> None:
+    """One of n decisions is wrong, each by the same lead: likeliest where exp(lead / temperature) is n - 1 to 1."""
+    scores, labels = np.tile([lead, 0.0], (images, 1)), np.arange(images) == 0
+    assert fit_temperature(scores, labels.astype(np.int64)) == pytest.approx(lead / math.log(images - 1), rel=1e-6)
+
+
+def test_temperature_of_decisions_all_right_or_all_wrong_is_the_end_of_its_range() -> None:
+    scores = np.array([[1.0, 0.0], [2.0, 0.0]])
+    assert fit_temperature(scores, np.array([0, 0])) == pytest.approx(TEMPERATURES[0], rel=2e-6)
+    assert fit_temperature(scores, np.array([1, 1])) == pytest.approx(TEMPERATURES[1], rel=2e-6)
+
+
+def test_what_networks_compute_in_single_precision_is_fitted_in_double() -> None:
+    """A fitted value is the one of the same numbers in float64, to the last bit."""
+    logits, labels = unequal_crops(50, [0.5, 1.0, 2.0])
+    single = logits.astype(np.float32)
+    double = single.astype(np.float64)
+    assert fit_weights(single, labels) == fit_weights(double, labels)
+    assert fit_temperature(single[:, 0], labels) == fit_temperature(double[:, 0], labels)
+    thirds = np.array([1 / 3, 2 / 3], np.float32)  # their mean needs a bit more than float32 has
+    assert fit_threshold(thirds, 0.5) == fit_threshold(thirds.astype(np.float64), 0.5)
 
 
 def test_adaptive_logits_against_a_loop() -> None:

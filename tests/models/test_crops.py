@@ -135,6 +135,21 @@ def test_shapes_alone_need_no_data() -> None:
     assert ten_crops(torch.empty(2, 3, 12, 12, device="meta")).shape == (2, CROPS, 3, 10, 10)
 
 
+def test_an_exported_graph_cuts_the_same_crops_with_torchs_operators_alone() -> None:
+    """Of another batch than the one that was traced, and of maps that are not square."""
+
+    class Crops(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return ten_crops(x)
+
+    batch = {0: torch.export.Dim.DYNAMIC}
+    program = torch.export.export(Crops(), (torch.randn(2, 3, 9, 12),), dynamic_shapes=(batch,))
+    x = torch.randn(5, 3, 9, 12)
+    assert torch.equal(program.module()(x), torchvision_crops(x))
+    operators = [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
+    assert {name.split(".")[0] for name in operators} == {"aten"}
+
+
 @pytest.mark.slow
 def test_compiles_into_one_graph() -> None:
     """Forward and backward, traced whole; `aot_eager` needs no C++ compiler."""
