@@ -73,7 +73,7 @@ def ten_crops(x: Tensor, fraction: float = 5 / 6) -> Tensor:
     >>> ten_crops(torch.zeros(2, 64, 48, 48)).shape
     torch.Size([2, 10, 64, 40, 40])
     """
-    height, width = x.shape[-2:]
+    height, width = x.shape[2:]
     h, w = crop_side(height, fraction), crop_side(width, fraction)
     if not torch.compiler.is_compiling():
         _log_rounding(height, h, fraction)
@@ -86,7 +86,8 @@ def ten_crops(x: Tensor, fraction: float = 5 / 6) -> Tensor:
 
 def _sliced(x: Tensor, h: int, w: int) -> Tensor:
     """`[B, C, H, W]` -> `[B, 10, C, h, w]` by plain slices."""
-    corners = crop_corners(x.shape[-2], x.shape[-1], h, w)
+    height, width = x.shape[2:]
+    corners = crop_corners(height, width, h, w)
     return torch.stack(
         [view[..., top : top + h, left : left + w] for view in (x, x.flip(-1)) for top, left in corners], dim=1
     )
@@ -131,7 +132,7 @@ def _(gradient: Tensor, height: int, width: int) -> Tensor:
 
 
 def _keep_size(ctx: Any, inputs: tuple[Tensor, int, int], output: Tensor) -> None:
-    ctx.height, ctx.width = inputs[0].shape[-2:]
+    ctx.height, ctx.width = inputs[0].shape[2:]
 
 
 def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
