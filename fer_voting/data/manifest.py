@@ -23,10 +23,11 @@ def write_manifest(path: Path, pack: Pack, division: Mapping[str, NDArray[np.int
     with write_atomically(path) as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(_COLUMNS)
+        names = pack.names()
         for part, positions in division.items():
-            for position, name in zip(positions, pack.names(positions), strict=True):
+            for position in positions:
                 label = cell(pack.labels[pack.label_ids[position]])
-                rows.writerow([part, cell(name), label, pack.hashes[position].tobytes().hex()])
+                rows.writerow([part, cell(names[position]), label, pack.hashes[position].tobytes().hex()])
 
 
 def read_manifest(path: Path, pack: Pack, usable: NDArray[np.bool_]) -> dict[str, NDArray[np.int64]]:
@@ -79,7 +80,7 @@ def read_manifest(path: Path, pack: Pack, usable: NDArray[np.bool_]) -> dict[str
             raise ValueError(
                 f"dataset.manifest={path}: {len(names_)} of its {len(rows)} images {what}, e.g. {names_[0]}"
             )
-    return {part: np.sort(np.array(division[part], np.int64)) for part in PARTS if division[part]}
+    return {part: np.array(sorted(division[part])) for part in PARTS if division[part]}
 
 
 def manifest_hashes(path: Path, part: str) -> set[str]:

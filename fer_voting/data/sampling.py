@@ -44,8 +44,8 @@ def apportion(total: int, weights: Sequence[float]) -> list[int]:
 
     `apportion(10, [1, 1, 2]) == [3, 2, 5]`.
     """
-    shares = np.asarray(weights, float) * total / sum(weights)
-    counts = np.floor(shares + 1e-9).astype(int)
+    shares = np.asarray(weights) * total / sum(weights)
+    counts = np.floor(shares).astype(int)  # a whole share that rounding leaves just below has the largest remainder
     order = np.argsort(-(shares - counts), kind="stable")
     counts[order[: total - counts.sum()]] += 1
     return [int(count) for count in counts]
@@ -63,10 +63,11 @@ def sample_by_class(hashes: NDArray[np.void], labels: NDArray[np.int64], counts:
         labels: int64 [n], 0 to len(counts) - 1.
     """
     salt = seed.to_bytes(8, "little", signed=True)
-    ranks = np.array([content_hash(salt, content.tobytes())[:8] for content in hashes], "V8").view(">u8")
-    order = np.lexsort((np.arange(len(ranks)), ranks))
-    taken = [order[labels[order] == label][:count] for label, count in enumerate(counts)]
-    return np.sort(np.concatenate(taken))
+    ranks = [content_hash(salt, content.tobytes()) for content in hashes]
+    taken: list[int] = []
+    for label, count in enumerate(counts):
+        taken += sorted(np.flatnonzero(labels == label).tolist(), key=lambda i: ranks[i])[:count]
+    return np.array(sorted(taken), np.int64)
 
 
 def sample_share(hashes: NDArray[np.void], labels: NDArray[np.int64], share: float, seed: int) -> Positions:
@@ -109,14 +110,13 @@ def sample_epoch(labels: NDArray[np.int64], target: int | None, seed: int, epoch
         target: images per class, or None for each class's own count.
     """
     parts = []
-    for label in np.unique(labels):
+    for label in np.unique(labels).tolist():
         members = np.flatnonzero(labels == label)
         count = target or len(members)
-        first, stop = epoch * count, (epoch + 1) * count
-        cycles = range(first // len(members), -(-stop // len(members)))
-        sequence = np.concatenate([_generator(seed, _CYCLE, int(label), c).permutation(members) for c in cycles])
-        start = first - cycles[0] * len(members)
-        parts.append(sequence[start : start + count])
+        cycles, places = np.divmod(np.arange(epoch * count, (epoch + 1) * count), len(members))
+        for cycle in np.unique(cycles).tolist():
+            permuted = _generator(seed, _CYCLE, label, cycle).permutation(members)
+            parts.append(permuted[places[cycles == cycle]])
     return _generator(seed, _ORDER, epoch).permutation(np.concatenate(parts))
 
 
@@ -151,7 +151,7 @@ def images_per_rank(batch_size: int, world_size: int) -> int:
 def global_batches(positions: Positions, batch_size: int) -> list[Positions]:
     """Batches of `batch_size`; a last batch of one image joins the one before, because BatchNorm needs two."""
     starts = list(range(0, len(positions), batch_size))
-    if len(starts) > 1 and len(positions) - starts[-1] == 1:
+    if starts[-1:] == [len(positions) - 1]:
         starts.pop()
     return np.split(positions, starts[1:])
 

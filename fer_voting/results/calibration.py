@@ -16,15 +16,13 @@ BINS = 15
 
 @dataclass(frozen=True)
 class Reliability:
-    """Accuracy by confidence, in bins of equal width.
+    """Accuracy by confidence, in bins of equal width from 0 to 1.
 
     Attributes:
-        edges: float64 [bins + 1], from 0 to 1. A confidence on an edge belongs to the bin below; 0 to the first.
-        counts: int64 [bins], images.
+        counts: int64 [bins], images. A confidence on an edge belongs to the bin below; 0 to the first.
         confidence, accuracy: float64 [bins], means over the images of a bin; nan where it has none.
     """
 
-    edges: NDArray[np.float64]
     counts: NDArray[np.int64]
     confidence: NDArray[np.float64]
     accuracy: NDArray[np.float64]
@@ -49,12 +47,11 @@ def reliability(confidences: NDArray[np.floating], correct: NDArray[np.bool_], b
     """
     if not len(confidences):
         raise ValueError("there are no images to compute a calibration error of")
-    confidences = confidences.astype(np.float64)
     if not ((confidences >= 0) & (confidences <= 1 + 1e-6)).all():  # a float32 softmax may exceed 1 by its rounding
         raise ValueError(f"`confidences` ({confidences.min():.6g} to {confidences.max():.6g}) must be from 0 to 1")
-    edges = np.linspace(0, 1, bins + 1)
-    of_bin = np.clip(np.searchsorted(edges, confidences, side="left") - 1, 0, bins - 1)
+    inner_edges = np.linspace(0, 1, bins + 1)[1:-1]
+    of_bin = np.searchsorted(inner_edges, confidences)
     counts = np.bincount(of_bin, minlength=bins)
     with np.errstate(invalid="ignore"):
         means = [np.bincount(of_bin, weights, bins) / counts for weights in (confidences, correct)]
-    return Reliability(edges, counts, *means)
+    return Reliability(counts, *means)

@@ -27,9 +27,7 @@ class Difference:
     high: float
 
 
-def paired_difference(
-    first: NDArray[np.bool_], second: NDArray[np.bool_], resamples: int = RESAMPLES, seed: int = 0
-) -> Difference:
+def paired_difference(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Difference:
     """Difference of two networks' accuracies on the same images after trainings from the same seeds, first - second.
 
     Percentile bootstrap (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13) over images and,
@@ -38,18 +36,16 @@ def paired_difference(
 
     Args:
         first, second: bool [S, N], whether the network of each seed was right about each image.
-        resamples: of the bootstrap.
-        seed: of the bootstrap's random numbers.
     """
     assert first.shape == second.shape
     seeds, images = first.shape
-    outcomes = first.astype(np.int8) - second.astype(np.int8)  # 1: only the first is right; -1: only the second
+    outcomes = np.subtract(first, second, dtype=np.int8)  # 1: only the first is right; -1: only the second
     # Images with the same outcome under every seed are interchangeable, so drawing images is drawing how often
     # each pattern of outcomes comes up: the same distribution, for a few patterns instead of thousands of images.
     patterns, counts = np.unique(outcomes, axis=1, return_counts=True)  # [S, P], [P]
-    rng = np.random.default_rng(seed)
-    drawn_images = rng.multinomial(images, counts / images, size=resamples)  # [R, P]
-    drawn_seeds = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples) if seeds >= ENOUGH_SEEDS else 1
+    rng = np.random.default_rng(0)  # the same interval each time
+    drawn_images = rng.multinomial(images, counts / images, size=RESAMPLES)  # [R, P]
+    drawn_seeds = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=RESAMPLES) if seeds >= ENOUGH_SEEDS else 1
     drawn = ((drawn_images @ patterns.T) * drawn_seeds).sum(axis=1) / (images * seeds)  # [R, S] -> [R]
     low, high = np.quantile(drawn, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
     return Difference(float(outcomes.mean()), float(low), float(high))
@@ -72,7 +68,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     Holm, A simple sequentially rejective multiple test procedure, 1979: the probability of one or more false
     rejections among all of them stays below the level, whatever their dependence.
     """
-    corrected, least = [0.0] * len(p_values), 0.0
+    corrected, least = list(p_values), 0.0
     for rank, i in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
         corrected[i] = least = max(least, min(1.0, (len(p_values) - rank) * p_values[i]))
     return corrected

@@ -13,12 +13,14 @@ def test_the_order_is_affectnets() -> None:
         ("anger", "anger"),
         ("Angry", "anger"),
         ("HAPPINESS", "happy"),
+        ("joy", "happy"),
         ("sadness ", "sad"),
         ("Surprised", "surprise"),
         ("fearful", "fear"),
         ("disgusted", "disgust"),
         ("neutral", "neutral"),
         ("contempt", "contempt"),
+        ("contemptuous", "contempt"),
     ],
 )
 def test_synonyms(name: str, expected: str) -> None:

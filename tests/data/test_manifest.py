@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from small_sets import RAFDB_IDS, SEVEN, class_folders, class_image, rafdb_official, save
 
+from fer_voting.data.manifest import manifest_hashes
 from fer_voting.data.sets.rafdb import RAFDBDataModule
 
 COUNTS = {"train": dict.fromkeys(SEVEN, 10), "test": dict.fromkeys(SEVEN, 2)}
@@ -39,6 +40,8 @@ def test_a_manifest_has_each_image_once_and_is_reproducible(root: Path) -> None:
         assert row["label"] == data.pack.labels[data.pack.label_ids[position]]
         assert row["hash"] == data.pack.hashes[position].tobytes().hex()
     text = data.manifest_file.read_bytes()
+    assert text.count(b"\n") == 85
+    assert b"\r" not in text  # the same bytes on every system
     data.manifest_file.unlink()
     assert rafdb(root).manifest_file.read_bytes() == text
 
@@ -85,6 +88,18 @@ def test_copies_of_an_image_are_told_apart_by_name(root: Path) -> None:
     assert {"train_00001", "train_00003"} <= set(every)
 
 
+def test_a_copy_under_a_name_that_is_not_here_leaves_the_others_theirs(root: Path) -> None:
+    folder = root / "Image" / "aligned"
+    copy = (folder / "train_00001_aligned.jpg").read_bytes()
+    (folder / "train_00002_aligned.jpg").write_bytes(copy)
+    (one,) = (row for row in rows(rafdb(root).manifest_file) if row["name"] == "train_00001")
+    manifest = root.parent / "manifest.csv"
+    # Row by row, the first would take train_00001.
+    write(manifest, [one | {"part": "train", "name": "elsewhere"}, one | {"part": "val"}])
+    given = rafdb(root, manifest=manifest)
+    assert (given.names("train"), given.names("val")) == (["train_00002"], ["train_00001"])
+
+
 def write(path: Path, listed: list[dict[str, str]]) -> None:
     with path.open("w", newline="") as file:
         table = csv.DictWriter(file, ["part", "name", "label", "hash"])
@@ -99,6 +114,24 @@ def test_a_manifest_of_an_earlier_version_is_read(root: Path) -> None:
     assert manifest.read_text().startswith("split,name,label,hash\n")
     given = rafdb(root, data_seed=5, manifest=manifest)
     assert given.fingerprint == first.fingerprint
+
+
+@pytest.mark.parametrize("header", ["part,name,label,hash", "split,name,label,hash"])
+def test_hashes_of_a_part_are_of_its_images_alone(tmp_path: Path, header: str) -> None:
+    manifest = tmp_path / "manifest.csv"
+    lines = ["train,a,happy,0a", "val,b,happy,0b", "train,copy of a,happy,0a", "train,c,sad,0c", "train,cut off"]
+    manifest.write_text("\n".join([header, *lines]))
+    assert manifest_hashes(manifest, "train") == {"0a", "0c"}
+    assert manifest_hashes(manifest, "val") == {"0b"}
+    assert manifest_hashes(manifest, "test") == set()
+
+
+@pytest.mark.parametrize("line", ["test,a,happy", "test,a,happy,0a,0b", "Test,a,happy,0a"])
+def test_a_row_that_is_none_of_a_manifest_is_refused(root: Path, line: str) -> None:
+    manifest = root.parent / "manifest.csv"
+    manifest.write_text(rafdb(root).manifest_file.read_text() + line)
+    with pytest.raises(ValueError, match=r"manifest\.csv is no manifest: .*train, val, test"):
+        rafdb(root, manifest=manifest)
 
 
 def test_what_does_not_fit_is_an_error(root: Path) -> None:

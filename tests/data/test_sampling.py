@@ -1,5 +1,7 @@
+import hashlib
 import multiprocessing
 from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from fer_voting.data.sampling import (
     apportion,
     global_batches,
     images_per_rank,
+    rank_and_world,
     sample_by_class,
     sample_epoch,
     sample_share,
@@ -34,6 +37,8 @@ def hashes_of(contents: list[str]) -> np.ndarray:
         (10, [1, 1, 2], [3, 2, 5]),
         (0, [3, 4], [0, 0]),
         (7, [7], [7]),
+        (30, [1] * 100, [1] * 30 + [0] * 70),  # equal remainders: the first
+        (100, [0.29, 0.71], [29, 71]),  # 0.29 * 100 is a little less than 29
         # RAF-DB's training images: a tenth is 1,227 of 12,271.
         (1227, [1290, 281, 717, 4772, 1982, 705, 2524], [129, 28, 72, 477, 198, 71, 252]),
     ],
@@ -61,6 +66,15 @@ def test_sample_by_class_depends_on_content_and_seed_not_on_order() -> None:
     assert set(other.tolist()) != set(taken.tolist())
 
 
+@pytest.mark.parametrize("seed", [0, 42, 2**63 - 1, -3])
+def test_sample_by_class_takes_the_least_hashes_of_seed_and_content(seed: int) -> None:
+    """A release that ranked images in another way would move them between the training and the validation part."""
+    images = hashes_of([f"image {i}" for i in range(60)])
+    salt = (seed % 2**64).to_bytes(8, "little")  # two's complement
+    ranked = sorted(range(60), key=lambda i: hashlib.blake2b(salt + images[i].tobytes(), digest_size=16).digest())
+    assert sample_by_class(images, np.zeros(60, np.int64), [20], seed).tolist() == sorted(ranked[:20])
+
+
 def test_copies_of_an_image_stay_together_but_for_one_at_the_border() -> None:
     contents = [f"image {i // 2}" for i in range(40)]
     taken = sample_by_class(hashes_of(contents), np.zeros(40, np.int64), [11], seed=0)
@@ -72,6 +86,8 @@ def test_a_share_is_stratified() -> None:
     labels = np.repeat([0, 1, 2], [100, 40, 10])
     taken = sample_share(hashes_of([str(i) for i in range(150)]), labels, 0.1, seed=0)
     assert np.bincount(labels[taken]).tolist() == [10, 4, 1]
+    none = sample_share(hashes_of(["a", "b"]), np.array([0, 1]), 0.0, seed=0)
+    assert (len(none), none.dtype) == (0, np.int64)  # positions, with which one can index
 
 
 # Epochs -------------------------------------------------------------------------------------------------------
@@ -81,7 +97,7 @@ POSITIONS = np.arange(100, 115)
 
 
 @pytest.mark.parametrize(
-    ("target", "expected"), [("mean", 5), ("median", 4), ("min", 1), ("max", 10), (7, 7), ("none", None)]
+    ("target", "expected"), [("mean", 5), ("median", 4), ("min", 1), ("max", 10), (7, 7), (1, 1), ("none", None)]
 )
 def test_target_counts(target: str | int, expected: int | None) -> None:
     assert target_count([10, 4, 1], target) == expected
@@ -115,6 +131,23 @@ def test_draws_depend_on_seed_and_epoch_alone() -> None:
     draws = {(s, e): sample_epoch(LABELS, 4, s, e).tolist() for s in (0, 1) for e in (0, 1)}
     assert draws == {(s, e): sample_epoch(LABELS, 4, s, e).tolist() for e in (1, 0) for s in (1, 0)}
     assert len(set(map(tuple, draws.values()))) == 4
+
+
+@pytest.mark.parametrize("target", [None, 3, 5, 12])
+def test_an_epoch_is_the_next_piece_of_each_class_in_an_order_of_its_own(target: int | None) -> None:
+    """Against whole sequences. A release that drew otherwise would continue an interrupted run on other images."""
+    labels = np.array([0, 2, 0, 1, 2, 0, 1, 0, 2, 2])  # two classes of equal size, which draw independently
+    seed = 6
+    pieces: list[list[int]] = [[], [], [], []]
+    for label in range(3):
+        members = np.flatnonzero(labels == label)
+        cycles = [np.random.default_rng((seed, 1, label, cycle)).permutation(members) for cycle in range(30)]
+        sequence, count = np.concatenate(cycles).tolist(), target or len(members)
+        for epoch, piece in enumerate(pieces):
+            piece += sequence[epoch * count : (epoch + 1) * count]
+    for epoch, piece in enumerate(pieces):
+        expected = np.random.default_rng((seed, 0, epoch)).permutation(piece).tolist()
+        assert sample_epoch(labels, target, seed, epoch).tolist() == expected
 
 
 def test_a_last_batch_of_one_joins_the_one_before() -> None:
@@ -158,7 +191,41 @@ def test_epoch_size_counts_balanced_images() -> None:
     assert sum(map(len, sampler(target=6))) == 18
 
 
+def test_evaluation_has_every_image_once_in_order() -> None:
+    batches = EvalSampler(POSITIONS[:13], batch_size=6)
+    assert [[p for _, p in batch] for batch in batches] == [[*range(100, 106)], [*range(106, 112)], [112]]
+    assert {epoch for batch in batches for epoch, _ in batch} == {0}
+    assert len(batches) == 3
+
+
 # Ranks --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def join(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int, int], None]]:
+    """Makes this process a rank of a group whose others never come, which is enough for what exchanges nothing."""
+    monkeypatch.setenv("TORCH_GLOO_LAZY_INIT", "1")  # or it would wait for them
+
+    def init(rank: int, world: int) -> None:
+        dist.init_process_group("gloo", store=dist.HashStore(), rank=rank, world_size=world)
+
+    yield init
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def test_a_rank_has_its_share(join: Callable[[int, int], None]) -> None:
+    assert rank_and_world() == (0, 1)
+    one = list(sampler(target=6, batch_size=8))
+    join(1, 2)
+    assert rank_and_world() == (1, 2)
+    # 18 images: batches of 8, 8 and 2, of which each rank needs both.
+    assert list(sampler(target=6, batch_size=8)) == [one[0][4:], one[1][4:], one[2]]
+    evaluation = EvalSampler(POSITIONS[:13], batch_size=6)
+    assert list(evaluation) == [[(0, 103), (0, 104), (0, 105)], [(0, 109), (0, 110), (0, 111)]]
+    assert len(evaluation) == 2
+    with pytest.raises(ValueError, match=r"dataset\.batch_size=7 is the global batch"):
+        next(iter(sampler(batch_size=7)))
 
 
 @pytest.mark.parametrize("world", [1, 2, 4])

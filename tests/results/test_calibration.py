@@ -26,6 +26,14 @@ def test_certainty_is_in_the_last_bin() -> None:
     assert found.error == pytest.approx(0.475)
 
 
+def test_an_edge_belongs_to_the_bin_below_and_zero_to_the_first() -> None:
+    found = reliability(np.array([0, 0.1, 0.25, 0.26, 0.5, 0.75, 0.76, 1]), np.ones(8, bool), bins=4)
+    assert found.counts.tolist() == [3, 2, 1, 2]
+    # The softmax of float32 logits may exceed 1 by its rounding.
+    above = np.nextafter(np.ones(1, np.float32), np.float32(2))
+    assert reliability(above, np.array([True]), bins=4).counts.tolist() == [0, 0, 0, 1]
+
+
 def random_case(seed: int, images: int = 400, classes: int = 7) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     logits = 2 * rng.normal(size=(images, classes))
@@ -50,7 +58,7 @@ def test_error_is_that_of_a_plain_loop_and_of_torchmetrics(seed: int) -> None:
 
 
 def test_what_are_no_probabilities_is_refused() -> None:
-    for wrong in (3.0, -0.1, np.nan):
+    for wrong in (1.01, -0.01, np.nan):
         with pytest.raises(ValueError, match="`confidences`"):
             reliability(np.array([0.5, wrong]), np.array([True, False]))
     with pytest.raises(ValueError, match="no images"):
