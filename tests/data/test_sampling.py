@@ -37,7 +37,7 @@ def hashes_of(contents: list[str]) -> np.ndarray:
         (10, [1, 1, 2], [3, 2, 5]),
         (0, [3, 4], [0, 0]),
         (7, [7], [7]),
-        (30, [1] * 100, [1] * 30 + [0] * 70),  # equal remainders: the first
+        (12, [1, 2] * 20, [0, 1] * 12 + [0, 0] * 8),  # the first of equal remainders
         (100, [0.29, 0.71], [29, 71]),  # 0.29 * 100 is a little less than 29
         # RAF-DB's training images: a tenth is 1,227 of 12,271.
         (1227, [1290, 281, 717, 4772, 1982, 705, 2524], [129, 28, 72, 477, 198, 71, 252]),
