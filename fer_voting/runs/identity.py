@@ -65,9 +65,7 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     if values.get("dataset.seed") == values["seed"]:
         values.pop("dataset.seed", None)
     if config["dataset"].get("augment") == config["augment"]:
-        values = {
-            key: value for key, value in values.items() if not _matches(key, ("dataset.augment", "dataset.augment.*"))
-        }
+        values = {key: value for key, value in values.items() if not _matches(key, COPY_OF_AUGMENT)}
     kept = {key: value for key, value in values.items() if not _matches(key, NOT_IDENTITY)}
     if not kept.get("label_smoothing"):
         kept.pop("label_smoothing", None)
@@ -91,11 +89,11 @@ def batchnorm_ranks(config: Mapping[str, Any]) -> int:
     if isinstance(devices, str) and "," in devices:
         return len([d for d in devices.split(",") if d.strip()]) * nodes
     if str(devices) in ("auto", "-1"):
-        return _device_count(str(trainer.get("accelerator", "auto"))) * nodes
+        return _device_count(trainer.get("accelerator")) * nodes
     return int(devices) * nodes
 
 
-def _device_count(accelerator: str) -> int:
+def _device_count(accelerator: str | None) -> int:
     """As Lightning resolves `devices=auto`: every GPU, or one process on a CPU."""
     if accelerator == "cpu":
         return 1

@@ -9,7 +9,16 @@ import pytest
 import torch
 
 from fer_voting.config import CONF_DIR, compose_with_choices, flatten
-from fer_voting.runs.identity import NOT_IDENTITY, batchnorm_ranks, identity, name_run, resolve, run_name, setting_of
+from fer_voting.runs.identity import (
+    NOT_IDENTITY,
+    batchnorm_ranks,
+    identity,
+    name_run,
+    name_word,
+    resolve,
+    run_name,
+    setting_of,
+)
 
 GROUPS = (
     *("dataset", "split", "voting", "model", "optimizer", "scheduler", "augment", "mix", "distillation", "callbacks"),
@@ -62,6 +71,8 @@ def test_a_callback_of_a_users_own_is_part_of_the_identity() -> None:
 def test_what_a_training_does_without_is_no_part_of_the_identity() -> None:
     """So run folders from before these keys existed are still theirs."""
     plain = identity(config_of())
+    new = ("mix", "distillation", "teacher", "label_smoothing")
+    assert identity({key: value for key, value in config_of().items() if key not in new}) == plain
     assert not [key for key in plain if key.startswith(("mix", "distillation", "teacher", "label_smoothing"))]
     assert identity(config_of("distillation.temperature=9")) == plain
     distilled = identity(config_of("teacher=some_run"))
@@ -76,11 +87,14 @@ def test_what_a_training_does_without_is_no_part_of_the_identity() -> None:
 @pytest.mark.parametrize(
     ("trainer", "ranks"),
     [
+        ({}, 1),
         ({"devices": 1}, 1),
         ({"devices": 4}, 4),
         ({"devices": "4"}, 4),
         ({"devices": [0, 2]}, 2),
+        ({"devices": [0, 2], "num_nodes": 3}, 6),
         ({"devices": "0,1,3"}, 3),
+        ({"devices": "0,", "num_nodes": 3}, 3),
         ({"devices": 2, "num_nodes": 3}, 6),
         ({"devices": "auto", "accelerator": "cpu"}, 1),
         ({"devices": "auto", "accelerator": "gpu"}, 4),
@@ -125,6 +139,7 @@ SEVERAL = "sgd-cutmix-ema-decay0.9"
         (["scheduler=one_cycle", "scheduler.warm_up_share=0.2"], "one_cycle-warm_up_share0.2"),
         (["optimizer=sgd", "mix=cutmix", "callbacks=ema", "callbacks.average.multi_avg_fn.decay=0.9"], SEVERAL),
         (["label_smoothing=0.1"], "label_smoothing0.1"),
+        (["+trainer.accumulate_grad_batches=null"], "accumulate_grad_batchesNone"),
         (["teacher=m3"], "teacher_m3"),
         (["experiment=demo", "teacher=a-run", "distillation.temperature=2"], "demo-temperature2-teacher_a_run"),
         (["refit=true", "voting=hard"], ""),
@@ -138,3 +153,11 @@ def test_setting_by_hand(words: list[str], setting: str) -> None:
 def test_names_by_hand() -> None:
     assert run_name("faces", "m1", "", "", 0) == "faces-m1-seed0"
     assert run_name("faces", "m1", "demo", "hard", 2) == "faces-m1-demo-refit_hard-seed2"
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [("degrees30", "degrees30"), ("[0.5, 1.0]", "0.5_1.0"), ("../My run/X", "My_run_X"), ("_a_b.", "a_b")],
+)
+def test_words_of_a_name_by_hand(text: str, word: str) -> None:
+    assert name_word(text) == word

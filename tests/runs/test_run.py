@@ -37,13 +37,11 @@ def test_a_run_is_named_by_what_tells_it_from_the_defaults(words: list[str], nam
     assert name_run(*compose_with_choices(words)) == name
 
 
-def test_too_many_differences_for_a_name():
-    words = [
-        f"augment.{step}.probability=0.123456789" for step in ("resized_crop", "color_jitter", "rotation", "erase")
-    ]
-    words += [f"augment.{step}.aspect=[0.123456789,1.0]" for step in ("resized_crop", "erase")]
-    with pytest.raises(ValueError, match="name="):
-        name_run(*compose_with_choices(words))
+def test_a_name_has_at_most_120_characters():
+    rest = len("faces-m1-from_-seed0")
+    assert len(name_run(*compose_with_choices([f"init_from={'x' * (120 - rest)}"]))) == 120
+    with pytest.raises(ValueError, match="set its name by name="):
+        name_run(*compose_with_choices([f"init_from={'x' * (121 - rest)}"]))
 
 
 def test_identity_is_what_figures_depend_on():
