@@ -41,20 +41,7 @@ def read_manifest(path: Path, pack: Pack, usable: NDArray[np.bool_]) -> dict[str
 
     Raises ValueError if the file is no manifest or lists images that are missing, unusable or labelled differently.
     """
-    with open_table(path) as file:
-        table = csv.DictReader(file)
-        if table.fieldnames:
-            table.fieldnames = ["part" if name == "split" else name for name in table.fieldnames]
-        rows = list(table)
-    if (
-        not rows
-        or list(rows[0]) != _COLUMNS
-        or any(row["part"] not in PARTS or None in row.values() or None in row for row in rows)
-    ):
-        raise ValueError(
-            f"dataset.manifest={path} is no manifest: expected the columns {','.join(_COLUMNS)} "
-            f"and the parts {', '.join(PARTS)}"
-        )
+    rows = _read_rows(path, f"dataset.manifest={path}")
     names = [cell(name) for name in pack.names()]
     labels = [cell(label) for label in pack.labels]
     by_hash: dict[str, list[int]] = defaultdict(list)
@@ -84,7 +71,25 @@ def read_manifest(path: Path, pack: Pack, usable: NDArray[np.bool_]) -> dict[str
 
 
 def manifest_hashes(path: Path, part: str) -> set[str]:
-    """Content hashes (hex digits) of the images of a part ("train", "val", "test") in a manifest."""
+    """Content hashes (hex digits) of the images of a part ("train", "val", "test") in a manifest.
+
+    Raises ValueError if the file is no manifest.
+    """
+    return {row["hash"] for row in _read_rows(path, str(path)) if row["part"] == part}
+
+
+def _read_rows(path: Path, shown: str) -> list[dict[str, str]]:
     with open_table(path) as file:
-        rows = csv.DictReader(file)
-        return {row["hash"] for row in rows if part in (row.get("part"), row.get("split")) and row.get("hash")}
+        table = csv.DictReader(file)
+        if table.fieldnames:
+            table.fieldnames = ["part" if name == "split" else name for name in table.fieldnames]
+        rows = list(table)
+    if (
+        not rows
+        or list(rows[0]) != _COLUMNS
+        or any(row["part"] not in PARTS or None in row.values() or None in row for row in rows)
+    ):
+        raise ValueError(
+            f"{shown} is no manifest: expected the columns {','.join(_COLUMNS)} and the parts {', '.join(PARTS)}"
+        )
+    return rows

@@ -48,9 +48,7 @@ def metrics_of_counts(counts: NDArray[np.integer]) -> dict[str, NDArray[np.float
     }
 
 
-def metric_intervals(
-    counts: NDArray[np.integer], resamples: int = RESAMPLES, seed: int = 0
-) -> dict[str, tuple[float, float]]:
+def metric_intervals(counts: NDArray[np.integer]) -> dict[str, tuple[float, float]]:
     """Ends of the 95 % bootstrap interval (percentiles) of each of `metrics_of_counts`, over images.
 
     It covers the choice of the images, not that of the training's seed. Images with the same label and decision are
@@ -58,10 +56,10 @@ def metric_intervals(
 
     Args:
         counts: int [K, K] (true class, decision).
-        seed: of the bootstrap's random numbers.
     """
     cells, images = counts.ravel(), int(counts.sum())
-    drawn = np.random.default_rng(seed).multinomial(images, cells / images, size=resamples).reshape(-1, *counts.shape)
+    rng = np.random.default_rng(0)  # the same interval each time
+    drawn = rng.multinomial(images, cells / images, size=RESAMPLES).reshape(-1, *counts.shape)
     ends = [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2]
     found = {name: np.quantile(values, ends).tolist() for name, values in metrics_of_counts(drawn).items()}
     return {name: (low, high) for name, (low, high) in found.items()}

@@ -119,11 +119,14 @@ def test_a_manifest_of_an_earlier_version_is_read(root: Path) -> None:
 @pytest.mark.parametrize("header", ["part,name,label,hash", "split,name,label,hash"])
 def test_hashes_of_a_part_are_of_its_images_alone(tmp_path: Path, header: str) -> None:
     manifest = tmp_path / "manifest.csv"
-    lines = ["train,a,happy,0a", "val,b,happy,0b", "train,copy of a,happy,0a", "train,c,sad,0c", "train,cut off"]
+    lines = ["train,a,happy,0a", "val,b,happy,0b", "train,copy of a,happy,0a", "train,c,sad,0c"]
     manifest.write_text("\n".join([header, *lines]))
     assert manifest_hashes(manifest, "train") == {"0a", "0c"}
     assert manifest_hashes(manifest, "val") == {"0b"}
     assert manifest_hashes(manifest, "test") == set()
+    manifest.write_text("\n".join([header, *lines, "train,cut off"]))
+    with pytest.raises(ValueError, match=r"manifest\.csv is no manifest"):
+        manifest_hashes(manifest, "train")
 
 
 @pytest.mark.parametrize("line", ["test,a,happy", "test,a,happy,0a,0b", "Test,a,happy,0a"])
