@@ -9,7 +9,7 @@ TEST := $(RUN) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --
 .DEFAULT_GOAL := help
 TABLES := table3 table4 table5 figure4 figure5 figure6
 .PHONY: help install demo check quick test test-lowest lint format docs table2 $(TABLES) tables report resolution studies public-test page \
-	dashboard bench chaos fuzz mutants licences supply-chain reproduce-affectnet reproduce-rafdb clean
+	dashboard bench chaos fuzz mutants coverage licences supply-chain reproduce-affectnet reproduce-rafdb clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 24
@@ -93,6 +93,14 @@ mutants: $(INSTALLED) ## change the core and list the changes that no test notic
 	$(RUN) -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[mutation]'
 	OMP_NUM_THREADS=1 .venv/bin/mutmut run
 	$(RUN) -m experiments.mutants --out experiments/recorded/reliability
+
+coverage: $(INSTALLED) ## lines and branches of the package that the whole suite runs: a quarter of an hour
+	$(RUN) -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[mutation]'
+	.venv/bin/coverage erase
+	.venv/bin/coverage run $(wordlist 2,99,$(TEST))
+	.venv/bin/coverage combine -q
+	.venv/bin/coverage report --format=markdown --precision 1 > experiments/recorded/reliability/coverage.md
+	@tail -1 experiments/recorded/reliability/coverage.md
 
 report: $(INSTALLED) ## one page of all finished runs: outputs/report.html
 	$(RUN) -m fer_voting.report
