@@ -66,7 +66,7 @@ def test_a_folder_belongs_to_one_configuration(tmp_path: Path):
     with run.open(config_of("voting=hard")):
         pass
     with (
-        pytest.raises(ValueError, match=r"seed: 0 there, 1 here\); it is not overwritten"),
+        pytest.raises(ValueError, match=r"seed: 0 there, 1 here\); it is not overwritten: .* name="),
         run.open(config_of("seed=1")),
     ):
         pass
@@ -174,7 +174,7 @@ def test_a_run_of_an_earlier_version_is_not_continued(tmp_path: Path):
     run = Run(tmp_path, "mine")
     run.dir.mkdir(parents=True)
     run.metrics_file.write_text("epoch\n0\n")
-    with pytest.raises(OtherInputsError, match="earlier fer_voting"):
+    with pytest.raises(OtherInputsError, match=r"earlier fer_voting.* name="):
         run.claim_inputs({"data": {"fingerprint": "a"}})
 
 
@@ -190,7 +190,7 @@ def test_differing_inputs_are_named(tmp_path: Path):
     run.claim_inputs(INPUTS)
     assert run.was_started
     run.claim_inputs(INPUTS | {"data": INPUTS["data"] | {"layout": "other, with the same content"}})
-    with pytest.raises(OtherInputsError, match=r"a there, b here.*classes.*train\.x: 1 there, 2 here") as error:
+    with pytest.raises(OtherInputsError, match=r"a there, b here.*classes.*train\.x: 1 there, 2 here.* name=") as error:
         run.claim_inputs(INPUTS | {"data": {"fingerprint": "b", "classes": ["x"], "counts": {"train": {"x": 2}}}})
     assert "sha256" not in str(error.value)
     with pytest.raises(OtherInputsError, match=r"teacher\.sha256: None there, t here"):
