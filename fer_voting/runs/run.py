@@ -151,7 +151,7 @@ class Run:
 
     def _claim_config(self, config: Mapping[str, Any]) -> None:
         path = self.dir / "config.yaml"
-        if path.exists():
+        if path.exists() and self.was_started:  # one that came to nothing, of a wrong argument, is no run
             theirs = self._identity()
             ours = identity(config)
             different = sorted(k for k in theirs.keys() | ours.keys() if theirs.get(k, ...) != ours.get(k, ...))

@@ -59,10 +59,16 @@ def config_of(*words: str) -> dict:
     return resolve(compose_with_choices(list(words))[0])
 
 
+INPUTS: dict[str, Any] = {
+    "data": {"fingerprint": "a", "classes": ["x", "y"], "counts": {"train": {"x": 1}}},
+    "initial_weights": {"sha256": "w"},
+}
+
+
 def test_a_folder_belongs_to_one_configuration(tmp_path: Path):
     run = Run(tmp_path, "mine")
     with run.open(config_of()):
-        pass
+        run.claim_inputs(INPUTS)
     with run.open(config_of("voting=hard")):
         pass
     with (
@@ -70,6 +76,15 @@ def test_a_folder_belongs_to_one_configuration(tmp_path: Path):
         run.open(config_of("seed=1")),
     ):
         pass
+
+
+def test_a_configuration_that_came_to_nothing_gives_way(tmp_path: Path):
+    """Of a start that was refused before its data, which the user repeats under the same name, corrected."""
+    run = Run(tmp_path, "mine")
+    with run.open(config_of("seed=1")):
+        run.write_result({"status": "failed"})
+    with run.open(config_of()):
+        assert run.config()["seed"] == 0
 
 
 @pytest.mark.parametrize("first", ["null", "nothing"])
@@ -81,7 +96,7 @@ def test_null_is_another_configuration_than_a_key_that_is_absent(tmp_path: Path,
     message = "None there, nothing here" if first == "null" else "nothing there, None here"
     run = Run(tmp_path, "mine")
     with run.open(there):
-        pass
+        run.claim_inputs(INPUTS)
     with pytest.raises(ValueError, match=rf"trainer\.accumulate_grad_batches: {message}"), run.open(here):
         pass
 
@@ -178,12 +193,6 @@ def test_a_run_of_an_earlier_version_is_not_continued(tmp_path: Path):
         run.claim_inputs({"data": {"fingerprint": "a"}})
 
 
-INPUTS: dict[str, Any] = {
-    "data": {"fingerprint": "a", "classes": ["x", "y"], "counts": {"train": {"x": 1}}},
-    "initial_weights": {"sha256": "w"},
-}
-
-
 def test_differing_inputs_are_named(tmp_path: Path):
     run = Run(tmp_path, "mine")
     assert not run.was_started
@@ -220,6 +229,7 @@ def test_a_damaged_configuration(tmp_path: Path, text: str, why: str):
     run = Run(tmp_path, "mine")
     run.dir.mkdir(parents=True)
     (run.dir / "config.yaml").write_text(text)
+    run.claim_inputs(INPUTS)
     with pytest.raises(ValueError, match=rf"config\.yaml is damaged: {why}"), run.open(config_of()):
         pass
 
