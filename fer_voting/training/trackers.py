@@ -39,8 +39,7 @@ def require(what: str, extra: str, *modules: str) -> None:
     """Raise ValueError with the command that installs the extra, if one of `modules` can't be imported."""
     if missing := [module for module in modules if importlib.util.find_spec(module) is None]:
         raise ValueError(
-            f"{what} needs {', '.join(missing)}, which is not installed: in the checkout, "
-            f"pip install -c constraints.txt -e '.[{extra}]'"
+            f"{what} needs {', '.join(missing)}, which is not installed: in the checkout, pip install -e '.[{extra}]'"
         )
 
 
