@@ -1,4 +1,4 @@
-"""The wheel's software bill of materials: `make bill` writes fer_voting.cdx.json, which a build puts into the wheel.
+"""The wheel's software bill of materials: `make bill` writes `BILL`, which a build puts into the wheel.
 
 CycloneDX 1.7. External components are what pyproject.toml asks for, in the versions that it allows, with the licences
 that the installed packages name (`make licences`), and what users add by hand. The others are files of the wheel that
@@ -23,7 +23,7 @@ from experiments.licences import licences, plain_name
 from experiments.pages import REPO
 from fer_voting.system.atomic import write_atomically
 
-BILL = REPO / "fer_voting.cdx.json"
+BILL = REPO / "experiments" / "fer_voting.cdx.json"
 WEB = REPO / "fer_voting" / "inference" / "web"
 COMPARATORS = {"==": "", "!=": "!=", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
 """PEP 440's operator -> that of a version range of Package URL ("vers")."""
