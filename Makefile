@@ -87,7 +87,7 @@ bench: $(INSTALLED) ## how fast and how lean, against the paper's words taken li
 licences: $(INSTALLED) ## list the licence of every dependency; an unknown or restrictive one without a reason fails
 	$(RUN) -m experiments.licences
 
-bill: $(INSTALLED) ## experiments/fer_voting.cdx.json, the wheel's software bill of materials: after a change of pyproject.toml or of what ships
+bill: $(INSTALLED) ## write the wheel's bill of materials, after a change of pyproject.toml or of what ships
 	$(RUN) -m experiments.bill
 
 supply-chain: $(INSTALLED) ## outputs/sbom.json, what is installed (CycloneDX), and its known vulnerabilities (pip-audit)

@@ -168,7 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
     with write_atomically(BILL) as out:
         out.write(json.dumps(bill(project, licence_of), indent=2, ensure_ascii=False) + "\n")
-    print(f"written: {BILL.relative_to(REPO)}")
+    print(f"written: {BILL}")
 
 
 if __name__ == "__main__":

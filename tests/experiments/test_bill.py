@@ -3,25 +3,45 @@
 import json
 import tomllib
 from collections import defaultdict
+from pathlib import Path
 from typing import Any
 
 import pytest
 from packaging.specifiers import SpecifierSet
 
-from experiments.bill import BILL, bill, direct_dependencies, version_range
+from experiments.bill import BILL, bill, direct_dependencies, main, version_range
 from experiments.licences import Licence
 from experiments.pages import REPO
 
+PROJECT = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
+
 
 def test_the_bill_is_of_this_checkout() -> None:
-    project = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
-    made, written = bill(project, defaultdict(lambda: "MIT")), json.loads(BILL.read_text())
+    made, written = bill(PROJECT, defaultdict(lambda: "MIT")), json.loads(BILL.read_text())
     assert without_licences(written) == without_licences(made)  # if not: make bill
 
 
 def without_licences(bill: dict[str, Any]) -> dict[str, Any]:
     components = [{key: each[key] for key in each if key != "licenses"} for each in bill["components"]]
     return bill | {"components": components}
+
+
+def test_the_command_writes_it_once_every_licence_is_known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    found = {
+        name: Licence(name, "1", "BSD License" if name == "scipy" else "mit") for name in direct_dependencies(PROJECT)
+    }
+    out = tmp_path / "bill.json"
+    monkeypatch.setattr("experiments.bill.BILL", out)
+    monkeypatch.setattr("experiments.bill.licences", found.values)
+    main([])
+    terms = {each["name"]: each["licenses"] for each in json.loads(out.read_text())["components"]}
+    assert terms["torch"] == [{"expression": "MIT"}]
+    assert terms["scipy"] == [{"license": {"name": "BSD License"}}]
+    found["torch"], before = Licence("torch", "1", ""), out.read_bytes()
+    del found["numpy"]
+    with pytest.raises(SystemExit, match=r"^error: numpy, torch: not installed"):
+        main([])
+    assert out.read_bytes() == before
 
 
 def test_each_licence_in_the_bill_is_free_or_explained() -> None:
