@@ -99,6 +99,8 @@ def test_a_vote_by_hand() -> None:
     assert found["precision"] == {"happy": 1 / 2, "sad": 1 / 2, "fear": None}
     assert found["f1"] == {"happy": 1 / 2, "sad": 2 / 3, "fear": 0.0}
     assert found["macro_f1"] == pytest.approx((1 / 2 + 2 / 3 + 0) / 3)
+    intervals = metric_intervals(np.array([[1, 1, 0], [0, 1, 0], [1, 0, 0]]))
+    assert found["intervals"] == {name: list(ends) for name, ends in intervals.items()}
     assert sum(found["calibration"]["counts"]) == sum(found["calibrated"]["counts"]) == 4
     e = np.exp
     confidences = [e(2) / (e(2) + e(1 / 3) + 1), e(4) / (e(4) + 2), e(5) / (e(5) + 2), e(1) / (e(1) + e(2 / 3) + 1)]
