@@ -22,6 +22,7 @@ def weights(run: Run) -> dict[str, Tensor]:
     return {name: value for name, value in state.items() if name.startswith("net.")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adam", "adamw"])
 def test_nothing_but_the_last_bias_changes(run_train: Callable[..., Path], optimizer: str) -> None:
     """Neither weights nor BatchNorm's statistics, which a training updates without a gradient."""
