@@ -103,7 +103,7 @@ fuzz: $(INSTALLED) ## give 100,000 damaged and hostile files to everything that 
 chaos: $(INSTALLED) ## kill commands 100 times at random moments and compare what they leave with undisturbed ones
 	$(RUN) -m experiments.chaos --out experiments/recorded/reliability
 
-mutants: $(INSTALLED) ## change the core and list the changes that no test notices (hours; goes on where it stopped)
+mutants: $(INSTALLED) ## change the core and list the changes that no test notices (an hour; goes on where it stopped)
 	OMP_NUM_THREADS=1 .venv/bin/mutmut run
 	$(RUN) -m experiments.mutants --out experiments/recorded/reliability
 
