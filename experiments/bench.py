@@ -13,9 +13,8 @@ import os
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
+from experiments.measured import Part, Row, seconds_of, table
 from experiments.pages import update_pages
 from fer_voting.config import compose_config
 from fer_voting.data.augment import make_augment
@@ -42,16 +42,13 @@ from fer_voting.models.compiled import compile_network, find_compiler
 from fer_voting.models.cost import count_gmacs, forward_mib_per_image
 from fer_voting.models.crops import crop_corners, crop_side, ten_crops
 from fer_voting.models.images import normalise
-from fer_voting.results.markdown import Table, markdown
 from fer_voting.system.atomic import read_json, write_atomically, write_json
 from fer_voting.system.environment import describe_device, git_commit, keep_freed_memory, now, package_versions
-from fer_voting.system.messages import progress_bar, set_up_messages
+from fer_voting.system.messages import set_up_messages
 from fer_voting.training.losses import crop_cross_entropy
 from fer_voting.training.module import VotingModule, memory_format_for
 
 SPLITS = ("baseline", "m1", "m2", "m3")
-LEAST_SECONDS = 0.1
-"""A shorter function is called several times a measurement."""
 
 
 # The reference ----------------------------------------------------------------------------------------------------
@@ -94,53 +91,6 @@ class Size:
 
 
 QUICK = Size(width=16, image=24, batch=2, paper_batch=4, face_batch=3, matrix=64, repeats=1, steps=2)
-
-
-@dataclass
-class Row:
-    """One measured figure, with its bound, if it has one."""
-
-    what: str
-    figure: float
-    unit: str = ""
-    least: float | None = None
-    most: float | None = None
-
-    @property
-    def target(self) -> str:
-        bounds = {"at least": self.least, "at most": self.most}
-        return ", ".join(f"{name} {bound:g}" for name, bound in bounds.items() if bound is not None)
-
-    @property
-    def verdict(self) -> str:
-        met = (self.least is None or self.figure >= self.least) and (self.most is None or self.figure <= self.most)
-        return ("met" if met else "missed") if self.target else ""
-
-
-@dataclass
-class Part:
-    """Results of a part of the benchmark: its rows, and of everything that was timed the seconds of each repeat."""
-
-    rows: list[Row] = field(default_factory=list)
-    seconds: dict[str, list[float]] = field(default_factory=dict)
-
-    def time(self, what: str, functions: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-        """Seconds of the fastest call of each function; they take turns."""
-        calls = {}
-        for name, function in functions.items():
-            function()  # warm-up
-            calls[name] = max(1, round(LEAST_SECONDS / max(_seconds(function, 1), 1e-6))) if repeats > 1 else 1
-        for _ in progress_bar(range(repeats), desc=what, unit="round", leave=False):
-            for name, function in functions.items():
-                self.seconds.setdefault(name, []).append(_seconds(function, calls[name]))
-        return {name: min(self.seconds[name]) for name in functions}
-
-
-def _seconds(function: Callable[[], Any], calls: int) -> float:
-    start = time.perf_counter()
-    for _ in range(calls):
-        function()
-    return (time.perf_counter() - start) / calls
 
 
 def _network(split: str, size: Size, memory: str = "paper") -> VotingResNet18:
@@ -508,7 +458,7 @@ def bench_compile(size: Size, options: argparse.Namespace) -> Part:
     }
     with tempfile.TemporaryDirectory() as folder:  # without the cache of an earlier run
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
-        first = _seconds(functions["compiled"], 1)
+        first = seconds_of(functions["compiled"], 1)
         del os.environ["TORCHINDUCTOR_CACHE_DIR"]
     part.rows.append(Row("m1 training step, bf16, compiled: the first", first, "s"))
     best = part.time("compiled steps", functions, size.repeats)
@@ -546,16 +496,6 @@ PARTS: dict[str, Callable[[Size, argparse.Namespace], Part]] = {
 
 
 # Output -----------------------------------------------------------------------------------------------------------
-
-
-def table(rows: list[Row]) -> str:
-    """The rows as a Markdown table, each with its bound."""
-    cells = [[row.what, row.unit, row.target, row.verdict, _three_digits(row.figure)] for row in rows]
-    return markdown(Table(["what", "unit", "target", "", "figure"], cells, left=4))
-
-
-def _three_digits(figure: float) -> str:
-    return f"{figure:,.0f}" if abs(figure) >= 100 else f"{figure:.3g}"
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -28,7 +28,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from experiments.bench import Row, table
+from experiments.measured import Row, table
 from experiments.pages import update_pages
 from fer_voting.data.faces.renderer import EXPRESSION_UNITS, render_faces
 from fer_voting.data.labels import CLASSES

@@ -253,18 +253,16 @@ def _find_blanks(backbone: nn.Module, crop_after: str | None, image_size: int, s
 
     Raises ValueError if it cannot take such images, or not their crops: with the stages after which it can.
     """
-    meta = copy.deepcopy(backbone).to("meta").eval()  # shapes alone
     try:
-        net = _try(meta, crop_after, image_size)
+        net, maps = _try(backbone, crop_after, image_size)
     except Exception as error:  # a backbone may raise anything
-        working = [f"{split} ({name})" for split, name in stages.items() if _works(meta, name, image_size)]
+        working = [f"{split} ({name})" for split, name in stages.items() if _works(backbone, name, image_size)]
         where = "" if crop_after is None else f", with crops after {crop_after}"
         hint = "" if crop_after is None else f"; crops work after {', '.join(working) or 'no stage'}"
         what = f"the {type(backbone).__name__} does not work on images of {image_size} pixels{where}"
         raise ValueError(f"{what}: {_short(error)}{hint}") from error
-    if crop_after in (None, INPUT):
+    if maps is None:
         return 0
-    maps = net.maps(torch.empty(1, 3, image_size, image_size, device="meta"))
     net.image_size = image_size
     try:
         net.rest(maps)
@@ -274,15 +272,23 @@ def _find_blanks(backbone: nn.Module, crop_after: str | None, image_size: int, s
 
 
 @torch.no_grad()
-def _try(backbone: nn.Module, crop_after: str | None, image_size: int) -> VotingNetwork:
-    """The voting network of a copy of the backbone, after a forward pass."""
-    if crop_after not in (None, INPUT) and getattr(backbone, "output_fmt", "NCHW") != "NCHW":
+def _try(backbone: nn.Module, crop_after: str | None, image_size: int) -> tuple[VotingNetwork, Tensor | None]:
+    """The voting network of a copy of the backbone, after a forward pass, and the maps that were cropped in it.
+
+    On the meta device, where there are shapes alone.
+    """
+    inside = crop_after not in (None, INPUT)
+    if inside and getattr(backbone, "output_fmt", "NCHW") != "NCHW":
         raise ValueError("its maps are [B, h, w, C] and go through windows of a fixed size, so that it takes no crops")
-    net = VotingNetwork(copy.deepcopy(backbone), crop_after)
+    meta = copy.deepcopy(backbone).to("meta").eval()
+    maps: list[Tensor] = []
+    if inside:  # before the network's own hook, which crops them
+        meta.get_submodule(str(crop_after)).register_forward_hook(lambda module, inputs, output: maps.append(output))
+    net = VotingNetwork(meta, crop_after)
     logits = net(torch.empty(2, 3, image_size, image_size, device="meta"))
     if logits.ndim != 3:
         raise ValueError(f"its output for an image has the shape {list(logits.shape[2:])}, not that of K logits")
-    return net
+    return net, maps[0] if inside else None
 
 
 def _works(backbone: nn.Module, crop_after: str, image_size: int) -> bool:

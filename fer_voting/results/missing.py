@@ -1,5 +1,7 @@
 """Runs that are missing from a table: the command that makes them, and its estimated cost."""
 
+import functools
+import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -162,10 +164,9 @@ def _estimate(runs: Runs, section: Section, config: dict[str, Any] | None, split
     size = config["dataset"]["size"]
     try:
         refuse_foreign_code(config["model"], "model", "the setting's overrides")
-        net = build_network(config["model"], split, config["dataset"]["classes"] or 7, size)
+        gmacs = _gmacs(json.dumps(config["model"]), split, config["dataset"]["classes"] or 7, size)
     except ValueError as error:
         return None, f"cost unknown: {error}"
-    gmacs = count_gmacs(net, size)
     if others := section.finished(refit=None):
         costs = [run.result["seconds"] / run.result["gmacs"] for run in others]
         return gmacs * fmean(costs), "from the finished runs of other splits, by multiply-accumulates"
@@ -174,6 +175,13 @@ def _estimate(runs: Runs, section: Section, config: dict[str, Any] | None, split
         return None, "cost unknown: how many images there are is not known before a first run"
     rate, basis = _gmacs_per_second(runs)
     return gmacs * images * config["trainer"]["max_epochs"] / rate, basis
+
+
+@functools.cache
+def _gmacs(model: str, split: str, num_classes: int, image_size: int) -> float:
+    """Of the network of a `model` node, given as JSON. Its weights don't count, and are not fetched."""
+    node = {key: value for key, value in json.loads(model).items() if key != "pretrained"}
+    return count_gmacs(build_network(node, split, num_classes, image_size), image_size)
 
 
 def _images_an_epoch(runs: Runs, dataset: str, config: dict[str, Any]) -> int | None:

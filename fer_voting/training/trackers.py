@@ -12,11 +12,10 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import wandb
 from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from numpy.typing import NDArray
 
@@ -26,6 +25,9 @@ from fer_voting.runs.processes import is_first_rank
 from fer_voting.runs.run import Run
 from fer_voting.system.arrays import read_npz
 from fer_voting.votes import softprob_vote
+
+if TYPE_CHECKING:  # a run without W&B need not spend half a second
+    import wandb
 
 __all__ = ["MlflowTracker", "TensorBoardTracker", "Tracker", "WandbTracker", "best_metrics", "require", "worst_errors"]
 
@@ -144,6 +146,8 @@ class WandbTracker(Tracker):
         self.start_timeout_seconds, self.upload_timeout_seconds = start_timeout_seconds, upload_timeout_seconds
 
     def _start(self, run: Run, config: dict[str, Any]) -> Logger:
+        import wandb
+
         # By default W&B copies the content of tables, faces among it, into the user's home.
         os.environ["WANDB_DATA_DIR"] = str(run.dir / "wandb")
         # silent: W&B prints more than the training otherwise. The mode here already: else it looks for its server, to
@@ -171,7 +175,9 @@ class WandbTracker(Tracker):
         # Without a run, Lightning's logger would start one with an option that W&B warns of (`anonymous`).
         return WandbLogger(experiment=self.run, save_dir=run.dir)
 
-    def _start_online(self, about: dict[str, Any], mode: Any) -> wandb.Run | None:
+    def _start_online(self, about: dict[str, Any], mode: Any) -> "wandb.Run | None":
+        import wandb
+
         if mode != "online":
             return None if self.offline else wandb.init(**about)
         folder = about["dir"] / "wandb"
@@ -223,6 +229,8 @@ def confusion_chart(counts: list[list[int]], names: list[str], title: str) -> An
 
     `wandb.plot.confusion_matrix` makes the same chart, but counts itself.
     """
+    import wandb
+
     rows = [
         [actual, predicted, count]
         for actual, row in zip(names, counts, strict=True)
@@ -232,7 +240,9 @@ def confusion_chart(counts: list[list[int]], names: list[str], title: str) -> An
     return wandb.plot_table(CONFUSION_CHART, table, CONFUSION_FIELDS, {"title": title})
 
 
-def _error_table(run: Run, vote: str, part: str, names: list[str], datamodule: FERDataModule) -> wandb.Table:
+def _error_table(run: Run, vote: str, part: str, names: list[str], datamodule: FERDataModule) -> "wandb.Table":
+    import wandb
+
     table = wandb.Table(columns=["image", "name", "actual", "predicted", "confidence"])
     positions = datamodule.positions(part)
     arrays = read_npz(run.predictions_file(vote, part))

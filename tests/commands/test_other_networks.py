@@ -22,7 +22,7 @@ from fer_voting.training.trained import load_module
 pytest.importorskip("timm")
 pytestmark = pytest.mark.slow
 
-NAMES = ("convnext_atto", "mobilenetv4_conv_small")
+NAMES = ("test_convnext", "test_efficientnet")  # the small ones that timm has for tests
 WORDS = (
     *("dataset=faces", "dataset.size=64", "dataset.train_size=30", "dataset.val_size=10", "dataset.test_size=10"),
     *("dataset.schedule.epochs=1", "logger=none", "plots=false", "augment=none", "model=timm"),
@@ -61,9 +61,9 @@ def test_the_table_has_every_network_with_both_counts(output_dir: Path):
 
 
 def test_a_checkpoint_names_its_network_and_takes_another_split(output_dir: Path):
-    path = run_of(output_dir, "convnext_atto").best_checkpoint("soft")
+    path = run_of(output_dir, "test_convnext").best_checkpoint("soft")
     net, info = load_network(path)
-    assert (info.architecture, info.options) == ("timm", {"name": "convnext_atto", "crop_after": None})
+    assert (info.architecture, info.options) == ("timm", {"name": "test_convnext", "crop_after": None})
     assert (net.crop_after, info.image_size) == ("stages.1", 64)
     module, left_out = load_module(path, info.class_names[::-1], "faces", "m3")
     assert (module.net.crop_after, left_out) == ("stages.2", [])
@@ -75,7 +75,7 @@ def test_a_checkpoint_names_its_network_and_takes_another_split(output_dir: Path
 def test_exports_and_predictions_are_the_networks(name: str, output_dir: Path, capsys: pytest.CaptureFixture[str]):
     run = run_of(output_dir, name)
     net, info = load_network(run.best_checkpoint("soft"))
-    kinds = ("folder", "onnx") if name == "convnext_atto" else ("folder",)  # an ONNX export takes seconds
+    kinds = ("folder", "onnx") if name == "test_convnext" else ("folder",)  # an ONNX export takes seconds
     for kind in kinds:
         export(["--run", run.name, "--to", kind, "--output-dir", str(output_dir)])
     folder = output_dir / "exports" / run.name

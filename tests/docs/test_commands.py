@@ -234,8 +234,9 @@ def jobs_by_name() -> dict[str, Job]:
     return {plan_job(job, *compose_with_choices(job))["name"]: (job, sweep) for job, sweep in JOBS}
 
 
+@functools.cache
 def trained(name: str) -> dict[str, Any]:
-    """The result of the documented job that makes the run `name`, trained if it is not there yet.
+    """The result of the documented job that makes the run `name`, trained where it is first asked for.
 
     A run that no command reads is kept apart: the report of all runs would draw it.
     """

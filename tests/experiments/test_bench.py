@@ -1,14 +1,13 @@
 """The benchmark runs at tiny size, and its references compute what the package computes."""
 
 import json
-import time
 from pathlib import Path
 
 import pytest
 import torch
 from torchvision.transforms.v2.functional import ten_crop
 
-from experiments.bench import PARTS, Clock, Part, Reference, Row, algorithm_1, main
+from experiments.bench import PARTS, Clock, Reference, algorithm_1, main
 from fer_voting.models import SPLITS, VotingResNet18
 from fer_voting.runs.run import Run
 
@@ -27,32 +26,10 @@ def test_the_reference_is_the_same_network(split: str) -> None:
     torch.testing.assert_close(net(images), reference(images), rtol=1e-12, atol=1e-12)
 
 
-def test_a_ratio_is_of_what_was_timed() -> None:
-    part = Part()
-    best = part.time("sleep", {"long": lambda: time.sleep(0.02), "short": lambda: time.sleep(0.002)}, repeats=3)
-    assert best["long"] >= 0.02
-    assert 0.002 <= best["short"] < best["long"]
-    assert {name: len(seconds) for name, seconds in part.seconds.items()} == {"long": 3, "short": 3}
-
-
 def test_the_share_between_steps_by_hand() -> None:
     clock = Clock()
     clock.begun, clock.ended = [0.0, 2.0, 5.0], [1.0, 4.0, 9.0]
     assert clock.share_between_steps == (1 + 1) / 8
-
-
-@pytest.mark.parametrize(
-    ("row", "target", "verdict"),
-    [
-        (Row("x", 2.0), "", ""),
-        (Row("x", 2.0, least=2.0), "at least 2", "met"),
-        (Row("x", 1.9, least=2.0), "at least 2", "missed"),
-        (Row("x", 0.5, most=0.5), "at most 0.5", "met"),
-        (Row("x", 0.6, most=0.5), "at most 0.5", "missed"),
-    ],
-)
-def test_verdicts(row: Row, target: str, verdict: str) -> None:
-    assert (row.target, row.verdict) == (target, verdict)
 
 
 MEASURED = [name for name in PARTS if name != "compile"]

@@ -10,6 +10,7 @@ from made_runs import make_run
 from fer_voting.config import compose_with_choices
 from fer_voting.models import VotingResNet18
 from fer_voting.models.cost import count_gmacs
+from fer_voting.models.timm_network import timm_network
 from fer_voting.results.load import Runs, load_runs
 from fer_voting.results.missing import ASSUMED_GMACS_PER_SECOND, audit_command, missing_runs
 from fer_voting.runs.plan import plan_job
@@ -95,6 +96,19 @@ def test_cost_of_finished_runs_and_of_their_siblings(tmp_path: Path) -> None:
     # The words that make the setting are unknown here, so the configuration is the default: width 64.
     ratio = count_gmacs(VotingResNet18("baseline", 7), 48) / count_gmacs(VotingResNet18("m1", 7, width=4), 48)
     assert other.seconds == pytest.approx(60 * ratio)
+
+
+def test_cost_of_a_network_whose_weights_are_not_here(tmp_path: Path) -> None:
+    """They don't count, and nothing is fetched for them."""
+    pytest.importorskip("timm")
+    run = make_run(tmp_path, ["dataset=faces", "split=m1", "seed=0", "model.width=4"], RIGHT, LABELS, seconds=60.0)
+    words = ["dataset=faces", "dataset.size=64", "model=timm", "model.name=test_convnext", "model.pretrained=true"]
+    Sweep(tmp_path / "sweeps" / "abc").write([], [{"overrides": words, "run": run.name, "voting": "soft"}])
+    runs = load_runs(tmp_path)
+    gap = missing_runs(runs, runs.section("faces", "width4", seeds=[0]), ["baseline"])
+    assert gap is not None
+    gmacs = count_gmacs(timm_network("baseline", 7, 64, "test_convnext"), 64)
+    assert gap.seconds == pytest.approx(60 * gmacs / count_gmacs(VotingResNet18("m1", 7, width=4), 48))
 
 
 def test_cost_without_any_run_is_the_papers_gpu_for_the_published_images() -> None:

@@ -21,9 +21,14 @@ def batch() -> tuple[Tensor, Tensor]:
 
 
 def make(name: str, seed: int = 0) -> Mix:
+    return Mix(option(name)(num_classes=CLASSES), seed)
+
+
+@functools.cache  # Hydra takes a tenth of a second for each
+def option(name: str) -> Any:
     from hydra.utils import instantiate
 
-    return Mix(instantiate(compose_config([f"mix={name}"]).mix)(num_classes=CLASSES), seed)
+    return instantiate(compose_config([f"mix={name}"]).mix)
 
 
 def test_mixup_is_the_formula_of_its_source() -> None:
