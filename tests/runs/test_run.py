@@ -168,7 +168,7 @@ def test_asking_for_the_status_does_not_keep_a_run_from_starting(tmp_path: Path)
     run = Run(tmp_path, "mine")
     with run.open(config_of()):
         run.write_result({"status": "running"})
-    process = multiprocessing.get_context("spawn").Process(target=_ask_status, args=(tmp_path, 4))
+    process = multiprocessing.get_context("spawn").Process(target=_ask_status, args=(tmp_path, 2))
     process.start()
     config = config_of()
     while process.is_alive():

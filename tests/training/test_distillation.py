@@ -84,7 +84,7 @@ def test_a_student_learns_the_outputs_of_its_teacher_and_not_the_labels(
     output_dir = run_train(
         *words,
         "name=mine",
-        "dataset.schedule.epochs=25",
+        "dataset.schedule.epochs=6",
         "dataset.schedule.lr_gamma_per_epoch=1",
         "distillation.hard_weight=0",
         "dataset.batch_size=10",
