@@ -1,4 +1,4 @@
-"""What a benchmark measured: rows with their bounds, the seconds of what took turns, and the table of both."""
+"""What a benchmark measured: rows with their bounds, their table, and the seconds of what took turns."""
 
 import time
 from collections.abc import Callable, Mapping

@@ -195,6 +195,12 @@ def _make_trainer(run: Run, config: dict[str, Any], callbacks: list[Callback]) -
             f"trainer.num_nodes={config['trainer'].get('num_nodes', 1)} say {batchnorm_ranks(config)}: "
             "set both to what the launcher starts"
         )
+    every, epochs = trainer.check_val_every_n_epoch, trainer.max_epochs
+    if not config["refit"] and (trainer.limit_val_batches == 0 or (every or 1) > (epochs or 0)):
+        raise ValueError(
+            "validation chooses the best epoch, and this training would have none: its trainer.max_epochs is "
+            f"{epochs}, trainer.check_val_every_n_epoch {every}, trainer.limit_val_batches {trainer.limit_val_batches}"
+        )
     return trainer
 
 

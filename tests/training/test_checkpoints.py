@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import WeightAveraging
 from step_callbacks import Witness
 from torch.utils.data import DataLoader
 
-from fer_voting.runs.run import Run
+from fer_voting.runs.run import Run, read_history
 from fer_voting.training.callbacks import Checkpoints, History
 from fer_voting.votes import VOTES
 
@@ -81,6 +81,8 @@ def test_epochs_without_validation_are_not_compared(tmp_path: Path, second: floa
     run = Run(tmp_path, "run")
     train(run, [0.9, second, 0.9, fourth, 0.9], epochs_a_validation=2)
     assert best_epoch(run) == best
+    recorded = [row.get("val/soft/accuracy") for row in read_history(run.metrics_file)]
+    assert recorded == pytest.approx([None, second, None, fourth, None])
 
 
 def test_the_best_is_the_average_alone_and_the_last_is_all_that_a_training_goes_on_from(tmp_path: Path) -> None:
