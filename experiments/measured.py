@@ -55,7 +55,7 @@ class Part:
 
 
 def seconds_of(function: Callable[[], Any], calls: int) -> float:
-    """Of one call, the mean of `calls`."""
+    """Seconds that one call takes: the mean over `calls` calls."""
     start = time.perf_counter()
     for _ in range(calls):
         function()

@@ -35,7 +35,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Garbage is collected less often, and not among what is imported by now: a twentieth of the time of all tests."""
+    """Collect garbage less often, and leave out what was imported so far: a twentieth of the suite's time is saved."""
     gc.freeze()
     gc.set_threshold(10_000, 10, 10)
 

@@ -253,10 +253,12 @@ def _find_blanks(backbone: nn.Module, crop_after: str | None, image_size: int, s
 
     Raises ValueError if it cannot take such images, or not their crops: with the stages after which it can.
     """
+    tried = _on_meta(backbone)
     try:
-        net, maps = _try(backbone, crop_after, image_size)
+        net, maps = _try(tried, crop_after, image_size)
     except Exception as error:  # a backbone may raise anything
-        working = [f"{split} ({name})" for split, name in stages.items() if _works(backbone, name, image_size)]
+        fresh = _on_meta(backbone)
+        working = [f"{split} ({name})" for split, name in stages.items() if _works(fresh, name, image_size)]
         where = "" if crop_after is None else f", with crops after {crop_after}"
         hint = "" if crop_after is None else f"; crops work after {', '.join(working) or 'no stage'}"
         what = f"the {type(backbone).__name__} does not work on images of {image_size} pixels{where}"
@@ -273,27 +275,32 @@ def _find_blanks(backbone: nn.Module, crop_after: str | None, image_size: int, s
 
 @torch.no_grad()
 def _try(backbone: nn.Module, crop_after: str | None, image_size: int) -> tuple[VotingNetwork, Tensor | None]:
-    """The voting network of a copy of the backbone, after a forward pass, and the maps that were cropped in it.
+    """The voting network of a backbone on the meta device, after a forward pass, and the maps before they were cropped.
 
-    On the meta device, where there are shapes alone.
+    None in place of the maps if no module's output is cropped. The backbone keeps the hooks of this trial.
     """
     inside = crop_after not in (None, INPUT)
     if inside and getattr(backbone, "output_fmt", "NCHW") != "NCHW":
         raise ValueError("its maps are [B, h, w, C] and go through windows of a fixed size, so that it takes no crops")
-    meta = copy.deepcopy(backbone).to("meta").eval()
     maps: list[Tensor] = []
     if inside:  # before the network's own hook, which crops them
-        meta.get_submodule(str(crop_after)).register_forward_hook(lambda module, inputs, output: maps.append(output))
-    net = VotingNetwork(meta, crop_after)
+        cut = backbone.get_submodule(str(crop_after))
+        cut.register_forward_hook(lambda module, inputs, output: maps.append(output))
+    net = VotingNetwork(backbone, crop_after)
     logits = net(torch.empty(2, 3, image_size, image_size, device="meta"))
     if logits.ndim != 3:
         raise ValueError(f"its output for an image has the shape {list(logits.shape[2:])}, not that of K logits")
     return net, maps[0] if inside else None
 
 
+def _on_meta(backbone: nn.Module) -> nn.Module:
+    """A copy whose tensors have shapes and no values."""
+    return copy.deepcopy(backbone).to("meta").eval()
+
+
 def _works(backbone: nn.Module, crop_after: str, image_size: int) -> bool:
     try:
-        _try(backbone, crop_after, image_size)
+        _try(copy.deepcopy(backbone), crop_after, image_size)
     except Exception:
         return False
     return True

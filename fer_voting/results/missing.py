@@ -179,8 +179,13 @@ def _estimate(runs: Runs, section: Section, config: dict[str, Any] | None, split
 
 @functools.cache
 def _gmacs(model: str, split: str, num_classes: int, image_size: int) -> float:
-    """Of the network of a `model` node, given as JSON. Its weights don't count, and are not fetched."""
-    node = {key: value for key, value in json.loads(model).items() if key != "pretrained"}
+    """GMACs of an image, of the network that a `model` node describes; the node as JSON, so that it can be cached.
+
+    Built with `pretrained: false`, for weights do not change the count and may have to be fetched.
+    """
+    node = json.loads(model)
+    if "pretrained" in node:
+        node["pretrained"] = False
     return count_gmacs(build_network(node, split, num_classes, image_size), image_size)
 
 

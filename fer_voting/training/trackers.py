@@ -26,7 +26,7 @@ from fer_voting.runs.run import Run
 from fer_voting.system.arrays import read_npz
 from fer_voting.votes import softprob_vote
 
-if TYPE_CHECKING:  # a run without W&B need not spend half a second
+if TYPE_CHECKING:  # imported where it is used: half a second that a run without W&B need not spend
     import wandb
 
 __all__ = ["MlflowTracker", "TensorBoardTracker", "Tracker", "WandbTracker", "best_metrics", "require", "worst_errors"]

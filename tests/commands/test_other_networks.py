@@ -22,9 +22,9 @@ from fer_voting.training.trained import load_module
 pytest.importorskip("timm")
 pytestmark = pytest.mark.slow
 
-NAMES = ("test_convnext", "test_efficientnet")  # the small ones that timm has for tests
+NAMES = ("test_convnext", "test_efficientnet")  # two of the small ones that timm has for its tests
 WORDS = (
-    *("dataset=faces", "dataset.size=64", "dataset.train_size=30", "dataset.val_size=10", "dataset.test_size=10"),
+    *("dataset=faces", "dataset.size=96", "dataset.train_size=30", "dataset.val_size=10", "dataset.test_size=10"),
     *("dataset.schedule.epochs=1", "logger=none", "plots=false", "augment=none", "model=timm"),
 )
 
@@ -64,7 +64,7 @@ def test_a_checkpoint_names_its_network_and_takes_another_split(output_dir: Path
     path = run_of(output_dir, "test_convnext").best_checkpoint("soft")
     net, info = load_network(path)
     assert (info.architecture, info.options) == ("timm", {"name": "test_convnext", "crop_after": None})
-    assert (net.crop_after, info.image_size) == ("stages.1", 64)
+    assert (net.crop_after, info.image_size) == ("stages.1", 96)
     module, left_out = load_module(path, info.class_names[::-1], "faces", "m3")
     assert (module.net.crop_after, left_out) == ("stages.2", [])
     ours, theirs = (n.state_dict()["head.fc.weight"] for n in (module.net, net))
@@ -79,7 +79,7 @@ def test_exports_and_predictions_are_the_networks(name: str, output_dir: Path, c
     for kind in kinds:
         export(["--run", run.name, "--to", kind, "--output-dir", str(output_dir)])
     folder = output_dir / "exports" / run.name
-    faces = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
+    faces = np.random.default_rng(0).integers(0, 256, (3, 96, 96, 3), dtype=np.uint8)
     with torch.inference_mode():
         expected = net(normalise(torch.from_numpy(faces).permute(0, 3, 1, 2))).numpy()
     shared, same = load_pretrained(folder)

@@ -267,23 +267,19 @@ def test_the_folder_holds_all_that_the_page_asks_for(page_dir: Path) -> None:
         assert "://" not in (page_dir / name).read_text().replace("http://www.w3.org", "")
 
 
-def test_an_earlier_page_is_replaced_and_nothing_else(page_dir: Path, tmp_path: Path) -> None:
+def test_an_earlier_page_is_replaced_and_nothing_else(page_dir: Path, output_dir: Path, tmp_path: Path) -> None:
     network = page_dir / "model.onnx"
-
-    def build(folder: Path) -> None:
-        build_page(folder, NPM_DIR, "mine", True, lambda path: path.write_bytes(network.read_bytes()))
-
     folder = tmp_path / "page"
     shutil.copytree(page_dir, folder)
     (folder / "model.onnx").write_bytes(b"old")
-    build(folder)
+    build_page(folder, NPM_DIR, "mine", True, lambda path: path.write_bytes(network.read_bytes()))
     assert (folder / "model.onnx").read_bytes() == network.read_bytes()
     assert [path.name for path in tmp_path.iterdir()] == ["page"]
     other = tmp_path / "other"
     other.mkdir()
     (other / "thesis.txt").write_text("mine")
-    with pytest.raises(ValueError, match="not an earlier page"):
-        build(other)
+    with pytest.raises(SystemExit, match="not an earlier page"):
+        main(["--run", "mine", "--output-dir", str(output_dir), "--to", "page", "--out", str(other)])
     assert [path.name for path in other.iterdir()] == ["thesis.txt"]
 
 

@@ -99,7 +99,7 @@ def test_cost_of_finished_runs_and_of_their_siblings(tmp_path: Path) -> None:
 
 
 def test_cost_of_a_network_whose_weights_are_not_here(tmp_path: Path) -> None:
-    """They don't count, and nothing is fetched for them."""
+    """Weights do not change the count, and are not fetched for it."""
     pytest.importorskip("timm")
     run = make_run(tmp_path, ["dataset=faces", "split=m1", "seed=0", "model.width=4"], RIGHT, LABELS, seconds=60.0)
     words = ["dataset=faces", "dataset.size=64", "model=timm", "model.name=test_convnext", "model.pretrained=true"]

@@ -40,7 +40,7 @@ def on_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, sub
     """A sweep on Ray's launcher and its folder. It runs while the test of Slurm's waits: submitit gives a killed job
     15 s for a result."""
     folder = tmp_path_factory.mktemp("ray")
-    words = ["hydra/launcher=ray", "hydra.launcher.ray.init.num_cpus=1", *TINY, "split=baseline"]
+    words = ["hydra/launcher=ray", "hydra.launcher.ray.init.num_cpus=2", *TINY, "split=baseline"]
     process = start("-m", *words, "dataset.size=6,24", folder=folder)
     yield folder, process
     if process.poll() is None:

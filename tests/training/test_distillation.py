@@ -92,7 +92,7 @@ def test_a_student_learns_the_outputs_of_its_teacher_and_not_the_labels(
     )
     run = Run(output_dir, "mine")
     history = read_history(run.metrics_file)
-    assert history[-1]["train/loss"] < 0.5 * history[0]["train/loss"]
+    assert history[-1]["train/loss"] < 0.05  # with labels that the teacher does not give, it would stay above 0.1
     checkpoint = torch.load(run.best_checkpoint("soft"), weights_only=True)
     assert not [key for key in checkpoint["state_dict"] if not key.startswith("net.")]  # the teacher is not in it
     assert load_module(teacher, ("neutral", "happy"), "faces")[1] == ["sad", "surprise", "fear", "disgust", "anger"]
