@@ -198,8 +198,8 @@ def _make_trainer(run: Run, config: dict[str, Any], callbacks: list[Callback]) -
     every, epochs = trainer.check_val_every_n_epoch, trainer.max_epochs
     if not config["refit"] and (trainer.limit_val_batches == 0 or (every or 1) > (epochs or 0)):
         raise ValueError(
-            "validation chooses the best epoch, and this training would have none: its trainer.max_epochs is "
-            f"{epochs}, trainer.check_val_every_n_epoch {every}, trainer.limit_val_batches {trainer.limit_val_batches}"
+            f"trainer.check_val_every_n_epoch (={every}) must be at most trainer.max_epochs (={epochs}), and "
+            f"trainer.limit_val_batches (={trainer.limit_val_batches}) above 0: validation chooses the best epoch"
         )
     return trainer
 

@@ -110,8 +110,11 @@ def test_a_run_records_the_device_it_trained_on(run_train: Callable[..., Path]) 
             ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "dataset.batch_size=5"),
             r"dataset\.batch_size=5 is the global batch, and must divide into 2 ranks",
         ),
-        (("+trainer.check_val_every_n_epoch=9",), "validation chooses the best epoch.*check_val_every_n_epoch 9"),
-        (("+trainer.limit_val_batches=0",), "validation chooses the best epoch.*limit_val_batches 0"),
+        (
+            ("+trainer.check_val_every_n_epoch=9",),
+            r"check_val_every_n_epoch \(=9\) must be at most trainer\.max_epochs",
+        ),
+        (("+trainer.limit_val_batches=0",), r"limit_val_batches \(=0\) above 0"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_packed(
