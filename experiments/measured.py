@@ -8,8 +8,6 @@ from typing import Any
 from fer_voting.results.markdown import Table, markdown
 from fer_voting.system.messages import progress_bar
 
-__all__ = ["Part", "Row", "seconds_of", "table"]
-
 LEAST_SECONDS = 0.1
 """A shorter function is called several times a measurement."""
 

@@ -6,8 +6,6 @@ import sys
 
 from fer_voting import __version__
 
-__all__ = ["COMMANDS", "main"]
-
 COMMANDS = {
     "train": "train a network, or with -m a sweep of networks",
     "sweep": "show the state of a sweep (status), its results (table), or run what is unfinished (retry)",

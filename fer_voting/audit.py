@@ -16,8 +16,6 @@ from fer_voting.data.index import PARTS
 from fer_voting.system.atomic import write_json
 from fer_voting.system.text import shown
 
-__all__ = ["format_report", "main"]
-
 
 def format_report(report: Mapping[str, Any]) -> str:
     """The report as text for a terminal."""

@@ -24,17 +24,6 @@ from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 from fer_voting.system.messages import set_up_messages
 from fer_voting.system.text import shown
 
-__all__ = [
-    "CONF_DIR",
-    "command",
-    "compose_config",
-    "compose_with_choices",
-    "explain",
-    "flatten",
-    "name_choices",
-    "refuse_foreign_code",
-]
-
 _PACKAGE = Path(__file__).resolve().parent
 CONF_DIR = next(p for p in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if p.is_dir())
 """Folder of the configuration groups: inside the package in an installed wheel, next to it in a checkout."""

@@ -17,8 +17,6 @@ from fer_voting.runs.identity import resolve
 from fer_voting.runs.run import Run
 from fer_voting.system.atomic import read_json, write_json
 
-__all__ = ["evaluate", "main"]
-
 log = logging.getLogger("fer_voting.evaluate")  # `__name__` is `__main__` where this file is the command
 
 PARTS = ("val", "test")

@@ -30,8 +30,6 @@ if TYPE_CHECKING:  # `--help` answers before torch is imported
     from fer_voting.inference.runtimes import ExportInfo
     from fer_voting.inference.trained import TrainedNetwork
 
-__all__ = ["main"]
-
 log = logging.getLogger("fer_voting.export")
 
 CALIBRATION_FACES = 512

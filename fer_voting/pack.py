@@ -11,8 +11,6 @@ from omegaconf import DictConfig, OmegaConf
 from fer_voting.config import command
 from fer_voting.system.messages import duration
 
-__all__ = ["main", "pack"]
-
 
 def pack(config: dict[str, Any]) -> dict[str, Any]:
     """Build the pack of a resolved configuration's data set, if it does not exist or is out of date.

@@ -28,8 +28,6 @@ if TYPE_CHECKING:  # `--help` answers before torch is imported
     from fer_voting.inference.predictor import Options, Predictor
     from fer_voting.inference.rows import Row
 
-__all__ = ["main"]
-
 log = logging.getLogger("fer_voting.predict")
 
 

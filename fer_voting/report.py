@@ -6,8 +6,6 @@ from pathlib import Path
 
 from fer_voting.system.atomic import write_atomically
 
-__all__ = ["main"]
-
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

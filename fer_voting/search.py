@@ -23,8 +23,6 @@ from fer_voting.votes import vote_of_epoch
 if TYPE_CHECKING:
     import optuna
 
-__all__ = ["Space", "main", "search"]
-
 log = logging.getLogger("fer_voting.search")
 
 ABOUT = """\

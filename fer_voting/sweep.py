@@ -21,8 +21,6 @@ from fer_voting.runs.sweeps import Sweep, job_overrides
 from fer_voting.system.atomic import write_atomically
 from fer_voting.system.text import shown
 
-__all__ = ["SweepCallback", "main"]
-
 log = logging.getLogger(__name__)
 
 

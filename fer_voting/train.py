@@ -14,8 +14,6 @@ from fer_voting.config import command, name_choices
 from fer_voting.runs.plan import plan_job
 from fer_voting.runs.run import Run
 
-__all__ = ["main", "train"]
-
 log = logging.getLogger("fer_voting.train")  # `__name__` is `__main__` where this file is the command
 
 RESULT_FORMAT = 2

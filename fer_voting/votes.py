@@ -21,30 +21,6 @@ if TYPE_CHECKING:  # commands that only need the votes' names start without torc
     from numpy.typing import NDArray
     from torch import Tensor
 
-__all__ = [
-    "ALL_VOTES",
-    "FITTED_VOTES",
-    "PAPER_VOTES",
-    "SHARES",
-    "UNFITTED",
-    "VOTES",
-    "Fitted",
-    "adaptive_logits",
-    "certainty",
-    "confidence_vote",
-    "fit_temperature",
-    "fit_threshold",
-    "fit_vote",
-    "fit_weights",
-    "hard_vote",
-    "soft_vote",
-    "softprob_vote",
-    "vote_of_epoch",
-    "vote_probabilities",
-    "vote_scores",
-    "weighted_vote",
-]
-
 
 def soft_vote(logits: Tensor) -> Tensor:
     """Mean of the crops' FC outputs: the paper's soft vote. `[B, V, K]` -> `[B, K]`."""

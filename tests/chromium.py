@@ -17,8 +17,6 @@ from typing import Any
 
 import pytest
 
-__all__ = ["CHROMIUM", "Page", "needs_chromium", "open_page", "serve_folder"]
-
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here: apt-get install chromium")
 

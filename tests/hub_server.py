@@ -9,8 +9,6 @@ from hashlib import sha1
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-__all__ = ["HubServer", "serve_hub"]
-
 COMMIT = "c" * 40
 
 

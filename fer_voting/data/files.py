@@ -20,17 +20,6 @@ from fer_voting.data.module import Counts, Division, FERDataModule, Source, list
 from fer_voting.data.pack import Pack
 from fer_voting.data.sampling import sample_share
 
-__all__ = [
-    "FilesDataModule",
-    "Layout",
-    "class_folders",
-    "find_part_folders",
-    "part_folders",
-    "part_folders_layout",
-    "read_class_folders",
-    "stamp",
-]
-
 log = logging.getLogger(__name__)
 
 

@@ -14,19 +14,6 @@ from numpy.typing import NDArray
 
 from fer_voting.data.index import Box, Problem, Sample
 
-__all__ = [
-    "HASH_BYTES",
-    "IMAGE_FORMATS",
-    "PREPARATION_VERSION",
-    "Decoder",
-    "PreparedImage",
-    "content_hash",
-    "decode",
-    "decode_all",
-    "decoder_digest",
-    "prepare_image",
-]
-
 PREPARATION_VERSION = 1
 """Raise it when a reader, `prepare_image` or `decode` gives other samples, pixels or hashes: packs are then rebuilt."""
 HASH_BYTES = 16

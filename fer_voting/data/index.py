@@ -11,22 +11,6 @@ from typing import TextIO
 
 from fer_voting.system.text import shown
 
-__all__ = [
-    "IMAGE_SUFFIXES",
-    "PARTS",
-    "Box",
-    "Index",
-    "LeftOut",
-    "Problem",
-    "Sample",
-    "bases",
-    "image_files",
-    "images_by_stem",
-    "inside",
-    "links_out",
-    "open_table",
-]
-
 PARTS = ("train", "val", "test")
 """The parts of a data set; a pack stores a part as its position here."""
 

@@ -4,8 +4,6 @@ Every data set numbers the same seven expressions differently. So a label is a n
 manifest, checkpoint, result); it is a number only between a data set's `class_names` and the loss.
 """
 
-__all__ = ["CLASSES", "canonical"]
-
 # AffectNet's ids; the first seven are the classes of the paper and of RAF-DB, FER2013 and the drawn faces.
 CLASSES: tuple[str, ...] = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger", "contempt")
 

@@ -13,8 +13,6 @@ from fer_voting.data.pack import Pack
 from fer_voting.system.atomic import write_atomically
 from fer_voting.system.text import cell
 
-__all__ = ["manifest_hashes", "read_manifest", "write_manifest"]
-
 _COLUMNS = ["part", "name", "label", "hash"]
 
 

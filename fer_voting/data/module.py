@@ -34,18 +34,6 @@ from fer_voting.models.images import normalise
 if TYPE_CHECKING:
     from fer_voting.data.augment.by_albumentations import AlbumentationsAugment
 
-__all__ = [
-    "BatchDataset",
-    "Counts",
-    "Division",
-    "FERDataModule",
-    "Source",
-    "listed",
-    "make_datamodule",
-    "normalise",
-    "reopen_datamodule",
-]
-
 log = logging.getLogger(__name__)
 
 Batch = tuple[Tensor, Tensor, Tensor]

@@ -34,8 +34,6 @@ from fer_voting.system.arrays import read_npz
 from fer_voting.system.atomic import read_json, write_json
 from fer_voting.system.messages import progress_bar
 
-__all__ = ["Pack", "PackKey", "build_pack", "cores", "open_pack"]
-
 log = logging.getLogger(__name__)
 
 FORMAT = 2

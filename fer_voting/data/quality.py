@@ -15,8 +15,6 @@ from fer_voting.data.pack import Pack
 from fer_voting.data.sampling import Positions
 from fer_voting.system.messages import progress_bar
 
-__all__ = ["audit", "count_duplicates", "near_pairs", "perceptual_hashes", "same_content"]
-
 BLANK_LEVELS = 8
 """An image whose brightest and darkest values differ by less is blank."""
 _ROWS_AT_ONCE = 4096

@@ -14,20 +14,6 @@ from torch.utils.data import Sampler
 
 from fer_voting.data.images import content_hash
 
-__all__ = [
-    "EpochSampler",
-    "EvalSampler",
-    "Positions",
-    "SampleKey",
-    "apportion",
-    "images_per_rank",
-    "rank_and_world",
-    "sample_by_class",
-    "sample_epoch",
-    "sample_share",
-    "target_count",
-]
-
 Positions = NDArray[np.int64]
 SampleKey = tuple[int, int]
 """(epoch, position in the pack)"""

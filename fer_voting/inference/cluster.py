@@ -14,8 +14,6 @@ from fer_voting.inference.frames import Input
 from fer_voting.inference.predictor import Options, Predictor
 from fer_voting.inference.rows import Row
 
-__all__ = ["predict_on_ray"]
-
 
 class _Worker:
     """Lives in a process of Ray's; in the folder in which the command was given, for its paths may be relative."""

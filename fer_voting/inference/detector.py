@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 
 from fer_voting.inference.tracking import overlaps
 
-__all__ = ["CenterFaceDetector", "Detector"]
-
 Detector = Callable[[NDArray[np.uint8]], NDArray[np.floating[Any]]]
 
 STRIDE = 32

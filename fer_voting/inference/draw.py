@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 from fer_voting.inference.pipeline import RecognizedFrame
 from fer_voting.inference.recognizer import Face
 
-__all__ = ["Drawings", "annotate"]
-
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png")
 BOX_COLOR, TEXT_COLOR = (255, 214, 0), (0, 0, 0)
 TICKS_PER_S = 90_000

@@ -21,8 +21,6 @@ from fer_voting.system.text import drawn
 if TYPE_CHECKING:  # torch takes seconds to import
     from fer_voting.models import VotingResNet18
 
-__all__ = ["Explanation", "draw_explanation", "explain", "explainable_network"]
-
 Rectangle = tuple[int, int, int, int]
 """left, top, right, bottom in pixels of the face"""
 

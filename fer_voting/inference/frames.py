@@ -19,8 +19,6 @@ from numpy.typing import NDArray
 from fer_voting.data.images import IMAGE_FORMATS
 from fer_voting.data.index import IMAGE_SUFFIXES
 
-__all__ = ["VIDEO_SUFFIXES", "Frame", "Input", "Unreadable", "camera_frames", "find_inputs", "photo", "read_frames"]
-
 VIDEO_SUFFIXES = frozenset(
     {".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv"}
 )

@@ -11,8 +11,6 @@ from fer_voting.models.checkpoint import NetworkInfo
 from fer_voting.votes import VOTES as SELECTING
 from fer_voting.votes import vote_of_epoch
 
-__all__ = ["model_card"]
-
 PARTS = {"train": "training", "val": "validation", "test": "test"}
 VOTES = {
     "soft": "soft vote",

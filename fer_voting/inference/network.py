@@ -18,8 +18,6 @@ from fer_voting.models.registry import rebuild_network
 from fer_voting.models.voting import VotingNetwork
 from fer_voting.votes import UNFITTED, Fitted, vote_probabilities
 
-__all__ = ["PRECISIONS", "FaceNetwork", "Runtime", "TorchRuntime", "load_network"]
-
 PRECISIONS = ("float32", "bf16")
 
 

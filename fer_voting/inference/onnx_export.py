@@ -25,8 +25,6 @@ from fer_voting.inference.runtimes import ExportInfo, OnnxRuntime
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["MAX_DIFFERENCE", "Int8Report", "export_float32", "export_int8", "parity", "require_packages"]
-
 MAX_DIFFERENCE = 1e-5
 """Of a float32 file from PyTorch: of the scores, and of the crop logits relative to the largest."""
 OPSET = 20

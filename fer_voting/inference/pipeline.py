@@ -23,8 +23,6 @@ from fer_voting.inference.rows import Row, probability_columns
 from fer_voting.inference.tracking import Tracker
 from fer_voting.system.text import shown
 
-__all__ = ["MAX_FRAMES", "Locate", "Pipeline", "RecognizedFrame", "read_boxes", "rows_of"]
-
 MAX_FRAMES = 32
 """Frames that wait for a batch at most: a video without faces gets its rows at least that often."""
 

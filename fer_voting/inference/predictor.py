@@ -12,8 +12,6 @@ from fer_voting.inference.pipeline import Locate, Pipeline, RecognizedFrame, rea
 from fer_voting.inference.recognizer import MARGIN, Recognizer
 from fer_voting.inference.rows import Row
 
-__all__ = ["Options", "Predictor", "load_recognizer"]
-
 
 @dataclass(frozen=True)
 class Options:

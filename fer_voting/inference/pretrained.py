@@ -28,8 +28,6 @@ from fer_voting.models.voting import VotingNetwork
 from fer_voting.system.atomic import write_atomically, write_json
 from fer_voting.votes import UNFITTED, Fitted
 
-__all__ = ["SHIPPED", "PretrainedNetwork", "check_hub_name", "load_pretrained", "weights_checksum"]
-
 SHIPPED = Path(fer_voting.__file__).parent / "pretrained" / "fer_voting"
 """The network that ships with the package, by the name `fer_voting`."""
 

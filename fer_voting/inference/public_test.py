@@ -3,8 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["public_test_tables"]
-
 
 def public_test_tables(figures: Mapping[str, Any]) -> str:
     """Tables of `python -m experiments.public_test`: labels, recall, confusion, brightness, resolution.

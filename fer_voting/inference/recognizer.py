@@ -19,8 +19,6 @@ if TYPE_CHECKING:  # torch takes seconds to import
     from fer_voting.inference.detector import Detector
     from fer_voting.inference.network import Runtime
 
-__all__ = ["MARGIN", "DetectedFaces", "Face", "Recognition", "Recognizer", "face_square"]
-
 MARGIN = 0.05
 """FER2013's images are squares 1.05 times as high as CenterFace's box in them (median of 150)."""
 

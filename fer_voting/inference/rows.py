@@ -21,8 +21,6 @@ from typing import Any, Self, TextIO
 
 from fer_voting.system.text import cell
 
-__all__ = ["FACE_COLUMNS", "FRAME_COLUMNS", "Row", "RowWriter", "columns", "probability_columns"]
-
 Row = Mapping[str, Any]
 
 FRAME_COLUMNS = ("input", "frame", "time_s")

@@ -16,8 +16,6 @@ from numpy.typing import NDArray
 
 from fer_voting.votes import UNFITTED, Fitted
 
-__all__ = ["EXPORT_FORMAT", "PRECISIONS", "ExportInfo", "OnnxRuntime", "OpenVinoRuntime"]
-
 EXPORT_FORMAT = "1"
 """Raised when the metadata or the graph's inputs and outputs change."""
 PRECISIONS = ("float32", "int8")

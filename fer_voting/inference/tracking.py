@@ -7,8 +7,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-__all__ = ["Tracker", "overlaps"]
-
 
 def overlaps(
     boxes: NDArray[np.floating], others: NDArray[np.floating]

@@ -20,8 +20,6 @@ from fer_voting.votes import ALL_VOTES, FITTED_VOTES, UNFITTED, Fitted, vote_of_
 if TYPE_CHECKING:  # Lightning takes seconds to import
     from fer_voting.data.module import FERDataModule
 
-__all__ = ["TrainedNetwork", "find_run", "load_dataset", "load_trained", "with_mean_gmacs"]
-
 
 @dataclass(frozen=True, eq=False)
 class TrainedNetwork:

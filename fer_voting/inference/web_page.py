@@ -13,8 +13,6 @@ from pathlib import Path
 from fer_voting.inference.runtimes import OnnxRuntime
 from fer_voting.system.atomic import write_json
 
-__all__ = ["build_page"]
-
 SOURCES = Path(__file__).with_name("web")
 PAGE_FILES = (
     "index.html", "style.css", "page.js", "worker.js", "centerface.js", "faces.js", "resize.js",

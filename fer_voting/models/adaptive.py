@@ -17,16 +17,6 @@ from fer_voting.models.cost import count_gmacs
 from fer_voting.models.voting import VotingNetwork
 from fer_voting.votes import Fitted, adaptive_logits, certainty, fit_threshold, fit_vote
 
-__all__ = [
-    "AdaptiveCost",
-    "AdaptiveNetwork",
-    "adaptive_cost",
-    "fit_adaptive",
-    "has_cut",
-    "require_cut",
-    "whole_and_crops",
-]
-
 
 @dataclass(frozen=True)
 class AdaptiveCost:

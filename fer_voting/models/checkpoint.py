@@ -12,8 +12,6 @@ from torch import Tensor
 
 from fer_voting.models.registry import Options, check_options
 
-__all__ = ["NetworkInfo", "check_class_names", "load_weights", "read_checkpoint"]
-
 INFO_KEY = "fer_voting"
 """Key of the metadata in a checkpoint."""
 

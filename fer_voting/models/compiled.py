@@ -6,8 +6,6 @@ import shutil
 
 from torch import nn
 
-__all__ = ["compile_network", "find_compiler"]
-
 log = logging.getLogger(__name__)
 
 

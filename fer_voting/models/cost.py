@@ -9,8 +9,6 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode  # the path that PyTorch's notes on extending it give
 from torch.utils.flop_counter import FlopCounterMode
 
-__all__ = ["MIB", "count_gmacs", "count_parameters", "count_torch_gmacs", "forward_mib_per_image"]
-
 MIB = 2**20
 
 BATCHNORM_OPERATIONS = 4

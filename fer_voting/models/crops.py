@@ -11,8 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["CROPS", "crop_corners", "crop_side", "ten_crops"]
-
 log = logging.getLogger(__name__)
 
 CROPS = 10

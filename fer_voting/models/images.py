@@ -5,8 +5,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-__all__ = ["MEAN", "STD", "OwnStatistics", "normalise"]
-
 MEAN, STD = 0.5, 0.25
 """Of pixels 0 to 1: what `normalise` takes off, and divides by."""
 

@@ -17,8 +17,6 @@ import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
-__all__ = ["Recomputations"]
-
 
 class Recomputation:
     """Returns one discarded tensor when called. It is computed once and kept until its last reader has read it."""

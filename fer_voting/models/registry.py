@@ -18,8 +18,6 @@ from fer_voting.models.voting import VotingNetwork
 if TYPE_CHECKING:
     from fer_voting.models.checkpoint import NetworkInfo
 
-__all__ = ["Options", "architectures", "build_network", "check_options", "options_of", "rebuild_network"]
-
 Options = Mapping[str, str | int | float | bool | None]
 """Values of an architecture's keys, by name."""
 

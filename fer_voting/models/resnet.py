@@ -12,8 +12,6 @@ from fer_voting.models.crops import ten_crops
 from fer_voting.models.lean import Recomputations
 from fer_voting.models.voting import VotingNetwork, find_cut
 
-__all__ = ["LEAN_AND_SYNC_BATCHNORM", "MEMORY", "SmallResNet18", "VotingResNet18"]
-
 STAGES = {"m1": "layer1", "m2": "layer2", "m3": "layer3"}
 """The paper's modules, by torchvision's names."""
 

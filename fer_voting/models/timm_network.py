@@ -8,8 +8,6 @@ from torch import nn
 
 from fer_voting.models.voting import VotingNetwork, vote_in
 
-__all__ = ["STAGE_REDUCTIONS", "timm_network"]
-
 STAGE_REDUCTIONS = {"m1": 4, "m2": 8, "m3": 16}
 """Split -> how many times smaller than the image the map is that is cropped, on each side."""
 

@@ -14,8 +14,6 @@ from torch import Tensor, nn
 from fer_voting.models.crops import CROPS, ten_crops
 from fer_voting.models.images import OwnStatistics
 
-__all__ = ["INPUT", "SPLITS", "VotingNetwork", "find_cut", "find_head", "vote_in"]
-
 SPLITS = ("baseline", "input", "m1", "m2", "m3")
 """The splits of the paper, in the order of tables. A network may have further stages (`m4`)."""
 

@@ -15,8 +15,6 @@ from fer_voting.models.adaptive import AdaptiveCost
 from fer_voting.results.plots import INK, VOTE_COLOURS, save
 from fer_voting.votes import adaptive_logits, certainty, fit_threshold, soft_vote
 
-__all__ = ["adaptive_curve", "adaptive_text", "plot_adaptive"]
-
 SHARES = np.linspace(0, 1, 21)
 """Of images whose crops are computed: the curve's points."""
 

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BINS", "Reliability", "reliability"]
-
 BINS = 15
 """As in Guo et al. 2017 (arXiv:1706.04599), whose definitions these are."""
 

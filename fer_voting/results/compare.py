@@ -13,20 +13,6 @@ from numpy.typing import NDArray
 from fer_voting.results.load import LoadedRun, Predictions, Section
 from fer_voting.results.statistics import holm, mcnemar_p, paired_difference
 
-__all__ = [
-    "TABLE_VOTES",
-    "Accuracy",
-    "Comparison",
-    "Method",
-    "accuracies",
-    "accuracy",
-    "compare",
-    "compare_with_baseline",
-    "comparisons",
-    "confusion",
-    "recalls",
-]
-
 TABLE_VOTES = ("soft", "hard", "softprob")
 """The paper's two, then the other reading of its soft vote."""
 

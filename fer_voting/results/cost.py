@@ -8,8 +8,6 @@ from fer_voting.results.load import LoadedRun, Section
 from fer_voting.results.paper import paper
 from fer_voting.results.statistics import CostPoint
 
-__all__ = ["cost_points", "mean_cost"]
-
 
 def mean_cost(runs: Sequence[LoadedRun], key: str) -> float | None:
     """Mean of an entry of result.json over the runs that measured it; None if none did."""

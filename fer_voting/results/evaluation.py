@@ -20,15 +20,6 @@ from fer_voting.system.atomic import write_atomically
 from fer_voting.system.text import cell
 from fer_voting.votes import UNFITTED, Fitted, vote_probabilities, vote_scores
 
-__all__ = [
-    "evaluate_predictions",
-    "evaluation_tables",
-    "metric_intervals",
-    "metrics_of_counts",
-    "recalibrated",
-    "write_predictions",
-]
-
 
 def metrics_of_counts(counts: NDArray[np.integer]) -> dict[str, NDArray[np.float64]]:
     """Accuracy, mean of the per-class recalls, and macro F1 of confusion counts: each float64 [...].

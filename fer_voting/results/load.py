@@ -21,22 +21,6 @@ from fer_voting.runs.run import Run
 from fer_voting.system.arrays import read_npz
 from fer_voting.votes import VOTES
 
-__all__ = [
-    "DEFAULT_SEEDS",
-    "NOT_RUN",
-    "OTHER_DATA",
-    "PARTS",
-    "TITLES",
-    "LoadedRun",
-    "Predictions",
-    "Runs",
-    "Section",
-    "load_run",
-    "load_runs",
-    "read_predictions",
-    "setting_of",
-]
-
 DEFAULT_SEEDS = (0, 1, 2)
 PARTS = ("val", "test")
 """The parts of a data set that a run is evaluated on."""

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 from fer_voting.system.text import shown
 
-__all__ = ["Table", "markdown"]
-
 
 @dataclass(frozen=True)
 class Table:

@@ -18,8 +18,6 @@ from fer_voting.runs.plan import words_without
 from fer_voting.runs.sweeps import Sweep
 from fer_voting.system.messages import duration
 
-__all__ = ["MissingRuns", "audit_command", "missing_runs"]
-
 ASSUMED_GMACS_PER_SECOND = 450
 """Training rate of a GPU like the paper's, used before any run has been timed: 30 % of the RTX 2070 Super's 9 TFLOP/s
 in float32; a training step is three forward passes of two operations a multiply-accumulate."""

@@ -56,8 +56,6 @@ from fer_voting.runs.run import read_history
 from fer_voting.system.environment import git_commit
 from fer_voting.system.messages import duration
 
-__all__ = ["build_page"]
-
 # The keys in which the runs of one section differ by definition.
 PLACE = re.compile(r"seed|split\..*|refit|refit_voting|dataset\.name|dataset\._target_")
 

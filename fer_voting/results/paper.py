@@ -7,8 +7,6 @@ from typing import Any
 from fer_voting.results.compare import Method
 from fer_voting.system.atomic import read_json
 
-__all__ = ["PAPER_DATASETS", "paper", "paper_test_accuracy", "paper_validation_accuracy"]
-
 _FOLDER = Path(__file__).resolve().parent
 # In this folder of an installed wheel; in experiments/ of a checkout.
 _FILE = next(p for p in (_FOLDER / "paper.json", _FOLDER.parents[1] / "experiments" / "paper.json") if p.is_file())

@@ -22,23 +22,6 @@ from fer_voting.results.statistics import CostPoint, pareto_front
 from fer_voting.runs.run import Run, read_history
 from fer_voting.system.text import drawn
 
-__all__ = [
-    "COST_LABELS",
-    "INK",
-    "SPLIT_COLOURS",
-    "cost_figure",
-    "draw_class_distribution",
-    "draw_confusion",
-    "draw_curves",
-    "normalise_confusion",
-    "plot_evaluation",
-    "plot_run",
-    "reliability_figure",
-    "save",
-    "split_curves_figure",
-    "svg",
-]
-
 # Okabe and Ito's colours: colour-blind readers can distinguish them, also in grey.
 VOTE_COLOURS = {
     "soft": "#0072B2",

@@ -10,8 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
-__all__ = ["ENOUGH_SEEDS", "CostPoint", "Difference", "holm", "mcnemar_p", "paired_difference", "pareto_front"]
-
 RESAMPLES = 10_000
 COVERAGE = 0.95
 ENOUGH_SEEDS = 3

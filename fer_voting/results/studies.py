@@ -16,8 +16,6 @@ from torch import Tensor
 from fer_voting.models.crops import CROPS
 from fer_voting.votes import VOTES
 
-__all__ = ["LabelShares", "agreeing_crops", "area_under_roc", "crop_choices", "label_shares", "mean_accuracy"]
-
 PLACES = CROPS // 2
 """Of the crops, in the order of `models.crops.ten_crops`; then the same of the mirrored map."""
 

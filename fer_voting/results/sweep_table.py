@@ -10,8 +10,6 @@ from fer_voting.runs.sweeps import Sweep, seconds_left
 from fer_voting.system.messages import duration
 from fer_voting.votes import ALL_VOTES, PAPER_VOTES
 
-__all__ = ["sweep_status", "sweep_table"]
-
 
 def sweep_table(sweep: Sweep) -> tuple[str, int]:
     """The jobs' results as a Markdown table with notes, and how many jobs are not finished.

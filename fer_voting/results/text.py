@@ -13,23 +13,6 @@ from fer_voting.results.markdown import Table
 from fer_voting.results.paper import PAPER_DATASETS, paper_test_accuracy, paper_validation_accuracy
 from fer_voting.results.statistics import ENOUGH_SEEDS
 
-__all__ = [
-    "COMPARISON_NOTE",
-    "NO_TEST",
-    "accuracy_table",
-    "accuracy_text",
-    "comparison_table",
-    "cost_table",
-    "describe",
-    "interval_over",
-    "mean_text",
-    "missing_lines",
-    "p_text",
-    "percent",
-    "title",
-    "two_digits",
-]
-
 NOTHING = "–"
 VOTE_TITLES = {
     "soft": "soft vote",

@@ -15,8 +15,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from fer_voting.config import compose_with_choices, flatten
 
-__all__ = ["NOT_IDENTITY", "batchnorm_ranks", "identity", "name_run", "name_word", "resolve", "run_name", "setting_of"]
-
 MAX_NAME_LENGTH = 120
 
 NOT_IDENTITY: dict[str, str] = {

@@ -9,8 +9,6 @@ from omegaconf import DictConfig
 from fer_voting.config import CONF_DIR, compose_config, compose_with_choices
 from fer_voting.runs.identity import name_run, resolve, setting_of
 
-__all__ = ["plan_job", "words_without"]
-
 
 def plan_job(overrides: Sequence[str], config: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
     """The resolved configuration of a job, with the names of its run and of the runs that it needs.

@@ -15,8 +15,6 @@ from fer_voting.config import explain
 if TYPE_CHECKING:  # a sweep's own process trains nothing, and importing Lightning takes seconds
     import lightning as L
 
-__all__ = ["is_first_rank", "other_ranks", "run_isolated"]
-
 log = logging.getLogger(__name__)
 
 Function = Callable[[dict[str, Any]], dict[str, Any]]

@@ -26,8 +26,6 @@ from fer_voting.config import explain, flatten
 from fer_voting.runs.identity import identity, name_word
 from fer_voting.system.atomic import read_json, read_yaml, write_atomically, write_json
 
-__all__ = ["OtherInputsError", "Run", "RunInUseError", "read_history"]
-
 LOCK_ATTEMPTS, LOCK_WAIT_SECONDS = 20, 0.05
 """`Run.status` of another process holds the lock for an instant; a training holds it for its whole time."""
 

@@ -18,8 +18,6 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from fer_voting.runs.run import Run, read_history
 from fer_voting.system.atomic import read_json, write_json
 
-__all__ = ["JobState", "Sweep", "job_overrides", "seconds_left"]
-
 
 def job_overrides(words: Sequence[str]) -> list[list[str]]:
     """The overrides of each job of a sweep over `words`, in the order in which Hydra's own sweeper starts them.

@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["read_npz"]
-
 MAX_RATIO, ALWAYS_BYTES = 100, 2**26
 """An archive may unpack to that many times its size, and always to that many bytes: zeros shrink to a thousandth."""
 

@@ -9,8 +9,6 @@ from typing import Any, TextIO
 
 import yaml
 
-__all__ = ["read_json", "read_yaml", "write_atomically", "write_json"]
-
 YAML_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C, where PyYAML was built with it
 
 

@@ -9,8 +9,6 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["describe_device", "git_commit", "keep_freed_memory", "now", "package_versions"]
-
 PACKAGES = ("torch", "torchvision", "lightning", "hydra-core", "torchmetrics", "albumentations", "numpy")
 
 

@@ -10,8 +10,6 @@ from tqdm import tqdm
 
 from fer_voting.system.text import shown
 
-__all__ = ["duration", "progress_bar", "set_up_messages"]
-
 log = logging.getLogger(__name__)
 
 

@@ -2,8 +2,6 @@
 
 import unicodedata
 
-__all__ = ["cell", "drawn", "shortened", "shown"]
-
 _FORMULA_STARTS = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 """A spreadsheet takes a cell that starts with one of these for a formula; the wide ones where Japanese is written."""
 

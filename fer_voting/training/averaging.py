@@ -8,8 +8,6 @@ from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-__all__ = ["averaged_weights", "ema"]
-
 Tensors = tuple[Tensor, ...] | list[Tensor]
 
 

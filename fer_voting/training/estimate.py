@@ -13,8 +13,6 @@ from fer_voting.system.messages import duration
 from fer_voting.training.losses import crop_cross_entropy
 from fer_voting.training.module import VotingModule
 
-__all__ = ["announce_duration"]
-
 log = logging.getLogger(__name__)
 
 PROBE_IMAGES = 8

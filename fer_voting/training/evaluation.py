@@ -16,8 +16,6 @@ from fer_voting.runs.run import Run
 from fer_voting.training.module import Predictions, VotingModule, score_metrics
 from fer_voting.votes import ALL_VOTES, UNFITTED, adaptive_logits, fit_vote, vote_of_epoch, vote_scores
 
-__all__ = ["evaluate_votes", "make_evaluator"]
-
 
 def make_evaluator(trainer_node: dict[str, Any]) -> L.Trainer:
     """A trainer that validates and tests, as a resolved configuration's `trainer` node says."""

@@ -37,8 +37,6 @@ from fer_voting.training.module import VotingModule
 from fer_voting.training.trained import load_module
 from fer_voting.votes import ALL_VOTES, FITTED_VOTES, vote_of_epoch
 
-__all__ = ["fit", "fit_on_other_rank", "open_data", "read_inputs"]
-
 log = logging.getLogger(__name__)
 
 Result = dict[str, Any]

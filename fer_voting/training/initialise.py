@@ -10,8 +10,6 @@ from fer_voting.data.labels import canonical
 from fer_voting.models.checkpoint import NetworkInfo, load_weights
 from fer_voting.models.voting import find_head
 
-__all__ = ["initialise"]
-
 log = logging.getLogger(__name__)
 
 

@@ -11,8 +11,6 @@ from torch import Tensor, nn
 
 from fer_voting.votes import VOTES, vote_probabilities
 
-__all__ = ["Distillation", "crop_cross_entropy"]
-
 
 def crop_cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
     """Mean cross-entropy of every crop's FC output, never of the vote (section 3.3).

@@ -6,8 +6,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Mix"]
-
 _WORD = 0x6D6978
 """First word of the seeds, so that no other purpose shares these random numbers."""
 

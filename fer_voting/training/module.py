@@ -24,15 +24,6 @@ from fer_voting.training.losses import Distillation, crop_cross_entropy
 from fer_voting.training.mix import Mix
 from fer_voting.votes import VOTES, soft_vote
 
-__all__ = [
-    "Predictions",
-    "VotingModule",
-    "memory_format_for",
-    "score_metrics",
-    "vote_metrics",
-    "weight_decay_groups",
-]
-
 
 def vote_metrics(num_classes: int, sync_on_compute: bool = True) -> MetricCollection:
     """Overall accuracy (equation 1), mean of the per-class recalls, per-class recall, and confusion counts.

@@ -12,8 +12,6 @@ from typing import Any
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, LRScheduler, OneCycleLR
 
-__all__ = ["cosine", "exponential", "one_cycle"]
-
 
 def exponential(optimizer: Optimizer, epochs: int, steps_per_epoch: int, *, lr_gamma_per_epoch: float) -> Any:
     """Times `lr_gamma_per_epoch` after each epoch: the paper's schedule (section 3.3)."""

@@ -29,8 +29,6 @@ from fer_voting.votes import softprob_vote
 if TYPE_CHECKING:  # imported where it is used: half a second that a run without W&B need not spend
     import wandb
 
-__all__ = ["MlflowTracker", "TensorBoardTracker", "Tracker", "WandbTracker", "best_metrics", "require", "worst_errors"]
-
 log = logging.getLogger(__name__)
 
 PARTS = ("val", "test")

@@ -19,8 +19,6 @@ from fer_voting.training.initialise import initialise
 from fer_voting.training.module import VotingModule
 from fer_voting.votes import ALL_VOTES, SHARES, Fitted, fit_vote, vote_of_epoch
 
-__all__ = ["Validation", "count_trained_on", "fit_votes", "load_module", "recorded_fits", "stored_validation"]
-
 
 def load_module(
     path: Path, class_names: Sequence[str], dataset: str, split: str | None = None

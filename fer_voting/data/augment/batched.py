@@ -20,8 +20,6 @@ from torch import Tensor
 from fer_voting.data.augment import Steps
 from fer_voting.data.sampling import SampleKey
 
-__all__ = ["BatchedAugment", "uniforms"]
-
 LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in grey (ITU-R BT.601), as in OpenCV and torchvision."""
 

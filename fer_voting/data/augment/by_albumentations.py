@@ -17,8 +17,6 @@ from numpy.typing import NDArray
 from fer_voting.data.augment import Step, Steps
 from fer_voting.data.sampling import SampleKey
 
-__all__ = ["AlbumentationsAugment"]
-
 # A 48x48 image is too small for several threads.
 cv2.setNumThreads(0)
 

@@ -16,8 +16,6 @@ from fer_voting.data.module import Division, FERDataModule, Source
 from fer_voting.data.pack import Pack
 from fer_voting.data.sampling import apportion
 
-__all__ = ["FacesDataModule", "image_and_person", "renderer_digest"]
-
 # RAF-DB's training images of each class, in CLASSES' order: the drawn faces are as imbalanced.
 _WEIGHTS = (2524, 4772, 1982, 1290, 281, 717, 705)
 _IMAGES_PER_PERSON = 4

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from fer_voting.data.faces.geometry import CIRCLE, SHIFT, Geometry, face_geometry, project
 from fer_voting.data.faces.parameters import (
-    EXPRESSION_UNITS,
     HAIR_STYLES,
     Array,
     Colour,
@@ -31,8 +30,6 @@ from fer_voting.data.faces.parameters import (
     draw_units,
     mix,
 )
-
-__all__ = ["EXPRESSION_UNITS", "SIZES", "render_faces"]
 
 SIZES = range(24, 257)  # sides in pixels that the drawing is made for
 

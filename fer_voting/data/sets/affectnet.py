@@ -20,8 +20,6 @@ from fer_voting.data.pack import Pack
 from fer_voting.data.sampling import sample_by_class
 from fer_voting.system.messages import progress_bar
 
-__all__ = ["AffectNetDataModule"]
-
 log = logging.getLogger(__name__)
 
 # The ids of every release: CLASSES, then these.

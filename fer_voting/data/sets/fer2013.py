@@ -17,8 +17,6 @@ from fer_voting.data.pack import Pack
 from fer_voting.system.messages import progress_bar
 from fer_voting.system.text import shown
 
-__all__ = ["FER2013DataModule", "csv_file", "csv_files", "parse_row", "rows"]
-
 log = logging.getLogger(__name__)
 
 ID_NAMES = ("anger", "disgust", "fear", "happy", "sad", "surprise", "neutral")

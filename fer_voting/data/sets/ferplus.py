@@ -16,8 +16,6 @@ from fer_voting.data.module import Source
 from fer_voting.data.pack import Pack
 from fer_voting.data.sets.fer2013 import FILES, FER2013DataModule, Row, csv_file, csv_files, parse_row, rows
 
-__all__ = ["VOTES_FILE", "FERPlusDataModule", "raw_votes", "strict_majority"]
-
 VOTES_FILE = "fer2013new.csv"
 OTHER_VOTES = ("unknown", "NF")
 VOTE_COLUMNS = (*CLASSES, *OTHER_VOTES)

@@ -21,8 +21,6 @@ from fer_voting.data.module import Division
 from fer_voting.data.pack import Pack
 from fer_voting.data.sampling import sample_share
 
-__all__ = ["FolderDataModule"]
-
 log = logging.getLogger(__name__)
 
 

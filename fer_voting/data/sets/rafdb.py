@@ -8,8 +8,6 @@ from fer_voting.data.files import FilesDataModule, Layout, part_folders, part_fo
 from fer_voting.data.index import Index, Problem, Sample, bases, image_files, images_by_stem, inside, open_table
 from fer_voting.data.labels import canonical
 
-__all__ = ["RAFDBDataModule"]
-
 # Ids 1 to 7.
 ID_NAMES = ("surprise", "fear", "disgust", "happy", "sad", "anger", "neutral")
 LIST_FILES = ("list_patition_label.txt", "list_partition_label.txt")  # the first is the authors' spelling

@@ -10,8 +10,6 @@ from fer_voting.training.averaging import averaged_weights
 from fer_voting.training.callbacks.history import History
 from fer_voting.votes import VOTES
 
-__all__ = ["Checkpoints"]
-
 
 class Checkpoints(Checkpoint):
     """Saves last.ckpt after every epoch, and each vote's best-<vote>.ckpt after an epoch better than all before.

@@ -6,8 +6,6 @@ from torch import Tensor
 
 from fer_voting.models.cost import forward_mib_per_image
 
-__all__ = ["ForwardMemory"]
-
 
 class ForwardMemory(L.Callback):
     """Logs the memory that a training-mode forward pass of the first batch leaves allocated, in MiB an image.

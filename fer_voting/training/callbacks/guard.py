@@ -8,8 +8,6 @@ from torch import Tensor
 
 from fer_voting.runs.run import Run
 
-__all__ = ["Guard"]
-
 FEW_IMAGES = 5
 
 

@@ -8,8 +8,6 @@ import lightning as L
 from fer_voting.runs.run import read_history
 from fer_voting.system.atomic import write_atomically
 
-__all__ = ["History"]
-
 
 class History(L.Callback):
     """Writes every figure of an epoch to `path`.

@@ -4,8 +4,6 @@ import lightning as L
 
 from fer_voting.models.voting import VotingNetwork, find_head
 
-__all__ = ["LastBias"]
-
 
 class LastBias(L.Callback):
     """Trains a number a class, and leaves all other parameters, and BatchNorm's statistics, as they are.

@@ -8,8 +8,6 @@ from tqdm import tqdm
 from fer_voting.system.messages import progress_bar
 from fer_voting.system.text import shortened
 
-__all__ = ["RunProgress"]
-
 
 class RunProgress(ProgressBar):
     """A progress bar over the images of all epochs, so that the time left is the run's."""

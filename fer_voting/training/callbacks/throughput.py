@@ -7,8 +7,6 @@ from torch import Tensor
 
 from fer_voting.system.environment import now
 
-__all__ = ["Throughput"]
-
 WARM_UP_STEPS = 2
 
 
