@@ -98,10 +98,10 @@ supply-chain: $(INSTALLED) ## outputs/sbom.json, what is installed (CycloneDX), 
 	.venv-audit/bin/pip-audit --requirement constraints.txt --require-hashes --disable-pip
 
 fuzz: $(INSTALLED) ## give 100,000 damaged and hostile files to everything that reads files: half an hour
-	$(RUN) -m experiments.fuzz --out experiments/recorded/reliability
+	$(RUN) -m tests.fuzz.run --out experiments/recorded/reliability
 
 chaos: $(INSTALLED) ## kill commands 100 times at random moments and compare what they leave with undisturbed ones
-	$(RUN) -m experiments.chaos --out experiments/recorded/reliability
+	$(RUN) -m tests.chaos.run --out experiments/recorded/reliability
 
 mutants: $(INSTALLED) ## change the core and list the changes that no test notices (an hour; goes on where it stopped)
 	OMP_NUM_THREADS=1 .venv/bin/mutmut run

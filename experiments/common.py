@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from experiments.pages import REPO as REPO
 from experiments.pages import update_pages
 from fer_voting.results.load import Runs, Section, load_runs
 from fer_voting.results.markdown import Table, markdown
@@ -151,13 +152,18 @@ def datasets_of(table_of: str, datasets: Sequence[str]) -> list[str]:
     return [dataset for dataset in datasets if (dataset == first) == (table_of == "affectnet")]
 
 
+def write_result(folder: Path, name: str, text: str, data: Any) -> list[str]:
+    """Write `NAME.md` and `NAME.json` into a folder; names of the pages that show the first, which are updated."""
+    write_json(folder / f"{name}.json", data)
+    with write_atomically(folder / f"{name}.md") as file:
+        file.write(text)
+    return update_pages(folder / f"{name}.md")
+
+
 def publish(report: Report, out: Path, suffixes: Sequence[str] = ("png", "svg")) -> None:
     """Write the report's files into `out`, its plots in these formats, update the pages that show it, and print it."""
     markdown = "\n".join([f"# {report.heading}\n", *report.markdown])
-    with write_atomically(out / f"{report.name}.md") as file:
-        file.write(markdown)
-    update_pages(out / f"{report.name}.md")
-    write_json(out / f"{report.name}.json", report.rows)
+    write_result(out, report.name, markdown, report.rows)
     written = [f"{report.name}.md", f"{report.name}.json"]
     for stem, draw in report.plots.items():
         for suffix in suffixes:

@@ -43,14 +43,14 @@ LONG = {
     "experiments.bench",
     "experiments.bill",
     "experiments.bench_predict",
-    "experiments.chaos",
     "experiments.distillation",
-    "experiments.fuzz",
     "experiments.licences",
     "experiments.mutants",
     "experiments.scale",
     "experiments.gpu",
     "experiments.dashboard",
+    "tests.chaos.run",
+    "tests.fuzz.run",
 }
 """Modules whose command is only parsed here: their own tests run them."""
 SMALL = (*(word for word in TINY if word.startswith("dataset")), "dataset.size=24", "dataset.schedule.epochs=1")
@@ -96,7 +96,7 @@ def python_commands(command: Command) -> Iterator[Command]:
     assert done.returncode == 0, done.stderr
     variables = tuple(tuple(word.split("=", 1)) for word in command.words[1:] if "=" in word)
     for line in done.stdout.splitlines():
-        if match := re.match(r"\.venv/bin/python (-m (?:fer_voting|experiments)\..*)", line):
+        if match := re.match(r"\.venv/bin/python (-m (?:fer_voting|experiments|tests)\..*)", line):
             words = ("python", *shlex.split(match[1]))
             yield Command(command.page, words, variables, command.in_text)  # type: ignore[arg-type]
 

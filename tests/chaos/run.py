@@ -1,6 +1,6 @@
 """Kill commands at random moments, start them again, and compare with what an undisturbed command leaves: `make chaos`.
 
-`python -m experiments.chaos [--kills 100] [--seed 0] [--out FOLDER]`. Each scenario is a command on small data. It runs
+`python -m tests.chaos.run [--kills 100] [--seed 0] [--out FOLDER]`. Each scenario is a command on small data. It runs
 once undisturbed; then it is killed (SIGKILL to the whole process group) before a random file operation, or at a random
 time between two of them, and started again, until it ends by itself. Then final weights, predictions, metrics and
 results must equal the undisturbed ones bit for bit. A command that ended by itself begins anew in an empty folder,
@@ -29,13 +29,13 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from experiments import kill_switch
-from experiments.pages import REPO, update_pages
+from experiments.common import REPO, write_result
 from fer_voting.config import flatten
 from fer_voting.results.markdown import Table, markdown
-from fer_voting.system.atomic import read_json, write_atomically, write_json
+from fer_voting.system.atomic import read_json
 from fer_voting.system.environment import describe_device, git_commit
 from fer_voting.system.messages import progress_bar
+from tests.chaos import kill_switch
 
 # `sweep` is named: its default depends on the folder of the output.
 TRAIN = ("fer_voting.train", "dataset.size=24", "model.width=4", "logger=none", "dataset.batch_size=20", "sweep=chaos")
@@ -113,7 +113,7 @@ class Laboratory:
         make_images(self.data)
         (scratch / "site").mkdir()
         (scratch / "site" / "sitecustomize.py").write_text(
-            "from experiments.kill_switch import install\n\ninstall()\n", encoding="utf-8"
+            "from tests.chaos.kill_switch import install\n\ninstall()\n", encoding="utf-8"
         )
 
     def start(self, words: Sequence[str], out: Path, number: int) -> subprocess.Popen[str]:
@@ -351,10 +351,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     text, about = report(outcomes, options.seed)
     print(text)
     if options.out:
-        write_json(options.out / "chaos.json", about)
-        with write_atomically(options.out / "chaos.md") as file:
-            file.write(text)
-        update_pages(options.out / "chaos.md")
+        write_result(options.out, "chaos", text, about)
     if about["differences"]:
         print(json.dumps(about["scenarios"], indent=1), file=sys.stderr)
         sys.exit(1)

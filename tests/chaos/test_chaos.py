@@ -12,12 +12,13 @@ import pytest
 import torch
 from tiny import REPO
 
-from experiments import chaos, kill_switch
-from experiments.chaos import Laboratory, Scenario, differences, kind_of, main
 from fer_voting.system.atomic import write_json
+from tests.chaos import kill_switch
+from tests.chaos import run as chaos
+from tests.chaos.run import Laboratory, Scenario, differences, kind_of, main
 
 SCRIPT = """
-from experiments.kill_switch import install
+from tests.chaos.kill_switch import install
 install()
 import os
 from pathlib import Path

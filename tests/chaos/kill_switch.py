@@ -1,4 +1,4 @@
-"""Ends a command by SIGKILL at a chosen file operation; for `experiments.chaos`.
+"""Ends a command by SIGKILL at a chosen file operation; for `tests.chaos.run`.
 
 A Python process that imports this module through `sitecustomize` and finds a plan in its environment counts the file
 operations below a folder by Python's audit hook, which is called before each: opening a file to write, renaming,

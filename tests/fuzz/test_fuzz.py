@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from experiments.fuzz import TARGETS, Count, Target, fuzz, main, report
-from experiments.guard import watched
+from tests.fuzz.guard import watched
+from tests.fuzz.run import Count, fuzz, main, report
+from tests.fuzz.targets import TARGETS, Target
 
 SLOW = ("overrides", "ONNX file", "videos", "shared folder", "checkpoint")
 
