@@ -10,7 +10,7 @@ from typing import Any
 
 from experiments.pages import REPO as REPO
 from experiments.pages import update_pages
-from fer_voting.results.load import Runs, Section, load_runs
+from fer_voting.results.load import RunGroup, RunTable, load_runs
 from fer_voting.results.markdown import Table, markdown
 from fer_voting.results.missing import missing_runs
 from fer_voting.results.text import missing_lines
@@ -46,7 +46,7 @@ class Report:
         """Deletes the plot that an earlier call wrote, whose runs are gone."""
         self.plots[stem] = None
 
-    def add_notes(self, options: "Options", section: Section, missing: Iterable[Mapping[str, str]]) -> None:
+    def add_notes(self, options: "Options", section: RunGroup, missing: Iterable[Mapping[str, str]]) -> None:
         """What is missing and why, other settings if there are no runs, the synthetic note, and the origin."""
         if lines := missing_lines(missing):
             self.add("\n".join(f"- {line}" for line in lines))
@@ -59,11 +59,11 @@ class Report:
         if results := [run.result for run in section.finished(refit=None)]:
             self.add(origin(results))
 
-    def add_rows(self, section: Section, rows: Iterable[Any]) -> None:
+    def add_rows(self, section: RunGroup, rows: Iterable[Any]) -> None:
         """Dataclasses, for the JSON file."""
         self.rows += [{"dataset": section.dataset, "setting": section.setting} | asdict(row) for row in rows]
 
-    def add_commands(self, options: "Options", section: Section, splits: Sequence[str], refit: str = "") -> None:
+    def add_commands(self, options: "Options", section: RunGroup, splits: Sequence[str], refit: str = "") -> None:
         """The command for the missing runs of `splits`."""
         if missing := missing_runs(options.runs, section, splits, refit):
             self.commands.append(str(missing))
@@ -84,15 +84,15 @@ def origin(results: Sequence[Mapping[str, Any]]) -> str:
 
 @dataclass(frozen=True)
 class Options:
-    runs: Runs
+    runs: RunTable
     datasets: list[str]
     setting: str
     seeds: list[int] | None
     out: Path
 
-    def sections(self, datasets: Sequence[str] | None = None) -> list[Section]:
+    def sections(self, datasets: Sequence[str] | None = None) -> list[RunGroup]:
         datasets = self.datasets if datasets is None else datasets
-        return [self.runs.section(dataset, self.setting, self.seeds) for dataset in datasets]
+        return [self.runs.group(dataset, self.setting, self.seeds) for dataset in datasets]
 
 
 def add_choice_of_runs(parser: argparse.ArgumentParser) -> None:
@@ -137,7 +137,7 @@ def parse_options(description: str | None, arguments: list[str] | None) -> Optio
     except FileNotFoundError as error:
         if words.output_dir != Path("outputs"):
             parser.error(f"--output-dir: {error}")
-        runs = Runs(words.output_dir, [], {})  # before the first training
+        runs = RunTable(words.output_dir, [], {})  # before the first training
     return Options(runs, datasets, words.setting, seeds, words.out or words.output_dir / "tables")
 
 

@@ -5,7 +5,7 @@ from functools import partial
 from experiments.common import Report, origin
 from fer_voting.results.compare import accuracies, comparisons, confusion
 from fer_voting.results.cost import cost_points, mean_cost
-from fer_voting.results.load import Section
+from fer_voting.results.load import RunGroup
 from fer_voting.results.plots import cost_figure, draw_confusion, save, split_curves_figure
 from fer_voting.results.text import COMPARISON_NOTE, SPLIT_TITLES, accuracy_table, comparison_table
 from fer_voting.runs.run import read_history
@@ -14,7 +14,7 @@ from fer_voting.system.messages import duration
 NOTHING = "–"
 
 
-def table_report(section: Section) -> Report:
+def table_report(section: RunGroup) -> Report:
     """Accuracy of each split and vote on test, with its cost and the plot of both."""
     report = Report("table", f"{section.title}: accuracy on test and cost")
     found = accuracies(section, "test")
@@ -39,7 +39,7 @@ def table_report(section: Section) -> Report:
     return report
 
 
-def comparison_report(section: Section) -> Report:
+def comparison_report(section: RunGroup) -> Report:
     """Paired differences on test, training curves, and confusion of each split."""
     report = Report("comparison", f"{section.title}: the splits on the same test images")
     pairs = comparisons(section, "test")
@@ -69,7 +69,7 @@ def comparison_report(section: Section) -> Report:
     return report
 
 
-def origin_line(section: Section) -> str:
+def origin_line(section: RunGroup) -> str:
     results = [run.result for run in section.finished()]
     if not results:
         return "No run is finished yet."

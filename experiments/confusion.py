@@ -8,7 +8,7 @@ import numpy as np
 
 from experiments.common import Report, datasets_of, parse_options, publish
 from fer_voting.results.compare import Method, confusion
-from fer_voting.results.load import LoadedRun
+from fer_voting.results.load import RunRecord
 from fer_voting.results.markdown import Table
 from fer_voting.results.paper import paper
 from fer_voting.results.plots import draw_confusion, normalise_confusion
@@ -59,7 +59,7 @@ def write_figure(name: str, figure_of: str, description: str | None, arguments: 
     publish(report, options.out)
 
 
-def _count(runs: Sequence[LoadedRun]) -> str:
+def _count(runs: Sequence[RunRecord]) -> str:
     return "1 run" if len(runs) == 1 else f"{len(runs)} runs"
 
 

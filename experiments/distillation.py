@@ -25,7 +25,7 @@ import numpy as np
 from experiments.common import SYNTHETIC, Report, origin, publish
 from fer_voting.config import compose_with_choices
 from fer_voting.models import SPLITS
-from fer_voting.results.load import TITLES, LoadedRun, load_run
+from fer_voting.results.load import TITLES, RunRecord, load_run
 from fer_voting.results.markdown import Table
 from fer_voting.results.statistics import mcnemar_p, paired_difference
 from fer_voting.results.text import p_text, percent
@@ -54,7 +54,7 @@ class Network:
     targets: str
     words: tuple[str, ...]
     alone: "Network | None" = None
-    runs: dict[int, LoadedRun] = field(default_factory=dict, compare=False)
+    runs: dict[int, RunRecord] = field(default_factory=dict, compare=False)
 
     def plan(self, seed: int) -> dict[str, Any]:
         words = [*self.words, f"seed={seed}"]

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from functools import partial
 
 from experiments.common import Options, Report, parse_options, publish
-from fer_voting.results.load import Section
+from fer_voting.results.load import RunGroup
 from fer_voting.results.markdown import Table
 from fer_voting.results.missing import audit_command
 from fer_voting.results.plots import draw_class_distribution
@@ -18,12 +18,12 @@ from fer_voting.system.atomic import read_json
 Counts = Mapping[str, Mapping[str, int]]
 
 
-def find_counts(options: Options, section: Section) -> tuple[Counts | None, str, Section]:
+def find_counts(options: Options, section: RunGroup) -> tuple[Counts | None, str, RunGroup]:
     """Part -> class -> images, their source, and the section that they are of; None and the reason, if there are none.
 
     The official parts are the same under every setting; a run's own parts are those of its setting.
     """
-    every_setting = options.runs.section(section.dataset)
+    every_setting = options.runs.group(section.dataset)
     audit = options.runs.output_dir / "audit" / section.dataset / "audit.json"
     if audit.exists():
         try:

@@ -30,7 +30,7 @@ from fer_voting.data.index import PARTS
 from fer_voting.data.module import FERDataModule
 from fer_voting.data.sets.fer2013 import USAGES
 from fer_voting.data.sets.ferplus import VOTES_FILE, raw_votes
-from fer_voting.results.load import LoadedRun, Predictions, load_run
+from fer_voting.results.load import Predictions, RunRecord, load_run
 from fer_voting.runs.run import Run
 from fer_voting.system.atomic import write_atomically, write_json
 from fer_voting.system.messages import progress_bar
@@ -73,7 +73,7 @@ class KeptRun:
             them.
     """
 
-    run: LoadedRun
+    run: RunRecord
     test: Predictions
     val: Predictions
     scores: dict[str, NDArray[np.float32]]
@@ -200,7 +200,7 @@ def read_faces(folder: Path) -> Faces:
         raise ValueError(f"{path} lacks {error}") from error
 
 
-def read_kept(run: LoadedRun, size: int) -> KeptRun:
+def read_kept(run: RunRecord, size: int) -> KeptRun:
     """The predictions of a run in a folder that `keep` wrote.
 
     Args:

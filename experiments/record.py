@@ -16,7 +16,7 @@ import numpy as np
 
 from experiments.common import origin
 from experiments.pages import update_pages
-from fer_voting.results.load import PARTS, LoadedRun, load_run, read_predictions
+from fer_voting.results.load import PARTS, RunRecord, load_run, read_predictions
 from fer_voting.results.sweep_table import sweep_table
 from fer_voting.runs.run import Run
 from fer_voting.runs.sweeps import Sweep
@@ -54,7 +54,7 @@ def record(sweep: Sweep, folder: Path, predictions: Sequence[str] = ()) -> str:
     return text
 
 
-def record_predictions(run: LoadedRun, part: str, folder: Path) -> None:
+def record_predictions(run: RunRecord, part: str, folder: Path) -> None:
     """Write what `read_predictions` reads: `logits` [N, V, K] in half precision, `labels` and `rows` [N].
 
     `rows` are the images' rows in a data set's csv, or else their positions in the evaluation.

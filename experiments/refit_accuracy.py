@@ -2,7 +2,7 @@
 
 from experiments.common import Report, datasets_of, parse_options, publish
 from fer_voting.results.compare import Accuracy, Method, accuracy, compare_with_baseline
-from fer_voting.results.load import Section
+from fer_voting.results.load import RunGroup
 from fer_voting.results.markdown import Table
 from fer_voting.results.paper import paper, paper_test_accuracy
 from fer_voting.results.text import (
@@ -57,7 +57,7 @@ def write_table(name: str, table_of: str, description: str | None, arguments: li
     publish(report, options.out)
 
 
-def _ours(section: Section, after: list[Accuracy], before: list[Accuracy]) -> Table:
+def _ours(section: RunGroup, after: list[Accuracy], before: list[Accuracy]) -> Table:
     table = Table(["network", "runs", "after refit", "runs", "without refit"], [])
     papers = [None if section.setting else paper_test_accuracy(section.dataset, one.method) for one in after]
     for refitted, selected in zip(after, before, strict=True):

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fer_voting.config import compose_with_choices
-from fer_voting.results.load import Runs, load_runs
+from fer_voting.results.load import RunTable, load_runs
 from fer_voting.results.missing import missing_runs
 from fer_voting.runs.identity import setting_of
 
@@ -62,15 +62,15 @@ def _commands(options: argparse.Namespace, words: list[str], setting: str) -> It
 def _announce(options: argparse.Namespace, setting: str) -> None:
     """Print what is still to be run, and its cost; ends the command if RAF-DB's initial weights are missing."""
     seeds = [int(seed) for seed in options.seeds.split(",")]
-    runs = load_runs(options.output_dir) if options.output_dir.is_dir() else Runs(options.output_dir, [], {})
+    runs = load_runs(options.output_dir) if options.output_dir.is_dir() else RunTable(options.output_dir, [], {})
     if options.dataset == "rafdb" and not any(word.startswith("init_from=") for word in options.overrides):
-        lacking = missing_runs(runs, runs.section("affectnet", setting, seeds), SPLITS)
+        lacking = missing_runs(runs, runs.group("affectnet", setting, seeds), SPLITS)
         if lacking:
             sys.exit(
                 f"error: RAF-DB's networks start from AffectNet's weights (section 3.3), and {lacking.jobs} of those "
                 f"runs are not there: make reproduce-affectnet ROOT=DIR first, or\n{lacking.command}"
             )
-    section = runs.section(options.dataset, setting, seeds)
+    section = runs.group(options.dataset, setting, seeds)
     for what, refit in (("selection", ""), ("refit", "soft")):
         lacking = missing_runs(runs, section, SPLITS, refit)
         print(f"{what}: {lacking.cost if lacking else 'all there'}", flush=True)

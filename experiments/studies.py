@@ -38,7 +38,7 @@ from fer_voting.models.adaptive import adaptive_cost
 from fer_voting.models.crops import CROPS
 from fer_voting.results.calibration import reliability
 from fer_voting.results.compare import TABLE_VOTES
-from fer_voting.results.load import Runs, Section, load_runs
+from fer_voting.results.load import RunGroup, RunTable, load_runs
 from fer_voting.results.markdown import Table
 from fer_voting.results.missing import MissingRuns, missing_runs
 from fer_voting.results.plots import INK, SPLIT_COLOURS, save
@@ -84,7 +84,7 @@ BySplit = Mapping[str, Sequence[KeptRun]]
 # --- the studies ----------------------------------------------------------------------------------------------------
 
 
-def studies_report(section: Section, runs: BySplit, faces: Faces) -> Report:
+def studies_report(section: RunGroup, runs: BySplit, faces: Faces) -> Report:
     """What the kept predictions say beyond the comparison."""
     report = Report("studies", f"{section.title}: {SAID}")
     report.add(
@@ -174,7 +174,7 @@ def _voting(runs: BySplit) -> BySplit:
     return {split: of_split for split, of_split in runs.items() if split != "baseline"}
 
 
-def _crops(report: Report, section: Section, runs: BySplit) -> None:
+def _crops(report: Report, section: RunGroup, runs: BySplit) -> None:
     choices = crop_choices()
     found = {
         (split, vote): {
@@ -216,7 +216,7 @@ def _crops(report: Report, section: Section, runs: BySplit) -> None:
     report.add_plot("crops", partial(_plot, draw, heading, "test accuracy (%)"), heading)
 
 
-def _agreement(report: Report, section: Section, runs: BySplit) -> None:
+def _agreement(report: Report, section: RunGroup, runs: BySplit) -> None:
     voting = _voting(runs)
     if not voting:
         return
@@ -270,7 +270,7 @@ def _agreement(report: Report, section: Section, runs: BySplit) -> None:
     report.add_plot("agreement", partial(_plot, draw, heading, "test accuracy (%)"), heading)
 
 
-def _resolution(report: Report, section: Section, runs: BySplit) -> None:
+def _resolution(report: Report, section: RunGroup, runs: BySplit) -> None:
     report.add("## Resolution")
     rows: list[resolution.Row] = []
     for split, of_split in runs.items():
@@ -399,7 +399,7 @@ def _calibration_error(run: KeptRun, vote: str, fitted: Fitted) -> float:
     return reliability(confidence.numpy(), decisions.numpy() == run.test.labels).error
 
 
-def _adaptive(report: Report, section: Section, runs: BySplit) -> None:
+def _adaptive(report: Report, section: RunGroup, runs: BySplit) -> None:
     """Accuracy against mean cost where the crops are computed of the uncertain faces alone."""
     voting = _voting(runs)
     if not voting:
@@ -489,7 +489,7 @@ def write(folder: Path, dataset: str, setting: str) -> MissingRuns | None:
     Before the first run the tables say so. Raises ValueError if a file is damaged.
     """
     stored = replace(load_runs(folder), output_dir=Path("outputs"))  # a command must not train into the folder
-    section = stored.section(dataset, setting)
+    section = stored.group(dataset, setting)
     reports = [table_report(section), comparison_report(section)]
     if section.finished():
         faces = read_faces(folder)
@@ -536,8 +536,8 @@ def main(arguments: list[str] | None = None) -> None:
     torch.backends.cudnn.allow_tf32 = False
     try:
         if options.root is not None:
-            there: Runs = load_runs(options.output_dir)
-            finished = there.section(options.dataset, options.setting).finished()
+            there: RunTable = load_runs(options.output_dir)
+            finished = there.group(options.dataset, options.setting).finished()
             keep_finished(options, options.runs or [run.name for run in finished])
         options.folder.mkdir(parents=True, exist_ok=True)
         missing = write(options.folder, options.dataset, options.setting)

@@ -9,14 +9,14 @@ from functools import partial
 from experiments.common import Options, Report, parse_options, publish
 from fer_voting.results.compare import accuracies, comparisons
 from fer_voting.results.cost import cost_points
-from fer_voting.results.load import Section
+from fer_voting.results.load import RunGroup
 from fer_voting.results.plots import cost_figure, save
 from fer_voting.results.text import COMPARISON_NOTE, accuracy_table, comparison_table, title
 
 UNCERTAIN = "The paper's 83.26 for RAF-DB's baseline is uncertain: its digits are printed over two columns."
 
 
-def write_section(report: Report, options: Options, section: Section) -> None:
+def write_section(report: Report, options: Options, section: RunGroup) -> None:
     validation = accuracies(section, "val")
     pairs = comparisons(section, "val")
     report.add(f"## {title('Table 3', 'validation accuracy (%)', section)}")

@@ -14,12 +14,12 @@ from omegaconf import DictConfig, OmegaConf
 from fer_voting.config import command
 from fer_voting.data.index import PARTS
 from fer_voting.system.atomic import write_json
-from fer_voting.system.text import shown
+from fer_voting.system.text import escape
 
 
 def format_report(report: Mapping[str, Any]) -> str:
     """The report as text for a terminal."""
-    return "\n".join(map(shown, _lines(report)))
+    return "\n".join(map(escape, _lines(report)))
 
 
 def _lines(report: Mapping[str, Any]) -> Iterator[str]:

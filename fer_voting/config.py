@@ -22,7 +22,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 
 from fer_voting.system.messages import set_up_messages
-from fer_voting.system.text import shown
+from fer_voting.system.text import escape
 
 _PACKAGE = Path(__file__).resolve().parent
 CONF_DIR = next(p for p in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if p.is_dir())
@@ -247,7 +247,7 @@ def explain(error: BaseException, config_name: str = "config") -> str:
         )
     elif not isinstance(root, ValueError | OSError):
         text = f"{type(root).__name__}: {text}"
-    return shown(text)
+    return escape(text)
 
 
 def _known_keys(key: str, text: str, config_name: str) -> str:

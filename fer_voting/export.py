@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fer_voting.system.messages import set_up_messages
-from fer_voting.system.text import shown
+from fer_voting.system.text import escape
 from fer_voting.votes import ALL_VOTES, vote_of_epoch
 
 if TYPE_CHECKING:  # `--help` answers before torch is imported
@@ -290,7 +290,7 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except (ValueError, OSError) as error:
-        sys.exit(f"error: {shown(' '.join(str(error).split()))}")
+        sys.exit(f"error: {escape(' '.join(str(error).split()))}")
 
 
 if __name__ == "__main__":

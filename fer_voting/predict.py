@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fer_voting.system.messages import duration, progress_bar, set_up_messages
-from fer_voting.system.text import shown
+from fer_voting.system.text import escape
 from fer_voting.votes import ALL_VOTES
 
 if TYPE_CHECKING:  # `--help` answers before torch is imported
@@ -136,7 +136,7 @@ class Summary:
         """Rows of one frame."""
         self._statuses.update(row["status"].partition(":")[0] for row in rows)
         if rows:
-            where = f"{shown(rows[-1]['input'])}, frame {rows[-1]['frame']}"
+            where = f"{escape(rows[-1]['input'])}, frame {rows[-1]['frame']}"
             self._bar.set_postfix_str(f"{self._rate():.1f} faces/s, {where}", refresh=False)
             self._bar.update()
 
@@ -204,7 +204,7 @@ def main(arguments: list[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except (ValueError, OSError) as error:
-        sys.exit(f"error: {shown(' '.join(str(error).split()))}")
+        sys.exit(f"error: {escape(' '.join(str(error).split()))}")
     finally:
         signal.signal(signal.SIGTERM, before)
 

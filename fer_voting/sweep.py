@@ -19,7 +19,7 @@ from fer_voting.results.sweep_table import sweep_status, sweep_table
 from fer_voting.runs.plan import plan_job, words_without
 from fer_voting.runs.sweeps import Sweep, job_overrides
 from fer_voting.system.atomic import write_atomically
-from fer_voting.system.text import shown
+from fer_voting.system.text import escape
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +114,7 @@ def _retry(sweep: Sweep) -> int:
     # By the same name and in the same place, wherever outputs/ may have gone since.
     place = [f"sweep='{sweep.dir.name}'", f"output_dir='{sweep.output_dir}'"]
     words = ["-m", "fer_voting.train", "-m", *words_without(record["command"], "sweep", "output_dir"), *place]
-    print(shown(f"$ cd {shlex.quote(record['cwd'])} && python {shlex.join(words)}"), flush=True)
+    print(escape(f"$ cd {shlex.quote(record['cwd'])} && python {shlex.join(words)}"), flush=True)
     # -P: a folder `fer_voting` in that place is not what is run.
     paths = [str(Path(fer_voting.__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}

@@ -189,7 +189,7 @@ def test_a_report_of_a_stranger_s_runs_runs_no_code(run: Run, tmp_path: Path) ->
     (run.dir / "config.yaml").write_text(OmegaConf.to_yaml(config))
     runs = load_runs(output_dir)
     assert "model._target_" in build_page(runs)  # as a difference from the defaults
-    gap = missing_runs(runs, runs.section("faces", run.config()["run"]["setting"]), ["m1", "m2"])
+    gap = missing_runs(runs, runs.group("faces", run.config()["run"]["setting"]), ["m1", "m2"])
     assert gap is not None
     assert "_target_" not in gap.command
 

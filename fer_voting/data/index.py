@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
-from fer_voting.system.text import shown
+from fer_voting.system.text import escape
 
 PARTS = ("train", "val", "test")
 """The parts of a data set; a pack stores a part as its position here."""
@@ -67,7 +67,7 @@ class Index:
     def add(self, result: Sample | Problem | LeftOut) -> None:
         match result:
             case Sample(name=name) if not name.isprintable():
-                where = shown(str(result.path or name))
+                where = escape(str(result.path or name))
                 self.problems.append(Problem("unreadable", where, "its name is not text, or has control characters"))
             case Sample():
                 self.samples.append(result)

@@ -11,21 +11,21 @@ from numpy.typing import NDArray
 from fer_voting.data.index import PARTS, open_table
 from fer_voting.data.pack import Pack
 from fer_voting.system.atomic import write_atomically
-from fer_voting.system.text import cell
+from fer_voting.system.text import csv_safe
 
 _COLUMNS = ["part", "name", "label", "hash"]
 
 
 def write_manifest(path: Path, pack: Pack, division: Mapping[str, NDArray[np.int64]]) -> None:
-    """Write `division` (part -> positions in the pack) to a CSV file, names and labels by `system.text.cell`."""
+    """Write `division` (part -> positions in the pack) to a CSV file, names and labels by `system.text.csv_safe`."""
     with write_atomically(path) as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(_COLUMNS)
         names = pack.names()
         for part, positions in division.items():
             for position in positions:
-                label = cell(pack.labels[pack.label_ids[position]])
-                rows.writerow([part, cell(names[position]), label, pack.hashes[position].tobytes().hex()])
+                label = csv_safe(pack.labels[pack.label_ids[position]])
+                rows.writerow([part, csv_safe(names[position]), label, pack.hashes[position].tobytes().hex()])
 
 
 def read_manifest(path: Path, pack: Pack, usable: NDArray[np.bool_]) -> dict[str, NDArray[np.int64]]:
@@ -40,8 +40,8 @@ def read_manifest(path: Path, pack: Pack, usable: NDArray[np.bool_]) -> dict[str
     Raises ValueError if the file is no manifest or lists images that are missing, unusable or labelled differently.
     """
     rows = _read_rows(path, f"dataset.manifest={path}")
-    names = [cell(name) for name in pack.names()]
-    labels = [cell(label) for label in pack.labels]
+    names = [csv_safe(name) for name in pack.names()]
+    labels = [csv_safe(label) for label in pack.labels]
     by_hash: dict[str, list[int]] = defaultdict(list)
     for position in np.flatnonzero(usable).tolist():
         by_hash[pack.hashes[position].tobytes().hex()].append(position)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer_voting.inference.recognizer import Recognition, Recognizer
-from fer_voting.system.text import drawn
+from fer_voting.system.text import escape_mathtext
 
 if TYPE_CHECKING:  # torch takes seconds to import
     from fer_voting.models import VotingResNet18
@@ -132,7 +132,7 @@ def draw_explanation(path: Path, explanation: Explanation, title: str = "") -> N
     from matplotlib.figure import Figure
 
     recognition = explanation.recognition
-    class_names = [drawn(each) for each in recognition.class_names]
+    class_names = [escape_mathtext(each) for each in recognition.class_names]
     name, chosen = class_names[recognition.class_ids[0]], int(recognition.class_ids[0])
     logits = recognition.crop_logits[0].astype(np.float64)
     odds = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -167,6 +167,6 @@ def draw_explanation(path: Path, explanation: Explanation, title: str = "") -> N
         axis.set_xticks([])
         axis.set_yticks([])
     votes = f"{round(recognition.agreement[0] * crops)} of {crops} crops vote {name}"
-    figure.suptitle(f"{drawn(title)}: {votes}" if title else votes, fontsize=10)
+    figure.suptitle(f"{escape_mathtext(title)}: {votes}" if title else votes, fontsize=10)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)

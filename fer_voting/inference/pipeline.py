@@ -21,7 +21,7 @@ from fer_voting.inference.frames import Frame, Unreadable
 from fer_voting.inference.recognizer import DetectedFaces, Recognizer, face_square
 from fer_voting.inference.rows import Row, probability_columns
 from fer_voting.inference.tracking import Tracker
-from fer_voting.system.text import shown
+from fer_voting.system.text import escape
 
 MAX_FRAMES = 32
 """Frames that wait for a batch at most: a video without faces gets its rows at least that often."""
@@ -195,7 +195,7 @@ def whole_frame(frame: Frame) -> NDArray[np.float64]:
 def rows_of(item: RecognizedFrame | Unreadable) -> list[Row]:
     """The rows of a frame, at least one."""
     if isinstance(item, Unreadable):
-        return [{"input": item.input, "frame": item.index, "status": f"unreadable: {shown(item.reason)}"}]
+        return [{"input": item.input, "frame": item.index, "status": f"unreadable: {escape(item.reason)}"}]
     frame, faces = item.frame, item.faces
     where = {
         "input": frame.input,

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
 
-from fer_voting.system.text import cell
+from fer_voting.system.text import csv_safe
 
 Row = Mapping[str, Any]
 
@@ -44,7 +44,7 @@ def columns(class_names: Sequence[str]) -> list[str]:
 class RowWriter:
     """Writes rows to a file; whatever stops the program, the file holds whole rows.
 
-    A CSV file is also safe to open (`system.text.cell`). JSON Lines holds names as they are, escaped by JSON's rules.
+    A CSV file is also safe to open (`system.text.csv_safe`). JSON Lines holds names as they are, escaped as JSON does.
 
     Args:
         path: `.csv` or `.jsonl`, replaced if it exists; None: CSV on stdout.
@@ -90,7 +90,7 @@ class RowWriter:
                 text.write(json.dumps({column: row.get(column) for column in self.columns}) + "\n")
         else:
             csv.writer(text, lineterminator="\n").writerows(
-                [cell(row.get(column)) for column in self.columns] for row in rows
+                [csv_safe(row.get(column)) for column in self.columns] for row in rows
             )
         try:
             self._file.write(text.getvalue())

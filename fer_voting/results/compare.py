@@ -10,7 +10,7 @@ from statistics import fmean, stdev
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_voting.results.load import LoadedRun, Predictions, Section
+from fer_voting.results.load import Predictions, RunGroup, RunRecord
 from fer_voting.results.statistics import holm, mcnemar_p, paired_difference
 
 TABLE_VOTES = ("soft", "hard", "softprob")
@@ -64,7 +64,7 @@ class Comparison:
     missing: dict[str, str] = field(default_factory=dict)
 
 
-def accuracies(section: Section, part: str, votes: Sequence[str] = TABLE_VOTES, refit: str = "") -> list[Accuracy]:
+def accuracies(section: RunGroup, part: str, votes: Sequence[str] = TABLE_VOTES, refit: str = "") -> list[Accuracy]:
     """Accuracy of every split by every vote; of the baseline, whose single output has no vote, by one."""
     return [
         accuracy(section, Method(split, vote, refit), part)
@@ -73,7 +73,7 @@ def accuracies(section: Section, part: str, votes: Sequence[str] = TABLE_VOTES, 
     ]
 
 
-def accuracy(section: Section, method: Method, part: str) -> Accuracy:
+def accuracy(section: RunGroup, method: Method, part: str) -> Accuracy:
     seeds, missing = {}, section.missing(method.split, method.refit)
     for run in section.finished(method.split, method.refit):
         if metrics := run.metrics(method.vote, part):
@@ -86,7 +86,7 @@ def accuracy(section: Section, method: Method, part: str) -> Accuracy:
     return Accuracy(method, part, seeds, mean, std, missing)
 
 
-def comparisons(section: Section, part: str, refit: str = "") -> list[Comparison]:
+def comparisons(section: RunGroup, part: str, refit: str = "") -> list[Comparison]:
     """Every variant against the baseline by the paper's votes, and its soft vote against its hard."""
     variants = [split for split in section.splits(refit) if split != "baseline"]
     baseline = Method("baseline", "soft", refit)
@@ -95,15 +95,15 @@ def comparisons(section: Section, part: str, refit: str = "") -> list[Comparison
     return compare(section, pairs, part)
 
 
-def compare_with_baseline(section: Section, methods: Sequence[Method], part: str) -> list[Comparison]:
+def compare_with_baseline(section: RunGroup, methods: Sequence[Method], part: str) -> list[Comparison]:
     """Each method, all of one vote, against the baseline, which is left out of them."""
     return compare(section, [(m, replace(m, split="baseline")) for m in methods if m.split != "baseline"], part)
 
 
-def compare(section: Section, pairs: Sequence[tuple[Method, Method]], part: str) -> list[Comparison]:
+def compare(section: RunGroup, pairs: Sequence[tuple[Method, Method]], part: str) -> list[Comparison]:
     """The comparisons of one table: runs of the same seed on the same images, both votes on the same weights.
 
-    The votes are applied to the stored crop logits of the deciding vote's best epoch (`LoadedRun.predictions`), so
+    The votes are applied to the stored crop logits of the deciding vote's best epoch (`RunRecord.predictions`), so
     that a difference between votes is none between epochs.
     """
     splits = {(method.split, method.refit) for pair in pairs for method in pair}
@@ -117,7 +117,7 @@ Read = tuple[dict[int, tuple[str, Predictions]], dict[str, str]]
 """Seed -> a run's name and predictions; and name of a run that has none -> reason."""
 
 
-def _read(section: Section, split: str, refit: str, part: str) -> Read:
+def _read(section: RunGroup, split: str, refit: str, part: str) -> Read:
     found, missing = {}, section.missing(split, refit)
     for run in section.finished(split, refit):
         try:
@@ -151,13 +151,13 @@ def _same_images(one: Predictions, other: Predictions) -> bool:
     return np.array_equal(one.names, other.names) and np.array_equal(one.labels, other.labels)
 
 
-def confusion(runs: Sequence[LoadedRun], vote: str, part: str) -> np.ndarray | None:
+def confusion(runs: Sequence[RunRecord], vote: str, part: str) -> np.ndarray | None:
     """Confusion counts [K, K] (true class, decision), summed over runs; None if no run has them."""
     counts = [np.array(metrics["confusion_counts"]) for run in runs if (metrics := run.metrics(vote, part))]
     return np.sum(counts, axis=0) if counts else None
 
 
-def recalls(runs: Sequence[LoadedRun], vote: str, part: str) -> dict[str, float] | None:
+def recalls(runs: Sequence[RunRecord], vote: str, part: str) -> dict[str, float] | None:
     """Class -> recall, the mean over runs; None if no run has it."""
     found = [metrics["recall"] for run in runs if (metrics := run.metrics(vote, part))]
     return {name: fmean(recall[name] for recall in found) for name in found[0]} if found else None

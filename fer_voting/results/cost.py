@@ -4,18 +4,18 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from fer_voting.results.compare import Accuracy
-from fer_voting.results.load import LoadedRun, Section
+from fer_voting.results.load import RunGroup, RunRecord
 from fer_voting.results.paper import paper
 from fer_voting.results.statistics import CostPoint
 
 
-def mean_cost(runs: Sequence[LoadedRun], key: str) -> float | None:
+def mean_cost(runs: Sequence[RunRecord], key: str) -> float | None:
     """Mean of an entry of result.json over the runs that measured it; None if none did."""
     values = [run.result[key] for run in runs if run.result.get(key) is not None]
     return fmean(values) if values else None
 
 
-def cost_points(section: Section, accuracies: Sequence[Accuracy]) -> tuple[list[CostPoint], list[CostPoint]]:
+def cost_points(section: RunGroup, accuracies: Sequence[Accuracy]) -> tuple[list[CostPoint], list[CostPoint]]:
     """Our and the paper's splits by the soft vote; the paper's only for runs of its own protocol."""
     ours = []
     for one in accuracies:

@@ -17,7 +17,7 @@ from fer_voting.results.calibration import Reliability, reliability
 from fer_voting.results.markdown import Table, markdown
 from fer_voting.results.statistics import COVERAGE, RESAMPLES
 from fer_voting.system.atomic import write_atomically
-from fer_voting.system.text import cell
+from fer_voting.system.text import csv_safe
 from fer_voting.votes import UNFITTED, Fitted, vote_probabilities, vote_scores
 
 
@@ -164,7 +164,7 @@ def write_predictions(
     """Write a row an image: `name, label, predicted, confidence, <probability of each class>, agreement`.
 
     `agreement` is the share of the crops whose own decision is the predicted class. Columns hold no image.
-    Names are safe to open in a spreadsheet (`system.text.cell`).
+    Names are safe to open in a spreadsheet (`system.text.csv_safe`).
 
     Args:
         names: N.
@@ -179,9 +179,9 @@ def write_predictions(
     agreement = (logits.argmax(dim=2) == predicted[:, None]).float().mean(dim=1)
     with write_atomically(path) as file:
         rows = csv.writer(file, lineterminator="\n")
-        classes = [cell(each) for each in class_names]
+        classes = [csv_safe(each) for each in class_names]
         rows.writerow(["name", "label", "predicted", "confidence", *classes, "agreement"])
         columns = (labels, predicted, confidences, probabilities, agreement)
         for name, label, decision, confidence, row, share in zip(names, *(c.tolist() for c in columns), strict=True):
             shares = [f"{value:.6f}" for value in (confidence, *row, share)]
-            rows.writerow([cell(name), classes[label], classes[decision], *shares])
+            rows.writerow([csv_safe(name), classes[label], classes[decision], *shares])

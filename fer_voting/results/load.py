@@ -1,4 +1,4 @@
-"""Run folders as data: `load_runs` reads them all, `Runs.section` selects those of one data set under one setting.
+"""Run folders as data: `load_runs` reads them all, `RunTable.group` selects the runs of one data set under one setting.
 
 Nothing here raises for a damaged, unfinished or absent run: it is listed in `missing`, run name -> reason.
 """
@@ -66,7 +66,7 @@ def read_predictions(path: Path) -> Predictions:
 
 
 @dataclass(frozen=True)
-class LoadedRun:
+class RunRecord:
     """The content of a run's folder.
 
     Attributes:
@@ -107,13 +107,13 @@ class LoadedRun:
 
 
 @dataclass(frozen=True)
-class Section:
+class RunGroup:
     """The runs of one data set under one setting, by split, seed and refit. `seeds` are those that are asked for."""
 
     dataset: str
     setting: str
     seeds: tuple[int, ...]
-    runs: list[LoadedRun]
+    runs: list[RunRecord]
     unreadable: dict[str, str]
 
     @property
@@ -139,7 +139,7 @@ class Section:
         known = [split for split in SPLITS if split in found - {"baseline"}]
         return [*known, *sorted(found - set(SPLITS)), "baseline"]
 
-    def finished(self, split: str | None = None, refit: str | None = "") -> list[LoadedRun]:
+    def finished(self, split: str | None = None, refit: str | None = "") -> list[RunRecord]:
         """Finished runs by split and seed; of any split, or any refit, where that is None."""
         return [
             run
@@ -163,35 +163,35 @@ class Section:
 
 
 @dataclass(frozen=True)
-class Runs:
+class RunTable:
     """All run folders of an output folder; `unreadable` are those without a usable config.yaml: name -> reason."""
 
     output_dir: Path
-    runs: list[LoadedRun]
+    runs: list[RunRecord]
     unreadable: dict[str, str]
 
-    def section(self, dataset: str, setting: str = "", seeds: Sequence[int] | None = None) -> Section:
+    def group(self, dataset: str, setting: str = "", seeds: Sequence[int] | None = None) -> RunGroup:
         """The runs of a data set under a setting; where no seeds are given, all that were found and 0, 1, 2."""
         runs = [run for run in self.runs if (run.dataset, run.setting) == (dataset, setting)]
         if seeds is None:
             seeds = sorted({*DEFAULT_SEEDS, *(run.seed for run in runs)})
-        return Section(dataset, setting, tuple(seeds), _comparable(runs), self.unreadable)
+        return RunGroup(dataset, setting, tuple(seeds), _comparable(runs), self.unreadable)
 
     def settings(self, dataset: str) -> dict[str, int]:
         """Setting -> number of the data set's runs under it."""
         return dict(sorted(Counter(run.setting for run in self.runs if run.dataset == dataset).items()))
 
-    def sections(self) -> list[Section]:
-        """Every section that has a run, with the seeds found in it: the paper's data sets and protocol first."""
+    def groups(self) -> list[RunGroup]:
+        """Every group that has a run, with the seeds found in it: the paper's data sets and protocol first."""
         order = [*TITLES, *sorted({run.dataset for run in self.runs} - TITLES.keys())]
         seeds: dict[tuple[str, str], set[int]] = {}
         for run in self.runs:
             seeds.setdefault((run.dataset, run.setting), set()).add(run.seed)
         keys = sorted(seeds, key=lambda key: (order.index(key[0]), key[1]))
-        return [self.section(*key, seeds=sorted(seeds[key])) for key in keys]
+        return [self.group(*key, seeds=sorted(seeds[key])) for key in keys]
 
 
-def _comparable(runs: Sequence[LoadedRun]) -> list[LoadedRun]:
+def _comparable(runs: Sequence[RunRecord]) -> list[RunRecord]:
     """The runs by split, seed and refit, with a `problem` for those whose metrics must not be averaged or compared
     with the others': runs on other data than most, and a second run of the same split, seed and refit."""
     names: dict[tuple[str, int, str], str] = {}
@@ -209,14 +209,14 @@ def _comparable(runs: Sequence[LoadedRun]) -> list[LoadedRun]:
     return checked
 
 
-def _data_of_most(finished: Sequence[LoadedRun]) -> dict[str, Any]:
+def _data_of_most(finished: Sequence[RunRecord]) -> dict[str, Any]:
     """The result of one of the runs on the data that most runs have; of equally many, on the newest run's."""
     count = Counter(run.result["data_fingerprint"] for run in finished)
     results = [run.result for run in finished]
     return max(results, key=lambda result: (count[result["data_fingerprint"]], result["started"]), default={})
 
 
-def _other_data(run: LoadedRun, expected: Mapping[bool, Mapping[str, Any]]) -> str:
+def _other_data(run: RunRecord, expected: Mapping[bool, Mapping[str, Any]]) -> str:
     """Why the run's data is not that of the section's other runs; "" if it is."""
     here, there = run.result["data_fingerprint"], expected[bool(run.refit)]["data_fingerprint"]
     if here != there:
@@ -228,7 +228,7 @@ def _other_data(run: LoadedRun, expected: Mapping[bool, Mapping[str, Any]]) -> s
     return ""
 
 
-def load_runs(output_dir: Path) -> Runs:
+def load_runs(output_dir: Path) -> RunTable:
     """The run folders under `<output_dir>/runs`.
 
     Raises FileNotFoundError if there is no such output folder: a misspelt path must not read as "not run".
@@ -241,10 +241,10 @@ def load_runs(output_dir: Path) -> Runs:
             runs.append(load_run(Run(output_dir, folder.name)))
         except ValueError as error:
             unreadable[folder.name] = f"damaged: {error}"
-    return Runs(output_dir, runs, unreadable)
+    return RunTable(output_dir, runs, unreadable)
 
 
-def load_run(run: Run) -> LoadedRun:
+def load_run(run: Run) -> RunRecord:
     """The content of a run's folder. Raises ValueError if config.yaml does not say what run it is."""
     try:
         config = run.config()
@@ -263,7 +263,7 @@ def load_run(run: Run) -> LoadedRun:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError("config.yaml can't be read") from error
     problem, result = _result(run)
-    return LoadedRun(run, dataset, setting, split, seed, refit, problem, result, config)
+    return RunRecord(run, dataset, setting, split, seed, refit, problem, result, config)
 
 
 def setting_of(name: str, config: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fer_voting.system.text import shown
+from fer_voting.system.text import escape
 
 
 @dataclass(frozen=True)
@@ -40,4 +40,4 @@ def markdown(table: Table) -> str:
 
 
 def _cell(text: str) -> str:
-    return re.sub(r"<(?=[A-Za-z/!?])", r"\\<", shown(text).replace("|", r"\|"))
+    return re.sub(r"<(?=[A-Za-z/!?])", r"\\<", escape(text).replace("|", r"\|"))

@@ -11,7 +11,7 @@ from typing import Any
 from fer_voting.config import CONF_DIR, compose_config, refuse_foreign_code
 from fer_voting.models.cost import count_gmacs
 from fer_voting.models.registry import build_network
-from fer_voting.results.load import OTHER_DATA, LoadedRun, Runs, Section
+from fer_voting.results.load import OTHER_DATA, RunGroup, RunRecord, RunTable
 from fer_voting.results.paper import paper
 from fer_voting.runs.identity import resolve
 from fer_voting.runs.plan import words_without
@@ -54,7 +54,7 @@ def _long_duration(seconds: float) -> str:
     return f"{days:.0f} days" if days >= 3 else duration(seconds)
 
 
-def missing_runs(runs: Runs, section: Section, splits: Sequence[str], refit: str = "") -> MissingRuns | None:
+def missing_runs(runs: RunTable, section: RunGroup, splits: Sequence[str], refit: str = "") -> MissingRuns | None:
     """The command for the missing runs of `splits`; None if there are none that a command could make.
 
     It names whole splits and seeds, for a sweep trains only what is not finished. It leaves out what is running, and
@@ -83,13 +83,13 @@ def missing_runs(runs: Runs, section: Section, splits: Sequence[str], refit: str
     return MissingRuns(jobs, command, sum(known) if len(known) == len(costs) else None, basis)
 
 
-def audit_command(runs: Runs, section: Section) -> str:
+def audit_command(runs: RunTable, section: RunGroup) -> str:
     """The command that counts the data set's images."""
     words = [f"dataset={section.dataset}", *_files_and_output(runs, section)]
     return " ".join(["python -m fer_voting.audit", *map(shlex.quote, words)])
 
 
-def _training_words(runs: Runs, section: Section) -> list[str]:
+def _training_words(runs: RunTable, section: RunGroup) -> list[str]:
     """The overrides that make a run of the section, without split, seed and refit."""
     words = _words_of_a_sweep(runs, section)
     if words is None:
@@ -102,16 +102,16 @@ def _training_words(runs: Runs, section: Section) -> list[str]:
     return words + _output(runs)
 
 
-def _files_and_output(runs: Runs, section: Section) -> list[str]:
+def _files_and_output(runs: RunTable, section: RunGroup) -> list[str]:
     root = _root(section)
     return [*([f"dataset.root={root}"] if root else []), *_output(runs)]
 
 
-def _output(runs: Runs) -> list[str]:
+def _output(runs: RunTable) -> list[str]:
     return [] if runs.output_dir.as_posix() == "outputs" else [f"output_dir={runs.output_dir}"]
 
 
-def _words_of_a_sweep(runs: Runs, section: Section) -> list[str] | None:
+def _words_of_a_sweep(runs: RunTable, section: RunGroup) -> list[str] | None:
     """The overrides of a recorded sweep that made one of the section's runs, if there is one."""
     names = {run.name for run in section.runs}
     for folder in sorted((runs.output_dir / "sweeps").glob("*/")):
@@ -131,7 +131,7 @@ def _only_sweeps(word: str, setting: str) -> bool:
     return word.startswith("experiment=") and not f"{setting}-".startswith(f"{word.removeprefix('experiment=')}-")
 
 
-def _root(section: Section) -> str | None:
+def _root(section: RunGroup) -> str | None:
     """Where the section's runs had their files, DIR if there are none yet; None if the data set has no `root`."""
     if section.runs:
         return section.runs[0].config["dataset"].get("root")
@@ -153,7 +153,7 @@ def _composed(words: Sequence[str]) -> dict[str, Any] | None:
 # --- what a run costs -------------------------------------------------------------------------------------------
 
 
-def _estimate(runs: Runs, section: Section, config: dict[str, Any] | None, split: str) -> tuple[float | None, str]:
+def _estimate(runs: RunTable, section: RunGroup, config: dict[str, Any] | None, split: str) -> tuple[float | None, str]:
     """Seconds of one run, and what the estimate is computed from: the most similar finished runs, or an assumption."""
     if same := section.finished(split, refit=None):
         return fmean(run.result["seconds"] for run in same), "as its finished runs took"
@@ -187,7 +187,7 @@ def _gmacs(model: str, split: str, num_classes: int, image_size: int) -> float:
     return count_gmacs(build_network(node, split, num_classes, image_size), image_size)
 
 
-def _images_an_epoch(runs: Runs, dataset: str, config: dict[str, Any]) -> int | None:
+def _images_an_epoch(runs: RunTable, dataset: str, config: dict[str, Any]) -> int | None:
     if "train_size" in config["dataset"]:  # drawn faces: as many as the setting says
         return config["dataset"]["train_size"]
     for run in runs.runs:
@@ -205,13 +205,13 @@ def _images_an_epoch(runs: Runs, dataset: str, config: dict[str, Any]) -> int | 
     return None
 
 
-def _gmacs_per_second(runs: Runs) -> tuple[float, str]:
+def _gmacs_per_second(runs: RunTable) -> tuple[float, str]:
     """The fastest rate that a finished run of any data set trained at, or an assumed one."""
     finished = [run for run in runs.runs if not run.problem and run.result["images_per_second"]]
     if not finished:
         return ASSUMED_GMACS_PER_SECOND, ASSUMPTION
 
-    def rate(run: LoadedRun) -> float:
+    def rate(run: RunRecord) -> float:
         return run.result["images_per_second"] * run.result["gmacs"]
 
     best = max(finished, key=rate)

@@ -27,7 +27,7 @@ from fer_voting.results.compare import (
     recalls,
 )
 from fer_voting.results.cost import cost_points
-from fer_voting.results.load import PARTS, LoadedRun, Runs, Section
+from fer_voting.results.load import PARTS, RunGroup, RunRecord, RunTable
 from fer_voting.results.markdown import Table
 from fer_voting.results.missing import missing_runs
 from fer_voting.results.plots import (
@@ -60,9 +60,9 @@ from fer_voting.system.messages import duration
 PLACE = re.compile(r"seed|split\..*|refit|refit_voting|dataset\.name|dataset\._target_")
 
 
-def build_page(runs: Runs) -> str:
+def build_page(runs: RunTable) -> str:
     """The whole page as HTML."""
-    sections = runs.sections()
+    sections = runs.groups()
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -83,7 +83,7 @@ def build_page(runs: Runs) -> str:
     )
 
 
-def _view(runs: Runs, section: Section) -> dict[str, Any]:
+def _view(runs: RunTable, section: RunGroup) -> dict[str, Any]:
     """What page.html shows of one section, by the template's names."""
     validation = accuracies(section, "val")
     pairs = comparisons(section, "val")
@@ -116,14 +116,14 @@ NamedTable = tuple[str, Table, str]
 """Heading, table, note."""
 
 
-def _comparison_tables(section: Section, heading: str, pairs: Sequence[Comparison]) -> list[NamedTable]:
+def _comparison_tables(section: RunGroup, heading: str, pairs: Sequence[Comparison]) -> list[NamedTable]:
     """The comparisons' table, if there is anything to compare."""
     if all(pair.difference is None for pair in pairs):
         return []
     return [(heading, comparison_table(section, pairs), COMPARISON_NOTE)]
 
 
-def _test_tables(section: Section) -> list[NamedTable]:
+def _test_tables(section: RunGroup) -> list[NamedTable]:
     tables = []
     selected = accuracies(section, "test")
     if any(one.mean is not None for one in selected):
@@ -143,7 +143,9 @@ def _test_tables(section: Section) -> list[NamedTable]:
 # --- at a glance ------------------------------------------------------------------------------------------------
 
 
-def _cards(section: Section, validation: Sequence[Accuracy], pairs: Sequence[Comparison]) -> list[tuple[str, str, str]]:
+def _cards(
+    section: RunGroup, validation: Sequence[Accuracy], pairs: Sequence[Comparison]
+) -> list[tuple[str, str, str]]:
     """Label, value and note of: the highest accuracy by the soft vote, its difference to the baseline and to the hard
     vote, its cost. Differences only from ENOUGH_SEEDS on: large type reads as a conclusion."""
     by_soft_vote = [(one.mean, one.method) for one in validation if one.mean is not None and one.method.vote == "soft"]
@@ -180,7 +182,7 @@ def _inline(figure: Figure) -> Markup:
     return Markup(text)
 
 
-def _cost_plots(section: Section, validation: Sequence[Accuracy]) -> list[tuple[str, Markup]]:
+def _cost_plots(section: RunGroup, validation: Sequence[Accuracy]) -> list[tuple[str, Markup]]:
     ours, theirs = cost_points(section, validation)
     rings = "; rings, dotted: the paper's" if theirs else ""
     return [
@@ -190,7 +192,7 @@ def _cost_plots(section: Section, validation: Sequence[Accuracy]) -> list[tuple[
     ]
 
 
-def _curves(section: Section) -> tuple[list[tuple[str, Markup]], dict[str, str]]:
+def _curves(section: RunGroup) -> tuple[list[tuple[str, Markup]], dict[str, str]]:
     """Caption and plot of the curves by epoch; and name of a run whose metrics.csv is damaged -> reason."""
     histories: dict[str, list[list[dict[str, float]]]] = {}
     missing = {}
@@ -217,12 +219,12 @@ HeatMap = dict[str, Any]
 """`caption`, `corner`, `columns` (titles) and `rows` (title -> shares of 1), shown in percent, darker the larger."""
 
 
-def _shown_part(section: Section) -> str:
+def _shown_part(section: RunGroup) -> str:
     """The part whose confusion and recalls are shown: test where there is one."""
     return "test" if any(run.metrics("soft", "test") for run in section.finished()) else "val"
 
 
-def _confusions(section: Section) -> list[HeatMap]:
+def _confusions(section: RunGroup) -> list[HeatMap]:
     part = _shown_part(section)
     maps = []
     for split in section.splits():
@@ -237,7 +239,7 @@ def _confusions(section: Section) -> list[HeatMap]:
     return maps
 
 
-def _recalls(section: Section) -> HeatMap | None:
+def _recalls(section: RunGroup) -> HeatMap | None:
     part = _shown_part(section)
     found = {s: recall for s in section.splits() if (recall := recalls(section.finished(s), "soft", part))}
     if not found:
@@ -251,7 +253,7 @@ def _recalls(section: Section) -> HeatMap | None:
 # --- what was run, and with what --------------------------------------------------------------------------------
 
 
-def _configuration(section: Section) -> Table:
+def _configuration(section: RunGroup) -> Table:
     """How the section's runs differ from the data set's defaults, and from each other."""
     columns = {"here": [run.config for run in section.runs]}
     if not (CONF_DIR / "dataset" / f"{section.dataset}.yaml").exists():  # a data set of the user's own name
@@ -292,7 +294,7 @@ def _cell(key: str, values: Sequence[Mapping[str, str]], configs: Sequence[dict[
     return "; ".join(f"{value} ({', '.join(dict.fromkeys(of))})" for value, of in splits.items())
 
 
-def _environment(section: Section) -> Table:
+def _environment(section: RunGroup) -> Table:
     runs = section.finished(refit=None)
     results = [run.result for run in runs]
     facts = {
@@ -315,12 +317,12 @@ def _first_and_last(dates: list[str]) -> str:
     return min(dates) if min(dates) == max(dates) else f"{min(dates)} to {max(dates)}"
 
 
-def _runs(section: Section) -> Table:
+def _runs(section: RunGroup) -> Table:
     rows = [[run.name, run.problem or "finished", *_run_cells(run, run.refit or "soft")] for run in section.runs]
     return Table(["run", "status", "vote", "best epoch", "val (%)", "test (%)", "time"], rows, left=3)
 
 
-def _run_cells(run: LoadedRun, vote: str) -> list[str]:
+def _run_cells(run: RunRecord, vote: str) -> list[str]:
     if run.problem:
         return [""] * 5
     of_vote = run.result["votes"].get(vote)

@@ -20,7 +20,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from fer_voting.results.evaluation import recalibrated
 from fer_voting.results.statistics import CostPoint, pareto_front
 from fer_voting.runs.run import Run, read_history
-from fer_voting.system.text import drawn
+from fer_voting.system.text import escape_mathtext
 
 # Okabe and Ito's colours: colour-blind readers can distinguish them, also in grey.
 VOTE_COLOURS = {
@@ -100,7 +100,7 @@ class ConfusionPlot:
         self._image = self._axes.imshow(np.zeros((len(classes), len(classes))), cmap="Blues", vmin=0, vmax=1)
         look: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 9, "in_layout": False}
         self._cells = [[self._axes.text(actual, decided, "", **look) for actual in classes] for decided in classes]
-        names = [drawn(name) for name in class_names]
+        names = [escape_mathtext(name) for name in class_names]
         self._axes.set_xticks(classes, names, rotation=45, ha="right")
         self._axes.set_yticks(classes, names)
         self._axes.set_xlabel("actual class")
@@ -119,7 +119,9 @@ class ConfusionPlot:
             for cell, value in zip(cells, values, strict=True):
                 cell.set(text=f"{100 * value:.1f}", color="white" if value > 0.55 else "black")
         accuracy = np.trace(counts) / max(counts.sum(), 1)
-        self._axes.set_title(f"{drawn(title)}\naccuracy {accuracy:.2%} of {counts.sum():,} images", fontsize=10)
+        self._axes.set_title(
+            f"{escape_mathtext(title)}\naccuracy {accuracy:.2%} of {counts.sum():,} images", fontsize=10
+        )
         save(self._figure, path)
 
 
@@ -267,9 +269,9 @@ def draw_class_distribution(path: Path, parts: Mapping[str, Mapping[str, int]], 
             color=PART_COLOURS[part],
         )
         axes.bar_label(bars, fmt="{:,.0f}", fontsize=6)
-    axes.set_xticks(np.arange(len(classes)), [drawn(label) for label in classes])
+    axes.set_xticks(np.arange(len(classes)), [escape_mathtext(label) for label in classes])
     axes.set_ylabel("images")
-    axes.set_title(f"{drawn(name)}: images of each class" + (" (synthetic faces)" if synthetic else ""))
+    axes.set_title(f"{escape_mathtext(name)}: images of each class" + (" (synthetic faces)" if synthetic else ""))
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))  # clear of the bars
     save(figure, path)
@@ -339,6 +341,6 @@ def reliability_figure(votes: Mapping[str, Mapping[str, Any]], title: str) -> Fi
             axes.set_axisbelow(True)
     rows[0, 0].set_ylabel("accuracy (%)")
     rows[1, 0].set_ylabel("images (%)")
-    figure.suptitle(drawn(title), fontsize=10)
+    figure.suptitle(escape_mathtext(title), fontsize=10)
     figure.tight_layout()
     return figure

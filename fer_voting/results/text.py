@@ -8,7 +8,7 @@ from statistics import fmean, stdev
 
 from fer_voting.results.compare import Accuracy, Comparison, Method
 from fer_voting.results.cost import mean_cost
-from fer_voting.results.load import NOT_RUN, Section
+from fer_voting.results.load import NOT_RUN, RunGroup
 from fer_voting.results.markdown import Table
 from fer_voting.results.paper import PAPER_DATASETS, paper_test_accuracy, paper_validation_accuracy
 from fer_voting.results.statistics import ENOUGH_SEEDS
@@ -41,7 +41,7 @@ NO_TEST = "There are no test images in these runs' data, so a refit can't be tes
 # --- pieces of text ---------------------------------------------------------------------------------------------
 
 
-def title(what: str, measure: str, section: Section) -> str:
+def title(what: str, measure: str, section: RunGroup) -> str:
     """`Table 3: validation accuracy on AffectNet`, and whether data set and setting are the paper's."""
     if section.dataset not in PAPER_DATASETS:
         what += " for a data set that is not the paper's"
@@ -112,7 +112,7 @@ def missing_lines(missing: Iterable[Mapping[str, str]]) -> list[str]:
 # --- tables -----------------------------------------------------------------------------------------------------
 
 
-def accuracy_table(section: Section, accuracies: Sequence[Accuracy]) -> Table:
+def accuracy_table(section: RunGroup, accuracies: Sequence[Accuracy]) -> Table:
     """A row per split, a column per vote, and the paper's value next to ours where there is one."""
     of = {(one.method.split, one.method.vote): one for one in accuracies}
     splits, votes = (list(dict.fromkeys(key[i] for key in of)) for i in (0, 1))
@@ -129,7 +129,7 @@ def accuracy_table(section: Section, accuracies: Sequence[Accuracy]) -> Table:
     return table
 
 
-def _paper_accuracy(section: Section, method: Method, part: str) -> float | None:
+def _paper_accuracy(section: RunGroup, method: Method, part: str) -> float | None:
     """The paper's value; it tested only after refit, so other test accuracies have none."""
     if section.setting or (part == "test" and not method.refit):
         return None
@@ -140,7 +140,7 @@ def two_digits(value: float | None) -> str:
     return NOTHING if value is None else f"{value:.2f}"
 
 
-def comparison_table(section: Section, comparisons: Sequence[Comparison]) -> Table:
+def comparison_table(section: RunGroup, comparisons: Sequence[Comparison]) -> Table:
     """A row per comparison: both methods, difference, interval, each seed's p, and the paper's difference."""
     table = Table(["", "against", "runs", "images", "difference"], [], left=2)
     for c in comparisons:
@@ -157,12 +157,12 @@ def comparison_table(section: Section, comparisons: Sequence[Comparison]) -> Tab
     return table
 
 
-def _paper_difference(section: Section, c: Comparison) -> float | None:
+def _paper_difference(section: RunGroup, c: Comparison) -> float | None:
     first, second = (_paper_accuracy(section, method, c.part) for method in (c.first, c.second))
     return None if first is None or second is None else first - second
 
 
-def cost_table(section: Section) -> Table:
+def cost_table(section: RunGroup) -> Table:
     """What each split costs, the mean over its finished runs."""
     table = Table(["architecture", "MiB an image", "GMACs an image", "images a second", "seconds a run"], [])
     digits = {"forward_mib_per_image": 2, "gmacs": 3, "images_per_second": 0, "seconds": 0}

@@ -8,7 +8,7 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
-from fer_voting.system.text import shown
+from fer_voting.system.text import escape
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class _Line(logging.Formatter):
     """A message as one line; what a stranger's file name holds cannot steer the terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return shown(super().format(record))
+        return escape(super().format(record))
 
 
 def _show_warning(

@@ -6,7 +6,7 @@ _FORMULA_STARTS = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 """A spreadsheet takes a cell that starts with one of these for a formula; the wide ones where Japanese is written."""
 
 
-def shown(text: str) -> str:
+def escape(text: str) -> str:
     """`text` with control characters and undecodable bytes as backslash escapes: safe to print, always one line."""
     return "".join(
         char.encode("unicode_escape").decode() if unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp") else char
@@ -14,9 +14,9 @@ def shown(text: str) -> str:
     )
 
 
-def drawn(text: str) -> str:
+def escape_mathtext(text: str) -> str:
     """`text` for a plot, in which matplotlib takes what is between dollars for a formula."""
-    return shown(text).replace("$", r"\$")
+    return escape(text).replace("$", r"\$")
 
 
 def shortened(text: str, most: int = 40) -> str:
@@ -25,11 +25,11 @@ def shortened(text: str, most: int = 40) -> str:
     return text if len(text) <= most else f"{text[:half]}…{text[-half:]}"
 
 
-def cell(value: object) -> object:
+def csv_safe(value: object) -> object:
     """A cell of a CSV file that no spreadsheet takes for a formula; what is not text is left as it is.
 
-    Text is `shown`; where it would be a formula it gets `./` in front, which names the same file.
+    Text is escaped; where it would be a formula it gets `./` in front, which names the same file.
     """
     if not isinstance(value, str):
         return value
-    return shown(f"./{value}" if value.startswith(_FORMULA_STARTS) else value)
+    return escape(f"./{value}" if value.startswith(_FORMULA_STARTS) else value)

@@ -4,7 +4,7 @@ import pytest
 from made_runs import make_run
 
 from experiments.comparison import comparison_report, origin_line, table_report
-from fer_voting.results.load import Section, load_runs
+from fer_voting.results.load import RunGroup, load_runs
 
 pytestmark = pytest.mark.slow
 
@@ -16,14 +16,14 @@ def wrong_at(*images: int) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def section(tmp_path_factory: pytest.TempPathFactory) -> Section:
+def section(tmp_path_factory: pytest.TempPathFactory) -> RunGroup:
     """On test the baseline is wrong about 4 images, m1 about one of seed 0 and two of seed 1; 100 s each."""
     folder = tmp_path_factory.mktemp("outputs")
     for seed in (0, 1):
         for split, wrong in (("baseline", [0, 1, 2, 3]), ("m1", [4, 5][: 1 + seed])):
             words = ["dataset=fer2013", "dataset.root=there", f"split={split}", f"seed={seed}"]
             make_run(folder, words, {"val": LABELS, "test": wrong_at(*wrong)}, LABELS)
-    return load_runs(folder).section("fer2013")
+    return load_runs(folder).group("fer2013")
 
 
 def cells(markdown: list[str], start: str) -> list[str]:
@@ -33,7 +33,7 @@ def cells(markdown: list[str], start: str) -> list[str]:
     ]
 
 
-def test_accuracy_on_test_beside_its_cost(section: Section) -> None:
+def test_accuracy_on_test_beside_its_cost(section: RunGroup) -> None:
     report = table_report(section)
     m1 = cells(report.markdown, "crops after module 1")
     assert m1[1:3] == ["2 of 3", "94.64 ± 2.53"]  # 27 and 26 of 28
@@ -44,7 +44,7 @@ def test_accuracy_on_test_beside_its_cost(section: Section) -> None:
     assert list(report.plots) == ["cost"]
 
 
-def test_differences_on_the_same_images(section: Section) -> None:
+def test_differences_on_the_same_images(section: RunGroup) -> None:
     report = comparison_report(section)
     pair = cells(report.markdown, "crops after module 1, soft vote | baseline")
     assert pair[2:5] == ["2", "28", "+8.93"]  # 3 and 2 of 28
@@ -53,7 +53,7 @@ def test_differences_on_the_same_images(section: Section) -> None:
     assert list(report.plots) == ["curves-loss", "curves-accuracy", "confusion-m1", "confusion-baseline"]
 
 
-def test_origin_has_seeds_and_hours(section: Section) -> None:
+def test_origin_has_seeds_and_hours(section: RunGroup) -> None:
     text = origin_line(section)
     assert text.startswith("Seed 0, 1; commit 0123456789ab; 32-true on a made-up device")
     assert text.endswith("4 runs, 0.1 hours of training in all.")

@@ -261,7 +261,7 @@ def test_tables_read_what_a_training_writes(run_train: Callable[..., Path], tmp_
     assert row(table, "baseline")[1:3] == ["1 of 1", f"{100 * accuracy:.2f}"]
     pair = row(table, "crops after module 1, soft vote | baseline")
     assert pair[2:4] == ["1", "20"]
-    refit = load_runs(output_dir).section("faces", loaded.setting).finished("m1", "soft")[0].result
+    refit = load_runs(output_dir).group("faces", loaded.setting).finished("m1", "soft")[0].result
     shown = row((tables / "table4.md").read_text(), "crops after module 1, soft vote ")
     assert shown[1:3] == ["1 of 1", f"{100 * refit['votes']['soft']['test']['accuracy']:.2f}"]
     figure = json.loads((tables / "figure5.json").read_text())[0]

@@ -22,7 +22,7 @@ def test_made_runs_are_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert (len(runs.runs), runs.unreadable) == (8, {})
     assert not [run.problem for run in runs.runs if run.problem]
     assert len({(run.split, run.seed) for run in runs.runs}) == 8
-    assert len(runs.section("faces").finished()) == 8
+    assert len(runs.group("faces").finished()) == 8
     status(tmp_path, 8)
     assert "8 runs: 8 finished" in capsys.readouterr().out
 

@@ -242,7 +242,7 @@ def _run(folder: Path) -> Files:
 
 
 def _read_run(folder: Path) -> None:
-    load_runs(folder).sections()
+    load_runs(folder).groups()
     for metrics in folder.glob("runs/*/metrics.csv"):
         read_history(metrics)
     sweep_status(Sweep(folder / "sweeps" / "mine"))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fer_voting.inference.rows import RowWriter, columns
-from fer_voting.system.text import shown
+from fer_voting.system.text import escape
 
 ROW = {
     "input": "a.jpg",
@@ -88,7 +88,7 @@ def test_control_characters_reach_no_terminal(tmp_path: Path):
     assert content.count(b"\n") == 2
     assert not any(byte < 32 and byte != 10 for byte in content)
     (row,) = read_csv(path)
-    assert row["input"] == shown(name) == r"a\x1b[31m\r\nb\udcff\u202e.jpg"
+    assert row["input"] == escape(name) == r"a\x1b[31m\r\nb\udcff\u202e.jpg"
     lines = write(tmp_path / "rows.jsonl", ROW | {"input": name}).read_text("ascii").splitlines()
     assert json.loads(lines[0])["input"] == name
 

@@ -17,7 +17,7 @@ from fer_voting.results.compare import (
     confusion,
     recalls,
 )
-from fer_voting.results.load import Section, load_runs
+from fer_voting.results.load import RunGroup, load_runs
 from fer_voting.results.statistics import holm, paired_difference
 
 LABELS = [0, 1, 2, 3, 4, 5, 6, 0, 1, 2]
@@ -49,11 +49,11 @@ def output_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def section(output_dir: Path) -> Section:
-    return load_runs(output_dir).section("faces", "width4", seeds=[0, 1])
+def section(output_dir: Path) -> RunGroup:
+    return load_runs(output_dir).group("faces", "width4", seeds=[0, 1])
 
 
-def test_accuracies_over_seeds(section: Section) -> None:
+def test_accuracies_over_seeds(section: RunGroup) -> None:
     found = {(a.method.split, a.method.vote): a for a in accuracies(section, "val")}
     assert [key for key in found if key[0] == "baseline"] == [("baseline", "soft")]
     assert found["baseline", "soft"].seeds == {0: pytest.approx(0.6), 1: pytest.approx(0.7)}
@@ -68,7 +68,7 @@ def test_accuracies_over_seeds(section: Section) -> None:
     assert no_test.missing["faces-m3-width4-seed0"] == "no test metrics of the soft vote"
 
 
-def test_against_the_baseline_on_the_same_images(section: Section) -> None:
+def test_against_the_baseline_on_the_same_images(section: RunGroup) -> None:
     (pair,) = compare(section, [(Method("m1", "soft"), Method("baseline", "soft"))], "val")
     # Seed 0: right where the baseline is wrong at 0, 1, 2; wrong where it is right at 4. Seed 1: 0, 1, 2; nowhere.
     assert pair.images == 10
@@ -82,20 +82,20 @@ def test_against_the_baseline_on_the_same_images(section: Section) -> None:
     assert pair.missing == {}
 
 
-def test_only_seeds_that_both_have_are_compared(section: Section) -> None:
+def test_only_seeds_that_both_have_are_compared(section: RunGroup) -> None:
     (pair,) = compare(section, [(Method("m2", "soft"), Method("baseline", "soft"))], "val")
     assert pair.difference == 0
     assert pair.p_values == {0: 1.0}
     assert pair.missing == {"faces-m2-width4-seed1": "not run"}
 
 
-def test_other_images_are_not_compared(section: Section) -> None:
+def test_other_images_are_not_compared(section: RunGroup) -> None:
     (pair,) = compare(section, [(Method("m3", "soft"), Method("baseline", "soft"))], "val")
     assert (pair.part, pair.difference) == ("val", None)
     assert pair.missing["faces-m3-width4-seed0"] == "evaluated on other images"
 
 
-def test_the_whole_list_of_comparisons(section: Section) -> None:
+def test_the_whole_list_of_comparisons(section: RunGroup) -> None:
     pairs = comparisons(section, "val")
     assert [(p.first.split, p.first.vote, p.second.split, p.second.vote) for p in pairs] == [
         ("m1", "soft", "baseline", "soft"),
@@ -130,14 +130,14 @@ def test_votes_are_compared_on_the_same_weights(tmp_path: Path) -> None:
         of_image = [logits(label, label, last) for label, last in zip(LABELS, wrong, strict=True)]
         names = np.array([f"image {i}" for i in range(10)])
         np.savez(run.predictions_file("soft", "val"), logits=np.stack(of_image), labels=np.array(LABELS), names=names)
-    section = load_runs(tmp_path).section("faces", "width4")
+    section = load_runs(tmp_path).group("faces", "width4")
     (pair,) = compare(section, [(Method("m1", "soft"), Method("m1", "hard"))], "val")
     assert pair.difference == pytest.approx(-0.3)
     assert pair.p_values == {seed: pytest.approx(2 / 8) for seed in (0, 1, 2)}
     assert pair.holm == {seed: pytest.approx(3 * 2 / 8) for seed in (0, 1, 2)}
 
 
-def test_p_values_are_corrected_for_all_of_the_table(section: Section) -> None:
+def test_p_values_are_corrected_for_all_of_the_table(section: RunGroup) -> None:
     pairs = comparisons(section, "val")
     raw = [p for pair in pairs for p in pair.p_values.values()]
     assert (
@@ -149,11 +149,11 @@ def test_p_values_are_corrected_for_all_of_the_table(section: Section) -> None:
 
 def test_damaged_predictions_leave_the_accuracy_and_are_listed_as_missing(output_dir: Path) -> None:
     runs = load_runs(output_dir)
-    path = runs.section("faces", "width4").finished("m1")[0].run.predictions_file("soft", "val")
+    path = runs.group("faces", "width4").finished("m1")[0].run.predictions_file("soft", "val")
     whole = path.read_bytes()
     path.write_bytes(whole[:100])
     try:
-        section = runs.section("faces", "width4", seeds=[0, 1])
+        section = runs.group("faces", "width4", seeds=[0, 1])
         (pair,) = compare(section, [(Method("m1", "soft"), Method("baseline", "soft"))], "val")
         assert pair.difference == pytest.approx(0.3)
         assert pair.missing == {"faces-m1-width4-seed0": "predictions/soft-val.npz is damaged"}
@@ -162,7 +162,7 @@ def test_damaged_predictions_leave_the_accuracy_and_are_listed_as_missing(output
         path.write_bytes(whole)
 
 
-def test_confusion_is_summed_and_recalls_are_averaged(section: Section) -> None:
+def test_confusion_is_summed_and_recalls_are_averaged(section: RunGroup) -> None:
     runs = section.finished("baseline")
     counts = confusion(runs, "soft", "val")
     assert counts is not None
@@ -181,7 +181,7 @@ def test_confusion_is_summed_and_recalls_are_averaged(section: Section) -> None:
 
 
 @pytest.fixture(scope="module")
-def refitted(tmp_path_factory: pytest.TempPathFactory) -> Section:
+def refitted(tmp_path_factory: pytest.TempPathFactory) -> RunGroup:
     """Refits of seed 0, beside runs that are none, of two seeds."""
     folder = tmp_path_factory.mktemp("outputs")
     counts = dict(zip(CLASSES, np.bincount(LABELS).tolist(), strict=True))
@@ -190,10 +190,10 @@ def refitted(tmp_path_factory: pytest.TempPathFactory) -> Section:
         make_run(folder, words, {"test": wrong_at(images)}, LABELS, counts={"train": counts, "test": counts})
     for split, seed in itertools.product(("baseline", "m1"), (0, 1)):
         make_run(folder, [*WORDS, f"split={split}", f"seed={seed}"], {"val": LABELS, "test": LABELS}, LABELS)
-    return load_runs(folder).section("faces", "width4", seeds=[0, 1])
+    return load_runs(folder).group("faces", "width4", seeds=[0, 1])
 
 
-def test_refits_are_a_method_of_their_own(refitted: Section) -> None:
+def test_refits_are_a_method_of_their_own(refitted: RunGroup) -> None:
     after = {one.method.split: one for one in accuracies(refitted, "test", ["soft"], refit="soft")}
     assert {split: one.mean for split, one in after.items()} == {
         "input": 1.0, "m1": pytest.approx(0.9), "m2": None, "m3": None, "baseline": pytest.approx(0.7),
@@ -204,7 +204,7 @@ def test_refits_are_a_method_of_their_own(refitted: Section) -> None:
     assert reasons["faces-m1-width4-refit_soft-seed0"] == "no val images"
 
 
-def test_refits_are_compared_with_refits(refitted: Section) -> None:
+def test_refits_are_compared_with_refits(refitted: RunGroup) -> None:
     pairs = comparisons(refitted, "test", refit="soft")
     assert {method.refit for pair in pairs for method in (pair.first, pair.second)} == {"soft"}
     by_methods = {(pair.first.split, pair.first.vote, pair.second.split): pair for pair in pairs}
@@ -214,7 +214,7 @@ def test_refits_are_compared_with_refits(refitted: Section) -> None:
     assert of_m1.missing.keys() == {f"faces-{split}-width4-refit_soft-seed1" for split in ("m1", "baseline")}
 
 
-def test_each_method_against_the_baseline_by_its_own_vote(refitted: Section) -> None:
+def test_each_method_against_the_baseline_by_its_own_vote(refitted: RunGroup) -> None:
     methods = [Method("baseline", "soft", "soft"), Method("m1", "soft", "soft")]
     (pair,) = compare_with_baseline(refitted, methods, "test")
     assert (pair.first, pair.second, pair.part) == (methods[1], methods[0], "test")

@@ -7,7 +7,7 @@ from made_runs import MIB, make_run
 
 from fer_voting.results.compare import accuracies
 from fer_voting.results.cost import cost_points
-from fer_voting.results.load import Runs, load_runs
+from fer_voting.results.load import RunTable, load_runs
 from fer_voting.results.statistics import CostPoint
 
 LABELS = [0, 1, 2, 3, 4, 5, 6]
@@ -16,7 +16,7 @@ LABELS = [0, 1, 2, 3, 4, 5, 6]
 def test_points_are_means_over_runs_and_the_papers_stand_beside_its_protocol(tmp_path: Path) -> None:
     for seed, decided in ((0, LABELS), (1, [0, 1, 2, 3, 4, 5, 0])):
         make_run(tmp_path, ["dataset=faces", "model.width=4", "split=m2", f"seed={seed}"], {"val": decided}, LABELS)
-    section = load_runs(tmp_path).section("faces", "width4")
+    section = load_runs(tmp_path).group("faces", "width4")
     ours, theirs = cost_points(section, accuracies(section, "val"))
     assert [point.split for point in ours] == ["m2"]
     assert ours[0].accuracy == pytest.approx(100 * 13 / 14)
@@ -26,7 +26,7 @@ def test_points_are_means_over_runs_and_the_papers_stand_beside_its_protocol(tmp
 
 
 def test_the_papers_points() -> None:
-    section = Runs(Path("outputs"), [], {}).section("affectnet")
+    section = RunTable(Path("outputs"), [], {}).group("affectnet")
     ours, theirs = cost_points(section, accuracies(section, "val"))
     assert ours == []
     assert theirs == [

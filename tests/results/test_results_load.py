@@ -61,31 +61,31 @@ def test_two_sweeps_in_one_folder_stay_apart(tmp_path: Path) -> None:
     make(tmp_path, "split=m1", "seed=5", "name=mine")
     runs = load_runs(tmp_path)
     assert runs.settings("faces") == {"mine": 1, "width4": 2, "width4-lr0.001": 1}
-    assert [section.setting for section in runs.sections()] == ["mine", "width4", "width4-lr0.001"]
-    plain = runs.section("faces", "width4")
+    assert [section.setting for section in runs.groups()] == ["mine", "width4", "width4-lr0.001"]
+    plain = runs.group("faces", "width4")
     assert [(run.split, run.seed, run.refit) for run in plain.runs] == [("m1", 0, ""), ("m1", 0, "soft")]
     assert [run.name for run in plain.finished()] == ["faces-m1-width4-seed0"]
     assert [run.name for run in plain.finished(refit=None)] == [
         "faces-m1-width4-seed0",
         "faces-m1-width4-refit_soft-seed0",
     ]
-    assert not runs.section("faces").runs
+    assert not runs.group("faces").runs
     assert plain.title == "drawn faces (synthetic), setting width4"
 
 
 def test_seeds_are_those_found_and_the_first_three_or_those_asked_for(tmp_path: Path) -> None:
     make(tmp_path, "split=m1", "seed=7")
     runs = load_runs(tmp_path)
-    assert runs.section("faces", "width4").seeds == (0, 1, 2, 7)
-    assert runs.section("faces", "width4", seeds=[0]).finished() == []
-    assert runs.sections()[0].seeds == (7,)
+    assert runs.group("faces", "width4").seeds == (0, 1, 2, 7)
+    assert runs.group("faces", "width4", seeds=[0]).finished() == []
+    assert runs.groups()[0].seeds == (7,)
 
 
 def test_splits_are_the_papers_and_input_where_it_was_run(tmp_path: Path) -> None:
     make(tmp_path, "split=m1", "seed=0")
-    assert load_runs(tmp_path).section("faces", "width4").splits() == ["m1", "m2", "m3", "baseline"]
+    assert load_runs(tmp_path).group("faces", "width4").splits() == ["m1", "m2", "m3", "baseline"]
     make(tmp_path, "split=input", "seed=0")
-    assert load_runs(tmp_path).section("faces", "width4").splits() == ["input", "m1", "m2", "m3", "baseline"]
+    assert load_runs(tmp_path).group("faces", "width4").splits() == ["input", "m1", "m2", "m3", "baseline"]
 
 
 @contextmanager
@@ -111,7 +111,7 @@ def test_every_missing_run_has_a_name_and_a_reason(tmp_path: Path) -> None:
         folder.mkdir()
         if content is not None:
             (folder / "config.yaml").write_text(content)
-    section = load_runs(tmp_path).section("faces", "width4", seeds=range(12))
+    section = load_runs(tmp_path).group("faces", "width4", seeds=range(12))
     assert section.missing("m1") == {
         "faces-m1-width4-seed1": "failed: OSError: disk full",
         "faces-m1-width4-seed2": "interrupted",
@@ -130,13 +130,13 @@ def test_every_missing_run_has_a_name_and_a_reason(tmp_path: Path) -> None:
     assert [run.seed for run in section.finished("m1")] == [0]
     assert "must consist of letters" in load_runs(tmp_path).unreadable["a name that no run can have"]
     with held(runs[2]):
-        assert load_runs(tmp_path).section("faces", "width4").missing("m1")["faces-m1-width4-seed2"] == "running"
+        assert load_runs(tmp_path).group("faces", "width4").missing("m1")["faces-m1-width4-seed2"] == "running"
 
 
 def test_metrics_and_predictions(tmp_path: Path) -> None:
     decided = {"val": [0, 1, 2, 3, 4, 5, 0], "test": LABELS}
     make_run(tmp_path, [*WORDS, "split=m1", "seed=0"], decided, LABELS, names=[f"n{i}" for i in range(7)])
-    run = load_runs(tmp_path).section("faces", "width4").finished("m1")[0]
+    run = load_runs(tmp_path).group("faces", "width4").finished("m1")[0]
     metrics = run.metrics("soft", "val")
     assert metrics is not None
     assert metrics["accuracy"] == pytest.approx(6 / 7)
@@ -183,21 +183,21 @@ def test_runs_on_other_data_are_missing_with_both_fingerprints(tmp_path: Path) -
     make_run(tmp_path, [*WORDS, "split=m2", "seed=0"], RIGHT, LABELS, data_fingerprint="a" * 32)
     make_run(tmp_path, ["dataset=faces", "split=m2", "seed=0"], RIGHT, LABELS, data_fingerprint="c" * 32)
     runs = load_runs(tmp_path)
-    section = runs.section("faces", "width4", seeds=[0, 1, 2])
+    section = runs.group("faces", "width4", seeds=[0, 1, 2])
     assert [run.name for run in section.finished()] == [
         *("faces-m1-width4-seed0", "faces-m1-width4-seed2"),
         "faces-m2-width4-seed0",
     ]
     reason = f"other data: fingerprint {'b' * 12} here, {'a' * 12} in the other runs"
     assert section.missing("m1") == {"faces-m1-width4-seed1": reason}
-    assert len(runs.section("faces", seeds=[0]).finished()) == 1  # another setting may be on other data
+    assert len(runs.group("faces", seeds=[0]).finished()) == 1  # another setting may be on other data
 
 
 def test_of_two_data_sets_of_equally_many_runs_the_newest_counts(tmp_path: Path) -> None:
     for split, started in (("m1", "2026-03-01T00:00:00+00:00"), ("m2", "2026-02-01T00:00:00+00:00")):
         words = [*WORDS, f"split={split}", "seed=0"]
         make_run(tmp_path, words, RIGHT, LABELS, data_fingerprint=split * 16, started=started)
-    section = load_runs(tmp_path).section("faces", "width4", seeds=[0])
+    section = load_runs(tmp_path).group("faces", "width4", seeds=[0])
     assert [run.split for run in section.finished()] == ["m1"]
     assert section.missing("m2")["faces-m2-width4-seed0"].startswith("other data: fingerprint m2m2")
 
@@ -210,7 +210,7 @@ def test_a_refit_has_a_fingerprint_of_its_own_and_the_same_test_images(tmp_path:
         refit_counts = {"train": {"happy": 25}, "test": {"happy": count}}
         refit = {"data_fingerprint": "b" * 32, "counts": refit_counts}
         make_run(tmp_path, [*words, "refit=true"], {"test": LABELS}, LABELS, **refit)
-    section = load_runs(tmp_path).section("faces", "width4", seeds=[0, 1, 2])
+    section = load_runs(tmp_path).group("faces", "width4", seeds=[0, 1, 2])
     assert [run.seed for run in section.finished("m1", "soft")] == [0, 1]
     assert section.missing("m1", "soft") == {
         "faces-m1-width4-refit_soft-seed2": "other data: other test images than in the runs without refit"
@@ -220,7 +220,7 @@ def test_a_refit_has_a_fingerprint_of_its_own_and_the_same_test_images(tmp_path:
 def test_a_copied_run_folder_is_not_counted_twice(tmp_path: Path) -> None:
     run = make(tmp_path, "split=m1", "seed=0")
     shutil.copytree(run.dir, run.dir.with_name("saved-copy"))
-    section = load_runs(tmp_path).section("faces", "width4", seeds=[0])
+    section = load_runs(tmp_path).group("faces", "width4", seeds=[0])
     assert [one.name for one in section.finished()] == [run.name]
     assert section.missing("m1") == {"saved-copy": f"not used: {run.name} is the same split, seed and setting"}
 
@@ -240,7 +240,7 @@ def test_run_folders_of_format_1_are_read(tmp_path: Path) -> None:
         run = Run(tmp_path, result["name"])
         run.write_result(result)
         (run.dir / "config.yaml").write_text(OmegaConf.to_yaml(config))
-    section = load_runs(tmp_path).section("fer2013", "fer2013_small", seeds=[0])
+    section = load_runs(tmp_path).group("fer2013", "fer2013_small", seeds=[0])
     texts = {one.method.split: accuracy_text(one) for one in accuracies(section, "val", votes=["soft"])}
     assert texts == {"m1": "56.17", "m2": "54.25", "m3": "55.61", "baseline": "54.64"}
 
@@ -252,7 +252,7 @@ def test_both_formats_stand_in_one_section(tmp_path: Path) -> None:
         make_run(tmp_path, [*words, "refit=true"], {"test": LABELS}, LABELS, version=version)
     runs = load_runs(tmp_path)
     assert all(("setting" in run.result) == ("run" in run.config) == (run.seed == 2) for run in runs.runs)
-    section = runs.section("faces", "width4", seeds=[1, 2])
+    section = runs.group("faces", "width4", seeds=[1, 2])
     assert [run.seed for run in section.finished("m1")] == [1, 2]
     assert [run.seed for run in section.finished("m1", "soft")] == [1, 2]
 

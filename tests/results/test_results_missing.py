@@ -11,7 +11,7 @@ from fer_voting.config import compose_with_choices
 from fer_voting.models import VotingResNet18
 from fer_voting.models.cost import count_gmacs
 from fer_voting.models.timm_network import timm_network
-from fer_voting.results.load import Runs, load_runs
+from fer_voting.results.load import RunTable, load_runs
 from fer_voting.results.missing import ASSUMED_GMACS_PER_SECOND, audit_command, missing_runs
 from fer_voting.runs.plan import plan_job
 from fer_voting.runs.sweeps import Sweep, job_overrides
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 LABELS = [0, 1, 2, 3, 4, 5, 6]
 RIGHT = {"val": LABELS, "test": LABELS}
 SPLITS = ["m1", "baseline"]
-NO_RUNS = Runs(Path("outputs"), [], {})
+NO_RUNS = RunTable(Path("outputs"), [], {})
 
 
 def names_that(command: str) -> list[str]:
@@ -36,7 +36,7 @@ def names_that(command: str) -> list[str]:
     [("affectnet", "", ""), ("affectnet", "", "soft"), ("fer2013", "fer2013_small", ""), ("faces", "demo", "hard")],
 )
 def test_command_makes_what_is_missing(dataset: str, setting: str, refit: str) -> None:
-    section = NO_RUNS.section(dataset, setting, seeds=[0])
+    section = NO_RUNS.group(dataset, setting, seeds=[0])
     gap = missing_runs(NO_RUNS, section, SPLITS, refit)
     assert gap is not None
     assert gap.jobs == 2
@@ -47,7 +47,7 @@ def test_command_of_a_setting_comes_from_its_sweep(tmp_path: Path) -> None:
     overrides = ["experiment=table3", "dataset=faces", "model.width=4", "split=m1", "seed=0", "logger=none"]
     run = make_run(tmp_path, ["dataset=faces", "model.width=4", "split=m1", "seed=0"], RIGHT, LABELS)
     runs = load_runs(tmp_path)
-    section = runs.section("faces", "width4", seeds=[0, 1])
+    section = runs.group("faces", "width4", seeds=[0, 1])
     gap = missing_runs(runs, section, SPLITS)
     assert gap is not None
     assert "<what makes the setting width4>" in gap.command
@@ -67,7 +67,7 @@ def test_command_of_a_setting_comes_from_its_sweep(tmp_path: Path) -> None:
 def test_nothing_missing_gives_no_command(tmp_path: Path) -> None:
     make_run(tmp_path, ["dataset=faces", "split=m1", "seed=0", "model.width=4"], RIGHT, LABELS)
     runs = load_runs(tmp_path)
-    assert missing_runs(runs, runs.section("faces", "width4", seeds=[0]), ["m1"]) is None
+    assert missing_runs(runs, runs.group("faces", "width4", seeds=[0]), ["m1"]) is None
 
 
 def test_what_is_under_way_is_not_asked_for_again(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_what_is_under_way_is_not_asked_for_again(tmp_path: Path) -> None:
     with (run.dir / ".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         runs = load_runs(tmp_path)
-    gap = missing_runs(runs, runs.section("faces", "width4", seeds=[0, 1]), ["m1"])
+    gap = missing_runs(runs, runs.group("faces", "width4", seeds=[0, 1]), ["m1"])
     assert gap is not None
     assert gap.jobs == 1
     assert gap.command.endswith("split=m1 seed=0")
@@ -86,12 +86,12 @@ def test_what_is_under_way_is_not_asked_for_again(tmp_path: Path) -> None:
 def test_cost_of_finished_runs_and_of_their_siblings(tmp_path: Path) -> None:
     make_run(tmp_path, ["dataset=faces", "split=m1", "seed=0", "model.width=4"], RIGHT, LABELS, seconds=60.0)
     runs = load_runs(tmp_path)
-    section = runs.section("faces", "width4", seeds=[0, 1, 2])
+    section = runs.group("faces", "width4", seeds=[0, 1, 2])
     same = missing_runs(runs, section, ["m1"])
     assert same is not None
     assert same.seconds == pytest.approx(2 * 60)
     assert same.cost == "2 runs: about 2 min; as its finished runs took"
-    other = missing_runs(runs, runs.section("faces", "width4", seeds=[0]), ["baseline"])
+    other = missing_runs(runs, runs.group("faces", "width4", seeds=[0]), ["baseline"])
     assert other is not None
     # The words that make the setting are unknown here, so the configuration is the default: width 64.
     ratio = count_gmacs(VotingResNet18("baseline", 7), 48) / count_gmacs(VotingResNet18("m1", 7, width=4), 48)
@@ -105,23 +105,23 @@ def test_cost_of_a_network_whose_weights_are_not_here(tmp_path: Path) -> None:
     words = ["dataset=faces", "dataset.size=64", "model=timm", "model.name=test_convnext", "model.pretrained=true"]
     Sweep(tmp_path / "sweeps" / "abc").write([], [{"overrides": words, "run": run.name, "voting": "soft"}])
     runs = load_runs(tmp_path)
-    gap = missing_runs(runs, runs.section("faces", "width4", seeds=[0]), ["baseline"])
+    gap = missing_runs(runs, runs.group("faces", "width4", seeds=[0]), ["baseline"])
     assert gap is not None
     gmacs = count_gmacs(timm_network("baseline", 7, 64, "test_convnext"), 64)
     assert gap.seconds == pytest.approx(60 * gmacs / count_gmacs(VotingResNet18("m1", 7, width=4), 48))
 
 
 def test_cost_without_any_run_is_the_papers_gpu_for_the_published_images() -> None:
-    section = NO_RUNS.section("affectnet", seeds=[0])
+    section = NO_RUNS.group("affectnet", seeds=[0])
     gap = missing_runs(NO_RUNS, section, ["m1"])
     assert gap is not None
     images, epochs = 287_401 - 7 * 1000, 20
     assert gap.seconds == pytest.approx(6.656 * images * epochs / ASSUMED_GMACS_PER_SECOND, rel=1e-3)
     assert "assumed: a GPU like the paper's" in str(gap)
-    rafdb = missing_runs(NO_RUNS, NO_RUNS.section("rafdb", seeds=[0]), ["baseline"])
+    rafdb = missing_runs(NO_RUNS, NO_RUNS.group("rafdb", seeds=[0]), ["baseline"])
     assert rafdb is not None
     assert rafdb.seconds == pytest.approx(1.255 * 11_044 * 40 / ASSUMED_GMACS_PER_SECOND, rel=1e-3)
-    unknown = missing_runs(NO_RUNS, NO_RUNS.section("fer2013", seeds=[0]), ["m1"])
+    unknown = missing_runs(NO_RUNS, NO_RUNS.group("fer2013", seeds=[0]), ["m1"])
     assert unknown is not None
     assert unknown.seconds is None
     assert "how many images" in unknown.cost
@@ -133,7 +133,7 @@ def test_cost_by_the_rate_of_another_data_sets_run(tmp_path: Path) -> None:
     result = run.result()
     assert result is not None
     runs = load_runs(tmp_path)
-    gap = missing_runs(runs, runs.section("rafdb", seeds=[0]), ["m1"])
+    gap = missing_runs(runs, runs.group("rafdb", seeds=[0]), ["m1"])
     assert gap is not None
     assert gap.seconds == pytest.approx(6.656 * 11_044 * 40 / (200 * result["gmacs"]), rel=1e-3)
     assert run.name in gap.basis
@@ -142,7 +142,7 @@ def test_cost_by_the_rate_of_another_data_sets_run(tmp_path: Path) -> None:
 
 
 def test_audit_command() -> None:
-    assert audit_command(NO_RUNS, NO_RUNS.section("faces")) == "python -m fer_voting.audit dataset=faces"
-    assert audit_command(NO_RUNS, NO_RUNS.section("rafdb")) == (
+    assert audit_command(NO_RUNS, NO_RUNS.group("faces")) == "python -m fer_voting.audit dataset=faces"
+    assert audit_command(NO_RUNS, NO_RUNS.group("rafdb")) == (
         "python -m fer_voting.audit dataset=rafdb dataset.root=DIR"
     )

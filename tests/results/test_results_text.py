@@ -6,7 +6,7 @@ import pytest
 from made_runs import make_run
 
 from fer_voting.results.compare import Accuracy, Comparison, Method, accuracies
-from fer_voting.results.load import Runs, load_runs
+from fer_voting.results.load import RunTable, load_runs
 from fer_voting.results.markdown import Table, markdown
 from fer_voting.results.text import (
     accuracy_table,
@@ -20,7 +20,7 @@ from fer_voting.results.text import (
     title,
 )
 
-NO_RUNS = Runs(Path("outputs"), [], {})
+NO_RUNS = RunTable(Path("outputs"), [], {})
 M1, BASELINE = Method("m1", "soft"), Method("baseline", "soft")
 
 
@@ -64,7 +64,7 @@ def test_p_values(p: float, text: str) -> None:
 
 def test_titles_say_whose_data_set_and_setting_it_is() -> None:
     def of(*section: str) -> str:
-        return title("Table 3", "accuracy", NO_RUNS.section(*section))
+        return title("Table 3", "accuracy", NO_RUNS.group(*section))
 
     assert of("affectnet") == "Table 3: accuracy on AffectNet"
     assert of("rafdb", "width16") == (
@@ -78,7 +78,7 @@ def test_titles_say_whose_data_set_and_setting_it_is() -> None:
 
 
 def test_paper_stands_beside_ours_on_its_own_data_and_protocol_alone() -> None:
-    section = NO_RUNS.section("affectnet", seeds=[0])
+    section = NO_RUNS.group("affectnet", seeds=[0])
     table = accuracy_table(section, accuracies(section, "val"))
     assert table.header == ["architecture", "runs", "soft vote", "paper", "hard vote", "paper", "softmax vote"]
     assert table.rows == [
@@ -87,7 +87,7 @@ def test_paper_stands_beside_ours_on_its_own_data_and_protocol_alone() -> None:
         ["crops after module 3", "0 of 1", "not run", "62.80", "not run", "62.34", "not run"],
         ["baseline", "0 of 1", "not run", "62.29", "", "", ""],
     ]
-    for other in (NO_RUNS.section("affectnet", "demo"), NO_RUNS.section("fer2013")):
+    for other in (NO_RUNS.group("affectnet", "demo"), NO_RUNS.group("fer2013")):
         assert "paper" not in accuracy_table(other, accuracies(other, "val")).header
     # The paper judged on test after refit only.
     assert "paper" not in accuracy_table(section, accuracies(section, "test")).header
@@ -100,7 +100,7 @@ def test_rows_of_comparisons() -> None:
         Comparison(M1, BASELINE, "val", 3500, 0.0123, -0.001, 0.025, {0: 0.04, 1: 0.0002}, {0: 0.08, 1: 0.0006}),
         Comparison(M1, Method("m1", "hard"), "val", missing={"run": "not run"}),
     ]
-    table = comparison_table(NO_RUNS.section("rafdb"), pairs)
+    table = comparison_table(NO_RUNS.group("rafdb"), pairs)
     header = ["", "against", "runs", "images", "difference", "paper", "95 % interval", "McNemar's p", "Holm's p"]
     assert table.header == header
     name, interval = "crops after module 1, soft vote", "-0.10 to +2.50 (images only, two seeds)"
@@ -108,7 +108,7 @@ def test_rows_of_comparisons() -> None:
         [name, "baseline", "2", "3,500", "+1.23", "+2.62", interval, "0.040, 2e-4", "0.080, 6e-4"],
         [name, "hard vote", "0", "–", "not run", "+0.82", "–", "–", "–"],
     ]
-    assert "paper" not in comparison_table(NO_RUNS.section("faces"), pairs).header
+    assert "paper" not in comparison_table(NO_RUNS.group("faces"), pairs).header
 
 
 @pytest.mark.parametrize(
@@ -138,6 +138,6 @@ def test_costs_are_means_of_what_was_measured(tmp_path: Path) -> None:
         words = ["dataset=faces", "model.width=4", "split=m1", f"seed={seed}"]
         cost = {"forward_mib_per_image": mib, "images_per_second": rate, "seconds": 30.0, "gmacs": 0.5}
         make_run(tmp_path, words, {"val": labels}, labels, **cost)
-    table = cost_table(load_runs(tmp_path).section("faces", "width4"))
+    table = cost_table(load_runs(tmp_path).group("faces", "width4"))
     assert table.rows[0] == ["crops after module 1", "6.00", "0.500", "700", "30"]
     assert table.rows[-1] == ["baseline", "–", "–", "–", "–"]

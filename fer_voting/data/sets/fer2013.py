@@ -15,7 +15,7 @@ from fer_voting.data.labels import canonical
 from fer_voting.data.module import Division
 from fer_voting.data.pack import Pack
 from fer_voting.system.messages import progress_bar
-from fer_voting.system.text import shown
+from fer_voting.system.text import escape
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ def rows(path: Path) -> Iterator[tuple[int, Row]]:
         columns = [name.strip() for name in table.fieldnames or ()]
         if missing := {"emotion", "pixels", "Usage"}.difference(columns):
             raise ValueError(
-                f"{path} lacks the columns {', '.join(sorted(missing))}; it has {shown(', '.join(columns))[:200]}"
+                f"{path} lacks the columns {', '.join(sorted(missing))}; it has {escape(', '.join(columns))[:200]}"
             )
         table.fieldnames = columns
         yield from enumerate(progress_bar(table, desc=f"reading {path.name}", unit="row"))
