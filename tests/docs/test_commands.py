@@ -34,7 +34,7 @@ from fer_voting.runs.plan import plan_job
 from fer_voting.runs.sweeps import Sweep
 from fer_voting.train import train
 
-PLACEHOLDER = re.compile(r"\b(DIR|NAME|FILE|TEAM|RUN|RUNS|OWNER)\b|\.\.\.")
+PLACEHOLDER = re.compile(r"\b(COMMIT|DIR|NAME|FILE|TEAM|RUN|RUNS|OWNER)\b|\.\.\.")
 OTHER_PROGRAMS = {"pip", "wandb", "tensorboard", "mlflow", "source", "git"}
 LONG = {
     "fer_voting.pack",
