@@ -30,7 +30,8 @@ from torch import nn
 
 from experiments.measured import Row, table
 from experiments.pages import update_pages
-from fer_voting.data.faces.renderer import EXPRESSION_UNITS, render_faces
+from fer_voting.data.faces.parameters import EXPRESSION_UNITS
+from fer_voting.data.faces.renderer import render_faces
 from fer_voting.data.labels import CLASSES
 from fer_voting.inference.frames import Input, read_frames
 from fer_voting.inference.network import FaceNetwork, TorchRuntime, load_network
