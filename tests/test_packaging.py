@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from tiny import REPO
@@ -90,6 +91,26 @@ def test_the_bill_has_what_the_page_fetches():
         name: locked[f"node_modules/{name}"]["version"]
         for name in json.loads((web / "package.json").read_text())["dependencies"]
     }
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_its_licence(wheel: Path):
+    with zipfile.ZipFile(wheel) as file:
+        (metadata,) = (
+            BytesParser().parsebytes(file.read(name))
+            for name in file.namelist()
+            if name.endswith(".dist-info/METADATA")
+        )
+        (licence,) = (file.read(name) for name in file.namelist() if name.endswith(".dist-info/licenses/LICENSE"))
+        card = file.read("fer_voting/pretrained/fer_voting/README.md").decode()
+    assert metadata["License-Expression"] == "MIT"
+    assert metadata.get_all("License-File") == ["LICENSE"]
+    assert licence == (REPO / "LICENSE").read_bytes()
+    assert "the MIT licence of fer_voting's code does not cover the weights" in card
+    citation = yaml.safe_load((REPO / "CITATION.cff").read_text())
+    for owner in (citation["authors"][0]["name"], metadata["Author"]):
+        assert f"Copyright (c) 2026 {owner}\n" in licence.decode()
+    assert citation["license"] == "MIT"
 
 
 @pytest.mark.slow

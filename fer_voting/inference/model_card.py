@@ -183,7 +183,10 @@ def _data(info: NetworkInfo, result: Mapping[str, Any]) -> str:
     head = ["class", *(f"{PARTS[part]} images" for part in counts)]
     fingerprint = result.get("data_fingerprint", "")
     note = f"Fingerprint of images, labels and division: `{_code(fingerprint)}`.\n" if fingerprint else ""
-    terms = "The terms under which the data set is given also bind what is trained on it."
+    terms = (
+        "The terms under which the data set is given also bind what is trained on it; the MIT licence of fer_voting's "
+        "code does not cover the weights."
+    )
     if info.dataset in ("fer2013", "ferplus"):
         terms += (
             " The rights in FER2013's photos, which were collected from the web, are not cleared: use it for research."

