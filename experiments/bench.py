@@ -33,15 +33,16 @@ from fer_voting.config import compose_config
 from fer_voting.data.augment import make_augment
 from fer_voting.data.images import prepare_image
 from fer_voting.data.module import FERDataModule, make_datamodule
-from fer_voting.inference.network import FaceNetwork, Runtime, load_network
 from fer_voting.inference.onnx_export import export_float32, export_int8
-from fer_voting.inference.runtimes import ExportInfo, OnnxRuntime, OpenVinoRuntime
+from fer_voting.inference.runtime import FaceNetwork, Runtime
 from fer_voting.models import VotingResNet18
 from fer_voting.models.checkpoint import NetworkInfo
 from fer_voting.models.compiled import compile_network, find_compiler
 from fer_voting.models.cost import count_gmacs, forward_mib_per_image
 from fer_voting.models.crops import crop_corners, crop_side, ten_crops
 from fer_voting.models.images import normalise
+from fer_voting.networks import load_network
+from fer_voting.networks.onnx import ExportInfo, OnnxRuntime, OpenVinoRuntime
 from fer_voting.system.atomic import read_json, write_atomically, write_json
 from fer_voting.system.environment import describe_device, git_commit, keep_freed_memory, now, package_versions
 from fer_voting.system.messages import set_up_messages
@@ -294,7 +295,8 @@ def bench_inference(size: Size, options: argparse.Namespace) -> Part:
 
 def _trained(checkpoint: Path) -> tuple[VotingResNet18, NetworkInfo]:
     """The network of a checkpoint. Raises ValueError if it is of another architecture than the reference."""
-    net, info = load_network(checkpoint)
+    trained = load_network(checkpoint)
+    net, info = trained.net, trained.info
     if not isinstance(net, VotingResNet18):
         raise ValueError(f"--checkpoint: {checkpoint} holds a {type(net).__name__}, not a VotingResNet18")
     return net, info

@@ -34,12 +34,13 @@ from fer_voting.data.faces.parameters import EXPRESSION_UNITS
 from fer_voting.data.faces.renderer import render_faces
 from fer_voting.data.labels import CLASSES
 from fer_voting.inference.frames import Input, read_frames
-from fer_voting.inference.network import FaceNetwork, TorchRuntime, load_network
 from fer_voting.inference.pipeline import Pipeline, RecognizedFrame, rows_of
 from fer_voting.inference.recognizer import Recognizer
 from fer_voting.inference.rows import RowWriter
+from fer_voting.inference.runtime import FaceNetwork, TorchRuntime
 from fer_voting.models import VotingResNet18
 from fer_voting.models.checkpoint import NetworkInfo
+from fer_voting.networks import load_network
 from fer_voting.results.markdown import Table, markdown
 from fer_voting.system.atomic import read_json, write_atomically, write_json
 from fer_voting.system.environment import describe_device, git_commit, package_versions
@@ -106,7 +107,8 @@ def write_video(path: Path, count: int, faces: int) -> Path:
 def network(options: argparse.Namespace) -> tuple[nn.Module, NetworkInfo]:
     """The checkpoint's network, or the paper's leanest with initial weights."""
     if options.checkpoint is not None:
-        return load_network(options.checkpoint)
+        trained = load_network(options.checkpoint)
+        return trained.net, trained.info
     torch.manual_seed(0)
     net = VotingResNet18("m3", 7, options.width).eval()
     return net, NetworkInfo("m3", {"width": options.width}, CLASSES[:7], 48, "nothing")
@@ -123,7 +125,7 @@ def recognizers(options: argparse.Namespace, folder: Path) -> dict[str, Recogniz
         print("ONNX Runtime and OpenVINO are not measured: their packages are not installed", file=sys.stderr)
         return found
     from fer_voting.inference.onnx_export import export_float32, export_int8
-    from fer_voting.inference.runtimes import ExportInfo
+    from fer_voting.networks.onnx import ExportInfo
 
     about = ExportInfo(info.class_names, info.image_size, info.split, "soft", info.dataset, checksum="")
     float32, int8 = folder / "float32.onnx", folder / "int8.onnx"

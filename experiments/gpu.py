@@ -30,7 +30,7 @@ from experiments import studies, table2
 from experiments.bench import QUICK as QUICK_SIZE
 from experiments.bench import SPLITS, Clock, Size, brief_training, open_data, settled
 from experiments.measured import Part, Row, table
-from fer_voting.inference.network import PRECISIONS, TorchRuntime
+from fer_voting.inference.runtime import PRECISIONS, TorchRuntime
 from fer_voting.models import VotingResNet18
 from fer_voting.models.checkpoint import NetworkInfo
 from fer_voting.models.cost import count_gmacs

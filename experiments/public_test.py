@@ -26,9 +26,9 @@ from fer_voting.data.index import PARTS
 from fer_voting.data.labels import CLASSES
 from fer_voting.data.module import FERDataModule, make_datamodule
 from fer_voting.data.sets.ferplus import strict_majority
-from fer_voting.inference.pretrained import weights_checksum
 from fer_voting.inference.public_test import public_test_tables
 from fer_voting.inference.recognizer import Recognizer
+from fer_voting.networks import weights_checksum
 from fer_voting.results.calibration import reliability
 from fer_voting.results.plots import draw_confusion
 from fer_voting.runs.identity import resolve

@@ -14,9 +14,11 @@ and recognises the faces of a photo or the camera on the device that shows it; b
 """
 
 import argparse
-import logging
 import shlex
 import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,148 +28,211 @@ from fer_voting.votes import ALL_VOTES, vote_of_epoch
 
 if TYPE_CHECKING:  # `--help` answers before torch is imported
     from fer_voting.data.module import FERDataModule
-    from fer_voting.inference.pretrained import PretrainedNetwork
-    from fer_voting.inference.runtimes import ExportInfo
-    from fer_voting.inference.trained import TrainedNetwork
-
-log = logging.getLogger("fer_voting.export")
+    from fer_voting.networks import Network
 
 CALIBRATION_FACES = 512
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
+    command = argparse.ArgumentParser(
         prog="python -m fer_voting.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    made.add_argument(
+    command.add_argument(
         "--run",
         help="a finished training: its name below OUTPUT_DIR/runs, or its folder (default: the network that ships)",
     )
-    made.add_argument("--to", required=True, choices=("onnx", "folder", "page"), help="what to write")
-    made.add_argument(
+    command.add_argument("--to", required=True, choices=("onnx", "folder", "page"), help="what to write")
+    command.add_argument(
         "--out", type=Path, help="the file or folder (default: below OUTPUT_DIR/exports; OUTPUT_DIR/page)"
     )
-    made.add_argument("--output-dir", type=Path, default=Path("outputs"), help="holds runs/ (default: outputs)")
-    made.add_argument("--vote", choices=ALL_VOTES, help="by whose best epoch, and in the file (default: the run's)")
-    made.add_argument("--split", help="where to take the crops: baseline, input, m1, m2, m3 (default: as trained)")
-    made.add_argument(
+    command.add_argument("--output-dir", type=Path, default=Path("outputs"), help="holds runs/ (default: outputs)")
+    command.add_argument(
+        "--vote", choices=ALL_VOTES, help="the vote: its best epoch, and in the file (default: the run's)"
+    )
+    command.add_argument("--split", help="where to take the crops: baseline, input, m1, m2, m3 (default: as trained)")
+    command.add_argument(
         "--mean-gmacs",
         type=float,
         metavar="G",
         help="of the adaptive vote: mean cost an image, by validation (default: half of the vote's extra arithmetic)",
     )
-    made.add_argument(
+    command.add_argument(
         "--precision",
         default="float32",
         choices=("float32", "float16", "int8"),
         help="of the weights; float16 for folders, int8 for files and pages (default: float32)",
     )
-    made.add_argument("--push", metavar="OWNER/MODEL", help="with --to folder: also upload it to the Hub, as private")
-    made.add_argument(
+    command.add_argument(
+        "--push", metavar="OWNER/MODEL", help="with --to folder: also upload it to the Hub, as private"
+    )
+    command.add_argument(
         "dataset", nargs="*", metavar="dataset.KEY=VALUE", help="int8: of the run's data set, e.g. dataset.root=DIR"
     )
-    return made
+    return command
 
 
-def export(words: argparse.Namespace) -> Path:
-    """Write what the words of the command line ask for; returns the file or folder.
+def export(options: argparse.Namespace) -> Path:
+    """Write what the options ask for; returns the file or folder.
 
-    Raises ValueError or OSError for words that do not fit and files that are not there.
+    Raises ValueError or OSError for options that do not fit and files that are not there.
     """
-    if words.push is not None and words.to != "folder":
+    if options.push is not None and options.to != "folder":
         raise ValueError("--push uploads a folder: give --to folder")
-    if words.precision == "int8" and words.to == "folder":
+    if options.precision == "int8" and options.to == "folder":
         raise ValueError("--precision int8 is for --to onnx and --to page")
-    if words.precision == "float16" and words.to != "folder":
+    if options.precision == "float16" and options.to != "folder":
         raise ValueError("--precision float16 is for --to folder")
-    if words.dataset and words.precision != "int8":
-        raise ValueError(f"{words.dataset[0]!r}: the data set is read for --precision int8 alone")
-    folder = words.output_dir / "exports"
-    if words.run is None:
-        return _shipped(words, folder)
-    from fer_voting.inference.trained import find_run, load_trained, with_mean_gmacs
+    if options.dataset and options.precision != "int8":
+        raise ValueError(f"{options.dataset[0]!r}: the data set is read only for --precision int8")
+    from fer_voting import networks
+    from fer_voting.networks.hub import check_hub_name
 
-    if words.push is not None:
-        from fer_voting.inference.pretrained import check_hub_name
-
-        check_hub_name(words.push)
-    run = find_run(words.run, words.output_dir)
-    trained = load_trained(run, words.vote, words.split)
-    if words.mean_gmacs is not None:
-        trained = with_mean_gmacs(trained, words.mean_gmacs)
+    if options.push is not None:
+        check_hub_name(options.push)
+    source = networks.find(options.run, options.output_dir)
+    if source.kind != "run" and (needs_run := _needs_run(options)):
+        raise ValueError(f"{needs_run[0]} is for the network of a training: give --run RUN")
+    network = networks.load(options.run, options.output_dir, options.vote, options.split)
+    if not isinstance(network, networks.Network):
+        raise ValueError(f"{source.path} is exported already")
+    if options.mean_gmacs is not None:
+        network = _with_mean_gmacs(network, options.mean_gmacs)
+    name = source.path.stem if source.kind == "checkpoint" else source.path.name
+    if options.to == "page":
+        return _to_page(network, name, options)
+    folder = options.output_dir / "exports"
     name = "-".join(
         [
-            run.name,
-            *([] if words.split is None else [f"as_{words.split}"]),
-            *([] if words.vote is None else [words.vote]),
-            *([] if words.mean_gmacs is None else [f"{words.mean_gmacs:g}gmacs"]),
+            name,
+            *([] if options.split is None else [f"as_{options.split}"]),
+            *([] if options.vote is None else [options.vote]),
+            *([] if options.mean_gmacs is None else [f"{options.mean_gmacs:g}gmacs"]),
         ]
     )
-    if words.to == "folder":
-        return _to_folder(trained, words.out or folder / name, words.precision, words.push)
-    if words.to == "page":
-        return _to_page(trained, trained.run.name, bool(trained.result.get("synthetic")), words)
-    return _to_file(trained, words, folder / f"{name}-{words.precision}.onnx")
-
-
-def _shipped(words: argparse.Namespace, folder: Path) -> Path:
-    """Export the network that ships with the package, as it is."""
-    from fer_voting.inference.pretrained import PretrainedNetwork
-
-    given = {"--vote": words.vote, "--split": words.split, "--mean-gmacs": words.mean_gmacs, "--push": words.push}
-    needs_run = [name for name, value in given.items() if value is not None]
-    if words.to == "folder":
-        needs_run.append("--to folder")
-    if words.precision != "float32":
-        needs_run.append(f"--precision {words.precision}")
-    if needs_run:
-        raise ValueError(f"{needs_run[0]} is for the network of a training: give --run RUN")
-    network = PretrainedNetwork.from_pretrained("fer_voting")
-    if words.to == "page":
-        return _to_page(network, "fer_voting", False, words)
-    return _to_file(network, words, folder / "fer_voting-float32.onnx")
-
-
-def _to_file(network: "TrainedNetwork | PretrainedNetwork", words: argparse.Namespace, default: Path) -> Path:
-    path: Path = words.out or default
+    if options.to == "folder":
+        return _to_folder(network, options.out or folder / name, options)
+    path: Path = options.out or folder / f"{name}-{options.precision}.onnx"
     if path.suffix != ".onnx":
         raise ValueError(f"`out` (={str(path)!r}) must end in .onnx")
-    print(f"{path}: {_to_onnx(network, words, path)}")
+    print(f"{path}: {_to_onnx(network, options, path)}")
     return path
 
 
-def _to_onnx(trained: "TrainedNetwork | PretrainedNetwork", words: argparse.Namespace, path: Path) -> str:
-    """Write the network to `path`; returns what is worth knowing about the file. int8 is of a run's network alone."""
-    import tempfile
+def _needs_run(options: argparse.Namespace) -> list[str]:
+    """The options that need what only a run's folder records."""
+    given = {
+        "--vote": options.vote,
+        "--split": options.split,
+        "--mean-gmacs": options.mean_gmacs,
+        "--push": options.push,
+        "--to folder": "folder" if options.to == "folder" else None,
+        f"--precision {options.precision}": options.precision if options.precision != "float32" else None,
+    }
+    return [name for name, value in given.items() if value is not None]
 
-    from fer_voting.inference.network import FaceNetwork
+
+def _with_mean_gmacs(network: "Network", mean_gmacs: float) -> "Network":
+    """The network of a run with the adaptive vote's threshold that its validation images give for a mean cost.
+
+    Raises ValueError if it has another vote, the cost is less than that of the whole map, or the stored logits are
+    damaged; FileNotFoundError if there are none.
+    """
+    from fer_voting.models.adaptive import adaptive_cost, fit_adaptive
+    from fer_voting.system.arrays import read_npz
+
+    if network.vote != "adaptive":
+        raise ValueError(f"a mean cost is of the adaptive vote, not of the {network.vote} vote")
+    assert network.run is not None
+    cost = adaptive_cost(network.net, network.info.image_size)
+    file = network.run.predictions_file(vote_of_epoch(network.vote), "val")
+    arrays = read_npz(file, "logits", "labels", "whole")
+    fitted = fit_adaptive(arrays["whole"], arrays["logits"], arrays["labels"], cost, mean_gmacs)
+    return replace(network, fitted=fitted)
+
+
+def _to_onnx(network: "Network", options: argparse.Namespace, path: Path) -> str:
+    """Write the network to `path`; returns what is worth knowing about the file."""
     from fer_voting.inference.onnx_export import export_float32, require_packages
+    from fer_voting.inference.runtime import FaceNetwork
+    from fer_voting.networks.onnx import ExportInfo
 
     require_packages()
-    network = FaceNetwork(trained.net, trained.vote, trained.fitted)
-    if words.precision == "float32":
-        difference = export_float32(network, _info(trained), path)
-        what = f"{difference:.1e} from PyTorch"
+    info = ExportInfo(
+        class_names=network.info.class_names,
+        image_size=network.info.image_size,
+        split=network.info.split,
+        vote=network.vote,
+        dataset=network.info.dataset,
+        checksum=network.checksum,
+        fitted=network.fitted,
+        accuracy=network.accuracy,
+    )
+    module = FaceNetwork(network.net, network.vote, network.fitted)
+    if options.precision == "float32":
+        note = f"{export_float32(module, info, path):.1e} from PyTorch"
     else:
-        from fer_voting.inference.trained import TrainedNetwork, load_dataset
-
-        assert isinstance(trained, TrainedNetwork)
-        datamodule = load_dataset(trained, words.dataset, words.output_dir)
+        datamodule = _load_dataset(network, options.dataset, options.output_dir)
         with tempfile.TemporaryDirectory() as folder:
             float32 = Path(folder) / "float32.onnx"
-            export_float32(network, _info(trained), float32)
-            what = _quantise(trained, datamodule, float32, path)
+            export_float32(module, info, float32)
+            note = _quantise(network, datamodule, float32, path)
     mib = path.stat().st_size / 2**20
-    return f"{mib:.1f} MiB, {words.precision}, split {trained.info.split}, {trained.vote} vote; {what}"
+    return f"{mib:.1f} MiB, {options.precision}, split {network.info.split}, {network.vote} vote; {note}"
 
 
-def _quantise(trained: "TrainedNetwork", datamodule: "FERDataModule", float32: Path, path: Path) -> str:
-    """Write the int8 file; returns what it costs."""
+def _load_dataset(network: "Network", overrides: Sequence[str], output_dir: Path) -> "FERDataModule":
+    """The data set that a run trained on, divided as it was.
+
+    Args:
+        overrides: `dataset.key=value` that replace recorded values, e.g. the place of the data set.
+        output_dir: holds the packs.
+
+    Raises ValueError if an override does not fit, if the recorded configuration names other code than our data sets,
+    or if the data set is not the one that the run was trained on.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    from fer_voting.data.module import reopen_datamodule
+
+    run, info = network.run, network.info
+    assert run is not None
+    result = run.result() or {}
+    node: Any = {**run.config()["dataset"], "cache_dir": str(output_dir / "packs")}
+    for override in overrides:
+        key, equals, _ = override.partition("=")
+        if not equals or not key.startswith("dataset.") or key.split(".")[1] not in node:
+            known = ", ".join(f"dataset.{name}" for name in node if name != "_target_")
+            raise ValueError(f"{override!r} must be KEY=VALUE with a key of the run's data set: {known}")
+    try:
+        merged = OmegaConf.merge({"dataset": node}, OmegaConf.from_dotlist(list(overrides)))
+    except OmegaConfBaseException as error:
+        raise ValueError(f"{' '.join(overrides)}: {error}") from error
+    node = OmegaConf.to_container(merged.dataset)
+    datamodule = reopen_datamodule(node, run.dir / "config.yaml", refit=bool(result.get("refit")))
+    datamodule.setup()
+    if tuple(datamodule.class_names) != info.class_names or datamodule.size != info.image_size:
+        raise ValueError(
+            f"{datamodule.name} has {', '.join(datamodule.class_names)} at {datamodule.size} pixels here, the network "
+            f"{', '.join(info.class_names)} at {info.image_size}"
+        )
+    if datamodule.fingerprint != (recorded := result["data_fingerprint"]):
+        raise ValueError(
+            f"{datamodule.name} is not what the run was trained on: its fingerprint is {datamodule.fingerprint[:12]}… "
+            f"here, and was {recorded[:12]}…"
+        )
+    return datamodule
+
+
+def _quantise(network: "Network", datamodule: "FERDataModule", float32: Path, path: Path) -> str:
+    """Write the int8 file; returns its loss of accuracy as text."""
     import numpy as np
 
     from fer_voting.inference.onnx_export import export_int8
 
-    part = "test" if trained.result.get("refit") else "val"  # a refit has trained on the validation images
+    assert network.run is not None
+    refit = (network.run.result() or {}).get("refit")
+    part = "test" if refit else "val"  # a refit has trained on the validation images
     if part not in datamodule.counts():
         raise ValueError(f"{datamodule.name} has no {part} images here to measure the accuracy of int8 on")
     train, judged = datamodule.positions("train"), datamodule.positions(part)
@@ -181,112 +246,40 @@ def _quantise(trained: "TrainedNetwork", datamodule: "FERDataModule", float32: P
     )
 
 
-def _info(trained: "TrainedNetwork | PretrainedNetwork") -> "ExportInfo":
-    from fer_voting.inference.pretrained import weights_checksum
-    from fer_voting.inference.runtimes import ExportInfo
+def _to_folder(network: "Network", folder: Path, options: argparse.Namespace) -> Path:
+    from fer_voting.inference.model_card import run_card
 
-    return ExportInfo(
-        class_names=trained.info.class_names,
-        image_size=trained.info.image_size,
-        split=trained.info.split,
-        vote=trained.vote,
-        dataset=trained.info.dataset,
-        checksum=weights_checksum(trained.net.state_dict()),
-        fitted=trained.fitted,
-        accuracy=trained.accuracy,
-    )
-
-
-def _to_folder(trained: "TrainedNetwork", folder: Path, precision: str, push: str | None) -> Path:
-    from fer_voting.inference.model_card import model_card
-    from fer_voting.inference.pretrained import PretrainedNetwork
-
-    network = PretrainedNetwork(trained.net, trained.info, trained.vote, trained.fitted, trained.accuracy)
-    evaluations, resolutions = _evaluations(trained), _resolutions(trained)
-
-    def card(name: str) -> str:
-        return model_card(
-            name,
-            trained.info,
-            trained.vote,
-            trained.result,
-            trained.config,
-            evaluations,
-            resolutions,
-            trained.fitted.temperature,
-            _public_test(trained),
-        )
-
-    network.save_pretrained(folder, card(folder.name), precision)
+    network.save_pretrained(folder, run_card(network, folder.name), options.precision)
     print(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
-    if push is not None:
-        print(f"uploaded, as private: {network.push_to_hub(push, card(push), precision=precision)}")
+    if options.push is not None:
+        address = network.push_to_hub(options.push, run_card(network, options.push), precision=options.precision)
+        print(f"uploaded, as private: {address}")
     return folder
 
 
-def _evaluations(trained: "TrainedNetwork") -> list[dict[str, Any]]:
-    """What `python -m fer_voting.evaluate` has written about these weights under this split."""
-    from fer_voting.system.atomic import read_json
-
-    folder = trained.run.dir.parent.parent / "evaluations"
-    checkpoint = trained.run.best_checkpoint(vote_of_epoch(trained.vote))
-    found = [read_json(path) for path in sorted(folder.glob("*.json"))]
-    return [
-        each
-        for each in found
-        if Path(each["checkpoint"]).parts[-3:] == checkpoint.parts[-3:] and each["split"] == trained.info.split
-    ]
-
-
-def _resolutions(trained: "TrainedNetwork") -> list[dict[str, Any]]:
-    """The rows of `make resolution` about these weights under this split and vote."""
-    from fer_voting.system.atomic import read_json
-
-    path = trained.run.dir.parent.parent / "tables" / "resolution.json"
-    votes = trained.result["votes"]
-    measured = "soft" if "soft" in votes else next(iter(votes))  # the checkpoint that it measures under every vote
-    if trained.vote != measured or not path.exists():
-        return []
-    wanted = (trained.run.name, trained.info.split, trained.vote)
-    return [row for row in read_json(path) if (row["run"], row["split"], row["vote"]) == wanted]
-
-
-def _public_test(trained: "TrainedNetwork") -> dict[str, Any] | None:
-    """The figures of `python -m experiments.public_test` about these weights under this split and vote, if any."""
-    from fer_voting.inference.pretrained import weights_checksum
-    from fer_voting.system.atomic import read_json
-
-    folder = trained.run.dir.parent.parent / "public_test"
-    wanted = (weights_checksum(trained.net.state_dict()), trained.info.split, trained.vote)
-    found = [figures for path in sorted(folder.glob("*.json")) for figures in read_json(path)]
-    return next((each for each in found if (each["checksum"], each["split"], each["vote"]) == wanted), None)
-
-
-def _to_page(
-    network: "TrainedNetwork | PretrainedNetwork", name: str, synthetic: bool, words: argparse.Namespace
-) -> Path:
+def _to_page(network: "Network", name: str, options: argparse.Namespace) -> Path:
     from fer_voting.inference.web_page import build_page
 
-    folder: Path = words.out or words.output_dir / "page"
-    told = []
+    folder: Path = options.out or options.output_dir / "page"
+    notes: list[str] = []
     build_page(
         folder,
-        npm_dir=words.output_dir / "npm",
+        npm_dir=options.output_dir / "npm",
         name=name,
-        synthetic=synthetic,
-        write_network=lambda path: told.append(_to_onnx(network, words, path)),
+        synthetic=network.run is not None and bool((network.run.result() or {}).get("synthetic")),
+        write_network=lambda path: notes.append(_to_onnx(network, options, path)),
     )
-    print(f"{folder}: network of {told[0]}")
+    print(f"{folder}: network of {notes[0]}")
     print(f"to look at it: python -m http.server --bind 127.0.0.1 --directory {shlex.quote(str(folder))}")
     return folder
 
 
 def main(arguments: list[str] | None = None) -> None:
     """The command; a mistake ends it with one line on stderr and exit code 1."""
-    words = parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     set_up_messages()
     try:
-        export(words)
+        export(options)
     except KeyboardInterrupt:
         sys.exit(130)
     except (ValueError, OSError) as error:

@@ -37,8 +37,8 @@ from fer_voting.data.manifest import read_manifest, write_manifest
 from fer_voting.data.sets.affectnet import AffectNetDataModule
 from fer_voting.data.sets.folder import FolderDataModule
 from fer_voting.data.sets.rafdb import RAFDBDataModule
-from fer_voting.inference.network import load_network
 from fer_voting.models.checkpoint import load_weights, read_checkpoint
+from fer_voting.networks import load_network
 from fer_voting.results.evaluation import write_predictions
 from fer_voting.results.load import load_runs, read_predictions
 from fer_voting.results.markdown import Table, markdown

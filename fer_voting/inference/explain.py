@@ -83,7 +83,7 @@ def explain(recognizer: Recognizer, face: NDArray[np.uint8]) -> Explanation:
 
 def explainable_network(recognizer: Recognizer) -> "VotingResNet18":
     """The network that `recognizer` runs. Raises ValueError if `explain` cannot explain it."""
-    from fer_voting.inference.network import TorchRuntime
+    from fer_voting.inference.runtime import TorchRuntime
     from fer_voting.models import VotingResNet18
 
     runtime = recognizer.runtime

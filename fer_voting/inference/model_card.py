@@ -4,10 +4,13 @@ import html
 import json
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from fer_voting.inference.public_test import public_test_tables
 from fer_voting.models.checkpoint import NetworkInfo
+from fer_voting.networks import Network
+from fer_voting.system.atomic import read_json
 from fer_voting.votes import VOTES as SELECTING
 from fer_voting.votes import vote_of_epoch
 
@@ -119,6 +122,35 @@ def model_card(
             ],
         )
     )
+
+
+def run_card(network: Network, name: str) -> str:
+    """The card of a run's network under the name `name`, with what was measured of its weights."""
+    run, info, vote = network.run, network.info, network.vote
+    assert run is not None
+    result, output_dir = run.result() or {}, run.dir.parent.parent
+    checkpoint = run.best_checkpoint(vote_of_epoch(vote))
+    evaluations = [
+        evaluation
+        for evaluation in _stored(output_dir / "evaluations")
+        if Path(evaluation["checkpoint"]).parts[-3:] == checkpoint.parts[-3:] and evaluation["split"] == info.split
+    ]
+    resolutions = []
+    # `make resolution` measures one checkpoint under every vote.
+    if vote == ("soft" if "soft" in result["votes"] else next(iter(result["votes"]))):
+        key = (run.name, info.split, vote)
+        rows = [row for table in _stored(output_dir / "tables", "resolution.json") for row in table]
+        resolutions = [row for row in rows if (row["run"], row["split"], row["vote"]) == key]
+    key = (network.checksum, info.split, vote)
+    tests = [figures for file in _stored(output_dir / "public_test") for figures in file]
+    public_test = next((each for each in tests if (each["checksum"], each["split"], each["vote"]) == key), None)
+    return model_card(
+        name, info, vote, result, run.config(), evaluations, resolutions, network.fitted.temperature, public_test
+    )
+
+
+def _stored(folder: Path, pattern: str = "*.json") -> list[Any]:
+    return [read_json(path) for path in sorted(folder.glob(pattern))]
 
 
 def _front_matter(info: NetworkInfo, result: Mapping[str, Any]) -> str:

@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fer_voting.inference.network import FaceNetwork
-from fer_voting.inference.runtimes import ExportInfo, OnnxRuntime
+from fer_voting.inference.runtime import FaceNetwork
+from fer_voting.networks.onnx import ExportInfo, OnnxRuntime
 
 if TYPE_CHECKING:
     import onnx

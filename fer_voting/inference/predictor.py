@@ -5,7 +5,6 @@ from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from fer_voting.inference.frames import Frame, Input, Unreadable, camera_frames, read_frames
 from fer_voting.inference.pipeline import Locate, Pipeline, RecognizedFrame, read_boxes, rows_of, whole_frame
@@ -46,21 +45,17 @@ def load_recognizer(options: Options) -> Recognizer:
         from fer_voting.inference.detector import CenterFaceDetector
 
         detector = CenterFaceDetector(options.face_score)
-    own: dict[str, Any] = {"detector": detector, "margin": options.margin, "batch_size": options.batch_size}
-    own["precision"] = options.precision
-    if options.model is not None and options.model.lower().endswith(".onnx"):
-        if options.device not in ("auto", "cpu"):
-            raise ValueError(f"`device` (={options.device!r}) must be cpu for an .onnx file")
-        recognizer = Recognizer.from_onnx(options.model, options.runtime, **own)
-        if options.vote not in (None, recognizer.runtime.vote):
-            raise ValueError(f"`vote` (={options.vote!r}): {options.model} holds the {recognizer.runtime.vote} vote")
-        return recognizer
-    own |= {"vote": options.vote, "device": options.device}
-    if options.run is not None:
-        return Recognizer.from_run(options.run, options.output_dir, **own)
-    if options.checkpoint is not None:
-        return Recognizer.from_checkpoint(options.checkpoint, **own)
-    return Recognizer.from_pretrained(options.model or "fer_voting", **own)
+    return Recognizer.load(
+        options.run or options.checkpoint or options.model,
+        options.output_dir,
+        vote=options.vote,
+        precision=options.precision,
+        device=options.device,
+        runtime=options.runtime,
+        detector=detector,
+        margin=options.margin,
+        batch_size=options.batch_size,
+    )
 
 
 def _require_av() -> None:

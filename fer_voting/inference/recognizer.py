@@ -13,11 +13,10 @@ import PIL.Image
 from numpy.typing import NDArray
 
 from fer_voting.data.images import prepare_image
-from fer_voting.votes import UNFITTED, Fitted
 
 if TYPE_CHECKING:  # torch takes seconds to import
     from fer_voting.inference.detector import Detector
-    from fer_voting.inference.network import Runtime
+    from fer_voting.inference.runtime import Runtime
 
 MARGIN = 0.05
 """FER2013's images are squares 1.05 times as high as CenterFace's box in them (median of 150)."""
@@ -105,13 +104,9 @@ class Recognizer:
             box's longer side; as far as it lies in the frame.
         batch_size: faces at once.
 
-    The constructors below also take, as keywords, the arguments above but `runtime`, and
+    `load` and the constructors named after a kind of network take these arguments, except `runtime`, as keywords.
 
-    - `vote`: of `fer_voting.votes.ALL_VOTES`; None, the default: the run's or the exported folder's own, else `soft`;
-    - `precision`: `float32`, or `bf16`, faster where the processor or GPU has it;
-    - `device`: `auto` (a GPU where there is one), `cpu`, `cuda`, …
-
-    and raise ValueError or FileNotFoundError for an argument that does not fit or a file that is not there.
+    Raises ValueError for an argument out of range.
     """
 
     def __init__(
@@ -127,77 +122,62 @@ class Recognizer:
         self._detector = detector
 
     @classmethod
+    def load(
+        cls,
+        source: str | Path | None = None,
+        output_dir: str | Path = "outputs",
+        *,
+        vote: str | None = None,
+        precision: str = "float32",
+        device: str = "auto",
+        runtime: str = "onnx",
+        **options: Any,
+    ) -> Self:
+        """The network of a run, a checkpoint, an exported folder, a name on the Hub or an ONNX file
+        (`fer_voting.networks.find`); None: the one that ships with the package.
+
+        Args:
+            source, output_dir: as in `fer_voting.networks.load`.
+            vote: of `fer_voting.votes.ALL_VOTES`; None: the run's or the export's own, for a checkpoint `soft`. An
+                ONNX file has only its own.
+            precision: `float32`, or `bf16`: faster where the processor or GPU computes it.
+            device: `auto` (a GPU if there is one), `cpu`, `cuda`, …; an ONNX file runs on the processor.
+            runtime: of an ONNX file, `onnx` or `openvino`.
+            options: `detector`, `margin`, `batch_size`.
+
+        Raises ValueError or FileNotFoundError for an argument that does not fit or a file that is not there.
+        """
+        from fer_voting import networks
+        from fer_voting.inference.runtime import TorchRuntime
+
+        network = networks.load(source, output_dir, vote, runtime=runtime, precision=precision)
+        if isinstance(network, networks.OnnxNetwork):
+            if device not in ("auto", "cpu"):
+                raise ValueError(f"`device` (={device!r}) must be cpu for an .onnx file")
+            return cls(network, **options)
+        return cls(TorchRuntime(network.net, network.info, network.vote, precision, device, network.fitted), **options)
+
+    @classmethod
     def from_run(
         cls, run: str | Path, output_dir: str | Path = "outputs", vote: str | None = None, **options: Any
     ) -> Self:
-        """The best network by `vote` of a finished training: its folder, or its name below `<output_dir>/runs`.
-
-        Without a `vote`, the one that the training was configured for; with what it took from the run's validation
-        images.
-        """
-        from fer_voting.inference.trained import find_run, load_trained
-
-        trained = load_trained(find_run(run, Path(output_dir)), vote)
-        return cls._from_network(trained.net, trained.info, trained.vote, trained.fitted, **options)
+        """`load` for a finished training: its folder, or its name below `<output_dir>/runs`."""
+        return cls.load(run, output_dir, vote=vote, **options)
 
     @classmethod
-    def from_checkpoint(
-        cls, path: str | Path, vote: str | None = None, temperature: float = 1.0, **options: Any
-    ) -> Self:
-        """The network of a `.ckpt` file that training wrote; nothing in the file is run as code.
-
-        `temperature` divides scores that are logits; 1: as trained. Votes that need more from validation images need
-        a run.
-        """
-        from fer_voting.inference.network import load_network
-
-        net, info = load_network(Path(path))
-        return cls._from_network(net, info, vote or "soft", Fitted(temperature), **options)
+    def from_checkpoint(cls, path: str | Path, vote: str | None = None, **options: Any) -> Self:
+        """`load` for a `.ckpt` file. Votes with fitted parameters need a run."""
+        return cls.load(path, vote=vote, **options)
 
     @classmethod
     def from_pretrained(cls, model: str | Path, vote: str | None = None, **options: Any) -> Self:
-        """The network of a folder with `model.safetensors` and `config.json`, or of a name on the Hugging Face Hub;
-        `fer_voting` is the one that ships with the package.
-
-        Its `config.json` names the vote, if `vote` does not, and what that vote took from validation images.
-        """
-        from fer_voting.inference.pretrained import PretrainedNetwork
-
-        found = PretrainedNetwork.from_pretrained(model)
-        fitted = found.fitted if vote in (None, found.vote) else UNFITTED
-        return cls._from_network(found.net, found.info, vote or found.vote, fitted, **options)
+        """`load` for an exported folder or a name on the Hub; `fer_voting` is the network that ships."""
+        return cls.load(model, vote=vote, **options)
 
     @classmethod
     def from_onnx(cls, path: str | Path, runtime: str = "onnx", precision: str = "float32", **options: Any) -> Self:
-        """The network of an exported file, by ONNX Runtime or `openvino`, on the processor.
-
-        The vote is the file's own. `precision` is that of what the file has in float32; `bf16` is OpenVINO's alone.
-        """
-        from fer_voting.inference.runtimes import OnnxRuntime, OpenVinoRuntime
-
-        path = Path(path)
-        if runtime == "openvino":
-            return cls(OpenVinoRuntime(path, precision=precision), **options)
-        if runtime != "onnx":
-            raise ValueError(f"`runtime` (={runtime!r}) must be onnx or openvino")
-        if precision != "float32":
-            raise ValueError(f"`precision` (={precision!r}) must be float32 in ONNX Runtime; openvino has bf16")
-        return cls(OnnxRuntime(path), **options)
-
-    @classmethod
-    def _from_network(
-        cls,
-        net: Any,
-        info: Any,
-        vote: str,
-        fitted: Fitted,
-        precision: str = "float32",
-        device: str = "auto",
-        **options: Any,
-    ) -> Self:
-        from fer_voting.inference.network import TorchRuntime
-
-        return cls(TorchRuntime(net, info, vote, precision, device, fitted), **options)
+        """`load` for an exported ONNX file."""
+        return cls.load(path, runtime=runtime, precision=precision, **options)
 
     @property
     def class_names(self) -> tuple[str, ...]:

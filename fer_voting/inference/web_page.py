@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from fer_voting.inference.runtimes import OnnxRuntime
+from fer_voting.networks.onnx import OnnxRuntime
 from fer_voting.system.atomic import write_json
 
 SOURCES = Path(__file__).with_name("web")

@@ -15,9 +15,9 @@ from omegaconf import OmegaConf
 from tiny import REPO, TINY
 
 from fer_voting.export import main
-from fer_voting.inference.network import TorchRuntime, load_network
-from fer_voting.inference.pretrained import PretrainedNetwork, weights_checksum
-from fer_voting.inference.runtimes import OnnxRuntime
+from fer_voting.inference.runtime import TorchRuntime
+from fer_voting.networks import load, load_network, weights_checksum
+from fer_voting.networks.onnx import OnnxRuntime
 from fer_voting.runs.run import Run
 from fer_voting.train import main as train_main
 from fer_voting.votes import Fitted
@@ -63,7 +63,8 @@ def test_onnx(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     accuracy = {part: result["votes"]["soft"][part]["accuracy"] for part in ("val", "test")}
     assert runtime.info.accuracy == accuracy
     assert (runtime.split, runtime.vote, runtime.info.dataset, runtime.image_size) == ("m3", "soft", "faces", 24)
-    net, info = load_network(run.best_checkpoint("soft"))
+    trained = load_network(run.best_checkpoint("soft"))
+    net, info = trained.net, trained.info
     assert runtime.info.checksum == weights_checksum(net.state_dict())
     images, labels = faces(run, "test")
     scores, logits = runtime(images)
@@ -79,7 +80,7 @@ def test_without_a_run_it_is_the_network_that_ships(tmp_path: Path) -> None:
     words = ["--output-dir", str(tmp_path), "--to"]
     main([*words, "onnx"])
     runtime = OnnxRuntime(tmp_path / "exports" / "fer_voting-float32.onnx")
-    shipped = PretrainedNetwork.from_pretrained("fer_voting")
+    shipped = load("fer_voting")
     assert (runtime.class_names, runtime.fitted) == (shipped.info.class_names, shipped.fitted)
     assert runtime.info.checksum == weights_checksum(shipped.net.state_dict())
     for refused in (["folder"], ["onnx", "--precision", "int8"], ["onnx", "--vote", "hard"], ["page", "--split", "m1"]):
@@ -119,8 +120,9 @@ def test_folder(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     export(run, "--to", "folder")
     folder = exports(run) / "mine"
     assert str(folder) in capsys.readouterr().out
-    found = PretrainedNetwork.from_pretrained(folder)
-    net, info = load_network(run.best_checkpoint("soft"))
+    found = load(folder)
+    trained = load_network(run.best_checkpoint("soft"))
+    net, info = trained.net, trained.info
     assert found.info == info
     torch.testing.assert_close(found.net.state_dict(), net.state_dict(), rtol=0, atol=0)
     card = (folder / "README.md").read_text()
@@ -135,14 +137,14 @@ def test_folder(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
 PUSH = """
 import os, sys
 from fer_voting.export import main
-from fer_voting.inference.pretrained import PretrainedNetwork, weights_checksum
+from fer_voting.networks import load, weights_checksum
 words = sys.argv[1:]
 main(words)
 print("pushing")
 main([*words, "--push", "me/net"])
-print(weights_checksum(PretrainedNetwork.from_pretrained("me/net").net.state_dict()))
+print(weights_checksum(load("me/net").net.state_dict()))
 try:
-    PretrainedNetwork.from_pretrained("me/other")
+    load("me/other")
 except FileNotFoundError as error:
     print(error)
 os.environ["HF_TOKEN"] = "hf_wrong"
@@ -190,8 +192,8 @@ def test_pushed_only_when_asked(run: Run, tmp_path: Path) -> None:
     assert sorted(hub.files["me/net"]) == ["README.md", "config.json", "model.safetensors"]
     assert b"# me/net" in hub.files["me/net"]["README.md"]
     assert len([request for request in hub.requests if "/commit/" in request]) == 1
-    assert checksum == weights_checksum(load_network(run.best_checkpoint("soft"))[0].state_dict())
-    assert missing.startswith("me/other is not a folder here, and the Hub does not give it")
+    assert checksum == weights_checksum(load_network(run.best_checkpoint("soft")).net.state_dict())
+    assert missing.startswith("me/other is not here, and the Hub does not give it")
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("error: me/net was not uploaded")
 
@@ -268,13 +270,13 @@ def test_votes_that_validation_fitted(run: Run, tmp_path: Path, capsys: pytest.C
         accuracy = (runtime(images)[0].argmax(axis=1) == labels).mean()
         assert accuracy == pytest.approx(votes[vote]["test"]["accuracy"])
         export(run, "--to", "folder", "--vote", vote, "--out", str(tmp_path / vote))
-        found = PretrainedNetwork.from_pretrained(tmp_path / vote)
+        found = load(tmp_path / vote)
         assert (found.vote, found.fitted) == (vote, runtime.fitted)
     with np.load(run.predictions_file("soft", "val")) as stored:
         whole = stored["whole"]
     wished = votes["adaptive"]["mean_gmacs"]
     export(run, "--to", "folder", "--vote", "adaptive", "--mean-gmacs", "1e3", "--out", str(tmp_path / "all"))
-    fitted = PretrainedNetwork.from_pretrained(tmp_path / "all").fitted
+    fitted = load(tmp_path / "all").fitted
     assert fitted.threshold == 1.0
     assert fitted.mean_gmacs > wished
     assert len(whole) == sum(run.result()["counts"]["val"].values())

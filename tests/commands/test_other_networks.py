@@ -11,11 +11,10 @@ import torch
 from tiny import train_here
 
 from fer_voting.export import main as export
-from fer_voting.inference.network import load_network
 from fer_voting.inference.onnx_export import MAX_DIFFERENCE
-from fer_voting.inference.pretrained import load_pretrained
-from fer_voting.inference.runtimes import OnnxRuntime
 from fer_voting.models.images import normalise
+from fer_voting.networks import load, load_network
+from fer_voting.networks.onnx import OnnxRuntime
 from fer_voting.runs.run import Run
 from fer_voting.training.trained import load_module
 
@@ -62,7 +61,8 @@ def test_the_table_has_every_network_with_both_counts(output_dir: Path):
 
 def test_a_checkpoint_names_its_network_and_takes_another_split(output_dir: Path):
     path = run_of(output_dir, "test_convnext").best_checkpoint("soft")
-    net, info = load_network(path)
+    trained = load_network(path)
+    net, info = trained.net, trained.info
     assert (info.architecture, info.options) == ("timm", {"name": "test_convnext", "crop_after": None})
     assert (net.crop_after, info.image_size) == ("stages.1", 96)
     module, left_out = load_module(path, info.class_names[::-1], "faces", "m3")
@@ -74,7 +74,8 @@ def test_a_checkpoint_names_its_network_and_takes_another_split(output_dir: Path
 @pytest.mark.parametrize("name", NAMES)
 def test_exports_and_predictions_are_the_networks(name: str, output_dir: Path, capsys: pytest.CaptureFixture[str]):
     run = run_of(output_dir, name)
-    net, info = load_network(run.best_checkpoint("soft"))
+    trained = load_network(run.best_checkpoint("soft"))
+    net, info = trained.net, trained.info
     kinds = ("folder", "onnx") if name == "test_convnext" else ("folder",)  # an ONNX export takes seconds
     for kind in kinds:
         export(["--run", run.name, "--to", kind, "--output-dir", str(output_dir)])
@@ -82,10 +83,10 @@ def test_exports_and_predictions_are_the_networks(name: str, output_dir: Path, c
     faces = np.random.default_rng(0).integers(0, 256, (3, 96, 96, 3), dtype=np.uint8)
     with torch.inference_mode():
         expected = net(normalise(torch.from_numpy(faces).permute(0, 3, 1, 2))).numpy()
-    shared, same = load_pretrained(folder)
-    assert same == info
+    shared = load(folder)
+    assert shared.info == info
     with torch.inference_mode():
-        assert np.array_equal(shared(normalise(torch.from_numpy(faces).permute(0, 3, 1, 2))).numpy(), expected)
+        assert np.array_equal(shared.net(normalise(torch.from_numpy(faces).permute(0, 3, 1, 2))).numpy(), expected)
     if "onnx" in kinds:
         _, logits = OnnxRuntime(output_dir / "exports" / f"{run.name}-float32.onnx")(faces)
         assert logits.shape == (3, 10, 7)

@@ -20,11 +20,11 @@ from videos import grey_frames, write_video
 
 from fer_voting import Recognizer
 from fer_voting.inference.frames import photo
-from fer_voting.inference.network import FaceNetwork, load_network
 from fer_voting.inference.onnx_export import export_float32
-from fer_voting.inference.pretrained import PretrainedNetwork
 from fer_voting.inference.rows import columns
-from fer_voting.inference.runtimes import ExportInfo
+from fer_voting.inference.runtime import FaceNetwork
+from fer_voting.networks import Network, load_network
+from fer_voting.networks.onnx import ExportInfo
 from fer_voting.predict import main
 from fer_voting.votes import Fitted
 
@@ -322,7 +322,8 @@ def test_the_webcam_loop_of_the_documentation(shared_data: Path, tmp_path: Path,
 def onnx_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The network of `checkpoint` with the softprob vote, for every runtime that reads it: an export takes seconds."""
     folder = tmp_path_factory.mktemp("exported")
-    net, info = load_network(write_checkpoint(folder / "net.ckpt"))
+    trained = load_network(write_checkpoint(folder / "net.ckpt"))
+    net, info = trained.net, trained.info
     about = ExportInfo(info.class_names, info.image_size, info.split, "softprob", info.dataset, checksum="")
     export_float32(FaceNetwork(net, "softprob"), about, folder / "net.onnx")
     return folder / "net.onnx"
@@ -333,8 +334,9 @@ def test_an_exported_network_gives_the_rows_of_its_checkpoint(
     checkpoint: Path, onnx_file: Path, tmp_path: Path, form: str
 ):
     if form == "folder":
-        net, info = load_network(checkpoint)
-        PretrainedNetwork(net, info, vote="softprob", fitted=Fitted(2.0)).save_pretrained(tmp_path / "model")
+        trained = load_network(checkpoint)
+        net, info = trained.net, trained.info
+        Network(net, info, vote="softprob", fitted=Fitted(2.0)).save_pretrained(tmp_path / "model")
         words = ["--model", str(tmp_path / "model")]
     else:
         words = ["--model", str(onnx_file), "--runtime", form]

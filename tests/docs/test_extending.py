@@ -70,9 +70,9 @@ import experiments.recalls, fer_voting.train
 sys.argv = ["fer_voting.train", *{words!r}]
 fer_voting.train.main()
 experiments.recalls.main({table.words[3:]!r})
-from pathlib import Path
-from fer_voting.inference.network import load_network
-net, info = load_network(Path("outputs/runs/listed-m4-quick-seed0/checkpoints/best-soft.ckpt"))
+from fer_voting.networks import load_network
+trained = load_network("listed-m4-quick-seed0")
+net, info = trained.net, trained.info
 print(info.architecture, dict(info.options), net.crop_after, type(net.backbone).__name__)
 """
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(checkout)}

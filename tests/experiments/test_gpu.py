@@ -8,7 +8,7 @@ import torch
 from tiny import REPO
 
 from experiments.gpu import main
-from fer_voting.inference.network import PRECISIONS
+from fer_voting.inference.runtime import PRECISIONS
 
 
 @pytest.mark.slow

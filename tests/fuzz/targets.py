@@ -26,12 +26,11 @@ from fer_voting.data.sets.fer2013 import read_csv
 from fer_voting.data.sets.ferplus import read_votes
 from fer_voting.data.sets.rafdb import read_folders, read_official
 from fer_voting.inference.frames import Frame, Input, photo, read_frames
-from fer_voting.inference.network import load_network
 from fer_voting.inference.pipeline import read_boxes
-from fer_voting.inference.pretrained import PretrainedNetwork
-from fer_voting.inference.runtimes import ExportInfo, OnnxRuntime
 from fer_voting.models import VotingResNet18
 from fer_voting.models.checkpoint import NetworkInfo
+from fer_voting.networks import Network, load, load_network
+from fer_voting.networks.onnx import ExportInfo, OnnxRuntime
 from fer_voting.results.load import load_runs, read_predictions
 from fer_voting.results.sweep_table import sweep_status
 from fer_voting.runs.identity import resolve
@@ -286,12 +285,12 @@ def _read_checkpoint(folder: Path) -> None:
 
 def _shared(folder: Path) -> Files:
     net, info = _network()
-    PretrainedNetwork(net, info, accuracy={"val": 0.5}).save_pretrained(folder / "net")
+    Network(net, info, accuracy={"val": 0.5}).save_pretrained(folder / "net")
     return {f"net/{name}": [(folder / "net" / name).read_bytes()] for name in ("config.json", "model.safetensors")}
 
 
 def _read_shared(folder: Path) -> None:
-    PretrainedNetwork.from_pretrained(folder / "net")
+    load(folder / "net")
 
 
 def _onnx(folder: Path) -> Files:

@@ -10,9 +10,9 @@ from videos import grey_frames, write_video
 
 from fer_voting.inference.draw import BOX_COLOR, Drawings, annotate
 from fer_voting.inference.frames import Frame, find_inputs, photo, read_frames
-from fer_voting.inference.network import TorchRuntime
 from fer_voting.inference.pipeline import Pipeline, RecognizedFrame
 from fer_voting.inference.recognizer import Face, Recognizer
+from fer_voting.inference.runtime import TorchRuntime
 
 
 def face(left: float, top: float, width: float, height: float) -> Face:

@@ -9,8 +9,8 @@ import torch
 from checkpoints import small_info, small_network
 
 from fer_voting.inference.explain import crop_rectangles, draw_explanation, explain
-from fer_voting.inference.network import TorchRuntime
 from fer_voting.inference.recognizer import Recognizer
+from fer_voting.inference.runtime import TorchRuntime
 from fer_voting.models.crops import ten_crops
 
 

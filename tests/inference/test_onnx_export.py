@@ -14,10 +14,10 @@ from settled_networks import CLASSES, noise, settled
 from tiny import REPO
 from torch import Tensor, nn
 
-from fer_voting.inference.network import FaceNetwork
 from fer_voting.inference.onnx_export import MAX_DIFFERENCE, export_float32, export_int8, parity
-from fer_voting.inference.runtimes import ExportInfo, OnnxRuntime, OpenVinoRuntime
+from fer_voting.inference.runtime import FaceNetwork
 from fer_voting.models import VotingResNet18
+from fer_voting.networks.onnx import ExportInfo, OnnxRuntime, OpenVinoRuntime
 from fer_voting.votes import Fitted, hard_vote
 
 pytestmark = pytest.mark.slow

@@ -10,10 +10,10 @@ from checkpoints import small_info, small_network
 
 from fer_voting.data.images import prepare_image
 from fer_voting.inference.frames import Frame, Unreadable
-from fer_voting.inference.network import TorchRuntime
 from fer_voting.inference.pipeline import Pipeline, RecognizedFrame, read_boxes, rows_of, whole_frame
 from fer_voting.inference.recognizer import Recognizer
 from fer_voting.inference.rows import columns
+from fer_voting.inference.runtime import TorchRuntime
 
 
 class Counting:

@@ -14,8 +14,8 @@ from fer_voting import Recognizer
 from fer_voting.config import compose_config
 from fer_voting.data.images import prepare_image
 from fer_voting.data.module import make_datamodule
-from fer_voting.inference.network import TorchRuntime
 from fer_voting.inference.recognizer import DetectedFaces, Face, Recognition, face_square
+from fer_voting.inference.runtime import TorchRuntime
 from fer_voting.runs.run import Run
 
 

@@ -12,16 +12,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from settled_networks import CLASSES, info, noise, settled
 
-from fer_voting.inference.network import TorchRuntime, load_network
-from fer_voting.inference.pretrained import SHIPPED, PretrainedNetwork, load_pretrained, weights_checksum
+from fer_voting.inference.runtime import TorchRuntime
+from fer_voting.networks import SHIPPED, Network, load, load_network, weights_checksum
 from fer_voting.votes import Fitted
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    PretrainedNetwork(settled("m2"), info("m2"), "hard", Fitted(1.25), {"val": 0.5}).save_pretrained(
-        tmp_path / "net", "# A card"
-    )
+    Network(settled("m2"), info("m2"), "hard", Fitted(1.25), {"val": 0.5}).save_pretrained(tmp_path / "net", "# A card")
     return tmp_path / "net"
 
 
@@ -33,7 +31,7 @@ def change_config(folder: Path, **values: Any) -> None:
 def test_the_same_network_comes_back(folder: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == ["README.md", "config.json", "model.safetensors"]
     assert (folder / "README.md").read_text() == "# A card"
-    found = PretrainedNetwork.from_pretrained(folder)
+    found = load(folder)
     assert (found.info, found.vote, found.fitted, found.accuracy) == (info("m2"), "hard", Fitted(1.25), {"val": 0.5})
     assert not found.net.training
     faces = noise(3)
@@ -41,29 +39,29 @@ def test_the_same_network_comes_back(folder: Path) -> None:
         TorchRuntime(found.net, found.info)(faces), TorchRuntime(settled("m2"), info("m2"))(faces), strict=True
     ):
         assert (ours == theirs).all()
-    net, same_info = load_pretrained(str(folder))
-    assert same_info == info("m2")
-    torch.testing.assert_close(net.state_dict(), settled("m2").state_dict(), rtol=0, atol=0)
+    again = load(str(folder))
+    assert again.info == info("m2")
+    torch.testing.assert_close(again.net.state_dict(), settled("m2").state_dict(), rtol=0, atol=0)
 
 
 def test_in_half_precision_the_file_is_half_and_the_network_float32(folder: Path) -> None:
     size = (folder / "model.safetensors").stat().st_size
     net = settled("m2")
-    PretrainedNetwork(net, info("m2")).save_pretrained(folder, precision="float16")
+    Network(net, info("m2")).save_pretrained(folder, precision="float16")
     assert (folder / "model.safetensors").stat().st_size < 0.55 * size
     rounded = {k: t.half().float() if t.is_floating_point() else t for k, t in net.state_dict().items()}
-    found = PretrainedNetwork.from_pretrained(folder)
+    found = load(folder)
     torch.testing.assert_close(found.net.state_dict(), rounded, rtol=0, atol=0)
     with torch.no_grad():
         net.state_dict()["fc.weight"].fill_(1e5)
     with pytest.raises(ValueError, match=r"fc\.weight are not finite in float16"):
-        PretrainedNetwork(net, info("m2")).save_pretrained(folder, precision="float16")
+        Network(net, info("m2")).save_pretrained(folder, precision="float16")
     with pytest.raises(ValueError, match=r"`precision` \(='int8'\) must be float32 or float16"):
-        PretrainedNetwork(settled("m2"), info("m2")).save_pretrained(folder, precision="int8")
+        Network(settled("m2"), info("m2")).save_pretrained(folder, precision="int8")
 
 
 def test_the_packages_own_name_is_the_network_that_ships() -> None:
-    found = PretrainedNetwork.from_pretrained("fer_voting")
+    found = load("fer_voting")
     assert found.info.class_names == CLASSES[:7]
     assert found.info.image_size == 48
     assert found.info.dataset == "ferplus"
@@ -108,7 +106,7 @@ def test_weights_that_do_not_fit_are_refused(folder: Path, change: Callable, rea
     path = folder / "model.safetensors"
     save_file(change(load_file(path)), path)
     with pytest.raises(ValueError, match=reason) as error:
-        load_pretrained(folder)
+        load(folder)
     assert "\n" not in str(error.value)
 
 
@@ -160,7 +158,7 @@ def test_weights_that_do_not_fit_are_refused(folder: Path, change: Callable, rea
 def test_values_of_the_configuration_are_checked(folder: Path, values: dict[str, Any]) -> None:
     change_config(folder, **values)
     with pytest.raises(ValueError, match=r"config\.json") as error:
-        load_pretrained(folder)
+        load(folder)
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 600
 
@@ -171,7 +169,7 @@ def test_values_of_the_configuration_are_checked(folder: Path, values: dict[str,
 def test_a_file_that_is_no_configuration_gets_one_line(folder: Path, content: str) -> None:
     (folder / "config.json").write_bytes(content.encode("latin-1"))
     with pytest.raises(ValueError, match=r"config\.json") as error:
-        load_pretrained(folder)
+        load(folder)
     assert "\n" not in str(error.value)
 
 
@@ -179,13 +177,13 @@ def test_a_file_that_is_no_configuration_gets_one_line(folder: Path, content: st
 def test_a_folder_that_lacks_a_file(folder: Path, name: str) -> None:
     (folder / name).unlink()
     with pytest.raises(FileNotFoundError, match=name):
-        load_pretrained(folder)
+        load(folder)
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     for source in (tmp_path / "gone", str(tmp_path / "gone"), "gone", "./gone/net", "../gone"):
-        with pytest.raises(FileNotFoundError, match="is not a folder"):
-            load_pretrained(source)
+        with pytest.raises(FileNotFoundError, match=r"(does not exist|is missing, not finished); a network is"):
+            load(source)
 
 
 # --- nothing run as code ------------------------------------------------------------------------------------------
@@ -212,11 +210,11 @@ def test_no_pickle_of_a_folder_is_loaded(folder: Path, tmp_path: Path, written_b
     for name in ("model.safetensors", "pytorch_model.bin", "model.pt", "config.pkl"):
         write_payload(folder / name, mark, written_by)
     with pytest.raises(ValueError, match="cannot be read as safetensors") as error:
-        load_pretrained(folder)
+        load(folder)
     assert "\n" not in str(error.value)
     (folder / "model.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match=r"model\.safetensors"):  # no other file takes its place
-        load_pretrained(folder)
+        load(folder)
     assert not mark.exists()
 
 
@@ -244,7 +242,7 @@ def test_a_target_in_the_configuration_is_not_called(folder: Path, tmp_path: Pat
     for values in (call, {"architecture": call}, {"split": call}, {"accuracy": call}):
         change_config(folder, **values)
         with pytest.raises(ValueError, match=r"config\.json"):
-            load_pretrained(folder)
+            load(folder)
     assert not mark.exists()
 
 
@@ -271,6 +269,6 @@ def test_a_checkpoint_that_is_not_ours_gets_one_line(content: Any, tmp_path: Pat
 
 
 def test_a_network_of_another_split_is_the_same_weights(tmp_path: Path) -> None:
-    PretrainedNetwork(settled("m1"), replace(info("m1"), split="m3")).save_pretrained(tmp_path / "net")
-    net, found = load_pretrained(tmp_path / "net")
-    assert net.split == found.split == "m3"
+    Network(settled("m1"), replace(info("m1"), split="m3")).save_pretrained(tmp_path / "net")
+    again = load(tmp_path / "net")
+    assert again.net.split == again.info.split == "m3"

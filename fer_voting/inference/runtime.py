@@ -1,9 +1,8 @@
-"""Faces in, votes out: what every runtime computes, and PyTorch's form of it.
+"""The interface of a network that is ready to run on faces, and its implementation in PyTorch.
 
 Shapes: B faces of S x S pixels, V crops a face (10, or 1 for the baseline), K classes.
 """
 
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -12,17 +11,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fer_voting.models.adaptive import AdaptiveNetwork
-from fer_voting.models.checkpoint import NetworkInfo, load_weights
+from fer_voting.models.checkpoint import NetworkInfo
 from fer_voting.models.images import normalise
-from fer_voting.models.registry import rebuild_network
-from fer_voting.models.voting import VotingNetwork
 from fer_voting.votes import UNFITTED, Fitted, vote_probabilities
 
 PRECISIONS = ("float32", "bf16")
 
 
 class Runtime(Protocol):
-    """A callable of faces: uint8 `[B, S, S, 3]`, RGB -> (scores `[B, K]`, crop logits `[B, V, K]`), both float32.
+    """Maps faces, uint8 `[B, S, S, 3]`, RGB, to (scores `[B, K]`, crop logits `[B, V, K]`), both float32.
 
     Scores are probabilities: 0 to 1, a row sums to 1, the largest is the vote's decision.
     """
@@ -33,7 +30,7 @@ class Runtime(Protocol):
     split: str
     vote: str
     fitted: Fitted
-    """What the vote took from validation images."""
+    """The vote's parameters that were fitted on validation images."""
     device: str
     """As PyTorch names it: cpu, cuda:0."""
 
@@ -42,13 +39,13 @@ class Runtime(Protocol):
 
 
 class FaceNetwork(nn.Module):
-    """uint8 faces `[B, S, S, 3]` (RGB) -> scores `[B, K]`, crop logits `[B, V, K]`; what an export holds.
+    """Maps uint8 faces `[B, S, S, 3]` (RGB) to scores `[B, K]` and crop logits `[B, V, K]`; what an export holds.
 
     Args:
         net: maps normalised images `[B, 3, S, S]` to crop logits; put into evaluation mode.
         vote: of `fer_voting.votes`; scores are its `vote_probabilities`. The crops that the adaptive vote does not
             compute have the logits of the whole map.
-        fitted: what the vote took from validation images.
+        fitted: the vote's parameters.
 
     Raises ValueError if `vote` is unknown, needs what `fitted` lacks, or is the adaptive one and there are no crops.
     """
@@ -117,25 +114,3 @@ def _device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:  # an unknown name; a device that torch was built without
         raise ValueError(f"`device` (={name!r}) is not here: {str(error).splitlines()[0]}") from error
     return device
-
-
-def load_network(path: Path) -> tuple[VotingNetwork, NetworkInfo]:
-    """The network of a checkpoint with its weights (float32, on the CPU), and what is known of it.
-
-    Raises FileNotFoundError, or ValueError if the file is not a checkpoint of this project or its weights do not fit.
-    """
-    state, info = load_weights(path)
-    try:
-        with torch.device("meta"):  # a description that the weights do not fit costs no memory
-            described = {key: value.shape for key, value in rebuild_network(info).state_dict().items()}
-        if wrong := [
-            key for key in {**described, **state} if key not in state or described.get(key) != state[key].shape
-        ]:
-            raise ValueError(
-                f"{', '.join(wrong[:4])} {'is' if len(wrong) == 1 else 'are'} missing, unknown or misshapen"
-            )
-        net = rebuild_network(info)
-        net.load_state_dict(state)
-    except (RuntimeError, ValueError) as error:
-        raise ValueError(f"{path} does not fit its own description: {' '.join(str(error).split())[:300]}") from error
-    return net.eval(), info

@@ -1,4 +1,4 @@
-"""Exported networks: what an ONNX file says of itself, and the runtimes that compute it.
+"""Networks exported as ONNX files: the metadata of such a file, and the two runtimes that compute it.
 
 Shapes: B faces of S x S pixels, V crops a face, K classes. Neither runtime needs torch.
 """
@@ -18,10 +18,9 @@ from fer_voting.votes import UNFITTED, Fitted
 
 EXPORT_FORMAT = "1"
 """Raised when the metadata or the graph's inputs and outputs change."""
-PRECISIONS = ("float32", "int8")
 
 _FORMAT_KEY = "fer_voting"
-FITTED_KEYS = tuple(field.name for field in fields(Fitted))
+_FITTED_KEYS = tuple(field.name for field in fields(Fitted))
 
 
 @dataclass(frozen=True)
@@ -37,10 +36,10 @@ class ExportInfo:
     dataset: str
     """What the network was trained on."""
     checksum: str
-    """SHA-256 of the weights (`fer_voting.inference.pretrained.weights_checksum`)."""
+    """SHA-256 of the weights (`fer_voting.networks.weights_checksum`)."""
     precision: str = "float32"
     fitted: Fitted = UNFITTED
-    """What the vote took from validation images, inside the graph."""
+    """The vote's parameters, which are in the graph."""
     accuracy: Mapping[str, float] = field(default_factory=dict)
     """Share of right decisions, 0 to 1: of the run by part (`val`, `test`); of an int8 file also `val_float32` and
     `val_int8` (or `test_…`), measured at export on the same images."""
@@ -63,10 +62,10 @@ class ExportInfo:
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str], path: Path) -> "ExportInfo":
         """The inverse of `to_metadata`. Raises ValueError that names `path` if it is no export of this project."""
-        found = metadata.get(_FORMAT_KEY)
-        if found != EXPORT_FORMAT:
+        stored = metadata.get(_FORMAT_KEY)
+        if stored != EXPORT_FORMAT:
             reason = (
-                "it lacks fer_voting's metadata" if found is None else f"its format is {found}, not {EXPORT_FORMAT}"
+                "it lacks fer_voting's metadata" if stored is None else f"its format is {stored}, not {EXPORT_FORMAT}"
             )
             raise ValueError(f"{path} is not a network exported by `python -m fer_voting.export`: {reason}")
         try:
@@ -78,7 +77,7 @@ class ExportInfo:
                 dataset=metadata["dataset"],
                 checksum=metadata["checksum"],
                 precision=metadata["precision"],
-                fitted=Fitted.from_values({n: json.loads(metadata[n]) for n in FITTED_KEYS if n in metadata}),
+                fitted=Fitted.from_values({n: json.loads(metadata[n]) for n in _FITTED_KEYS if n in metadata}),
                 accuracy=dict(json.loads(metadata["accuracy"])),
             )
             info._check()
@@ -94,8 +93,8 @@ class ExportInfo:
         self.fitted.check(self.vote)
 
 
-class _ExportedNetwork(ABC):
-    """What both runtimes say of the file that they hold."""
+class OnnxNetwork(ABC):
+    """A network exported as an ONNX file, ready to run: a `fer_voting.inference.runtime.Runtime` on the CPU."""
 
     device = "cpu"
 
@@ -135,8 +134,8 @@ class _ExportedNetwork(ABC):
         return np.ascontiguousarray(faces)
 
 
-class OnnxRuntime(_ExportedNetwork):
-    """ONNX Runtime on the CPU: a `fer_voting.inference.network.Runtime`.
+class OnnxRuntime(OnnxNetwork):
+    """An ONNX file in ONNX Runtime.
 
     Args:
         path: file that `python -m fer_voting.export --to onnx` wrote.
@@ -167,8 +166,8 @@ class OnnxRuntime(_ExportedNetwork):
         return scores, logits
 
 
-class OpenVinoRuntime(_ExportedNetwork):
-    """OpenVINO on the CPU: a `fer_voting.inference.network.Runtime`.
+class OpenVinoRuntime(OnnxNetwork):
+    """An ONNX file in OpenVINO.
 
     Args:
         path: file that `python -m fer_voting.export --to onnx` wrote.
@@ -189,7 +188,7 @@ class OpenVinoRuntime(_ExportedNetwork):
         except ImportError as error:
             raise ValueError("OpenVINO is not installed: pip install 'fer_voting[openvino]'") from error
         try:
-            # Its reader of ONNX alone: `Core.read_model` tries those of six other formats on a file of a stranger's.
+            # Only its reader of ONNX: `Core.read_model` tries the readers of six other formats on an untrusted file.
             reader = FrontEndManager().load_by_framework("onnx")
             model = reader.convert(reader.load(str(path)))
         except Exception as error:
@@ -209,6 +208,24 @@ class OpenVinoRuntime(_ExportedNetwork):
     def __call__(self, faces: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         outputs = self._compiled([self._checked(faces)])
         return outputs["scores"], outputs["crop_logits"]
+
+
+def open_onnx(path: Path | str, runtime: str = "onnx", precision: str = "float32") -> OnnxNetwork:
+    """Open an exported file.
+
+    Args:
+        runtime: `onnx` (ONNX Runtime) or `openvino`.
+        precision: of what the file has in float32; `bf16` needs OpenVINO.
+
+    Raises FileNotFoundError, or ValueError if an argument does not fit or the file is not such an export.
+    """
+    if runtime == "openvino":
+        return OpenVinoRuntime(path, precision=precision)
+    if runtime != "onnx":
+        raise ValueError(f"`runtime` (={runtime!r}) must be onnx or openvino")
+    if precision != "float32":
+        raise ValueError(f"`precision` (={precision!r}) must be float32 in ONNX Runtime; openvino has bf16")
+    return OnnxRuntime(path)
 
 
 def _existing(path: Path | str) -> Path:

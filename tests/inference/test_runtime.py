@@ -1,14 +1,12 @@
 """Faces to probabilities, in PyTorch."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
-from checkpoints import SEVEN, small_info, small_network, write_checkpoint
+from checkpoints import small_info, small_network
 
 from fer_voting.data.module import normalise
-from fer_voting.inference.network import FaceNetwork, TorchRuntime, load_network
+from fer_voting.inference.runtime import FaceNetwork, TorchRuntime
 from fer_voting.votes import Fitted
 
 
@@ -89,20 +87,3 @@ def test_a_read_only_array_is_taken_without_a_warning():
 def test_mistakes(words: dict, match: str):
     with pytest.raises(ValueError, match=match):
         TorchRuntime(small_network(), small_info(), **words)
-
-
-def test_a_checkpoint_comes_back_as_its_network(tmp_path: Path):
-    net, info = load_network(write_checkpoint(tmp_path / "net.ckpt", "m1", seed=3))
-    assert (info.split, info.class_names, info.image_size) == ("m1", SEVEN, 24)
-    images = torch.randn(2, 3, 24, 24)
-    with torch.inference_mode():
-        assert torch.equal(net(images), small_network("m1", seed=3)(images))
-
-
-def test_weights_that_do_not_fit_their_description_are_named(tmp_path: Path):
-    path = write_checkpoint(tmp_path / "net.ckpt")
-    checkpoint = torch.load(path, weights_only=True)
-    checkpoint["fer_voting"]["options"]["width"] = 16
-    torch.save(checkpoint, path)
-    with pytest.raises(ValueError, match=r"net\.ckpt does not fit its own description: .*conv1\.weight"):
-        load_network(path)

@@ -1,0 +1,263 @@
+"""`Network`: a trained network with what its source records, read from a checkpoint or a shared folder.
+
+A shared folder has the layout of the Hugging Face Hub:
+
+    model.safetensors   the weights
+    config.json         how to build the network and what its outputs mean: plain values, checked by type and range
+    README.md           the model card
+
+Nothing in a checkpoint or a folder is run as code: weights are read from safetensors or with `weights_only=True`, the
+network's class comes from the files of `conf/model` (`fer_voting.models.registry`), and unknown keys are refused.
+"""
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from fer_voting.models.adaptive import require_cut
+from fer_voting.models.checkpoint import NetworkInfo, load_weights
+from fer_voting.models.registry import rebuild_network
+from fer_voting.models.voting import VotingNetwork
+from fer_voting.networks import hub
+from fer_voting.runs.run import Run
+from fer_voting.system.atomic import write_atomically, write_json
+from fer_voting.votes import FITTED_VOTES, UNFITTED, Fitted
+
+CONFIG_FORMAT = 2
+WEIGHTS_FILE, CONFIG_FILE, CARD_FILE = "model.safetensors", "config.json", "README.md"
+MAX_CONFIG_BYTES = 1_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A trained network and what its users must know. `fer_voting.networks.load` returns one."""
+
+    net: VotingNetwork
+    """Maps normalised images `[B, 3, S, S]` to crop logits `[B, V, K]`; float32, on the CPU, evaluation mode."""
+    info: NetworkInfo
+    """With the split under which the network is to be used."""
+    vote: str = "soft"
+    """The vote by which it decides. A run's weights are those of this vote's best epoch."""
+    fitted: Fitted = UNFITTED
+    """The vote's parameters that were fitted on validation images."""
+    accuracy: Mapping[str, float] = field(default_factory=dict)
+    """Share of right decisions by part (`val`, `test`), 0 to 1; informative. Empty where it is not known."""
+    path: Path | None = None
+    """The file that holds the weights."""
+    run: Run | None = None
+    """The run in whose folder the file lies."""
+
+    @property
+    def checksum(self) -> str:
+        """SHA-256 of the weights (`weights_checksum`)."""
+        return weights_checksum(self.net.state_dict())
+
+    def under(self, split: str) -> "Network":
+        """The same weights under another split: the parameters are the same for every split.
+
+        Raises ValueError if the split is unknown or the vote's parameters were fitted under the split of before.
+        """
+        if split == self.info.split:
+            return self
+        info = replace(self.info, split=split)
+        net = build(info)
+        net.load_state_dict(self.net.state_dict())
+        if self.vote == "adaptive":
+            require_cut(net)
+        if self.vote in FITTED_VOTES:
+            raise ValueError(
+                f"the {self.vote} vote of {self.run.name if self.run else self.path} was fitted under split "
+                f"{self.info.split}: it has none under {split}"
+            )
+        return replace(self, net=net.eval(), info=info, fitted=UNFITTED, accuracy={})
+
+    def by_vote(self, vote: str | None) -> "Network":
+        """The same weights with another vote, which has no fitted parameters. None: the vote stays."""
+        if vote in (None, self.vote):
+            return self
+        return replace(self, vote=str(vote), fitted=UNFITTED, accuracy={})
+
+    def save_pretrained(self, folder: Path | str, card: str = "", precision: str = "float32") -> None:
+        """Write the three files into `folder`.
+
+        Args:
+            card: the content of README.md.
+            precision: of the weights in the file, float32 or float16.
+
+        Raises ValueError if the precision is another, or a weight is not finite in it.
+        """
+        from safetensors.torch import save
+
+        dtypes = {"float32": torch.float32, "float16": torch.float16}
+        if precision not in dtypes:
+            raise ValueError(f"`precision` (={precision!r}) must be {' or '.join(dtypes)}")
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        dtype = dtypes[precision]
+        state = {
+            name: tensor.contiguous().to(dtype if tensor.is_floating_point() else tensor.dtype)
+            for name, tensor in self.net.state_dict().items()
+        }
+        for name, tensor in state.items():
+            if not torch.isfinite(tensor).all():
+                raise ValueError(f"the weights of {name} are not finite in {precision}")
+        draft = folder / f".{WEIGHTS_FILE}"
+        draft.write_bytes(save(state, metadata={"format": "pt"}))
+        draft.replace(folder / WEIGHTS_FILE)
+        config = {
+            "fer_voting": CONFIG_FORMAT,
+            **self.info.to_values(),
+            "vote": self.vote,
+            **self.fitted.to_values(),
+            "accuracy": dict(self.accuracy),
+            "checksum": weights_checksum({name: _widened(tensor) for name, tensor in state.items()}),
+        }
+        write_json(folder / CONFIG_FILE, config)
+        with write_atomically(folder / CARD_FILE) as file:
+            file.write(card)
+
+    def push_to_hub(self, name: str, card: str = "", private: bool = True, precision: str = "float32") -> str:
+        """Upload the three files to `owner/model` on the Hub, which is created if it does not exist.
+
+        Returns its address. Needs a login (`hf auth login`, or `HF_TOKEN`). Raises ValueError with the Hub's reason
+        if it refuses.
+        """
+        hub.check_hub_name(name)
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder, card, precision)
+            return hub.upload(Path(folder), name, private)
+
+    @classmethod
+    def from_checkpoint(cls, path: Path, run: Run | None = None) -> Self:
+        """The network of a `.ckpt` file that training wrote, with the soft vote.
+
+        Raises FileNotFoundError, or ValueError if it is not such a file or its weights do not fit its description.
+        """
+        state, info = load_weights(path)
+        try:
+            with torch.device("meta"):  # a description that does not fit the weights costs no memory
+                described = {key: value.shape for key, value in build(info).state_dict().items()}
+            if wrong := [
+                key for key in {**described, **state} if key not in state or described.get(key) != state[key].shape
+            ]:
+                raise ValueError(
+                    f"{', '.join(wrong[:4])} {'is' if len(wrong) == 1 else 'are'} missing, unknown or misshapen"
+                )
+            net = build(info)
+            net.load_state_dict(state)
+        except (RuntimeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise ValueError(f"{path} does not fit its own description: {reason}") from error
+        return cls(net.eval(), info, path=path, run=run)
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> Self:
+        """The network of a shared folder.
+
+        Raises FileNotFoundError if a file is missing, ValueError if one is damaged, holds something else, or does not
+        fit the other: every weight must be there, with its shape, and no other.
+        """
+        path = folder / CONFIG_FILE
+        values = _read_config(path)
+        try:
+            vote, accuracy, checksum = (values.pop(key) for key in ("vote", "accuracy", "checksum"))
+            fitted = Fitted.from_values({f.name: values.pop(f.name) for f in fields(Fitted) if f.name in values})
+            fitted.check(vote)
+            if not isinstance(accuracy, dict) or not all(type(share) in (int, float) for share in accuracy.values()):
+                raise ValueError(f"`accuracy` (={accuracy!r}) must map names to numbers")
+            info = NetworkInfo.from_values(values)
+            with torch.device("meta"):
+                expected = build(info)
+        except (KeyError, TypeError, ValueError) as error:
+            reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+            raise ValueError(f"{path}: {reason}") from error
+        weights = folder / WEIGHTS_FILE
+        net = build(info)  # not `expected` with the tensors assigned: it may have buffers that are in no state_dict
+        net.load_state_dict(_read_weights(weights, expected))
+        if (stored := weights_checksum(net.state_dict())) != checksum:
+            raise ValueError(
+                f"{weights} holds other weights than {CONFIG_FILE} says: checksum {stored[:12]}…, not "
+                f"{str(checksum)[:12]}…"
+            )
+        return cls(net.eval(), info, vote, fitted, accuracy, weights)
+
+
+def build(info: NetworkInfo) -> VotingNetwork:
+    """The network of a file's metadata with initial weights; torch's random state stays as it is.
+
+    Raises ValueError if the values do not make a network.
+    """
+    with torch.random.fork_rng(devices=[]):
+        return rebuild_network(info)
+
+
+def weights_checksum(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 (hex) of weights: names, dtypes, shapes and values, whatever file they come from."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _widened(tensor: Tensor) -> Tensor:
+    """A network is computed in float32, whatever its file holds."""
+    return tensor.float() if tensor.dtype == torch.float16 else tensor
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path.parent} is not a folder of a shared network: it lacks {path.name}")
+    if path.stat().st_size > MAX_CONFIG_BYTES:
+        raise ValueError(f"{path} is not the configuration of a network: it has more than {MAX_CONFIG_BYTES:,} bytes")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged: {type(error).__name__}: {error}") from error
+    if not isinstance(values, dict) or type(format_number := values.pop("fer_voting", None)) is not int:
+        raise ValueError(f"{path} is not the configuration of a network of fer_voting")
+    if format_number != CONFIG_FORMAT:
+        raise ValueError(f"{path} has format {format_number}; this version of fer_voting reads {CONFIG_FORMAT}")
+    return values
+
+
+def _read_weights(path: Path, expected: VotingNetwork) -> dict[str, Tensor]:
+    """The state_dict in a file of safetensors. The header is compared first: a wrong one costs no memory.
+
+    Args:
+        expected: the network on the meta device.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise FileNotFoundError(f"{path.parent} is not a folder of a shared network: it lacks {path.name}")
+    own = expected.state_dict()
+    try:
+        with safe_open(path, framework="pt") as file:
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            wrong = [
+                *(f"{name} is missing" for name in own if name not in shapes),
+                *(f"{name} is unknown" for name in shapes if name not in own),
+                *(
+                    f"{name} is {shapes[name]}, not {tuple(tensor.shape)}"
+                    for name, tensor in own.items()
+                    if name in shapes and shapes[name] != tuple(tensor.shape)
+                ),
+            ]
+            if wrong:
+                more = f" (and {len(wrong) - 3} more)" if len(wrong) > 3 else ""
+                raise ValueError(f"{path} does not fit {CONFIG_FILE}: {'; '.join(wrong[:3])}{more}")
+            state = {name: _widened(file.get_tensor(name)) for name in own}
+    except SafetensorError as error:
+        raise ValueError(f"{path} cannot be read as safetensors: {error}") from error
+    for name, tensor in state.items():
+        if tensor.dtype != own[name].dtype:
+            raise ValueError(f"{path}: {name} is {tensor.dtype}, not {own[name].dtype}")
+    return state
