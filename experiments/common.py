@@ -1,8 +1,11 @@
-"""Shared by the scripts of tables and figures: options, the sections they ask for, and how results are written."""
+"""What the experiments share: their command lines, the runs that they ask for, and how results are written."""
 
 import argparse
 import os
 import re
+import shlex
+import subprocess
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -10,10 +13,15 @@ from typing import Any
 
 from experiments.pages import REPO as REPO
 from experiments.pages import update_pages
+from fer_voting.config import compose_config, compose_with_choices
+from fer_voting.data.module import FERDataModule, make_datamodule
+from fer_voting.results.compare import Comparison
 from fer_voting.results.load import RunGroup, RunTable, load_runs
 from fer_voting.results.markdown import Table, markdown
 from fer_voting.results.missing import missing_runs
-from fer_voting.results.text import missing_lines
+from fer_voting.results.text import COMPARISON_NOTE, NO_TEST, comparison_table, missing_lines
+from fer_voting.runs.identity import resolve, setting_of
+from fer_voting.runs.plan import plan_job
 from fer_voting.system.atomic import write_atomically, write_json
 
 SYNTHETIC = "Synthetic faces: these figures say nothing about people."
@@ -46,27 +54,41 @@ class Report:
         """Deletes the plot that an earlier call wrote, whose runs are gone."""
         self.plots[stem] = None
 
-    def add_notes(self, options: "Options", section: RunGroup, missing: Iterable[Mapping[str, str]]) -> None:
+    def add_comparisons(self, heading: str, group: RunGroup, pairs: Sequence[Comparison]) -> None:
+        """Differences on the same images, if there is any."""
+        if any(pair.difference is not None for pair in pairs):
+            self.add(heading)
+            self.add_table(comparison_table(group, pairs))
+            self.add(COMPARISON_NOTE)
+
+    def add_notes(self, options: "Options", group: RunGroup, missing: Iterable[Mapping[str, str]]) -> None:
         """What is missing and why, other settings if there are no runs, the synthetic note, and the origin."""
         if lines := missing_lines(missing):
             self.add("\n".join(f"- {line}" for line in lines))
-        settings = options.runs.settings(section.dataset)
-        if settings and not section.runs:
-            found = ", ".join(f"--setting {name or repr('')} ({count} runs)" for name, count in settings.items())
-            self.add(f"There are runs of {section.dataset} under other settings: {found}.")
-        if section.synthetic:
+        settings = options.runs.settings(group.dataset)
+        if settings and not group.runs:
+            names = ", ".join(f"--setting {name or repr('')} ({count} runs)" for name, count in settings.items())
+            self.add(f"There are runs of {group.dataset} under other settings: {names}.")
+        if group.synthetic:
             self.add(SYNTHETIC)
-        if results := [run.result for run in section.finished(refit=None)]:
+        if results := [run.result for run in group.finished(refit=None)]:
             self.add(origin(results))
 
-    def add_rows(self, section: RunGroup, rows: Iterable[Any]) -> None:
+    def add_rows(self, group: RunGroup, rows: Iterable[Any]) -> None:
         """Dataclasses, for the JSON file."""
-        self.rows += [{"dataset": section.dataset, "setting": section.setting} | asdict(row) for row in rows]
+        self.rows += [{"dataset": group.dataset, "setting": group.setting} | asdict(row) for row in rows]
 
-    def add_commands(self, options: "Options", section: RunGroup, splits: Sequence[str], refit: str = "") -> None:
-        """The command for the missing runs of `splits`."""
-        if missing := missing_runs(options.runs, section, splits, refit):
-            self.commands.append(str(missing))
+    def add_commands(self, options: "Options", group: RunGroup, splits: Sequence[str], refit: str = "") -> None:
+        """The commands for the missing runs of `splits` and, if `refit` names a vote, for their refits."""
+        for each in ("", refit) if refit else ("",):
+            if each and group.lacks_test:
+                self.add(NO_TEST)
+            elif missing := missing_runs(options.runs, group, splits, each):
+                self.commands.append(str(missing))
+
+    def add_if_empty(self, options: "Options") -> None:
+        if not self.markdown:
+            self.add(f"None of the data sets asked for ({', '.join(options.datasets)}) belongs here.")
 
 
 def origin(results: Sequence[Mapping[str, Any]]) -> str:
@@ -82,23 +104,67 @@ def origin(results: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
+def count_runs(count: int) -> str:
+    """`1 run`, `2 runs`."""
+    return "1 run" if count == 1 else f"{count} runs"
+
+
+# --- command lines --------------------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True)
 class Options:
+    """The runs that a table or figure is about, and the folder that it is written to."""
+
     runs: RunTable
     datasets: list[str]
     setting: str
     seeds: list[int] | None
     out: Path
 
-    def sections(self, datasets: Sequence[str] | None = None) -> list[RunGroup]:
-        datasets = self.datasets if datasets is None else datasets
+    def groups(self, datasets: Sequence[str]) -> list[RunGroup]:
         return [self.runs.group(dataset, self.setting, self.seeds) for dataset in datasets]
+
+
+def make_parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser whose help shows the description as it is."""
+    return argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
+def add_folders(parser: argparse.ArgumentParser, result: str = "tables") -> None:
+    """The options `--output-dir` and `--out`.
+
+    Args:
+        result: folder in the first that the result goes to without the second.
+    """
+    parser.add_argument("--output-dir", type=Path, default=Path("outputs"), help="holds runs/ (default: outputs)")
+    parser.add_argument("--out", type=Path, help=f"folder of the result (default: {result}/ in the output folder)")
+
+
+def whole_numbers(text: str) -> list[int]:
+    """`2,0,1` -> [2, 0, 1]: the type of an argument."""
+    if not re.fullmatch(r"\d+(,\d+)*", text):
+        raise argparse.ArgumentTypeError(f"{text!r} must be whole numbers, e.g. 0,1,2")
+    return list(dict.fromkeys(int(number) for number in text.split(",")))
+
+
+def add_parts(parser: argparse.ArgumentParser, names: Iterable[str]) -> None:
+    """The arguments PART, each of `names`; without one, all."""
+    names = list(names)
+
+    def part(text: str) -> str:
+        if text not in names:
+            raise argparse.ArgumentTypeError(f"there is no part {text}; there are {', '.join(names)}")
+        return text
+
+    parser.add_argument("parts", nargs="*", type=part, metavar="PART", help=f"of {', '.join(names)} (default: all)")
 
 
 def add_choice_of_runs(parser: argparse.ArgumentParser) -> None:
     """The options `--datasets` and `--setting`, whose defaults are TABLE_DATASETS and TABLE_SETTING."""
     parser.add_argument(
         "--datasets",
+        type=_names,
         default=os.environ.get("TABLE_DATASETS") or "affectnet rafdb",
         help="names, by spaces or commas (default: TABLE_DATASETS in the environment, else affectnet rafdb)",
     )
@@ -110,54 +176,83 @@ def add_choice_of_runs(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def chosen_datasets(parser: argparse.ArgumentParser, words: argparse.Namespace) -> list[str]:
-    """The names in `--datasets`; ends the command if there is none."""
-    datasets = re.findall(r"[^\s,]+", words.datasets)
-    if not datasets:
-        parser.error(f"--datasets (={words.datasets!r}) names no data set")
-    return datasets
+def _names(text: str) -> list[str]:
+    if not (names := re.findall(r"[^\s,]+", text)):
+        raise argparse.ArgumentTypeError(f"{text!r} names no data set")
+    return names
 
 
-def parse_options(description: str | None, arguments: list[str] | None) -> Options:
-    """The command line of all scripts."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parse_options(
+    description: str | None, names: Iterable[str], arguments: Sequence[str] | None
+) -> tuple[str, Options]:
+    """The command line of tables and figures: which one of `names`, and its options."""
+    parser = make_parser(description)
+    parser.add_argument("name", choices=list(names))
     add_choice_of_runs(parser)
-    parser.add_argument("--seeds", help="e.g. 0,1,2 (default: those, and all others found)")
-    parser.add_argument("--output-dir", type=Path, default=Path("outputs"), help="holds runs/ (default: outputs)")
-    parser.add_argument("--out", type=Path, help="folder of the result (default: tables/ in the output folder)")
-    words = parser.parse_args(arguments)
-    datasets = chosen_datasets(parser, words)
-    seeds = None
-    if words.seeds is not None:
-        if not re.fullmatch(r"\d+(,\d+)*", words.seeds):
-            parser.error(f"--seeds (={words.seeds!r}) must be whole numbers, e.g. 0,1,2")
-        seeds = sorted({int(seed) for seed in words.seeds.split(",")})
+    parser.add_argument("--seeds", type=whole_numbers, help="e.g. 0,1,2 (default: those, and all others found)")
+    add_folders(parser)
+    chosen = parser.parse_args(arguments)
     try:
-        runs = load_runs(words.output_dir)
+        runs = load_runs(chosen.output_dir)
     except FileNotFoundError as error:
-        if words.output_dir != Path("outputs"):
+        if chosen.output_dir != Path("outputs"):
             parser.error(f"--output-dir: {error}")
-        runs = RunTable(words.output_dir, [], {})  # before the first training
-    return Options(runs, datasets, words.setting, seeds, words.out or words.output_dir / "tables")
+        runs = RunTable(chosen.output_dir, [], {})  # before the first training
+    out = chosen.out or chosen.output_dir / "tables"
+    seeds = chosen.seeds and sorted(chosen.seeds)
+    return chosen.name, Options(runs, chosen.datasets, chosen.setting, seeds, out)
 
 
-def datasets_of(table_of: str, datasets: Sequence[str]) -> list[str]:
-    """Those of `datasets` that a table is about which in the paper is AffectNet's (Table 4, Figure 5) or RAF-DB's.
+def belongs_to(table_of: str, datasets: Sequence[str]) -> list[str]:
+    """The data sets that a table covers, if the paper shows it for AffectNet only or for RAF-DB only.
 
-    AffectNet's takes AffectNet, or where that is not asked for the first data set that is not RAF-DB; RAF-DB's takes
-    all others.
+    AffectNet's (Table 4, Figure 5) takes AffectNet, or else the first data set that is not RAF-DB; RAF-DB's takes all
+    others.
     """
     candidates = [dataset for dataset in datasets if dataset != "rafdb"]
     first = "affectnet" if "affectnet" in candidates else next(iter(candidates), None)
     return [dataset for dataset in datasets if (dataset == first) == (table_of == "affectnet")]
 
 
-def write_result(folder: Path, name: str, text: str, data: Any) -> list[str]:
-    """Write `NAME.md` and `NAME.json` into a folder; names of the pages that show the first, which are updated."""
-    write_json(folder / f"{name}.json", data)
-    with write_atomically(folder / f"{name}.md") as file:
+# --- trainings ------------------------------------------------------------------------------------------------------
+
+
+def run_config(overrides: Sequence[str]) -> dict[str, Any]:
+    """The resolved configuration of the run that a training's overrides make, with its name."""
+    return plan_job(overrides, *compose_with_choices(overrides))
+
+
+def variant_of(overrides: Sequence[str]) -> str:
+    """The part of a run's name between split and seed: how it differs from the data set's defaults."""
+    return setting_of(*compose_with_choices(overrides))
+
+
+def open_data(overrides: Sequence[str], **values: Any) -> FERDataModule:
+    """The data module of these overrides, with some values replaced."""
+    return make_datamodule(resolve(compose_config(list(overrides)))["dataset"], **values)
+
+
+def run_module(module: str, *words: str, run: bool = True) -> None:
+    """Print and run `python -m MODULE WORDS...`; ends this command if it fails."""
+    print(f"\n$ python -m {shlex.join([module, *words])}", flush=True)
+    if run and (code := subprocess.run([sys.executable, "-m", module, *words]).returncode):
+        sys.exit(f"stopped: {module} ended with exit code {code}; the same command goes on from here")
+
+
+# --- results --------------------------------------------------------------------------------------------------------
+
+
+def write_page(path: Path, text: str) -> list[str]:
+    """Write a Markdown file; names of the pages that show it, which are updated."""
+    with write_atomically(path) as file:
         file.write(text)
-    return update_pages(folder / f"{name}.md")
+    return update_pages(path)
+
+
+def write_result(folder: Path, name: str, text: str, data: Any) -> None:
+    """Write `NAME.md`, with the pages that show it, and `NAME.json` into a folder."""
+    write_page(folder / f"{name}.md", text)
+    write_json(folder / f"{name}.json", data)
 
 
 def publish(report: Report, out: Path, suffixes: Sequence[str] = ("png", "svg")) -> None:

@@ -1,81 +1,93 @@
 """The comparison of the splits on a data set's test images: accuracy, cost, paired differences, curves, confusion."""
 
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from functools import partial
+from itertools import pairwise
+from typing import Any
 
-from experiments.common import Report, origin
+from experiments.common import Report, count_runs, origin
 from fer_voting.results.compare import accuracies, comparisons, confusion
 from fer_voting.results.cost import cost_points, mean_cost
 from fer_voting.results.load import RunGroup
 from fer_voting.results.plots import cost_figure, draw_confusion, save, split_curves_figure
-from fer_voting.results.text import COMPARISON_NOTE, SPLIT_TITLES, accuracy_table, comparison_table
+from fer_voting.results.text import COMPARISON_NOTE, NOTHING, SPLIT_TITLES, accuracy_table, comparison_table
 from fer_voting.runs.run import read_history
 from fer_voting.system.messages import duration
 
-NOTHING = "–"
+SHARED = "Runs shared a device, so their times are not shown."
 
 
-def table_report(section: RunGroup) -> Report:
+def shared_a_device(results: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether two of these results are of trainings at the same time on devices of the same name.
+
+    Their times then say little about the network. (Two equal devices of one machine look the same.)
+    """
+    by_device: dict[str, list[tuple[datetime, datetime]]] = {}
+    for result in results:
+        start = datetime.fromisoformat(result["started"])
+        by_device.setdefault(result["device"], []).append((start, start + timedelta(seconds=result["seconds"])))
+    return any(first[1] > second[0] for times in by_device.values() for first, second in pairwise(sorted(times)))
+
+
+def table_report(group: RunGroup) -> Report:
     """Accuracy of each split and vote on test, with its cost and the plot of both."""
-    report = Report("table", f"{section.title}: accuracy on test and cost")
-    found = accuracies(section, "test")
-    table = accuracy_table(section, found)
-    splits = list(dict.fromkeys(one.method.split for one in found))
-    for header, key, digits in (
-        ("MiB/image", "forward_mib_per_image", 2),
-        ("GMACs/image", "gmacs", 3),
-        ("images/s", "images_per_second", 0),
-    ):
-        costs = [mean_cost(section.finished(split), key) for split in splits]
-        table.add_column(header, [NOTHING if cost is None else f"{cost:,.{digits}f}" for cost in costs])
-    seconds = [mean_cost(section.finished(split), "seconds") for split in splits]
-    table.add_column("a run took", [NOTHING if each is None else duration(each) for each in seconds])
+    report = Report("table", f"{group.title}: accuracy on test and cost")
+    test = accuracies(group, "test")
+    table = accuracy_table(group, test)
+    splits = list(dict.fromkeys(one.method.split for one in test))
+    shared = shared_a_device([run.result for run in group.finished()])
+    columns = {
+        "MiB/image": ("forward_mib_per_image", "{:,.2f}".format),
+        "GMACs/image": ("gmacs", "{:,.3f}".format),
+        "images/s": ("images_per_second", "{:,.0f}".format),
+        "a run took": ("seconds", duration),
+    }
+    for header, (key, text_of) in list(columns.items())[: 2 if shared else None]:
+        costs = [mean_cost(group.finished(split), key) for split in splits]
+        table.add_column(header, [NOTHING if cost is None else text_of(cost) for cost in costs])
     report.add_table(table)
-    report.add(f"Accuracy in percent, mean ± standard deviation over seeds. {origin_line(section)}")
-    ours, _ = cost_points(section, found)
-    heading = f"Accuracy and cost on {section.title}, soft vote"
-    if ours:
-        report.add_plot("cost", partial(save, cost_figure(ours, [], heading, measure="test accuracy (%)")), heading)
-    report.rows += [vars(one) | {"method": vars(one.method)} for one in found]
+    report.add(f"Accuracy in percent, mean ± standard deviation over seeds. {origin_line(group)}")
+    points, _ = cost_points(group, test)
+    heading = f"Accuracy and cost on {group.title}, soft vote"
+    if points:
+        report.add_plot("cost", partial(save, cost_figure(points, [], heading, measure="test accuracy (%)")), heading)
+    report.rows += [vars(one) | {"method": vars(one.method)} for one in test]
     return report
 
 
-def comparison_report(section: RunGroup) -> Report:
+def comparison_report(group: RunGroup) -> Report:
     """Paired differences on test, training curves, and confusion of each split."""
-    report = Report("comparison", f"{section.title}: the splits on the same test images")
-    pairs = comparisons(section, "test")
-    report.add_table(comparison_table(section, pairs))
+    report = Report("comparison", f"{group.title}: the splits on the same test images")
+    pairs = comparisons(group, "test")
+    report.add_table(comparison_table(group, pairs))
     report.add(COMPARISON_NOTE)
-    runs = {split: section.finished(split) for split in section.splits() if section.finished(split)}
-    histories = {split: [read_history(run.run.metrics_file) for run in of_split] for split, of_split in runs.items()}
+    runs = {split: group.finished(split) for split in group.splits() if group.finished(split)}
     if not runs:
         return report
+    histories = {split: [read_history(run.run.metrics_file) for run in of_split] for split, of_split in runs.items()}
     for stem, column, label, scale in (
         ("curves-loss", "train/loss", "training loss", 1.0),
         ("curves-accuracy", "val/soft/accuracy", "validation accuracy, soft vote (%)", 100.0),
     ):
-        report.add_plot(
-            stem, partial(save, split_curves_figure(histories, column, label, scale)), f"{label}, a line a run"
-        )
+        draw = partial(save, split_curves_figure(histories, column, label, scale))
+        report.add_plot(stem, draw, f"{label}, a line a run")
     for split, of_split in runs.items():
         counts = confusion(of_split, "soft", "test")
         assert counts is not None  # every kept run has been tested
-        title = f"{section.title}, {SPLIT_TITLES[split]}, soft vote, test, {runs_text(len(of_split))}"
+        title = f"{group.title}, {SPLIT_TITLES[split]}, soft vote, test, {count_runs(len(of_split))}"
         names = of_split[0].result["class_names"]
-        report.add_plot(
-            f"confusion-{split}", partial(draw_confusion, counts=counts, class_names=names, title=title), title
-        )
-    report.add(origin_line(section))
+        plot = partial(draw_confusion, counts=counts, class_names=names, title=title)
+        report.add_plot(f"confusion-{split}", plot, title)
+    report.add(origin_line(group))
     report.rows += [vars(one) | {"first": vars(one.first), "second": vars(one.second)} for one in pairs]
     return report
 
 
-def origin_line(section: RunGroup) -> str:
-    results = [run.result for run in section.finished()]
+def origin_line(group: RunGroup) -> str:
+    results = [run.result for run in group.finished()]
     if not results:
         return "No run is finished yet."
     hours = sum(result["seconds"] for result in results) / 3600
-    return f"{origin(results)} {runs_text(len(results))}, {hours:.1f} hours of training in all."
-
-
-def runs_text(count: int) -> str:
-    return "1 run" if count == 1 else f"{count} runs"
+    time = f", {hours:.1f} hours of training in all." if not shared_a_device(results) else f". {SHARED}"
+    return f"{origin(results)} {count_runs(len(results))}{time}"

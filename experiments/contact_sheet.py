@@ -5,7 +5,6 @@ each image the soft vote's prediction and how many crops agree with it. For the 
 people.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from experiments.common import make_parser
 from fer_voting.data.module import reopen_datamodule
 from fer_voting.results.plots import INK, save
 from fer_voting.runs.run import Run
@@ -71,7 +71,7 @@ def _images(run: Run, names: NDArray[np.str_]) -> NDArray[np.uint8]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("run", help="a finished run of drawn faces, e.g. faces-m3-demo-seed0")
     parser.add_argument("--rows", type=int, default=3, help="images of each class (default: 3)")
     parser.add_argument("--output-dir", type=Path, default=Path("outputs"), help="holds runs/ (default: outputs)")

@@ -5,7 +5,7 @@ workspaces are always written, as JSON; where W&B has a login, they are also sav
 Run again, it updates what it saved.
 """
 
-import argparse
+import itertools
 import json
 import os
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 
 import wandb
 
-from experiments.common import add_choice_of_runs, chosen_datasets
+from experiments.common import add_choice_of_runs, make_parser
 from fer_voting.config import explain
 from fer_voting.results.load import TITLES
 from fer_voting.system.atomic import read_json, write_json
@@ -21,69 +21,45 @@ from fer_voting.training.trackers import CONFUSION_CHART, CONFUSION_FIELDS, PART
 from fer_voting.votes import VOTES
 
 # W&B keeps a run's `config.split.name` at `split.value.name`.
-SPLIT, SEED, DATASET, SETTING, REFIT = (
-    "split.value.name",
-    "seed.value",
-    "dataset.value.name",
-    "setting.value",
-    "refit.value",
-)
+SPLIT, SEED, DATASET = "split.value.name", "seed.value", "dataset.value.name"
+SETTING, REFIT = "setting.value", "refit.value"
+BY_SPLIT: dict[str, Any] = {"groupby": SPLIT, "groupby_aggfunc": "mean", "groupby_rangefunc": "stddev"}
+"""A line or a bar of a chart: the mean over the seeds of a split."""
 MEMORY = "forward_mib_per_image"
 
 
 def workspace(entity: str, project: str, dataset: str, setting: str) -> Any:
-    """The `Workspace` of the runs of one data set under one setting, refits left out.
-
-    Runs are grouped by split in the charts: a line or a bar is the mean over the seeds.
-    """
+    """The `Workspace` of the runs of one data set under one setting, refits left out."""
     import wandb_workspaces.reports.v2 as wr
     import wandb_workspaces.workspaces as ws
 
+    measured = list(itertools.product(PARTS, VOTES))
     accuracy = [
-        wr.BarPlot(
-            title=f"Accuracy, {stage}, {vote} vote",
-            metrics=[f"best/{stage}/{vote}/accuracy"],
-            groupby=SPLIT,
-            groupby_aggfunc="mean",
-            groupby_rangefunc="stddev",
-        )
-        for stage in PARTS
-        for vote in VOTES
+        wr.BarPlot(title=f"Accuracy, {part}, {vote} vote", metrics=[f"best/{part}/{vote}/accuracy"], **BY_SPLIT)
+        for part, vote in measured
     ]
     memory = [
         wr.ScatterPlot(
-            title=f"Accuracy ({stage}, soft vote) by memory (MiB an image)",
+            title=f"Accuracy ({part}, soft vote) by memory (MiB an image)",
             x=wr.SummaryMetric(MEMORY),
-            y=wr.SummaryMetric(f"best/{stage}/soft/accuracy"),
+            y=wr.SummaryMetric(f"best/{part}/soft/accuracy"),
         )
-        for stage in PARTS
+        for part in PARTS
     ]
-    curves = [
-        wr.LinePlot(
-            title=title, x="epoch", y=[metric], groupby=SPLIT, groupby_aggfunc="mean", groupby_rangefunc="stddev"
-        )
-        for title, metric in {
-            "Training loss": "train/loss",
-            "Validation loss": "val/loss",
-            **{f"Validation accuracy, {vote} vote": f"val/{vote}/accuracy" for vote in VOTES},
-        }.items()
-    ]
+    titles = {"Training loss": "train/loss", "Validation loss": "val/loss"}
+    titles |= {f"Validation accuracy, {vote} vote": f"val/{vote}/accuracy" for vote in VOTES}
+    curves = [wr.LinePlot(title=title, x="epoch", y=[metric], **BY_SPLIT) for title, metric in titles.items()]
     confusion = [
         wr.CustomChart(
-            query={"summaryTable": {"tableKey": f"best/{stage}/{vote}/confusion_matrix_table"}},
+            query={"summaryTable": {"tableKey": f"best/{part}/{vote}/confusion_matrix_table"}},
             chart_name=CONFUSION_CHART,
             chart_fields=CONFUSION_FIELDS,
-            chart_strings={"title": f"Confusion, {stage}, {vote} vote"},
+            chart_strings={"title": f"Confusion, {part}, {vote} vote"},
         )
-        for stage in PARTS
-        for vote in VOTES
+        for part, vote in measured
     ]
-    figures = [f"best/{stage}/{vote}/accuracy" for stage in PARTS for vote in VOTES]
-    columns = [
-        f"config:{SPLIT}",
-        f"config:{SEED}",
-        *(f"summary:{name}" for name in (*figures, MEMORY, "gmacs", "images_per_second")),
-    ]
+    summaries = [*(f"best/{part}/{vote}/accuracy" for part, vote in measured), MEMORY, "gmacs", "images_per_second"]
+    columns = [f"config:{SPLIT}", f"config:{SEED}", *(f"summary:{name}" for name in summaries)]
     sections: dict[str, list[Any]] = {
         "Accuracy by split and vote": accuracy,
         "Memory against accuracy": memory,
@@ -142,29 +118,28 @@ def entity_of_login(timeout_seconds: int) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--project", default="fer_voting", help="W&B's project of the runs (default: fer_voting)")
     parser.add_argument("--entity", help="W&B's user or team (default: the login's own)")
     add_choice_of_runs(parser)
     parser.add_argument("--out", type=Path, default=Path("outputs/dashboard.json"), help="(default: %(default)s)")
     parser.add_argument("--timeout-seconds", type=int, default=30, help="of W&B's server (default: %(default)s)")
-    words = parser.parse_args(arguments)
-    datasets = chosen_datasets(parser, words)
+    options = parser.parse_args(arguments)
     try:
         require("the dashboard", "dashboard", "wandb_workspaces")
     except ValueError as error:
         parser.error(str(error))
 
     wandb.setup(wandb.Settings(silent=True))
-    entity, problem = words.entity, ""
+    entity, problem = options.entity, ""
     try:
-        entity = entity or entity_of_login(words.timeout_seconds)
+        entity = entity or entity_of_login(options.timeout_seconds)
     except (ValueError, wandb.Error) as error:
         problem = explain(error)
-    known = {one["name"]: one["url"] for one in read_json(words.out)} if words.out.exists() else {}
+    known = {one["name"]: one["url"] for one in read_json(options.out)} if options.out.exists() else {}
     written = []
-    for dataset in datasets:
-        made = workspace(entity or "", words.project, dataset, words.setting)
+    for dataset in options.datasets:
+        made = workspace(entity or "", options.project, dataset, options.setting)
         url = known.get(made.name)
         if not problem:
             try:
@@ -173,8 +148,8 @@ def main(arguments: list[str] | None = None) -> None:
             except (ValueError, wandb.Error) as error:
                 problem = explain(error)
         written.append({"name": made.name, "url": url, "specification": specification(made)})
-    write_json(words.out, written)
-    print(f"written: {words.out}")
+    write_json(options.out, written)
+    print(f"written: {options.out}")
     if problem:
         print(f"not saved in W&B: {problem}")
 

@@ -6,7 +6,6 @@ table (`experiments.pages`). With `--predictions test`, also each run's crop log
 (`predictions/<vote>-test.npz`): about 140 bytes an image for ten crops. Nothing recorded has a face or a file name.
 """
 
-import argparse
 import shutil
 import sys
 from collections.abc import Sequence
@@ -14,17 +13,16 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.common import origin
-from experiments.pages import update_pages
+from experiments.common import make_parser, origin, write_page
 from fer_voting.results.load import PARTS, RunRecord, load_run, read_predictions
 from fer_voting.results.sweep_table import sweep_table
 from fer_voting.runs.run import Run
 from fer_voting.runs.sweeps import Sweep
-from fer_voting.system.atomic import write_atomically, write_json
+from fer_voting.system.atomic import write_json
 
 
-def record(sweep: Sweep, folder: Path, predictions: Sequence[str] = ()) -> str:
-    """The sweep's table with its origin; copies what is worth keeping of its runs into `folder`.
+def record(sweep: Sweep, folder: Path, predictions: Sequence[str] = ()) -> tuple[str, list[str]]:
+    """Write what is worth keeping of a sweep into `folder`; its table with the origin, and the pages that show it.
 
     Args:
         predictions: parts ("val", "test") whose predictions are kept too.
@@ -48,10 +46,8 @@ def record(sweep: Sweep, folder: Path, predictions: Sequence[str] = ()) -> str:
     table, _ = sweep_table(sweep)
     results = [run.result for run in runs]
     text = f"{table}\n{origin(results)}\n"
-    with write_atomically(folder / "table.md") as file:
-        file.write(text)
     write_json(folder / "results.json", results)
-    return text
+    return text, write_page(folder / "table.md", text)
 
 
 def record_predictions(run: RunRecord, part: str, folder: Path) -> None:
@@ -74,17 +70,16 @@ def record_predictions(run: RunRecord, part: str, folder: Path) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("sweep", type=Path, help="a sweep's folder, as its last line names it")
     parser.add_argument("folder", type=Path, help="e.g. experiments/recorded/demo, relative to the repository")
     parser.add_argument("--predictions", nargs="+", choices=PARTS, default=[], help="parts whose predictions are kept")
     options = parser.parse_args(arguments)
     try:
-        text = record(Sweep(options.sweep), options.folder, options.predictions)
+        text, pages = record(Sweep(options.sweep), options.folder, options.predictions)
     except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")
     print(text)
-    pages = update_pages(options.folder / "table.md")
     print(f"recorded in {options.folder}; shown by {', '.join(pages) or 'no page'}")
 
 

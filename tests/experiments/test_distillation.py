@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from made_runs import make_run
 
-from experiments import distillation
+from experiments import common, distillation
 from fer_voting.runs.run import Run
 
 pytestmark = pytest.mark.slow
@@ -24,7 +24,7 @@ def made(tmp_path: Path) -> Path:
     """Two seeds. With its teacher, the baseline is right about two images more; the narrow one about one fewer."""
     for seed in (0, 1):
         for network in distillation.networks(WORDS, "m3", [2]):
-            narrow = "model.width=2" in network.words
+            narrow = "model.width=2" in network.overrides
             wrong = {
                 "m3": (0,),
                 "baseline": (0, 1, 2, 3),
@@ -33,10 +33,10 @@ def made(tmp_path: Path) -> Path:
                 "narrow, distilled": (5, 6, 7),
             }
             key = "narrow" if narrow else "baseline"
-            key = f"{key}, distilled".removeprefix("baseline, ") if network.alone else key
-            key = "m3" if "split=m3" in network.words else key
+            key = f"{key}, distilled".removeprefix("baseline, ") if network.without_teacher else key
+            key = "m3" if "split=m3" in network.overrides else key
             decided = {"val": wrong_at(0), "test": wrong_at(*wrong[key])}
-            make_run(tmp_path, [*network.words, f"seed={seed}"], decided, LABELS)
+            make_run(tmp_path, [*network.overrides, f"seed={seed}"], decided, LABELS)
     return tmp_path
 
 
@@ -74,7 +74,7 @@ def test_what_is_missing_is_trained(made: Path, monkeypatch: pytest.MonkeyPatch)
         started.append(command)
         return type("Done", (), {"returncode": 3})
 
-    monkeypatch.setattr(distillation.subprocess, "run", refuse)
+    monkeypatch.setattr(common.subprocess, "run", refuse)
     with pytest.raises(SystemExit, match="exit code 3"):
         distillation.main([*WORDS, "--seeds", "0,1", "--widths", "2", "--output-dir", str(made)])
     expected = ["-m", *WORDS, f"output_dir={made}", "split=baseline", "teacher=m3", "seed=1"]

@@ -9,21 +9,14 @@ from typing import Any
 import pytest
 from made_runs import make_run
 
-from experiments import figure4, figure5, figure6, reproduce, table3, table4, table5
-from experiments.common import datasets_of
+from experiments import figures, reproduce, tables
+from experiments.common import belongs_to
 from fer_voting.results.load import load_runs
 
 pytestmark = pytest.mark.slow
 
 LABELS = [0, 1, 2, 3, 4, 5, 6] * 4
-SCRIPTS = {
-    "table3": table3,
-    "table4": table4,
-    "table5": table5,
-    "figure4": figure4,
-    "figure5": figure5,
-    "figure6": figure6,
-}
+SCRIPTS = dict.fromkeys(tables.TABLES, tables) | dict.fromkeys(figures.FIGURES, figures)
 
 
 def wrong_at(*images: int) -> list[int]:
@@ -55,7 +48,7 @@ def run(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Scrip
     """Runs a script: its Markdown, its JSON, and what it printed."""
 
     def call(name: str, *words: str, output_dir: Path = made) -> tuple[str, list[dict[str, Any]], str]:
-        SCRIPTS[name].main(["--output-dir", str(output_dir), "--out", str(tmp_path), *words])
+        SCRIPTS[name].main([name, "--output-dir", str(output_dir), "--out", str(tmp_path), *words])
         rows = json.loads((tmp_path / f"{name}.json").read_text())
         return (tmp_path / f"{name}.md").read_text(), rows, capsys.readouterr().out
 
@@ -135,7 +128,7 @@ def test_table5_has_the_command_of_missing_refits(run: Script) -> None:
 def test_figure4_from_the_audit_or_else_from_a_run(run: Script, made: Path, tmp_path: Path) -> None:
     audit = made / "audit" / "rafdb" / "audit.json"
     audit.parent.mkdir(parents=True)
-    audit.write_text(json.dumps({"splits": {"train": {"neutral": 1200, "happy": 34}}}))
+    audit.write_text(json.dumps({"parts": {"train": {"neutral": 1200, "happy": 34}}}))
     try:
         markdown, rows, printed = run("figure4", "--datasets", "affectnet rafdb fer2013")
     finally:
@@ -207,7 +200,7 @@ def test_without_test_images_no_refit_is_asked_for(run: Script, tmp_path: Path) 
 
 def test_which_table_a_data_set_belongs_to() -> None:
     def places(*datasets: str) -> tuple[list[str], list[str]]:
-        return datasets_of("affectnet", datasets), datasets_of("rafdb", datasets)
+        return belongs_to("affectnet", datasets), belongs_to("rafdb", datasets)
 
     assert places("affectnet", "rafdb") == (["affectnet"], ["rafdb"])
     assert places("rafdb") == ([], ["rafdb"])
@@ -228,12 +221,12 @@ def test_environment_names_the_data_sets(run: Script, monkeypatch: pytest.Monkey
     [
         (["--output-dir", "no such folder"], "there is no output folder no such folder"),
         (["--datasets", " , "], "names no data set"),
-        (["--seeds", "0,x"], "--seeds (='0,x') must be whole numbers"),
+        (["--seeds", "0,x"], "--seeds: '0,x' must be whole numbers"),
     ],
 )
 def test_bad_arguments_end_with_one_line(words: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
-        table3.main(words)
+        tables.main(["table3", *words])
     assert stopped.value.code == 2
     assert told in capsys.readouterr().err
 
@@ -242,7 +235,7 @@ def test_before_the_first_run_the_tables_say_how_to_begin(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    table3.main([])
+    tables.main(["table3"])
     assert "not run" in (tmp_path / "outputs" / "tables" / "table3.md").read_text()
     assert "python -m fer_voting.train -m dataset=affectnet dataset.root=DIR split=" in capsys.readouterr().out
 
@@ -253,18 +246,18 @@ def test_tables_read_what_a_training_writes(run_train: Callable[..., Path], tmp_
     run_train("split=m1", "refit=true")
     loaded = load_runs(output_dir).runs[0]
     words = ["--output-dir", str(output_dir), "--datasets", "faces", "--setting", loaded.setting, "--seeds", "0"]
-    for script in SCRIPTS.values():
-        script.main(words)
-    tables = output_dir / "tables"
+    for name, script in SCRIPTS.items():
+        script.main([name, *words])
+    out = output_dir / "tables"
     accuracy = loaded.result["votes"]["soft"]["val"]["accuracy"]
-    table = (tables / "table3.md").read_text()
+    table = (out / "table3.md").read_text()
     assert row(table, "baseline")[1:3] == ["1 of 1", f"{100 * accuracy:.2f}"]
     pair = row(table, "crops after module 1, soft vote | baseline")
     assert pair[2:4] == ["1", "20"]
     refit = load_runs(output_dir).group("faces", loaded.setting).finished("m1", "soft")[0].result
-    shown = row((tables / "table4.md").read_text(), "crops after module 1, soft vote ")
+    shown = row((out / "table4.md").read_text(), "crops after module 1, soft vote ")
     assert shown[1:3] == ["1 of 1", f"{100 * refit['votes']['soft']['test']['accuracy']:.2f}"]
-    figure = json.loads((tables / "figure5.json").read_text())[0]
+    figure = json.loads((out / "figure5.json").read_text())[0]
     assert figure["counts"] == refit["votes"]["soft"]["test"]["confusion_counts"]
 
 
@@ -283,15 +276,15 @@ def test_plan_of_the_reproduction(tmp_path: Path, capsys: pytest.CaptureFixture[
         "fer_voting.audit",
         "fer_voting.train",
         "fer_voting.train",
-        "experiments.table3",
-        "experiments.table4",
-        "experiments.figure4",
-        "experiments.figure5",
+        "experiments.tables",
+        "experiments.tables",
+        "experiments.figures",
+        "experiments.figures",
         "fer_voting.report",
     ]
     assert commands[1][-3:] == ["model.width=16", "split=baseline,m1,m2,m3", "seed=0,1,2"]
     assert commands[2] == [*commands[1], "refit=true"]
-    assert commands[3][1:5] == ["--datasets", "affectnet", "--setting", "width16"]
+    assert commands[3][1:6] == ["table3", "--datasets", "affectnet", "--setting", "width16"]
     assert not outputs.exists()
 
 
@@ -301,8 +294,8 @@ def test_rafdb_needs_affectnets_weights(made: Path, tmp_path: Path, capsys: pyte
         reproduce.main(words)
     reproduce.main([*words, "init_from=some.ckpt"])
     printed = capsys.readouterr().out
-    assert "experiments.table5 --datasets 'affectnet rafdb' --setting from_some.ckpt" in printed
-    assert "experiments.figure6" in printed
+    assert "experiments.tables table5 --datasets 'affectnet rafdb' --setting from_some.ckpt" in printed
+    assert "experiments.figures figure6" in printed
 
 
 def test_a_step_that_fails_stops_the_reproduction(tmp_path: Path) -> None:
