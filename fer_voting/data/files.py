@@ -33,6 +33,7 @@ class Layout:
         read: everything in the folder that `find` returned.
         sources: the files and folders in it that `read` reads; if one changes, the pack is out of date.
         expected: published numbers of images by official part and class.
+        columns: names of the samples' further annotations; a pack without them is out of date.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Layout:
     read: Callable[[Path], Index]
     sources: Callable[[Path], Iterable[Path]]
     expected: Counts = field(default_factory=dict)
+    columns: tuple[str, ...] = ()
 
 
 class FilesDataModule(FERDataModule):
@@ -108,6 +110,7 @@ class FilesDataModule(FERDataModule):
                 "preparation": PREPARATION_VERSION,
                 "decoder": decoder_digest(),
                 "source": stamp(layout.sources(base)),
+                "columns": list(layout.columns),
             },
             read=lambda: self._read(layout, base),
             expected=layout.expected,

@@ -4,7 +4,7 @@ import contextlib
 import csv
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
@@ -18,6 +18,8 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".
 
 Box = tuple[float, float, float, float]
 """left, top, right, bottom in pixels"""
+Numbers = float | tuple[float, ...]
+"""An annotation besides the label: a number (e.g. valence), or several (e.g. how many raters voted for each class)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,7 @@ class Sample:
     path: Path | None = None  # the image file; None if `pixels` is given
     pixels: bytes | None = None  # a square grey image, row by row
     box: Box | None = None  # the face, if the image shows more than the face
-    votes: tuple[int, ...] | None = None  # raters' votes, in an order that the data set defines
+    columns: Mapping[str, Numbers] = field(default_factory=dict)  # further annotations, the same names in each sample
 
 
 @dataclass(frozen=True, slots=True)

@@ -259,8 +259,7 @@ class FERDataModule(L.LightningDataModule):
 
     def class_ids(self, pack: Pack) -> NDArray[np.int64]:
         """Class of each row as a position in `class_names`, -1 for other labels: int64 [N]."""
-        ids = [self.class_names.index(label) if label in self.class_names else -1 for label in pack.labels]
-        return np.array(ids, np.int64)[pack.label_ids]
+        return pack.class_ids(self.class_names)
 
     def official_counts(self, pack: Pack, usable: NDArray[np.bool_]) -> dict[str, dict[str, int]]:
         """Official part -> class -> usable images (bool [N]); without empty parts."""

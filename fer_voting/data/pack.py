@@ -1,7 +1,7 @@
 """A data set decoded once: a memory-mapped uint8 array and an index of its rows.
 
     <folder>/images.npy   uint8 [N, S, S, 3], RGB; the rows of unusable images are zero
-    <folder>/index.npz    names, labels, parts, hashes, good (and votes), one entry per row
+    <folder>/index.npz    names, labels, parts, hashes, good and the further columns, one entry per row
     <folder>/pack.json    format, key, label names, problems and left-out counts
 
 A pack is used only if its key (source files, preparation, size, …) is the requested one and its files are complete;
@@ -36,8 +36,10 @@ from fer_voting.system.messages import progress_bar
 
 log = logging.getLogger(__name__)
 
-FORMAT = 2
-"""Of the files of a pack; 1 had `splits` in its index and `identity` for `key`."""
+FORMAT = 3
+"""Version of a pack's files. A pack of another version is rebuilt."""
+_COLUMN = "column "
+"""Prefix of the further columns' names in the index."""
 _CHUNK = 256  # images per task: large enough to hide the overhead, small enough for a smooth progress bar
 _COMMIT_SECONDS = 5.0
 
@@ -60,7 +62,7 @@ class Pack:
         part_ids: uint8 [N], positions in PARTS of the official part; a run may divide the data set differently.
         hashes: bytes [N] (dtype V16), of the content.
         good: bool [N]; rows that hold an image.
-        votes: uint8 [N, columns], or None.
+        columns: int64 or float64 [N] or [N, n] by name: the samples' further annotations (`Sample.columns`).
         problems, left_out: what the reader and the decoder could not or must not use.
     """
 
@@ -68,8 +70,8 @@ class Pack:
         self.folder = folder
         meta = read_json(folder / "pack.json")
         if not isinstance(meta, dict) or meta.get("format") != FORMAT:
-            found = meta.get("format", 1) if isinstance(meta, dict) else "none"
-            raise ValueError(f"pack.json has format {found}, this version of fer_voting uses {FORMAT}")
+            version = meta.get("format") if isinstance(meta, dict) else None
+            raise ValueError(f"pack.json has format {version}, this version of fer_voting uses {FORMAT}")
         index = read_npz(folder / "index.npz", "names", "labels", "parts", "hashes", "good")
         try:
             self.key: PackKey = meta["key"]
@@ -81,7 +83,7 @@ class Pack:
             self.part_ids: NDArray[np.uint8] = index["parts"]
             self.hashes: NDArray[np.void] = index["hashes"]
             self.good: NDArray[np.bool_] = index["good"]
-            self.votes: NDArray[np.uint8] | None = index.get("votes")
+            self.columns = {n.removeprefix(_COLUMN): array for n, array in index.items() if n.startswith(_COLUMN)}
             self._check(int(self.key["size"]))
         except Exception as error:  # NumPy raises a type for each kind of damage
             raise ValueError(f"{folder} is damaged: {type(error).__name__}: {error}") from error
@@ -91,8 +93,8 @@ class Pack:
         if self.images.shape != (rows, size, size, 3) or self.images.dtype != np.uint8:
             raise ValueError(f"images of shape {self.images.shape} do not fit an index of {rows}")
         kinds = {"S": self._names, "i": self.label_ids, "u": self.part_ids, "V": self.hashes, "b": self.good}
-        if self.votes is not None and (self.votes.ndim != 2 or len(self.votes) != rows or self.votes.dtype.kind != "u"):
-            raise ValueError("the votes do not fit the index")
+        if any(a.ndim not in (1, 2) or len(a) != rows or a.dtype.kind not in "if" for a in self.columns.values()):
+            raise ValueError("the columns do not fit the index")
         if any(a.shape != (rows,) or a.dtype.kind != kind for kind, a in kinds.items()) or not rows:
             raise ValueError("the arrays of the index do not fit each other")
         if self.label_ids.min() < 0 or self.label_ids.max() >= len(self.labels) or self.part_ids.max() >= len(PARTS):
@@ -123,6 +125,22 @@ class Pack:
     def names(self, positions: NDArray[np.int64] | slice = slice(None)) -> list[str]:
         """The samples' names at these positions."""
         return [name.decode() for name in self._names[positions]]
+
+    def class_ids(self, class_names: Sequence[str]) -> NDArray[np.int64]:
+        """Each row's label as a position in `class_names`, -1 for other labels: int64 [N]."""
+        ids = [class_names.index(label) if label in class_names else -1 for label in self.labels]
+        return np.array(ids, np.int64)[self.label_ids]
+
+    def column(self, name: str) -> NDArray[Any]:
+        """A further column: int64 or float64 [N] or [N, n]; the values of unusable images (`good`) count too.
+
+        Raises ValueError if the data set has no such column.
+        """
+        if name not in self.columns:
+            raise ValueError(
+                f"{self.folder.name} has no column {name}; its columns are {', '.join(self.columns) or 'label only'}"
+            )
+        return self.columns[name]
 
 
 def _reopen(folder: Path, digest: bytes) -> Pack:
@@ -313,8 +331,8 @@ class _PartialPack:
             "hashes": np.fromfile(self.folder / "hashes.bin", f"V{HASH_BYTES}"),
             "good": good,
         }
-        if index.samples[0].votes is not None:
-            arrays["votes"] = np.array([sample.votes for sample in index.samples], np.uint8)
+        for name in index.samples[0].columns:
+            arrays[_COLUMN + name] = np.array([sample.columns[name] for sample in index.samples])
         np.savez(self.folder / "index.npz", allow_pickle=False, **arrays)
         meta = {
             "format": FORMAT,

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -152,6 +153,20 @@ def test_a_pack_holds_images_labels_hashes_and_problems(tmp_path: Path) -> None:
     assert sorted(path.name for path in pack.folder.iterdir()) == ["images.npy", "index.npz", "pack.json"]
 
 
+def test_a_pack_holds_further_columns_by_name(tmp_path: Path) -> None:
+    numbers = [{"valence": number / 4, "raters": (number, 9)} for number in range(5)]
+    listed = [replace(s, columns=columns) for s, columns in zip(samples(tmp_path), numbers, strict=True)]
+    pack = build_pack(tmp_path / "pack", KEY, lambda: Index(listed))
+    assert pack.column("valence").tolist() == [0.0, 0.25, 0.5, 0.75, 1.0]
+    assert pack.column("valence").dtype == np.float64
+    assert pack.column("raters").tolist() == [[0, 9], [1, 9], [2, 9], [3, 9], [4, 9]]
+    assert pack.class_ids(("happy", "fear")).tolist() == [-1, 0, -1, 0, -1]
+    with pytest.raises(ValueError, match="pack has no column arousal; its columns are valence, raters"):
+        pack.column("arousal")
+    np.savez(pack.folder / "index.npz", **{**np.load(pack.folder / "index.npz"), "column valence": np.zeros(4)})
+    assert "the columns do not fit the index" in str(open_pack(pack.folder, KEY))
+
+
 def test_a_fresh_pack_is_opened_not_made(tmp_path: Path) -> None:
     listed = samples(tmp_path)
     build_pack(tmp_path / "pack", KEY, lambda: Index(listed))
@@ -209,11 +224,10 @@ def test_a_pack_of_an_earlier_format_is_rebuilt(tmp_path: Path, caplog: pytest.L
     listed = samples(tmp_path)
     whole = np.array(build_pack(tmp_path / "pack", KEY, lambda: Index(listed)).images)
     meta = json.loads((tmp_path / "pack" / "pack.json").read_text())
-    meta["identity"] = meta.pop("key")
-    del meta["format"]
+    meta["format"] = 2
     (tmp_path / "pack" / "pack.json").write_text(json.dumps(meta))
     assert (build_pack(tmp_path / "pack", KEY, lambda: Index(listed)).images == whole).all()
-    assert "pack.json has format 1, this version of fer_voting uses 2): it is rebuilt" in caplog.text
+    assert "pack.json has format 2, this version of fer_voting uses 3): it is rebuilt" in caplog.text
 
 
 def test_a_fresh_pack_is_opened_without_the_lock_and_a_second_process_waits_for_it(

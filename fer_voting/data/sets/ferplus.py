@@ -12,15 +12,12 @@ from numpy.typing import NDArray
 from fer_voting.data.files import Layout
 from fer_voting.data.index import Index, LeftOut, Problem, Sample, open_table
 from fer_voting.data.labels import CLASSES, canonical
-from fer_voting.data.module import Source
 from fer_voting.data.pack import Pack
 from fer_voting.data.sets.fer2013 import FILES, FER2013DataModule, Row, csv_file, csv_files, parse_row, rows
 
 VOTES_FILE = "fer2013new.csv"
 OTHER_VOTES = ("unknown", "NF")
 VOTE_COLUMNS = (*CLASSES, *OTHER_VOTES)
-PACKED = (*VOTE_COLUMNS, "FER2013's label")
-"""What a pack stores as an image's votes; the last is a class, by its position in CLASSES."""
 
 
 def raw_votes(path: Path) -> tuple[list[str], NDArray[np.uint8]]:
@@ -99,8 +96,8 @@ def _label(face: Sample | Problem, row: Row, votes: dict[str, str | None], where
     winner = int(np.argmax(counts))
     if winner >= len(CLASSES):
         return LeftOut("most raters saw " + ("no face" if OTHER_VOTES[winner - len(CLASSES)] == "NF" else "no emotion"))
-    packed = (*counts, CLASSES.index(canonical(face.label)))
-    return Sample(face.name, CLASSES[winner], face.part, pixels=face.pixels, votes=packed)
+    columns = {"votes": counts, "fer2013_class": CLASSES.index(face.label)}
+    return replace(face, label=CLASSES[winner], columns=columns)
 
 
 def without_outliers(votes: int) -> int:
@@ -126,6 +123,7 @@ class FERPlusDataModule(FER2013DataModule):
             find=lambda root: root if csv_file(root) and (root / VOTES_FILE).is_file() else None,
             read=read_votes,
             sources=lambda base: [*csv_files(base), base / VOTES_FILE],
+            columns=("votes", "fer2013_class"),
         ),
     )
     class_choices: ClassVar = (7, 8)
@@ -138,14 +136,10 @@ class FERPlusDataModule(FER2013DataModule):
             raise ValueError(f"dataset.label_share={label_share} must be from 0 to 1")
         self.targets, self.label_share = targets, label_share
 
-    def source(self) -> Source:
-        source = super().source()
-        return replace(source, state={**source.state, "votes": list(PACKED)})
-
     def usable(self, pack: Pack) -> NDArray[np.bool_]:
         usable = super().usable(pack)
         if self.targets == "majority":
-            votes = _votes(pack)
+            votes = pack.column("votes")
             usable &= 2 * votes.max(axis=1) > votes.sum(axis=1)
         return usable
 
@@ -157,16 +151,9 @@ class FERPlusDataModule(FER2013DataModule):
         if self.targets == "majority":
             targets = one_hot[classes]
         else:
-            votes = _votes(pack)[:, : len(self.class_names)].astype(np.float32)
+            votes = pack.column("votes")[:, : len(self.class_names)].astype(np.float32)
             # Rows without a vote for these classes are not usable; their zeros are never read.
             targets = votes / np.maximum(votes.sum(axis=1, keepdims=True), 1)
         if self.label_share:
-            assert pack.votes is not None
-            targets = (1 - self.label_share) * targets + self.label_share * one_hot[pack.votes[:, -1]]
+            targets = (1 - self.label_share) * targets + self.label_share * one_hot[pack.column("fer2013_class")]
         return targets
-
-
-def _votes(pack: Pack) -> NDArray[np.uint8]:
-    """Of every row, for VOTE_COLUMNS."""
-    assert pack.votes is not None
-    return pack.votes[:, : len(VOTE_COLUMNS)]
