@@ -33,7 +33,6 @@ def make_run(
     labels: Sequence[int],
     hard: Mapping[str, Sequence[int]] | None = None,
     names: Sequence[str] | None = None,
-    version: int = 2,
     **result: Any,
 ) -> Run:
     """A finished run.
@@ -44,7 +43,6 @@ def make_run(
         labels: class id of each image, the same in every part.
         hard: the same of the weights of the hard vote's best epoch, where they differ.
         names: of the images; made up if not given.
-        version: format of result.json; 1 is of run folders that store neither setting nor a data summary.
         result: entries of result.json to write instead of made-up ones.
     """
     config = plan([*words, f"output_dir={output_dir}"])
@@ -62,7 +60,7 @@ def make_run(
                 _save_predictions(run.predictions_file(vote, part), predictions, scores, list(names))
         counts = dict(zip(CLASSES, np.bincount(labels, minlength=len(CLASSES)).tolist(), strict=True))
         made_up = {
-            "format": version,
+            "format": 2,
             "name": run.name,
             "setting": config["run"]["setting"],
             "status": "finished",
@@ -93,10 +91,6 @@ def make_run(
             "device": "a made-up device",
         }
         made_up |= result
-        if version == 1:
-            made_up = {key: value for key, value in made_up.items() if key not in ("setting", "data", "tf32", "ranks")}
-            stored = {key: value for key, value in config.items() if key not in ("run", "tf32")}
-            (run.dir / "config.yaml").write_text(OmegaConf.to_yaml(stored | {"needs": config["run"]["needs"]}))
         run.write_result(made_up)
     write_history(run, next(votes[vote] for vote in votes))
     return run
@@ -120,7 +114,8 @@ def _compose(words: tuple[str, ...]) -> tuple[DictConfig, dict[str, str]]:
 @functools.cache
 def _costs(split: str, width: int, size: int) -> dict[str, Any]:
     net = VotingResNet18(split, len(CLASSES), width)
-    return {"parameters": count_parameters(net), "gmacs": count_gmacs(net, size)}
+    gmacs = count_gmacs(net, size)
+    return {"parameters": count_parameters(net), "gmacs": gmacs, "torch_gmacs": gmacs}
 
 
 def _predictions(decided: Sequence[int], labels: Sequence[int]) -> Predictions:

@@ -64,81 +64,82 @@ class Comparison:
     missing: dict[str, str] = field(default_factory=dict)
 
 
-def accuracies(section: RunGroup, part: str, votes: Sequence[str] = TABLE_VOTES, refit: str = "") -> list[Accuracy]:
+def accuracies(group: RunGroup, part: str, votes: Sequence[str] = TABLE_VOTES, refit: str = "") -> list[Accuracy]:
     """Accuracy of every split by every vote; of the baseline, whose single output has no vote, by one."""
     return [
-        accuracy(section, Method(split, vote, refit), part)
-        for split in section.splits(refit)
+        accuracy(group, Method(split, vote, refit), part)
+        for split in group.splits(refit)
         for vote in (votes[:1] if split == "baseline" else votes)
     ]
 
 
-def accuracy(section: RunGroup, method: Method, part: str) -> Accuracy:
-    seeds, missing = {}, section.missing(method.split, method.refit)
-    for run in section.finished(method.split, method.refit):
+def accuracy(group: RunGroup, method: Method, part: str) -> Accuracy:
+    seeds, missing = {}, group.missing(method.split, method.refit)
+    for run in group.finished(method.split, method.refit):
         if metrics := run.metrics(method.vote, part):
             seeds[run.seed] = metrics["accuracy"]
         else:
-            of_vote = f" metrics of the {method.vote} vote" if part in run.result["counts"] else " images"
-            missing[run.name] = f"no {part}{of_vote}"
+            lacking = f"metrics of the {method.vote} vote" if part in run.result["counts"] else "images"
+            missing[run.name] = f"no {part} {lacking}"
     values = list(seeds.values())
     mean, std = fmean(values) if values else None, stdev(values) if len(values) > 1 else None
     return Accuracy(method, part, seeds, mean, std, missing)
 
 
-def comparisons(section: RunGroup, part: str, refit: str = "") -> list[Comparison]:
-    """Every variant against the baseline by the paper's votes, and its soft vote against its hard."""
-    variants = [split for split in section.splits(refit) if split != "baseline"]
+def comparisons(group: RunGroup, part: str, refit: str = "") -> list[Comparison]:
+    """Every split with crops against the baseline by the paper's votes, and its soft vote against its hard."""
+    splits = [split for split in group.splits(refit) if split != "baseline"]
     baseline = Method("baseline", "soft", refit)
-    pairs = [(Method(split, vote, refit), baseline) for split in variants for vote in TABLE_VOTES[:2]]
-    pairs += [(Method(split, "soft", refit), Method(split, "hard", refit)) for split in variants]
-    return compare(section, pairs, part)
+    pairs = [(Method(split, vote, refit), baseline) for split in splits for vote in TABLE_VOTES[:2]]
+    pairs += [(Method(split, "soft", refit), Method(split, "hard", refit)) for split in splits]
+    return compare(group, pairs, part)
 
 
-def compare_with_baseline(section: RunGroup, methods: Sequence[Method], part: str) -> list[Comparison]:
+def compare_with_baseline(group: RunGroup, methods: Sequence[Method], part: str) -> list[Comparison]:
     """Each method, all of one vote, against the baseline, which is left out of them."""
-    return compare(section, [(m, replace(m, split="baseline")) for m in methods if m.split != "baseline"], part)
+    return compare(group, [(m, replace(m, split="baseline")) for m in methods if m.split != "baseline"], part)
 
 
-def compare(section: RunGroup, pairs: Sequence[tuple[Method, Method]], part: str) -> list[Comparison]:
+def compare(group: RunGroup, pairs: Sequence[tuple[Method, Method]], part: str) -> list[Comparison]:
     """The comparisons of one table: runs of the same seed on the same images, both votes on the same weights.
 
-    The votes are applied to the stored crop logits of the deciding vote's best epoch (`RunRecord.predictions`), so
-    that a difference between votes is none between epochs.
+    The votes are applied to the stored crop logits of the deciding vote's best epoch (`RunRecord.predictions`).
+    A difference between votes is therefore no difference between epochs.
     """
-    splits = {(method.split, method.refit) for pair in pairs for method in pair}
-    read = {key: _read(section, *key, part) for key in splits}
-    found = [_compare(first, second, part, read) for first, second in pairs]
-    corrected = iter(holm([p for comparison in found for p in comparison.p_values.values()]))
-    return [replace(one, holm={seed: next(corrected) for seed in one.p_values}) for one in found]
+    methods = {(method.split, method.refit) for pair in pairs for method in pair}
+    stored = {key: _read(group, *key, part) for key in methods}
+    compared = [_compare(first, second, part, stored) for first, second in pairs]
+    corrected = iter(holm([p for comparison in compared for p in comparison.p_values.values()]))
+    return [replace(one, holm={seed: next(corrected) for seed in one.p_values}) for one in compared]
 
 
-Read = tuple[dict[int, tuple[str, Predictions]], dict[str, str]]
+Stored = tuple[dict[int, tuple[str, Predictions]], dict[str, str]]
 """Seed -> a run's name and predictions; and name of a run that has none -> reason."""
 
 
-def _read(section: RunGroup, split: str, refit: str, part: str) -> Read:
-    found, missing = {}, section.missing(split, refit)
-    for run in section.finished(split, refit):
+def _read(group: RunGroup, split: str, refit: str, part: str) -> Stored:
+    stored, missing = {}, group.missing(split, refit)
+    for run in group.finished(split, refit):
         try:
-            found[run.seed] = run.name, run.predictions(part)
+            stored[run.seed] = run.name, run.predictions(part)
         except ValueError as error:
             missing[run.name] = str(error)
-    return found, missing
+    return stored, missing
 
 
-def _compare(first: Method, second: Method, part: str, read: Mapping[tuple[str, str], Read]) -> Comparison:
-    (ours, missing), (theirs, also_missing) = (read[method.split, method.refit] for method in (first, second))
+def _compare(first: Method, second: Method, part: str, stored: Mapping[tuple[str, str], Stored]) -> Comparison:
+    (by_first, missing), (by_second, also_missing) = (stored[one.split, one.refit] for one in (first, second))
     missing = missing | also_missing
     images: Predictions | None = None
     correct: dict[int, list[NDArray[np.bool_]]] = {}
-    for seed in sorted(ours.keys() & theirs.keys()):
-        pair = ours[seed][1], theirs[seed][1]
-        images = images or pair[0]
+    for seed in sorted(by_first.keys() & by_second.keys()):
+        name, predictions = by_first[seed]
+        pair = predictions, by_second[seed][1]
+        images = images or predictions
         if all(_same_images(images, one) for one in pair):
             correct[seed] = [one.correct(method.vote) for one, method in zip(pair, (first, second), strict=True)]
         else:
-            missing[ours[seed][0]] = "evaluated on other images"
+            missing[name] = "evaluated on other images"
     if images is None or not correct:
         return Comparison(first, second, part, missing=missing)
     difference = paired_difference(*np.stack(list(correct.values()), axis=1))  # of [2, S, N]
@@ -151,13 +152,22 @@ def _same_images(one: Predictions, other: Predictions) -> bool:
     return np.array_equal(one.names, other.names) and np.array_equal(one.labels, other.labels)
 
 
-def confusion(runs: Sequence[RunRecord], vote: str, part: str) -> np.ndarray | None:
+def confusion(runs: Sequence[RunRecord], vote: str, part: str) -> NDArray[np.integer] | None:
     """Confusion counts [K, K] (true class, decision), summed over runs; None if no run has them."""
     counts = [np.array(metrics["confusion_counts"]) for run in runs if (metrics := run.metrics(vote, part))]
     return np.sum(counts, axis=0) if counts else None
 
 
+def normalise_confusion(counts: NDArray[np.integer]) -> NDArray[np.float64]:
+    """Share of each decision among the images of the true class, `[K, K]` (section 3.4); 0 for a class without images.
+
+    Args:
+        counts: confusion counts `[K, K]` (true class, decision).
+    """
+    return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+
+
 def recalls(runs: Sequence[RunRecord], vote: str, part: str) -> dict[str, float] | None:
     """Class -> recall, the mean over runs; None if no run has it."""
-    found = [metrics["recall"] for run in runs if (metrics := run.metrics(vote, part))]
-    return {name: fmean(recall[name] for recall in found) for name in found[0]} if found else None
+    by_run = [metrics["recall"] for run in runs if (metrics := run.metrics(vote, part))]
+    return {name: fmean(recall[name] for recall in by_run) for name in by_run[0]} if by_run else None

@@ -1,35 +1,27 @@
-"""What each split costs, and the points of the plot of accuracy against cost."""
+"""The cost of each split, and the points of the plot of accuracy against cost."""
 
 from collections.abc import Sequence
 from statistics import fmean
 
 from fer_voting.results.compare import Accuracy
 from fer_voting.results.load import RunGroup, RunRecord
-from fer_voting.results.paper import paper
+from fer_voting.results.paper import paper_costs
 from fer_voting.results.statistics import CostPoint
 
 
 def mean_cost(runs: Sequence[RunRecord], key: str) -> float | None:
     """Mean of an entry of result.json over the runs that measured it; None if none did."""
-    values = [run.result[key] for run in runs if run.result.get(key) is not None]
+    values = [run.result[key] for run in runs if run.result[key] is not None]
     return fmean(values) if values else None
 
 
-def cost_points(section: RunGroup, accuracies: Sequence[Accuracy]) -> tuple[list[CostPoint], list[CostPoint]]:
+def cost_points(group: RunGroup, accuracies: Sequence[Accuracy]) -> tuple[list[CostPoint], list[CostPoint]]:
     """Our and the paper's splits by the soft vote; the paper's only for runs of its own protocol."""
-    ours = []
+    points = []
     for one in accuracies:
         if one.method.vote == "soft" and one.mean is not None:
-            runs = section.finished(one.method.split)
+            runs = group.finished(one.method.split)
             std = None if one.std is None else 100 * one.std
             costs = mean_cost(runs, "forward_mib_per_image"), mean_cost(runs, "gmacs")
-            ours.append(CostPoint(one.method.split, 100 * one.mean, std, *costs))
-    theirs = []
-    costs_of_paper = {row["architecture"]: row for row in paper()["table2"] if row["input_size"] == 48}
-    for row in paper()["table3_validation_accuracy"]:
-        split = row["architecture"]
-        accuracy = row.get(section.dataset if split == "baseline" else f"{section.dataset}_soft")
-        if accuracy is not None and not section.setting:
-            cost = costs_of_paper[split]
-            theirs.append(CostPoint(split, accuracy, None, cost["forward_pass_mb"], cost["gflops"]))
-    return ours, theirs
+            points.append(CostPoint(one.method.split, 100 * one.mean, std, *costs))
+    return points, [] if group.setting else paper_costs(group.dataset)

@@ -1,6 +1,6 @@
 """Run folders as data: `load_runs` reads them all, `RunTable.group` selects the runs of one data set under one setting.
 
-Nothing here raises for a damaged, unfinished or absent run: it is listed in `missing`, run name -> reason.
+Nothing here raises for a damaged, unfinished or absent run: `RunGroup.missing` lists it, run name -> reason.
 """
 
 import re
@@ -28,16 +28,17 @@ NOT_RUN, OTHER_DATA = "not run", "other data"
 
 TITLES = {"affectnet": "AffectNet", "rafdb": "RAF-DB", "fer2013": "FER2013", "ferplus": "FER+", "faces": "drawn faces"}
 
-# What the tables read of a finished run's result.json.
-NEEDED = (
+REQUIRED = (
     *("synthetic", "class_names", "counts", "data_fingerprint", "epochs", "votes", "device", "precision", "versions"),
-    *("gmacs", "parameters", "forward_mib_per_image", "images_per_second", "seconds", "git_commit", "started"),
+    *("gmacs", "torch_gmacs", "parameters", "forward_mib_per_image", "images_per_second", "seconds"),
+    *("git_commit", "started"),
 )
+"""Keys of a finished run's result.json that the tables read."""
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a network predicted for N images: `names` and `labels` (class ids) [N], crop `logits` float32 [N, V, K]."""
+    """Predictions for N images: `names` and `labels` (class ids) [N], crop `logits` float32 [N, V, K]."""
 
     names: NDArray[np.str_]
     labels: NDArray[np.int64]
@@ -61,8 +62,8 @@ def read_predictions(path: Path) -> Predictions:
             raise ValueError("its arrays do not fit each other")
         return Predictions(names.astype(np.str_), labels, logits)
     except (OSError, ValueError, KeyError) as error:
-        what = "missing" if isinstance(error, FileNotFoundError) else "damaged"
-        raise ValueError(f"{path.parent.name}/{path.name} is {what}") from error
+        state = "missing" if isinstance(error, FileNotFoundError) else "damaged"
+        raise ValueError(f"{path.parent.name}/{path.name} is {state}") from error
 
 
 @dataclass(frozen=True)
@@ -134,10 +135,13 @@ class RunGroup:
         return bool(finished) and not any("test" in run.result["counts"] for run in finished)
 
     def splits(self, refit: str = "") -> list[str]:
-        """The paper's four, and the others that were run; the costliest of the paper's first, the baseline last."""
-        found = {run.split for run in self.runs if run.refit == refit} | {"m1", "m2", "m3"}
-        known = [split for split in SPLITS if split in found - {"baseline"}]
-        return [*known, *sorted(found - set(SPLITS)), "baseline"]
+        """The paper's four splits and any others that were run.
+
+        The order is that of `models.SPLITS`, then the others by name, then the baseline.
+        """
+        present = {run.split for run in self.runs if run.refit == refit} | {"m1", "m2", "m3"}
+        known = [split for split in SPLITS if split in present and split != "baseline"]
+        return [*known, *sorted(present - set(SPLITS)), "baseline"]
 
     def finished(self, split: str | None = None, refit: str | None = "") -> list[RunRecord]:
         """Finished runs by split and seed; of any split, or any refit, where that is None."""
@@ -151,9 +155,9 @@ class RunGroup:
         """Name of each run of the split that is asked for and has no metrics -> reason."""
         reasons: dict[str, str] = {}
         for seed in self.seeds if seeds is None else seeds:
-            found = [run for run in self.runs if (run.split, run.seed, run.refit) == (split, seed, refit)]
-            reasons |= {run.name: run.problem for run in found if run.problem}
-            if not found:
+            runs = [run for run in self.runs if (run.split, run.seed, run.refit) == (split, seed, refit)]
+            reasons |= {run.name: run.problem for run in runs if run.problem}
+            if not runs:
                 name = self.run_name(split, seed, refit)
                 reasons[name] = self.unreadable.get(name, NOT_RUN)
         return reasons
@@ -171,7 +175,7 @@ class RunTable:
     unreadable: dict[str, str]
 
     def group(self, dataset: str, setting: str = "", seeds: Sequence[int] | None = None) -> RunGroup:
-        """The runs of a data set under a setting; where no seeds are given, all that were found and 0, 1, 2."""
+        """The runs of a data set under a setting. The default seeds are 0, 1, 2 and all seeds of these runs."""
         runs = [run for run in self.runs if (run.dataset, run.setting) == (dataset, setting)]
         if seeds is None:
             seeds = sorted({*DEFAULT_SEEDS, *(run.seed for run in runs)})
@@ -182,7 +186,7 @@ class RunTable:
         return dict(sorted(Counter(run.setting for run in self.runs if run.dataset == dataset).items()))
 
     def groups(self) -> list[RunGroup]:
-        """Every group that has a run, with the seeds found in it: the paper's data sets and protocol first."""
+        """Every group that has a run, with the seeds of its runs. The paper's data sets and protocol come first."""
         order = [*TITLES, *sorted({run.dataset for run in self.runs} - TITLES.keys())]
         seeds: dict[tuple[str, str], set[int]] = {}
         for run in self.runs:
@@ -192,37 +196,39 @@ class RunTable:
 
 
 def _comparable(runs: Sequence[RunRecord]) -> list[RunRecord]:
-    """The runs by split, seed and refit, with a `problem` for those whose metrics must not be averaged or compared
-    with the others': runs on other data than most, and a second run of the same split, seed and refit."""
-    names: dict[tuple[str, int, str], str] = {}
-    expected = {
-        refit: _data_of_most([run for run in runs if not run.problem and bool(run.refit) == refit])
-        for refit in (False, True)
+    """The runs by split, seed and refit, with a `problem` for those that must not be averaged or compared with others.
+
+    These are runs on other data than most, and a second run of the same split, seed and refit.
+    """
+    first: dict[tuple[str, int, str], str] = {}
+    reference = {
+        is_refit: _most_common_data([run for run in runs if not run.problem and bool(run.refit) == is_refit])
+        for is_refit in (False, True)
     }
     checked = []
     for run in sorted(runs, key=lambda run: (run.split, run.seed, run.refit, run.name)):
-        problem = run.problem or _other_data(run, expected)
+        problem = run.problem or _other_data(run, reference)
         if not problem:
-            same = names.setdefault((run.split, run.seed, run.refit), run.name)
-            problem = "" if same == run.name else f"not used: {same} is the same split, seed and setting"
+            name = first.setdefault((run.split, run.seed, run.refit), run.name)
+            problem = "" if name == run.name else f"not used: {name} is the same split, seed and setting"
         checked.append(replace(run, problem=problem))
     return checked
 
 
-def _data_of_most(finished: Sequence[RunRecord]) -> dict[str, Any]:
-    """The result of one of the runs on the data that most runs have; of equally many, on the newest run's."""
+def _most_common_data(finished: Sequence[RunRecord]) -> dict[str, Any]:
+    """The result of a run on the data that most runs have; if two data sets tie, of the newest run."""
     count = Counter(run.result["data_fingerprint"] for run in finished)
     results = [run.result for run in finished]
     return max(results, key=lambda result: (count[result["data_fingerprint"]], result["started"]), default={})
 
 
-def _other_data(run: RunRecord, expected: Mapping[bool, Mapping[str, Any]]) -> str:
-    """Why the run's data is not that of the section's other runs; "" if it is."""
-    here, there = run.result["data_fingerprint"], expected[bool(run.refit)]["data_fingerprint"]
-    if here != there:
-        return f"{OTHER_DATA}: fingerprint {here[:12]} here, {there[:12]} in the other runs"
+def _other_data(run: RunRecord, reference: Mapping[bool, Mapping[str, Any]]) -> str:
+    """Why the run's data is not that of the group's other runs; "" if it is."""
+    own, usual = run.result["data_fingerprint"], reference[bool(run.refit)]["data_fingerprint"]
+    if own != usual:
+        return f"{OTHER_DATA}: fingerprint {own[:12]} here, {usual[:12]} in the other runs"
     # A refit trains on another division of the same data, which has a fingerprint of its own.
-    selected = expected[False]
+    selected = reference[False]
     if run.refit and selected and selected["counts"].get("test") != run.result["counts"].get("test"):
         return f"{OTHER_DATA}: other test images than in the runs without refit"
     return ""
@@ -249,37 +255,17 @@ def load_run(run: Run) -> RunRecord:
     try:
         config = run.config()
         dataset, split, seed = config["dataset"]["name"], config["split"]["name"], config["seed"]
-        refit = config["voting"]["name"] if config["refit"] else ""
-        setting = setting_of(run.name, config)
-        # Such words are composed into commands and configurations; none is a path.
-        if (
-            not all(re.fullmatch(r"[\w.-]*", word) for word in (dataset, split, refit, setting))
-            or type(seed) is not int
-        ):
+        refit, setting = config["voting"]["name"] if config["refit"] else "", config["run"]["setting"]
+        # These names become parts of commands and configurations; none is a path.
+        names = (dataset, split, refit, setting)
+        if not all(re.fullmatch(r"[\w.-]*", name) for name in names) or type(seed) is not int:
             raise ValueError("a name is no word, or the seed no number")
-        config.pop("needs", None)  # of format 1; since then in `run`
     except FileNotFoundError:
         raise ValueError("config.yaml is missing") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError("config.yaml can't be read") from error
     problem, result = _result(run)
     return RunRecord(run, dataset, setting, split, seed, refit, problem, result, config)
-
-
-def setting_of(name: str, config: Mapping[str, Any]) -> str:
-    """The setting that the naming code stored in a run's resolved configuration."""
-    return config["run"]["setting"] if "run" in config else setting_from_name_before_it_was_stored(name, config)
-
-
-def setting_from_name_before_it_was_stored(name: str, config: Mapping[str, Any]) -> str:
-    """The setting of a run of result.json's format 1: what is between split and seed in its name.
-
-    A name that a user chose is a setting of its own.
-    """
-    dataset, split, seed = config["dataset"]["name"], config["split"]["name"], config["seed"]
-    start, end = f"{dataset}-{split}", f"-refit_{config['voting']['name']}" * config["refit"] + f"-seed{seed}"
-    match = re.fullmatch(rf"{re.escape(start)}(?:-(?P<setting>.+))?{re.escape(end)}", name)
-    return (match["setting"] or "") if match else name
 
 
 def _result(run: Run) -> tuple[str, dict[str, Any]]:
@@ -293,7 +279,7 @@ def _result(run: Run) -> tuple[str, dict[str, Any]]:
     status = run.status()  # unlike result.json, knows whether a running one has been killed
     if status != "finished":
         return f"{status}: {result['error']}" if result.get("error") else status, {}
-    if lacking := [key for key in NEEDED if key not in result]:
+    if lacking := [key for key in REQUIRED if key not in result]:
         origin = f"format {result.get('format')}, written at commit {result.get('git_commit')}"
         return f"damaged or of another version: result.json ({origin}) lacks {', '.join(lacking)}", {}
     return "", result

@@ -11,8 +11,7 @@ from typing import Any
 from fer_voting.config import CONF_DIR, compose_config, refuse_foreign_code
 from fer_voting.models.cost import count_gmacs
 from fer_voting.models.registry import build_network
-from fer_voting.results.load import OTHER_DATA, RunGroup, RunRecord, RunTable
-from fer_voting.results.paper import paper
+from fer_voting.results.load import OTHER_DATA, RunGroup, RunTable
 from fer_voting.runs.identity import resolve
 from fer_voting.runs.plan import words_without
 from fer_voting.runs.sweeps import Sweep
@@ -22,6 +21,8 @@ ASSUMED_GMACS_PER_SECOND = 450
 """Training rate of a GPU like the paper's, used before any run has been timed: 30 % of the RTX 2070 Super's 9 TFLOP/s
 in float32; a training step is three forward passes of two operations a multiply-accumulate."""
 ASSUMPTION = "assumed: a GPU like the paper's in float32, 450 GMACs a second"
+TRAINING_IMAGES = {"affectnet": 287_401 - 7 * 1000, "rafdb": 12_271 - 1_227}
+"""Training images of the paper, used before any run has counted them."""
 
 SET_HERE = ("split", "seed", "refit", "voting", "output_dir", "name", "sweep", "logger", "hydra")
 
@@ -31,8 +32,8 @@ class MissingRuns:
     """The number of missing runs, the command that makes them, and its estimated cost.
 
     Attributes:
-        seconds: None where the number of images an epoch is unknown.
-        basis: what the estimate is computed from.
+        seconds: None where the cost is unknown.
+        basis: what the estimate is computed from, or why there is none.
     """
 
     jobs: int
@@ -42,136 +43,143 @@ class MissingRuns:
 
     @property
     def cost(self) -> str:
-        time = self.basis if self.seconds is None else f"about {_long_duration(self.seconds)}; {self.basis}"
-        return f"{self.jobs} {'run' if self.jobs == 1 else 'runs'}: {time}"
+        runs = f"{self.jobs} {'run' if self.jobs == 1 else 'runs'}"
+        if self.seconds is None:
+            return f"{runs}: {self.basis}"
+        days = self.seconds / 86400
+        return f"{runs}: about {f'{days:.0f} days' if days >= 3 else duration(self.seconds)}; {self.basis}"
 
     def __str__(self) -> str:
         return f"# {self.cost}\n{self.command}"
 
 
-def _long_duration(seconds: float) -> str:
-    days = seconds / 86400
-    return f"{days:.0f} days" if days >= 3 else duration(seconds)
-
-
-def missing_runs(runs: RunTable, section: RunGroup, splits: Sequence[str], refit: str = "") -> MissingRuns | None:
+def missing_runs(table: RunTable, group: RunGroup, splits: Sequence[str], refit: str = "") -> MissingRuns | None:
     """The command for the missing runs of `splits`; None if there are none that a command could make.
 
-    It names whole splits and seeds, for a sweep trains only what is not finished. It leaves out what is running, and
-    runs on other data, which training refuses to overwrite.
+    It names whole splits and seeds, because a sweep trains only what is not finished. It leaves out what is running,
+    and runs on other data, which training refuses to overwrite.
     """
-    lacking: dict[str, list[int]] = {split: [] for split in splits}  # split -> seeds
-    for split, seed in ((split, seed) for split in splits for seed in section.seeds):
-        reasons = section.missing(split, refit, [seed]).values()
-        if any(reason != "running" and not reason.startswith(OTHER_DATA) for reason in reasons):
-            lacking[split].append(seed)
+
+    def can_be_trained(split: str, seed: int) -> bool:
+        reasons = group.missing(split, refit, [seed]).values()
+        return any(reason != "running" and not reason.startswith(OTHER_DATA) for reason in reasons)
+
+    lacking = {split: [seed for seed in group.seeds if can_be_trained(split, seed)] for split in splits}
     lacking = {split: seeds for split, seeds in lacking.items() if seeds}
     if not lacking:
         return None
-    words = _training_words(runs, section)
+    overrides = _training_overrides(table, group)
     seeds = sorted({seed for of_split in lacking.values() for seed in of_split})
-    sweep = [*words, f"split={','.join(lacking)}", f"seed={','.join(map(str, seeds))}"]
+    sweep = [*overrides, f"split={','.join(lacking)}", f"seed={','.join(map(str, seeds))}"]
     if refit:
         sweep += ["refit=true", *([f"voting={refit}"] if refit != "soft" else [])]
-    command = " ".join(["python -m fer_voting.train -m", *map(shlex.quote, sweep)])
-    config = _composed(words)
-    estimates = [(len(of_split), _estimate(runs, section, config, split)) for split, of_split in lacking.items()]
-    basis = "; ".join(dict.fromkeys(basis for _, (_, basis) in estimates))
-    costs = [None if seconds is None else count * seconds for count, (seconds, _) in estimates]
-    known = [cost for cost in costs if cost is not None]
-    jobs = sum(count for count, _ in estimates)
-    return MissingRuns(jobs, command, sum(known) if len(known) == len(costs) else None, basis)
-
-
-def audit_command(runs: RunTable, section: RunGroup) -> str:
-    """The command that counts the data set's images."""
-    words = [f"dataset={section.dataset}", *_files_and_output(runs, section)]
-    return " ".join(["python -m fer_voting.audit", *map(shlex.quote, words)])
-
-
-def _training_words(runs: RunTable, section: RunGroup) -> list[str]:
-    """The overrides that make a run of the section, without split, seed and refit."""
-    words = _words_of_a_sweep(runs, section)
-    if words is None:
-        words = [f"dataset={section.dataset}"]
-        if (CONF_DIR / "experiment" / f"{section.setting}.yaml").exists():
-            words.insert(0, f"experiment={section.setting}")
-        elif section.setting:
-            words.append(f"<what makes the setting {section.setting}>")
-        return words + _files_and_output(runs, section)
-    return words + _output(runs)
-
-
-def _files_and_output(runs: RunTable, section: RunGroup) -> list[str]:
-    root = _root(section)
-    return [*([f"dataset.root={root}"] if root else []), *_output(runs)]
-
-
-def _output(runs: RunTable) -> list[str]:
-    return [] if runs.output_dir.as_posix() == "outputs" else [f"output_dir={runs.output_dir}"]
-
-
-def _words_of_a_sweep(runs: RunTable, section: RunGroup) -> list[str] | None:
-    """The overrides of a recorded sweep that made one of the section's runs, if there is one."""
-    names = {run.name for run in section.runs}
-    for folder in sorted((runs.output_dir / "sweeps").glob("*/")):
+    config = group.runs[0].config if group.runs else _composed(overrides)
+    total: float | None = 0.0
+    bases: dict[str, None] = {}
+    for split, of_split in lacking.items():
         try:
-            jobs = [(job["run"], job["overrides"]) for job in Sweep(folder).jobs()]
+            seconds, basis = _estimate(table, group, config, split)
+        except Exception as error:  # the configuration of a run may be a stranger's
+            seconds, basis = None, f"cost unknown: {error}"
+        total = None if total is None or seconds is None else total + len(of_split) * seconds
+        bases[basis] = None
+    jobs = sum(map(len, lacking.values()))
+    return MissingRuns(jobs, shlex.join(["python", "-m", "fer_voting.train", "-m", *sweep]), total, "; ".join(bases))
+
+
+def audit_command(table: RunTable, group: RunGroup) -> str:
+    """The command that counts the data set's images."""
+    overrides = [f"dataset={group.dataset}", *_places(table, group)]
+    return shlex.join(["python", "-m", "fer_voting.audit", *overrides])
+
+
+def _training_overrides(table: RunTable, group: RunGroup) -> list[str]:
+    """The overrides that make a run of the group, without split, seed and refit."""
+    if (recorded := _recorded_overrides(table, group)) is not None:
+        return recorded + _output(table)
+    overrides = [f"dataset={group.dataset}"]
+    if (CONF_DIR / "experiment" / f"{group.setting}.yaml").exists():
+        overrides.insert(0, f"experiment={group.setting}")
+    elif group.setting:
+        overrides.append(f"<what makes the setting {group.setting}>")
+    return overrides + _places(table, group)
+
+
+def _recorded_overrides(table: RunTable, group: RunGroup) -> list[str] | None:
+    """The overrides of a recorded sweep that made one of the group's runs, if there is one."""
+    names = {run.name for run in group.runs}
+    for folder in sorted((table.output_dir / "sweeps").glob("*/")):
+        try:
+            jobs = Sweep(folder).jobs()
         except (OSError, ValueError):
             continue  # no metric depends on sweep.json; without it the command has a placeholder
-        for run, overrides in jobs:
-            # What names code to run may be a stranger's: then the command has a placeholder.
-            if run in names and not any("_target_" in word for word in overrides):
-                return [w for w in words_without(overrides, *SET_HERE) if not _only_sweeps(w, section.setting)]
+        for job in jobs:
+            # Overrides that name code to run may be a stranger's: then the command has a placeholder.
+            if job["run"] in names and not any("_target_" in override for override in job["overrides"]):
+                kept = words_without(job["overrides"], *SET_HERE)
+                return [override for override in kept if not _only_sweeps(override, group.setting)]
     return None
 
 
-def _only_sweeps(word: str, setting: str) -> bool:
+def _only_sweeps(override: str, setting: str) -> bool:
     """Whether it is an experiment that only says what to sweep over, and is therefore no part of the setting."""
-    return word.startswith("experiment=") and not f"{setting}-".startswith(f"{word.removeprefix('experiment=')}-")
+    return override.startswith("experiment=") and not f"{setting}-".startswith(
+        f"{override.removeprefix('experiment=')}-"
+    )
 
 
-def _root(section: RunGroup) -> str | None:
-    """Where the section's runs had their files, DIR if there are none yet; None if the data set has no `root`."""
-    if section.runs:
-        return section.runs[0].config["dataset"].get("root")
-    config = _composed([f"dataset={section.dataset}"])
-    if config is None:
-        return "DIR"
-    named_by_the_environment = config["dataset"].get("root") is not None
-    return "DIR" if "root" in config["dataset"] and not named_by_the_environment else None
+def _places(table: RunTable, group: RunGroup) -> list[str]:
+    """The overrides that say where the data set's files are (DIR before its first run) and where the output goes."""
+    if group.runs:
+        root = group.runs[0].config["dataset"].get("root")
+    else:
+        config = _composed([f"dataset={group.dataset}"])
+        needs_root = config is None or config["dataset"].get("root", "none") is None
+        root = "DIR" if needs_root else None
+    return [*([f"dataset.root={root}"] if root else []), *_output(table)]
 
 
-def _composed(words: Sequence[str]) -> dict[str, Any] | None:
+def _output(table: RunTable) -> list[str]:
+    return [] if table.output_dir.as_posix() == "outputs" else [f"output_dir={table.output_dir}"]
+
+
+def _composed(overrides: Sequence[str]) -> dict[str, Any] | None:
     """The configuration of these overrides; None if they are not complete."""
     try:
-        return resolve(compose_config([word for word in words if not word.startswith("<")]))
-    except Exception:  # Hydra reports it to whoever types the command
+        return resolve(compose_config([override for override in overrides if not override.startswith("<")]))
+    except Exception:  # Hydra reports it to the user who types the command
         return None
 
 
-# --- what a run costs -------------------------------------------------------------------------------------------
+# --- the cost of a run ------------------------------------------------------------------------------------------
 
 
-def _estimate(runs: RunTable, section: RunGroup, config: dict[str, Any] | None, split: str) -> tuple[float | None, str]:
-    """Seconds of one run, and what the estimate is computed from: the most similar finished runs, or an assumption."""
-    if same := section.finished(split, refit=None):
+def _estimate(table: RunTable, group: RunGroup, config: dict[str, Any] | None, split: str) -> tuple[float, str]:
+    """Seconds of one run, and what the estimate is computed from: the most similar finished runs, or an assumption.
+
+    Raises an exception that says what is not known.
+    """
+    if same := group.finished(split, refit=None):
         return fmean(run.result["seconds"] for run in same), "as its finished runs took"
     if config is None:
-        return None, "cost unknown: the setting's overrides are not known here"
-    size = config["dataset"]["size"]
-    try:
-        refuse_foreign_code(config["model"], "model", "the setting's overrides")
-        gmacs = _gmacs(json.dumps(config["model"]), split, config["dataset"]["classes"] or 7, size)
-    except ValueError as error:
-        return None, f"cost unknown: {error}"
-    if others := section.finished(refit=None):
-        costs = [run.result["seconds"] / run.result["gmacs"] for run in others]
-        return gmacs * fmean(costs), "from the finished runs of other splits, by multiply-accumulates"
-    images = _images_an_epoch(runs, section.dataset, config)
+        raise ValueError("the setting's overrides are not known here")
+    dataset = config["dataset"]
+    refuse_foreign_code(config["model"], "model", "the setting's overrides")
+    gmacs = _gmacs(json.dumps(config["model"]), split, dataset["classes"] or 7, dataset["size"])
+    if others := group.finished(refit=None):
+        seconds = gmacs * fmean(run.result["seconds"] / run.result["gmacs"] for run in others)
+        return seconds, "from the finished runs of other splits, by multiply-accumulates"
+    finished = [run for run in table.runs if not run.problem]
+    counted = (sum(run.result["counts"]["train"].values()) for run in finished if run.dataset == group.dataset)
+    # The number of drawn faces is a value of their configuration.
+    images = dataset.get("train_size") or next(counted, TRAINING_IMAGES.get(group.dataset))
     if images is None:
-        return None, "cost unknown: how many images there are is not known before a first run"
-    rate, basis = _gmacs_per_second(runs)
+        raise ValueError("how many images there are is not known before a first run")
+    rates = {(run.result["images_per_second"] or 0) * run.result["gmacs"]: run for run in finished}
+    if rate := max(rates, default=0):
+        basis = f"at the rate of {rates[rate].name} on {rates[rate].result['device']}, {rate:.0f} GMACs a second"
+    else:
+        rate, basis = ASSUMED_GMACS_PER_SECOND, ASSUMPTION
     return gmacs * images * config["trainer"]["max_epochs"] / rate, basis
 
 
@@ -179,40 +187,9 @@ def _estimate(runs: RunTable, section: RunGroup, config: dict[str, Any] | None, 
 def _gmacs(model: str, split: str, num_classes: int, image_size: int) -> float:
     """GMACs of an image, of the network that a `model` node describes; the node as JSON, so that it can be cached.
 
-    Built with `pretrained: false`, for weights do not change the count and may have to be fetched.
+    Built with `pretrained: false`: weights do not change the count and may have to be fetched.
     """
     node = json.loads(model)
     if "pretrained" in node:
         node["pretrained"] = False
     return count_gmacs(build_network(node, split, num_classes, image_size), image_size)
-
-
-def _images_an_epoch(runs: RunTable, dataset: str, config: dict[str, Any]) -> int | None:
-    if "train_size" in config["dataset"]:  # drawn faces: as many as the setting says
-        return config["dataset"]["train_size"]
-    for run in runs.runs:
-        if run.dataset == dataset and not run.problem:
-            return sum(run.result["counts"]["train"].values())
-    published = paper()["datasets"]
-    if dataset == "affectnet":
-        of_class = published[dataset]
-        left_out = (
-            of_class["official_validation_as_test_per_class"] + of_class["new_validation_from_training_per_class"]
-        )
-        return of_class["used_7_classes"] - of_class["classes"] * left_out
-    if dataset == "rafdb":
-        return round(published[dataset]["train"] * (1 - published[dataset]["validation_fraction_of_train"]))
-    return None
-
-
-def _gmacs_per_second(runs: RunTable) -> tuple[float, str]:
-    """The fastest rate that a finished run of any data set trained at, or an assumed one."""
-    finished = [run for run in runs.runs if not run.problem and run.result["images_per_second"]]
-    if not finished:
-        return ASSUMED_GMACS_PER_SECOND, ASSUMPTION
-
-    def rate(run: RunRecord) -> float:
-        return run.result["images_per_second"] * run.result["gmacs"]
-
-    best = max(finished, key=rate)
-    return rate(best), f"at the rate of {best.name} on {best.result['device']}, {rate(best):.0f} GMACs a second"

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import jinja2
@@ -30,22 +31,16 @@ from fer_voting.results.cost import cost_points
 from fer_voting.results.load import PARTS, RunGroup, RunRecord, RunTable
 from fer_voting.results.markdown import Table
 from fer_voting.results.missing import missing_runs
-from fer_voting.results.plots import (
-    COST_LABELS,
-    INK,
-    SPLIT_COLOURS,
-    cost_figure,
-    normalise_confusion,
-    split_curves_figure,
-    svg,
-)
+from fer_voting.results.plots import COST_LABELS, INK, SPLIT_COLOURS, cost_figure, split_curves_figure, svg
 from fer_voting.results.statistics import ENOUGH_SEEDS
 from fer_voting.results.text import (
     COMPARISON_NOTE,
     NOTHING,
     accuracy_table,
     comparison_table,
+    confusion_table,
     cost_table,
+    count_runs,
     describe,
     interval_text,
     missing_lines,
@@ -56,13 +51,16 @@ from fer_voting.runs.run import read_history
 from fer_voting.system.environment import git_commit
 from fer_voting.system.messages import duration
 
-# The keys in which the runs of one section differ by definition.
-PLACE = re.compile(r"seed|split\..*|refit|refit_voting|dataset\.name|dataset\._target_")
+_EXPECTED_TO_DIFFER = re.compile(r"seed|split\..*|refit|refit_voting|dataset\.name|dataset\._target_")
+"""Keys of the configuration in which the runs of one group differ by definition."""
+
+Titled = tuple[str, Any]
+"""A caption, and the table or the plot that it belongs to."""
 
 
 def build_page(runs: RunTable) -> str:
     """The whole page as HTML."""
-    sections = runs.groups()
+    groups = runs.groups()
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -70,12 +68,12 @@ def build_page(runs: RunTable) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    configurations = {section.title: [run.config for run in section.runs] for section in sections}
+    configurations = {group.title: [run.config for run in group.runs] for group in groups}
     return environment.get_template("page.html").render(
-        sections=[_view(runs, section) for section in sections],
+        sections=[_section(runs, group) for group in groups],
         finished=sum(not run.problem for run in runs.runs),
         count=len(runs.runs) + len(runs.unreadable),
-        between=_differences(configurations) if len(sections) > 1 else None,
+        between=_differences(configurations) if len(groups) > 1 else None,
         unreadable=runs.unreadable,
         made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         commit=git_commit(),
@@ -83,92 +81,116 @@ def build_page(runs: RunTable) -> str:
     )
 
 
-def _view(runs: RunTable, section: RunGroup) -> dict[str, Any]:
-    """What page.html shows of one section, by the template's names."""
-    validation = accuracies(section, "val")
-    pairs = comparisons(section, "val")
-    curves, unreadable_curves = _curves(section)
-    to_run = missing_runs(runs, section, section.splits())
+def _section(runs: RunTable, group: RunGroup) -> dict[str, Any]:
+    """The content of a group's section, by the names in page.html."""
+    validation, pairs = accuracies(group, "val"), comparisons(group, "val")
+    curves, unreadable_curves = _curves(group)
+    to_run = missing_runs(runs, group, group.splits())
     return {
-        "anchor": re.sub(r"[^a-z0-9]+", "-", f"{section.dataset}-{section.setting}".lower()).strip("-"),
-        "title": section.title,
-        "synthetic": section.synthetic,
-        "cards": _cards(section, validation, pairs),
+        "anchor": re.sub(r"[^a-z0-9]+", "-", f"{group.dataset}-{group.setting}".lower()).strip("-"),
+        "title": group.title,
+        "synthetic": group.synthetic,
+        "cards": _cards(group, validation, pairs),
         "tables": [
-            ("Validation accuracy (%)", accuracy_table(section, validation), ""),
-            *_comparison_tables(section, "On the same validation images", pairs),
-            *_test_tables(section),
-            ("Cost", cost_table(section), "Mean over the finished runs. Forward memory: a training step's."),
+            ("Validation accuracy (%)", accuracy_table(group, validation), ""),
+            *_comparison_tables(group, "On the same validation images", pairs),
+            *_test_tables(group),
+            ("Cost", cost_table(group), "Mean over the finished runs. Forward memory: a training step's."),
         ],
-        "cost_plots": _cost_plots(section, validation),
+        "cost_plots": _cost_plots(group, validation),
         "curves": curves,
-        "confusions": _confusions(section),
-        "recalls": _recalls(section),
-        "configuration": _configuration(section),
-        "environment": _environment(section),
-        "runs": _runs(section),
+        "confusions": _confusions(group),
+        "recalls": _recalls(group),
+        "configuration": _configuration(group),
+        "environment": _environment(group),
+        "runs": _runs(group),
         "missing": missing_lines([*(a.missing for a in validation), *(p.missing for p in pairs), unreadable_curves]),
         "command": to_run and str(to_run),
     }
 
 
-NamedTable = tuple[str, Table, str]
+# --- tables -----------------------------------------------------------------------------------------------------
+
+NotedTable = tuple[str, Table, str]
 """Heading, table, note."""
 
 
-def _comparison_tables(section: RunGroup, heading: str, pairs: Sequence[Comparison]) -> list[NamedTable]:
+def _comparison_tables(group: RunGroup, heading: str, pairs: Sequence[Comparison]) -> list[NotedTable]:
     """The comparisons' table, if there is anything to compare."""
     if all(pair.difference is None for pair in pairs):
         return []
-    return [(heading, comparison_table(section, pairs), COMPARISON_NOTE)]
+    return [(heading, comparison_table(group, pairs), COMPARISON_NOTE)]
 
 
-def _test_tables(section: RunGroup) -> list[NamedTable]:
+def _test_tables(group: RunGroup) -> list[NotedTable]:
     tables = []
-    selected = accuracies(section, "test")
+    selected = accuracies(group, "test")
     if any(one.mean is not None for one in selected):
         note = "Of the networks that validation selected, without refit."
-        tables.append(("Test accuracy (%)", accuracy_table(section, selected), note))
-    for vote in sorted({run.refit for run in section.runs if run.refit}):
-        splits = [s for s in section.splits(vote) if any((run.split, run.refit) == (s, vote) for run in section.runs)]
-        methods = [Method(split, vote, vote) for split in splits]
-        refitted = accuracy_table(section, [accuracy(section, method, "test") for method in methods])
+        tables.append(("Test accuracy (%)", accuracy_table(group, selected), note))
+    for vote in sorted({run.refit for run in group.runs if run.refit}):
+        refit_splits = {run.split for run in group.runs if run.refit == vote}
+        methods = [Method(split, vote, vote) for split in group.splits(vote) if split in refit_splits]
+        refitted = accuracy_table(group, [accuracy(group, method, "test") for method in methods])
         note = "Trained again on training and validation images (section 3.3), then tested once."
         tables.append(("Test accuracy after refit (%)", refitted, note))
-        pairs = compare_with_baseline(section, methods, "test")
-        tables += _comparison_tables(section, "On the same test images, after refit", pairs)
+        pairs = compare_with_baseline(group, methods, "test")
+        tables += _comparison_tables(group, "On the same test images, after refit", pairs)
     return tables
 
 
-# --- at a glance ------------------------------------------------------------------------------------------------
-
-
-def _cards(
-    section: RunGroup, validation: Sequence[Accuracy], pairs: Sequence[Comparison]
-) -> list[tuple[str, str, str]]:
+def _cards(group: RunGroup, validation: Sequence[Accuracy], pairs: Sequence[Comparison]) -> list[tuple[str, str, str]]:
     """Label, value and note of: the highest accuracy by the soft vote, its difference to the baseline and to the hard
     vote, its cost. Differences only from ENOUGH_SEEDS on: large type reads as a conclusion."""
     by_soft_vote = [(one.mean, one.method) for one in validation if one.mean is not None and one.method.vote == "soft"]
     if not by_soft_vote:
         return []
     highest, method = max(by_soft_vote, key=lambda pair: pair[0])
-    runs = len(section.finished(method.split))
+    runs = len(group.finished(method.split))
     few = "" if runs >= ENOUGH_SEEDS else ": too few seeds for a conclusion"
-    note = f"{describe(method)}, {runs} run{'s' * (runs > 1)}{few}"
-    cards = [("highest on validation", f"{percent(highest)} %", note)]
+    cards = [("highest on validation", f"{percent(highest)} %", f"{describe(method)}, {count_runs(runs)}{few}")]
     for pair in pairs:
         if pair.first == method and pair.difference is not None and len(pair.p_values) >= ENOUGH_SEEDS:
             over = "baseline" if pair.second.split == "baseline" else "hard vote"
             note = f"95 % interval {interval_text(pair)} points"
             cards.append((f"over the {over}", f"{100 * pair.difference:+.2f}", note))
-    costs = [section.finished(split) for split in (method.split, "baseline")]
+    costs = [group.finished(split) for split in (method.split, "baseline")]
     if method.split != "baseline" and all(costs):
-        ours, baseline = (of_split[0].result for of_split in costs)
+        own, baseline = (of_split[0].result for of_split in costs)
         note = "the baseline's multiply-accumulates"
-        if ours["forward_mib_per_image"] and baseline["forward_mib_per_image"]:
-            note += f", {ours['forward_mib_per_image'] / baseline['forward_mib_per_image']:.1f}× its forward memory"
-        cards.append(("costs", f"{ours['gmacs'] / baseline['gmacs']:.1f}×", note))
+        if own["forward_mib_per_image"] and baseline["forward_mib_per_image"]:
+            note += f", {own['forward_mib_per_image'] / baseline['forward_mib_per_image']:.1f}× its forward memory"
+        cards.append(("costs", f"{own['gmacs'] / baseline['gmacs']:.1f}×", note))
     return cards
+
+
+def _confusions(group: RunGroup) -> list[Titled]:
+    """The confusion matrix of each split by the soft vote, on test if there is a test part."""
+    part = _last_part(group)
+    tables = []
+    for split in group.splits():
+        runs = group.finished(split)
+        if (counts := confusion(runs, "soft", part)) is not None:
+            caption = f"{describe(Method(split, 'soft'))}, {part}, {count_runs(len(runs))}"
+            tables.append((caption, confusion_table(counts, runs[0].result["class_names"])))
+    return tables
+
+
+def _recalls(group: RunGroup) -> Titled | None:
+    """The recall of each class and split by the soft vote, on test if there is a test part."""
+    part = _last_part(group)
+    by_split = {s: recall for s in group.splits() if (recall := recalls(group.finished(s), "soft", part))}
+    if not by_split:
+        return None
+    for recall in by_split.values():
+        recall["mean"] = fmean(recall.values())
+    names = next(iter(by_split.values()))
+    rows = [[name, *(f"{100 * recall[name]:.1f}" for recall in by_split.values())] for name in names]
+    return f"Recall of each class, soft vote, {part}, mean over runs", Table(["class", *by_split], rows)
+
+
+def _last_part(group: RunGroup) -> str:
+    return "test" if any(run.metrics("soft", "test") for run in group.finished()) else "val"
 
 
 # --- plots ------------------------------------------------------------------------------------------------------
@@ -182,28 +204,26 @@ def _inline(figure: Figure) -> Markup:
     return Markup(text)
 
 
-def _cost_plots(section: RunGroup, validation: Sequence[Accuracy]) -> list[tuple[str, Markup]]:
-    ours, theirs = cost_points(section, validation)
-    rings = "; rings, dotted: the paper's" if theirs else ""
+def _cost_plots(group: RunGroup, validation: Sequence[Accuracy]) -> list[Titled]:
+    here, paper = cost_points(group, validation)
+    rings = "; rings, dotted: the paper's" if paper else ""
     return [
-        (f"Validation accuracy against {label}{rings}", _inline(cost_figure(ours, theirs, "", [cost])))
+        (f"Validation accuracy against {label}{rings}", _inline(cost_figure(here, paper, "", [cost])))
         for cost, label in COST_LABELS.items()
-        if any(getattr(point, cost) is not None for point in ours)
+        if any(getattr(point, cost) is not None for point in here)
     ]
 
 
-def _curves(section: RunGroup) -> tuple[list[tuple[str, Markup]], dict[str, str]]:
+def _curves(group: RunGroup) -> tuple[list[Titled], dict[str, str]]:
     """Caption and plot of the curves by epoch; and name of a run whose metrics.csv is damaged -> reason."""
     histories: dict[str, list[list[dict[str, float]]]] = {}
     missing = {}
-    for run in section.finished():
+    for run in group.finished():
         try:
-            history = read_history(run.run.metrics_file)
+            if history := read_history(run.run.metrics_file):
+                histories.setdefault(run.split, []).append(history)
         except ValueError:
             missing[run.name] = "no curve, metrics.csv is damaged"
-            continue
-        if history:
-            histories.setdefault(run.split, []).append(history)
     if not histories:
         return [], missing
     loss = split_curves_figure(histories, "train/loss", "training loss")
@@ -215,73 +235,39 @@ def _curves(section: RunGroup) -> tuple[list[tuple[str, Markup]], dict[str, str]
     return plots, missing
 
 
-HeatMap = dict[str, Any]
-"""`caption`, `corner`, `columns` (titles) and `rows` (title -> shares of 1), shown in percent, darker the larger."""
+# --- configuration, environment, runs ---------------------------------------------------------------------------
 
 
-def _shown_part(section: RunGroup) -> str:
-    """The part whose confusion and recalls are shown: test where there is one."""
-    return "test" if any(run.metrics("soft", "test") for run in section.finished()) else "val"
-
-
-def _confusions(section: RunGroup) -> list[HeatMap]:
-    part = _shown_part(section)
-    maps = []
-    for split in section.splits():
-        runs = section.finished(split)
-        counts = confusion(runs, "soft", part)
-        if counts is not None:
-            names = runs[0].result["class_names"]
-            share = normalise_confusion(counts).T.tolist()
-            caption = f"{describe(Method(split, 'soft'))}, {part}, {len(runs)} run{'s' * (len(runs) > 1)}"
-            rows = dict(zip(names, share, strict=True))
-            maps.append({"caption": caption, "corner": "decision \\ actual", "columns": names, "rows": rows})
-    return maps
-
-
-def _recalls(section: RunGroup) -> HeatMap | None:
-    part = _shown_part(section)
-    found = {s: recall for s in section.splits() if (recall := recalls(section.finished(s), "soft", part))}
-    if not found:
-        return None
-    rows = {name: [recall[name] for recall in found.values()] for name in next(iter(found.values()))}
-    rows["mean"] = [sum(recall.values()) / len(recall) for recall in found.values()]
-    caption = f"Recall of each class, soft vote, {part}, mean over runs"
-    return {"caption": caption, "corner": "class", "columns": list(found), "rows": rows}
-
-
-# --- what was run, and with what --------------------------------------------------------------------------------
-
-
-def _configuration(section: RunGroup) -> Table:
-    """How the section's runs differ from the data set's defaults, and from each other."""
-    columns = {"here": [run.config for run in section.runs]}
-    if not (CONF_DIR / "dataset" / f"{section.dataset}.yaml").exists():  # a data set of the user's own name
+def _configuration(group: RunGroup) -> Table:
+    """How the group's runs differ from the data set's defaults, and from each other."""
+    columns = {"here": [run.config for run in group.runs]}
+    if not (CONF_DIR / "dataset" / f"{group.dataset}.yaml").exists():  # a data set of the user's own name
         return _differences(columns, always=True)
-    return _differences({"defaults": [resolve(compose_config([f"dataset={section.dataset}"]))]} | columns)
+    return _differences({"defaults": [resolve(compose_config([f"dataset={group.dataset}"]))]} | columns)
 
 
 def _differences(columns: Mapping[str, Sequence[dict[str, Any]]], always: bool = False) -> Table:
-    """A row per key whose value is not the same in all columns, or in all configurations of one column."""
-    values = {
-        title: [{k: _plain(v, config) for k, v in identity(config).items()} for config in configs]
-        for title, configs in columns.items()
-    }
+    """A row per key whose value is not the same in all columns, or in all configurations of one column.
+
+    Args:
+        columns: title -> configurations.
+        always: a row for the other keys too.
+    """
+    values = {title: [_values(config) for config in configs] for title, configs in columns.items()}
     keys = sorted({key for configs in values.values() for config in configs for key in config})
     rows = []
     for key in keys:
-        cells = {title: _cell(key, values[title], columns[title]) for title in columns}
-        if not PLACE.fullmatch(key) and (
-            always or len(set(cells.values())) > 1 or any(";" in c for c in cells.values())
-        ):
-            rows.append([key, *cells.values()])
+        cells = [_cell(key, values[title], columns[title]) for title in columns]
+        if not _EXPECTED_TO_DIFFER.fullmatch(key) and (always or len(set(cells)) > 1 or any(";" in c for c in cells)):
+            rows.append([key, *cells])
     return Table(["", *columns], rows, left=len(columns) + 1)
 
 
-def _plain(value: Any, config: dict[str, Any]) -> str:
-    """A value as text; in the name of another run, placeholders for the split and seed that it shares with this run."""
-    text = NOTHING if value is None else str(value)
-    return text.replace(f"-{config['split']['name']}-", "-<split>-").replace(f"-seed{config['seed']}", "-seed<k>")
+def _values(config: dict[str, Any]) -> dict[str, str]:
+    """Key -> value as text. In names of other runs, the split and seed that they share with this are placeholders."""
+    split, seed = f"-{config['split']['name']}-", f"-seed{config['seed']}"
+    values = {key: NOTHING if value is None else str(value) for key, value in identity(config).items()}
+    return {key: text.replace(split, "-<split>-").replace(seed, "-seed<k>") for key, text in values.items()}
 
 
 def _cell(key: str, values: Sequence[Mapping[str, str]], configs: Sequence[dict[str, Any]]) -> str:
@@ -294,9 +280,15 @@ def _cell(key: str, values: Sequence[Mapping[str, str]], configs: Sequence[dict[
     return "; ".join(f"{value} ({', '.join(dict.fromkeys(of))})" for value, of in splits.items())
 
 
-def _environment(section: RunGroup) -> Table:
-    runs = section.finished(refit=None)
+def _environment(group: RunGroup) -> Table:
+    """When, for how long, and with what the finished runs were trained."""
+    runs = group.finished(refit=None)
     results = [run.result for run in runs]
+    rows = []
+    if results:
+        dates = sorted({result["started"][:10] for result in results})
+        rows.append(["started", dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"])
+        rows.append(["training time", f"{duration(sum(result['seconds'] for result in results))} in all"])
     facts = {
         "device": [result["device"] for result in results],
         "precision": [result["precision"] for result in results],
@@ -306,26 +298,19 @@ def _environment(section: RunGroup) -> Table:
     for result in results:
         for package, version in result["versions"].items():
             facts.setdefault(package, []).append(version)
-    rows = [[name, ", ".join(dict.fromkeys(values))] for name, values in facts.items() if values]
-    if results:
-        rows.insert(0, ["started", _first_and_last([r["started"][:10] for r in results])])
-        rows.insert(1, ["training time", f"{duration(sum(r['seconds'] for r in results))} in all"])
+    rows += [[name, ", ".join(dict.fromkeys(values))] for name, values in facts.items() if values]
     return Table(["", "finished runs"], rows, left=2)
 
 
-def _first_and_last(dates: list[str]) -> str:
-    return min(dates) if min(dates) == max(dates) else f"{min(dates)} to {max(dates)}"
-
-
-def _runs(section: RunGroup) -> Table:
-    rows = [[run.name, run.problem or "finished", *_run_cells(run, run.refit or "soft")] for run in section.runs]
+def _runs(group: RunGroup) -> Table:
+    rows = [[run.name, run.problem or "finished", *_metrics(run, run.refit or "soft")] for run in group.runs]
     return Table(["run", "status", "vote", "best epoch", "val (%)", "test (%)", "time"], rows, left=3)
 
 
-def _run_cells(run: RunRecord, vote: str) -> list[str]:
+def _metrics(run: RunRecord, vote: str) -> list[str]:
     if run.problem:
         return [""] * 5
     of_vote = run.result["votes"].get(vote)
-    epochs = run.result["epochs"] if run.refit else of_vote and of_vote["best_epoch"] + 1  # a refit takes its last
+    epoch = str(of_vote["best_epoch"] + 1) if of_vote else NOTHING
     shares = [percent(metrics["accuracy"] if (metrics := run.metrics(vote, part)) else None) for part in PARTS]
-    return [vote, str(epochs or NOTHING), *shares, duration(run.result["seconds"])]
+    return [vote, epoch, *shares, duration(run.result["seconds"])]

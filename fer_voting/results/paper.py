@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from fer_voting.results.compare import Method
+from fer_voting.results.statistics import CostPoint
 from fer_voting.system.atomic import read_json
 
 _FOLDER = Path(__file__).resolve().parent
@@ -35,3 +36,15 @@ def paper_test_accuracy(dataset: str, method: Method) -> float | None:
     if (method.split, method.vote) == ("m1", "soft"):
         return paper()["test_accuracy_m1_soft_refit"].get(dataset)
     return None
+
+
+def paper_costs(dataset: str) -> list[CostPoint]:
+    """Validation accuracy by the soft vote (Table 3) and cost (Table 2) of each split that the paper trained."""
+    costs = {row["architecture"]: row for row in paper()["table2"] if row["input_size"] == 48}
+    points = []
+    for row in paper()["table3_validation_accuracy"]:
+        split = row["architecture"]
+        accuracy = paper_validation_accuracy(dataset, Method(split, "soft"))
+        if accuracy is not None:
+            points.append(CostPoint(split, accuracy, None, costs[split]["forward_pass_mb"], costs[split]["gflops"]))
+    return points

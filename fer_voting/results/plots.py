@@ -17,6 +17,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
+from fer_voting.results.compare import normalise_confusion
 from fer_voting.results.evaluation import recalibrated
 from fer_voting.results.statistics import CostPoint, pareto_front
 from fer_voting.runs.run import Run, read_history
@@ -75,15 +76,6 @@ def svg(figure: Figure) -> str:
     page = buffer.getvalue()
     tag, content = page[page.index("<svg") :].split(">", 1)
     return re.sub(r' (?:width|height)="[^"]*"', "", tag) + ">" + content
-
-
-def normalise_confusion(counts: np.ndarray) -> np.ndarray:
-    """Share of each decision among the images of the true class, `[K, K]` (section 3.4); 0 for a class without images.
-
-    Args:
-        counts: confusion counts `[K, K]` (true class, decision).
-    """
-    return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
 
 
 class ConfusionPlot:

@@ -1,7 +1,7 @@
 """A sweep's results and its progress as Markdown tables."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fer_voting.results.markdown import Table, markdown
@@ -12,38 +12,35 @@ from fer_voting.votes import ALL_VOTES, PAPER_VOTES
 
 
 def sweep_table(sweep: Sweep) -> tuple[str, int]:
-    """The jobs' results as a Markdown table with notes, and how many jobs are not finished.
+    """The jobs' results as a Markdown table with notes, and how many runs are not finished.
 
-    By the paper's votes, and those that the jobs were configured for.
+    The votes are the paper's and those that the jobs were configured for. The votes of one training share a row.
     """
     jobs = sweep.jobs()
     votes = [vote for vote in ALL_VOTES if vote in (*PAPER_VOTES, *(job["voting"] for job in jobs))]
-    rows, notes = [], []
-    data: dict[
-        tuple[str, str, bool], dict[str, str]
-    ] = {}  # what should be the same data -> fingerprint -> a run's name
-    for job in jobs:
-        run = Run(sweep.output_dir, job["run"])
+    rows, notes, unfinished, synthetic = [], [], [], False
+    fingerprints: dict[tuple[str, str, bool], dict[str, str]] = {}  # comparable runs -> fingerprint -> a run's name
+    for name in dict.fromkeys(job["run"] for job in jobs):
+        run = Run(sweep.output_dir, name)
         status = run.status()
         result = run.result() if status in ("finished", "failed") else None
+        rows.append({"run": name, "status": status})
         if result is None or status == "failed":
-            notes.append(f"{run.name}: {status}{': ' + result['error'] if result else ''}")
-        elif "setting" in result:
-            key = result["dataset"], result["setting"], result["refit"]
-            data.setdefault(key, {}).setdefault(result["data_fingerprint"], run.name)
-        rows.append(_row(job, votes, status, result))
-    rows = list({tuple(row.items()): row for row in rows}.values())  # the votes of one training are one run
-    synthetic = any(row["synthetic"] for row in rows)
-    rows = [{name: cell for name, cell in row.items() if name != "synthetic"} for row in rows]
-    lines = [_table(rows).rstrip()]
+            unfinished.append(f"{name}: {status}{': ' + result['error'] if result else ''}")
+            continue
+        rows[-1] |= _results(result, votes)
+        synthetic |= result["synthetic"]
+        key = result["dataset"], result["setting"], result["refit"]
+        fingerprints.setdefault(key, {}).setdefault(result["data_fingerprint"], name)
     if synthetic:
-        lines += ["", "Synthetic faces: figures of `faces` say nothing about people."]
-    for (dataset, *_), runs in data.items():
+        notes.append("Synthetic faces: figures of `faces` say nothing about people.")
+    for (dataset, *_), runs in fingerprints.items():
         if len(runs) > 1:
             examples = ", ".join(f"{fingerprint[:12]} in {name}" for fingerprint, name in runs.items())
-            lines += ["", f"Not comparable: runs on other data of {dataset}, fingerprints {examples}."]
-    notes = list(dict.fromkeys(notes))
-    return "\n".join([*lines, *([""] if notes else []), *notes]) + "\n", len(notes)
+            notes.append(f"Not comparable: runs on other data of {dataset}, fingerprints {examples}.")
+    if unfinished:
+        notes.append("\n".join(unfinished))
+    return "\n".join([_table(rows), *(f"{note}\n" for note in notes)]), len(unfinished)
 
 
 def sweep_status(sweep: Sweep) -> tuple[str, int]:
@@ -70,29 +67,28 @@ def sweep_status(sweep: Sweep) -> tuple[str, int]:
     return "\n".join([_table(rows), *notes, *([""] if notes else []), summary]) + "\n", unfinished
 
 
-def _row(job: dict[str, Any], votes: Sequence[str], status: str, result: dict[str, Any] | None) -> dict[str, Any]:
-    row: dict[str, Any] = {"run": job["run"], "status": status, "synthetic": False}
-    finished = result if status == "finished" else None
+def _results(result: Mapping[str, Any], votes: Sequence[str]) -> dict[str, str]:
+    """Column -> cell of a finished run; "" for what it has not measured."""
+    cells = {}
     for part in ("val", "test"):
         for vote in votes:
-            metrics = finished["votes"].get(vote, {}).get(part) if finished else None
-            row[f"{part} {vote} (%)"] = f"{100 * metrics['accuracy']:.2f}" if metrics else ""
-    row["MiB/image"] = row["GMACs/image"] = row["torch GMACs"] = row["images/s"] = row["time"] = ""
-    if finished:
-        row["synthetic"] = finished["synthetic"]
-        row["MiB/image"] = _number(finished["forward_mib_per_image"], 2)
-        row["GMACs/image"] = _number(finished["gmacs"], 3)
-        row["torch GMACs"] = _number(finished.get("torch_gmacs"), 3)
-        row["images/s"] = _number(finished["images_per_second"], 0)
-        row["time"] = duration(finished["seconds"])
-    return row
+            metrics = result["votes"].get(vote, {}).get(part)
+            cells[f"{part} {vote} (%)"] = f"{100 * metrics['accuracy']:.2f}" if metrics else ""
+    return cells | {
+        "MiB/image": _number(result["forward_mib_per_image"], 2),
+        "GMACs/image": _number(result["gmacs"], 3),
+        "torch GMACs": _number(result["torch_gmacs"], 3),
+        "images/s": _number(result["images_per_second"], 0),
+        "time": duration(result["seconds"]),
+    }
 
 
 def _number(value: float | None, digits: int) -> str:
     return "" if value is None else f"{value:.{digits}f}"
 
 
-def _table(rows: list[dict[str, Any]]) -> str:
+def _table(rows: Sequence[Mapping[str, str]]) -> str:
     """Markdown; columns that are empty in every row are left out."""
-    columns = [name for name in rows[0] if any(row[name] != "" for row in rows)] if rows else []
-    return markdown(Table(columns, [[str(row[name]) for name in columns] for row in rows], left=2))
+    names = dict.fromkeys(name for row in rows for name in row)
+    columns = [name for name in names if any(row.get(name) for row in rows)]
+    return markdown(Table(columns, [[row.get(name, "") for name in columns] for row in rows], left=2))

@@ -6,7 +6,10 @@ Accuracies are in percent with two digits, differences in percentage points.
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, stdev
 
-from fer_voting.results.compare import Accuracy, Comparison, Method
+import numpy as np
+from numpy.typing import NDArray
+
+from fer_voting.results.compare import Accuracy, Comparison, Method, normalise_confusion
 from fer_voting.results.cost import mean_cost
 from fer_voting.results.load import NOT_RUN, RunGroup
 from fer_voting.results.markdown import Table
@@ -41,13 +44,13 @@ NO_TEST = "There are no test images in these runs' data, so a refit can't be tes
 # --- pieces of text ---------------------------------------------------------------------------------------------
 
 
-def title(what: str, measure: str, section: RunGroup) -> str:
+def title(table: str, measure: str, group: RunGroup) -> str:
     """`Table 3: validation accuracy on AffectNet`, and whether data set and setting are the paper's."""
-    if section.dataset not in PAPER_DATASETS:
-        what += " for a data set that is not the paper's"
-    elif section.setting:
-        what += " under a setting that is not the paper's"
-    return f"{what}: {measure} on {section.title}"
+    if group.dataset not in PAPER_DATASETS:
+        table += " for a data set that is not the paper's"
+    elif group.setting:
+        table += " under a setting that is not the paper's"
+    return f"{table}: {measure} on {group.title}"
 
 
 def describe(method: Method) -> str:
@@ -56,8 +59,17 @@ def describe(method: Method) -> str:
     return split if method.split == "baseline" else f"{split}, {VOTE_TITLES.get(method.vote, method.vote)}"
 
 
+def count_runs(count: int) -> str:
+    """`1 run`, `3 runs`."""
+    return "1 run" if count == 1 else f"{count} runs"
+
+
 def percent(share: float | None) -> str:
-    return NOTHING if share is None else f"{100 * share:.2f}"
+    return two_digits(None if share is None else 100 * share)
+
+
+def two_digits(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:.2f}"
 
 
 def accuracy_text(accuracy: Accuracy) -> str:
@@ -97,50 +109,50 @@ def p_text(p: float) -> str:
 
 def missing_lines(missing: Iterable[Mapping[str, str]]) -> list[str]:
     """A line per reason: `not run (3): faces-m1-seed{0,2}, faces-m2-seed0`."""
-    together = {name: reason for some in missing for name, reason in some.items()}
-    names: dict[str, dict[str, list[str]]] = {}  # reason -> name without its seed -> seeds
-    for name, reason in sorted(together.items(), key=lambda item: (item[1] != NOT_RUN, item[1])):
-        start, seed, number = name.rpartition("-seed")
-        names.setdefault(reason, {}).setdefault(start + seed or name, []).append(number if seed else "")
+    reasons = {name: reason for some in missing for name, reason in some.items()}
+    by_reason: dict[str, dict[str, list[str]]] = {}  # reason -> name up to its seed -> seeds
+    for name, reason in sorted(reasons.items(), key=lambda item: (item[1] != NOT_RUN, item[1])):
+        start, marker, seed = name.rpartition("-seed")
+        start, seed = (start + marker, seed) if marker else (name, "")
+        by_reason.setdefault(reason, {}).setdefault(start, []).append(seed)
+
+    def joined(start: str, seeds: Sequence[str]) -> str:
+        return start + (seeds[0] if len(seeds) == 1 else f"{{{','.join(seeds)}}}")
+
     return [
-        f"{reason} ({sum(map(len, starts.values()))}): "
-        + ", ".join(s + (f"{{{','.join(n)}}}" if len(n) > 1 else n[0]) for s, n in starts.items())
-        for reason, starts in names.items()
+        f"{reason} ({sum(map(len, starts.values()))}): {', '.join(joined(*item) for item in starts.items())}"
+        for reason, starts in by_reason.items()
     ]
 
 
 # --- tables -----------------------------------------------------------------------------------------------------
 
 
-def accuracy_table(section: RunGroup, accuracies: Sequence[Accuracy]) -> Table:
-    """A row per split, a column per vote, and the paper's value next to ours where there is one."""
-    of = {(one.method.split, one.method.vote): one for one in accuracies}
-    splits, votes = (list(dict.fromkeys(key[i] for key in of)) for i in (0, 1))
+def accuracy_table(group: RunGroup, accuracies: Sequence[Accuracy]) -> Table:
+    """A row per split, a column per vote, and the paper's value next to each where there is one."""
+    by_method = {(one.method.split, one.method.vote): one for one in accuracies}
+    splits, votes = (list(dict.fromkeys(key[i] for key in by_method)) for i in (0, 1))
     runs = {split: max(len(one.seeds) for one in accuracies if one.method.split == split) for split in splits}
-    rows = [[SPLIT_TITLES.get(split, split), f"{runs[split]} of {len(section.seeds)}"] for split in splits]
+    rows = [[SPLIT_TITLES.get(split, split), f"{runs[split]} of {len(group.seeds)}"] for split in splits]
     table = Table(["architecture", "runs"], rows)
     for vote in votes:
-        ours = [of.get((split, vote)) for split in splits]
-        papers = [None if one is None else _paper_accuracy(section, one.method, one.part) for one in ours]
-        table.add_column(VOTE_TITLES.get(vote, vote), ["" if one is None else accuracy_text(one) for one in ours])
+        column = [by_method.get((split, vote)) for split in splits]
+        papers = [None if one is None else _paper_accuracy(group, one.method, one.part) for one in column]
+        table.add_column(VOTE_TITLES.get(vote, vote), ["" if one is None else accuracy_text(one) for one in column])
         if any(value is not None for value in papers):
-            cells = ["" if one is None else two_digits(value) for one, value in zip(ours, papers, strict=True)]
+            cells = ["" if one is None else two_digits(value) for one, value in zip(column, papers, strict=True)]
             table.add_column("paper", cells)
     return table
 
 
-def _paper_accuracy(section: RunGroup, method: Method, part: str) -> float | None:
+def _paper_accuracy(group: RunGroup, method: Method, part: str) -> float | None:
     """The paper's value; it tested only after refit, so other test accuracies have none."""
-    if section.setting or (part == "test" and not method.refit):
+    if group.setting or (part == "test" and not method.refit):
         return None
-    return (paper_validation_accuracy if part == "val" else paper_test_accuracy)(section.dataset, method)
+    return (paper_validation_accuracy if part == "val" else paper_test_accuracy)(group.dataset, method)
 
 
-def two_digits(value: float | None) -> str:
-    return NOTHING if value is None else f"{value:.2f}"
-
-
-def comparison_table(section: RunGroup, comparisons: Sequence[Comparison]) -> Table:
+def comparison_table(group: RunGroup, comparisons: Sequence[Comparison]) -> Table:
     """A row per comparison: both methods, difference, interval, each seed's p, and the paper's difference."""
     table = Table(["", "against", "runs", "images", "difference"], [], left=2)
     for c in comparisons:
@@ -148,7 +160,7 @@ def comparison_table(section: RunGroup, comparisons: Sequence[Comparison]) -> Ta
         images = NOTHING if c.images is None else f"{c.images:,}"
         difference = _reason(c.missing) if c.difference is None else f"{100 * c.difference:+.2f}"
         table.rows.append([describe(c.first), against, str(len(c.p_values)), images, difference])
-    papers = [_paper_difference(section, c) for c in comparisons]
+    papers = [_paper_difference(group, c) for c in comparisons]
     if any(value is not None for value in papers):
         table.add_column("paper", [NOTHING if value is None else f"{value:+.2f}" for value in papers])
     table.add_column("95 % interval", [interval_text(c) for c in comparisons])
@@ -157,20 +169,34 @@ def comparison_table(section: RunGroup, comparisons: Sequence[Comparison]) -> Ta
     return table
 
 
-def _paper_difference(section: RunGroup, c: Comparison) -> float | None:
-    first, second = (_paper_accuracy(section, method, c.part) for method in (c.first, c.second))
+def _paper_difference(group: RunGroup, c: Comparison) -> float | None:
+    first, second = (_paper_accuracy(group, method, c.part) for method in (c.first, c.second))
     return None if first is None or second is None else first - second
 
 
-def cost_table(section: RunGroup) -> Table:
-    """What each split costs, the mean over its finished runs."""
-    table = Table(["architecture", "MiB an image", "GMACs an image", "images a second", "seconds a run"], [])
-    digits = {"forward_mib_per_image": 2, "gmacs": 3, "images_per_second": 0, "seconds": 0}
-    by_torch = [mean_cost(section.finished(split), "torch_gmacs") for split in section.splits()]
-    for split in section.splits():
-        means = [(mean_cost(section.finished(split), key), places) for key, places in digits.items()]
-        cells = [NOTHING if mean is None else f"{mean:,.{places}f}" for mean, places in means]
-        table.rows.append([SPLIT_TITLES.get(split, split), *cells])
-    if any(mean is not None for mean in by_torch):  # earlier runs did not count it
-        table.add_column("GMACs by torch's counter", [NOTHING if m is None else f"{m:,.3f}" for m in by_torch])
+def confusion_table(counts: NDArray[np.integer], class_names: Sequence[str]) -> Table:
+    """Percent of each decision among the images of an actual class: a column per actual class, as the paper's figures.
+
+    Args:
+        counts: int [K, K] (true class, decision).
+        class_names: K.
+    """
+    percents = (100 * normalise_confusion(counts)).T
+    rows = [[name, *(f"{value:.1f}" for value in row)] for name, row in zip(class_names, percents, strict=True)]
+    return Table(["decision \\ actual", *class_names], rows)
+
+
+def cost_table(group: RunGroup) -> Table:
+    """The cost of each split, as the mean over its finished runs."""
+    columns = {
+        "MiB an image": ("forward_mib_per_image", 2),
+        "GMACs an image": ("gmacs", 3),
+        "images a second": ("images_per_second", 0),
+        "seconds a run": ("seconds", 0),
+        "GMACs by torch's counter": ("torch_gmacs", 3),
+    }
+    table = Table(["architecture"], [[SPLIT_TITLES.get(split, split)] for split in group.splits()])
+    for header, (key, digits) in columns.items():
+        means = [mean_cost(group.finished(split), key) for split in group.splits()]
+        table.add_column(header, [NOTHING if mean is None else f"{mean:,.{digits}f}" for mean in means])
     return table

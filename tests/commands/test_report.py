@@ -157,19 +157,6 @@ def test_differences_are_shown_at_a_glance_from_three_seeds_on(tmp_path: Path) -
     assert "too few seeds" not in at_a_glance
 
 
-def test_runs_of_an_earlier_format_are_shown(tmp_path: Path) -> None:
-    words = ["dataset=faces", "model.width=4", "split=m1", "seed=0"]
-    make_run(tmp_path, words, {"val": LABELS}, LABELS, version=1)
-    make_run(tmp_path, [*words, "refit=true"], {"test": LABELS}, LABELS, version=1)
-    page = build_page(load_runs(tmp_path))
-    assert cells(page, "crops after module 1")[2] == "100.00"
-    # Format 1 has a refit's best epoch one too high; its last is the number of its epochs.
-    assert cells(page, "faces-m1-width4-refit_soft-seed0")[1:4] == ["finished", "soft", "2"]
-    configuration = page[page.index("Configuration:") : page.index("Environment")]
-    assert "needs" not in configuration
-    assert "selection" not in configuration
-
-
 def test_a_damaged_curve_is_listed_and_leaves_the_rest(tmp_path: Path) -> None:
     words = ["dataset=faces", "model.width=4", "split=m1", "seed=0"]
     run = make_run(tmp_path, words, {"val": LABELS}, LABELS)

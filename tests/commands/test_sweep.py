@@ -84,10 +84,15 @@ def test_a_table_shows_holes_by_name(tmp_path: Path):
     Run(tmp_path, "r0").write_result(
         {
             "status": "finished",
+            "dataset": "faces",
+            "setting": "",
+            "refit": False,
+            "data_fingerprint": "00",
             "synthetic": True,
             "votes": {"soft": {"val": figures}},
             "forward_mib_per_image": 40.341,
             "gmacs": 6.6561,
+            "torch_gmacs": None,
             "images_per_second": 99.6,
             "seconds": 60,
         }

@@ -10,16 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from made_runs import make_run
-from omegaconf import OmegaConf
 from tiny import REPO
 
-from fer_voting.config import compose_with_choices
-from fer_voting.results.compare import accuracies
-from fer_voting.results.load import load_run, load_runs, read_predictions, setting_of
-from fer_voting.results.text import accuracy_text
-from fer_voting.runs.plan import plan_job
+from fer_voting.results.load import load_run, load_runs, read_predictions
 from fer_voting.runs.run import Run
-from fer_voting.system.atomic import read_json
 
 LABELS = [0, 1, 2, 3, 4, 5, 6]
 RIGHT = {"val": LABELS, "test": LABELS}
@@ -28,23 +22,6 @@ WORDS = ["dataset=faces", "model.width=4"]
 
 def make(output_dir: Path, *words: str) -> Run:
     return make_run(output_dir, [*WORDS, *words], {"test": LABELS} if "refit=true" in words else RIGHT, LABELS)
-
-
-@pytest.mark.parametrize(
-    ("name", "refit", "setting"),
-    [
-        ("faces-m1-seed0", "", ""),
-        ("faces-m1-demo-seed0", "", "demo"),
-        ("faces-m1-demo-width8-seed0", "", "demo-width8"),
-        ("faces-m1-refit_soft-seed0", "soft", ""),
-        ("faces-m1-demo-refit_hard-seed0", "hard", "demo"),
-        ("mine", "", "mine"),
-        ("faces-m1-seed01", "", "faces-m1-seed01"),
-    ],
-)
-def test_setting_of_a_run_that_did_not_store_it(name: str, refit: str, setting: str) -> None:
-    config = {"dataset": {"name": "faces"}, "split": {"name": "m1"}, "seed": 0, "refit": bool(refit)}
-    assert setting_of(name, config | {"voting": {"name": refit or "soft"}}) == setting
 
 
 def test_a_stored_setting_counts_whatever_the_name_says(tmp_path: Path) -> None:
@@ -223,38 +200,6 @@ def test_a_copied_run_folder_is_not_counted_twice(tmp_path: Path) -> None:
     section = load_runs(tmp_path).group("faces", "width4", seeds=[0])
     assert [one.name for one in section.finished()] == [run.name]
     assert section.missing("m1") == {"saved-copy": f"not used: {run.name} is the same split, seed and setting"}
-
-
-# --- run folders of other versions ------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-def test_run_folders_of_format_1_are_read(tmp_path: Path) -> None:
-    """Results of four runs on FER2013, as an earlier version wrote them, with configurations that store no setting."""
-    results = read_json(Path(__file__).with_name("format_1.json"))
-    assert {result["format"] for result in results} == {1}
-    for result in results:
-        words = ["experiment=fer2013_small", "dataset.root=there", f"split={result['split']}"]
-        config = plan_job(words, *compose_with_choices(words))
-        config["needs"] = config.pop("run")["needs"]
-        run = Run(tmp_path, result["name"])
-        run.write_result(result)
-        (run.dir / "config.yaml").write_text(OmegaConf.to_yaml(config))
-    section = load_runs(tmp_path).group("fer2013", "fer2013_small", seeds=[0])
-    texts = {one.method.split: accuracy_text(one) for one in accuracies(section, "val", votes=["soft"])}
-    assert texts == {"m1": "56.17", "m2": "54.25", "m3": "55.61", "baseline": "54.64"}
-
-
-def test_both_formats_stand_in_one_section(tmp_path: Path) -> None:
-    for version in (1, 2):
-        words = [*WORDS, "split=m1", f"seed={version}"]
-        make_run(tmp_path, words, RIGHT, LABELS, version=version)
-        make_run(tmp_path, [*words, "refit=true"], {"test": LABELS}, LABELS, version=version)
-    runs = load_runs(tmp_path)
-    assert all(("setting" in run.result) == ("run" in run.config) == (run.seed == 2) for run in runs.runs)
-    section = runs.group("faces", "width4", seeds=[1, 2])
-    assert [run.seed for run in section.finished("m1")] == [1, 2]
-    assert [run.seed for run in section.finished("m1", "soft")] == [1, 2]
 
 
 def test_compact_predictions_are_read(tmp_path: Path) -> None:

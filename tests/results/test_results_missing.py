@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 from made_runs import make_run
+from omegaconf import OmegaConf
 
-from fer_voting.config import compose_with_choices
+from fer_voting.config import compose_config, compose_with_choices
 from fer_voting.models import VotingResNet18
 from fer_voting.models.cost import count_gmacs
 from fer_voting.models.timm_network import timm_network
@@ -93,8 +94,7 @@ def test_cost_of_finished_runs_and_of_their_siblings(tmp_path: Path) -> None:
     assert same.cost == "2 runs: about 2 min; as its finished runs took"
     other = missing_runs(runs, runs.group("faces", "width4", seeds=[0]), ["baseline"])
     assert other is not None
-    # The words that make the setting are unknown here, so the configuration is the default: width 64.
-    ratio = count_gmacs(VotingResNet18("baseline", 7), 48) / count_gmacs(VotingResNet18("m1", 7, width=4), 48)
+    ratio = count_gmacs(VotingResNet18("baseline", 7, width=4), 48) / count_gmacs(VotingResNet18("m1", 7, width=4), 48)
     assert other.seconds == pytest.approx(60 * ratio)
 
 
@@ -103,7 +103,10 @@ def test_cost_of_a_network_whose_weights_are_not_here(tmp_path: Path) -> None:
     pytest.importorskip("timm")
     run = make_run(tmp_path, ["dataset=faces", "split=m1", "seed=0", "model.width=4"], RIGHT, LABELS, seconds=60.0)
     words = ["dataset=faces", "dataset.size=64", "model=timm", "model.name=test_convnext", "model.pretrained=true"]
-    Sweep(tmp_path / "sweeps" / "abc").write([], [{"overrides": words, "run": run.name, "voting": "soft"}])
+    config = OmegaConf.load(run.dir / "config.yaml")
+    config.model = compose_config(words).model
+    config.dataset.size = 64
+    OmegaConf.save(config, run.dir / "config.yaml")
     runs = load_runs(tmp_path)
     gap = missing_runs(runs, runs.group("faces", "width4", seeds=[0]), ["baseline"])
     assert gap is not None

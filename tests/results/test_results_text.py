@@ -136,8 +136,14 @@ def test_costs_are_means_of_what_was_measured(tmp_path: Path) -> None:
     labels = [0, 1, 2, 3, 4, 5, 6]
     for seed, (mib, rate) in enumerate([(5.0, 100.0), (7.0, 1300.0), (None, None)]):
         words = ["dataset=faces", "model.width=4", "split=m1", f"seed={seed}"]
-        cost = {"forward_mib_per_image": mib, "images_per_second": rate, "seconds": 30.0, "gmacs": 0.5}
+        cost = {
+            "forward_mib_per_image": mib,
+            "images_per_second": rate,
+            "seconds": 30.0,
+            "gmacs": 0.5,
+            "torch_gmacs": 0.4,
+        }
         make_run(tmp_path, words, {"val": labels}, labels, **cost)
     table = cost_table(load_runs(tmp_path).group("faces", "width4"))
-    assert table.rows[0] == ["crops after module 1", "6.00", "0.500", "700", "30"]
-    assert table.rows[-1] == ["baseline", "–", "–", "–", "–"]
+    assert table.rows[0] == ["crops after module 1", "6.00", "0.500", "700", "30", "0.400"]
+    assert table.rows[-1] == ["baseline", "–", "–", "–", "–", "–"]
