@@ -1,8 +1,8 @@
 """The parameters of a drawn face: who it is, what it does, and where it is seen.
 
-    who    Person     from (seed, person)              shape, skin, hair, beard, glasses, age, face at rest
-    what   units      from (seed, index, expression)   intensity of every facial action unit, left and right
-    where  Scene      from (seed, index)               pose, light, background, occlusion, camera
+    who    Person(seed, number)                   shape, skin, hair, beard, glasses, age, face at rest
+    what   draw_units(seed, index, expression)    intensity of every facial action unit, left and right
+    where  Scene(seed, index)                     pose, light, background, occlusion, camera
 
 Only the action units depend on the expression: nothing but the face itself reveals the class. Lengths are in
 face units: the skull's top is y = -1 and an average chin y = 1 (see geometry.py).
@@ -11,12 +11,9 @@ Action units (AU) and the expressions made of them: Ekman & Friesen, Facial Acti
 prototypes in the Investigator's Guide to its edition of 2002.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -126,46 +123,6 @@ HAIR_STYLES = {
 }
 
 
-@dataclass(frozen=True)
-class Person:
-    """One person: lengths in face units, heights as offsets from the average, the rest factors or shares."""
-
-    width: float  # half the head's
-    jaw_square: float  # exponent of the jaw's superellipse, 2: round
-    jaw_taper: float
-    chin: float
-    skin: Colour
-    blush: float
-    hair: Colour
-    hair_style: str
-    hair_shift: float
-    parting: float
-    grooming: Colour  # brows and beard
-    clothes: Colour
-    iris: Colour
-    lip: Colour
-    age: float
-    beard: str
-    beard_cover: float
-    glasses: str
-    glasses_colour: Colour
-    eye_distance: float
-    eye_width: float
-    eye_open: float
-    eye_tilt: float
-    lashes: float
-    brow_height: float
-    brow_thick: float
-    brow_arch: float
-    brow_tilt: float
-    nose_width: float
-    nose_length: float
-    mouth_width: float
-    mouth_height: float
-    mouth_droop: float  # of the corners at rest
-    lip_full: float
-
-
 def mix(a: Sequence[float], b: Sequence[float], share_of_b: float) -> Colour:
     """Colour between `a` and `b`."""
     red, green, blue = (x + (y - x) * share_of_b for x, y in zip(a, b, strict=True))
@@ -195,129 +152,96 @@ _BEARD_SHARES = {"none": 0.4, "stubble": 0.15, "full": 0.25, "goatee": 0.1, "mou
 _GLASSES_SHARES = {"thin": 0.40, "thick": 0.30, "round": 0.24, "dark": 0.06}
 
 
-@lru_cache(maxsize=4096)  # a data set shows each person many times
-def draw_person(seed: int, number: int) -> Person:
-    """The person with this number (>= 0): the same one in every image drawn with `seed`."""
-    rng = np.random.default_rng((_WHO, seed, number))
-    uniform, normal = rng.uniform, rng.normal
-    tone, age, manly = uniform(), uniform() ** 1.3, uniform()
-    place = tone * (len(_SKIN) - 1.001)
-    row = int(place)
-    skin = colour(_SKIN[row] + (_SKIN[row + 1] - _SKIN[row]) * (place - row) + normal(0, 4, 3))
+class Person:
+    """The person with this number (>= 0): the same one in every image drawn with `seed`.
 
-    style = _choose(rng, _HAIR_SHARES)
-    if HAIR_STYLES[style].back > 0.8:  # seldom seen with a beard
-        manly *= 0.6
-    # Dark skin goes with dark hair and eyes mostly, and age with grey hair.
-    row = (
-        int(rng.integers(7, 9))
-        if age > 0.72 and uniform() < 0.7
-        else int(rng.integers(0, 7) * max(0.2, 1 - 1.3 * tone))
-    )
-    natural = colour(_HAIR[row] * uniform(0.8, 1.15))
-    dyed = any_colour(rng)
-    hair = dyed if HAIR_STYLES[style].cloth or uniform() < 0.03 else natural
+    Lengths are in face units, heights are offsets from the average, the rest are factors or shares.
+    """
 
-    beard = _choose(rng, _BEARD_SHARES) if manly > 0.55 else "none"
-    glasses = _choose(rng, _GLASSES_SHARES) if uniform() < 0.18 + 0.15 * age else "none"
-    lip = mix(skin, (150, 62, 66) if tone < 0.6 else (114, 54, 56), uniform(0.35, 0.6))
-    if manly < 0.45:
-        lip = mix(lip, (176, 32, 52), uniform(0.0, 0.6) * uniform())
-    return Person(
-        width=uniform(0.64, 0.76),
-        jaw_square=uniform(1.85, 2.2) + 0.4 * manly,
-        jaw_taper=uniform(0.04, 0.24),
-        chin=uniform(0.93, 1.05),
-        skin=skin,
-        blush=uniform(0.2, 1.0) * (1 - 0.6 * tone),
-        hair=hair,
-        hair_style=style,
-        hair_shift=normal(0, 0.03) - 0.05 * manly * (age > 0.6),
-        parting=normal(0, 0.12),
-        grooming=mix(natural, skin, uniform(0.0, 0.25)),
-        clothes=any_colour(rng),
-        iris=colour(_IRIS[int(rng.integers(0, 6) * max(0.3, 1 - tone))] * uniform(0.85, 1.15)),
-        lip=lip,
-        age=age,
-        beard=beard,
-        beard_cover=uniform(0.15, 0.35) if beard == "stubble" else uniform(0.45, 0.95),
-        glasses=glasses,
-        glasses_colour=mix(any_colour(rng), (22, 20, 20), uniform(0.5, 1.0)),
-        eye_distance=uniform(0.285, 0.325),
-        eye_width=uniform(0.145, 0.172),
-        eye_open=uniform(0.88, 1.28) - 0.1 * age,
-        eye_tilt=normal(0.012, 0.012),
-        lashes=uniform(0.3, 1.0) - 0.3 * manly,
-        brow_height=normal(0, 0.018),
-        brow_thick=uniform(0.035, 0.06) + 0.02 * manly,
-        brow_arch=uniform(0.2, 1.2),
-        brow_tilt=normal(0, 0.018),
-        nose_width=uniform(0.8, 1.3),
-        nose_length=uniform(0.92, 1.08),
-        mouth_width=uniform(0.22, 0.27),
-        mouth_height=normal(0, 0.012),
-        mouth_droop=normal(0.004, 0.018),
-        lip_full=uniform(0.65, 1.35) - 0.15 * age,
-    )
+    def __init__(self, seed: int, number: int) -> None:
+        rng = np.random.default_rng((_WHO, seed, number))
+        uniform, normal = rng.uniform, rng.normal
+        tone, age, manly = uniform(), uniform() ** 1.3, uniform()
+        place = tone * (len(_SKIN) - 1.001)
+        row = int(place)
+        skin = colour(_SKIN[row] + (_SKIN[row + 1] - _SKIN[row]) * (place - row) + normal(0, 4, 3))
+        style = _choose(rng, _HAIR_SHARES)
+        if HAIR_STYLES[style].back > 0.8:  # seldom seen with a beard
+            manly *= 0.6
+        # Dark skin mostly goes with dark hair and eyes, and age with grey hair.
+        if age > 0.72 and uniform() < 0.7:
+            row = int(rng.integers(7, 9))
+        else:
+            row = int(rng.integers(0, 7) * max(0.2, 1 - 1.3 * tone))
+        natural = colour(_HAIR[row] * uniform(0.8, 1.15))
+        dyed = any_colour(rng)
+        self.age, self.skin, self.hair_style = age, skin, style
+        self.hair = dyed if HAIR_STYLES[style].cloth or uniform() < 0.03 else natural
+        self.beard = _choose(rng, _BEARD_SHARES) if manly > 0.55 else "none"
+        self.glasses = _choose(rng, _GLASSES_SHARES) if uniform() < 0.18 + 0.15 * age else "none"
+        self.lip = mix(skin, (150, 62, 66) if tone < 0.6 else (114, 54, 56), uniform(0.35, 0.6))
+        if manly < 0.45:
+            self.lip = mix(self.lip, (176, 32, 52), uniform(0.0, 0.6) * uniform())
+        self.width = uniform(0.64, 0.76)  # half the head's
+        self.jaw_square = uniform(1.85, 2.2) + 0.4 * manly  # exponent of the jaw's superellipse, 2: round
+        self.jaw_taper = uniform(0.04, 0.24)
+        self.chin = uniform(0.93, 1.05)
+        self.blush = uniform(0.2, 1.0) * (1 - 0.6 * tone)
+        self.hair_shift = normal(0, 0.03) - 0.05 * manly * (age > 0.6)
+        self.parting = normal(0, 0.12)
+        self.grooming = mix(natural, skin, uniform(0.0, 0.25))  # brows and beard
+        self.clothes = any_colour(rng)
+        self.iris = colour(_IRIS[int(rng.integers(0, 6) * max(0.3, 1 - tone))] * uniform(0.85, 1.15))
+        self.beard_cover = uniform(0.15, 0.35) if self.beard == "stubble" else uniform(0.45, 0.95)
+        self.glasses_colour = mix(any_colour(rng), (22, 20, 20), uniform(0.5, 1.0))
+        self.eye_distance = uniform(0.285, 0.325)
+        self.eye_width = uniform(0.145, 0.172)
+        self.eye_open = uniform(0.88, 1.28) - 0.1 * age
+        self.eye_tilt = normal(0.012, 0.012)
+        self.lashes = uniform(0.3, 1.0) - 0.3 * manly
+        self.brow_height = normal(0, 0.018)
+        self.brow_thick = uniform(0.035, 0.06) + 0.02 * manly
+        self.brow_arch = uniform(0.2, 1.2)
+        self.brow_tilt = normal(0, 0.018)
+        self.nose_width = uniform(0.8, 1.3)
+        self.nose_length = uniform(0.92, 1.08)
+        self.mouth_width = uniform(0.22, 0.27)
+        self.mouth_height = normal(0, 0.012)
+        self.mouth_droop = normal(0.004, 0.018)  # of the corners at rest
+        self.lip_full = uniform(0.65, 1.35) - 0.15 * age
 
 
 # --- Where --------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Scene:
-    """Everything in an image but the person and the expression."""
-
-    yaw: float  # radians, like pitch and roll
-    pitch: float
-    roll: float
-    zoom: float
-    shift: tuple[float, float]  # in face units, like gaze
-    gaze: tuple[float, float]
-    lamp: tuple[float, float, float]  # direction to it, unit length
-    contrast: float  # share of the light that comes from the lamp
-    exposure: float
-    gamma: float
-    cast: tuple[float, float, float]  # factor per colour channel
-    backdrop: str
-    occluder: str
-    blur: float  # sigma in pixels of a 48-pixel image
-    detail: float  # share of the resolution that the camera keeps
-    noise: float  # sigma in grey levels
-    jpeg_quality: int  # 100: not compressed
-    greyscale: bool
-    texture_key: int  # of the generator of background, hair, occluder and noise
-
 
 _BACKDROP_SHARES = {"gradient": 1.0, "texture": 1.0, "clutter": 1.0}
 _OCCLUDER_SHARES = {"none": 0.82, "hand": 0.05, "strand": 0.04, "mask": 0.01, "object": 0.04, "edge": 0.04}
 
 
-def draw_scene(seed: int, index: int) -> Scene:
+class Scene:
     """Pose, light, background, occlusion and camera of image `index` (>= 0)."""
-    rng = np.random.default_rng((_WHERE, seed, index))
-    uniform, normal = rng.uniform, rng.normal
-    lamp = (normal(0, 0.7), normal(-0.4, 0.5), uniform(0.5, 1.2))
-    far = (lamp[0] ** 2 + lamp[1] ** 2 + lamp[2] ** 2) ** 0.5
-    warmth, tinge = normal(0, 0.06), normal(0, 0.015)  # lamps are yellow to blue, seldom green
-    return Scene(
-        yaw=min(max(normal(0, 0.20), -0.55), 0.55),
-        pitch=min(max(normal(0, 0.11), -0.3), 0.3),
-        roll=normal(0, 0.09),
-        zoom=uniform(0.84, 1.08),
-        shift=(normal(0, 0.03), normal(0, 0.03)),
-        gaze=(normal(0, 0.025), normal(0, 0.010)),
-        lamp=(lamp[0] / far, lamp[1] / far, lamp[2] / far),
-        contrast=uniform(0.15, 0.75),
-        exposure=uniform(0.85, 1.2),
-        gamma=uniform(0.85, 1.2),
-        cast=(math.exp(warmth), math.exp(tinge), math.exp(-warmth)),
-        backdrop=_choose(rng, _BACKDROP_SHARES),
-        occluder=_choose(rng, _OCCLUDER_SHARES),
-        blur=uniform(0.3, 0.9) if uniform() < 0.2 else 0.0,
-        detail=uniform(0.5, 0.8) if uniform() < 0.12 else 1.0,
-        noise=uniform(0.5, 7.0) if uniform() < 0.6 else 0.5,
-        jpeg_quality=int(rng.integers(35, 90)) if uniform() < 0.4 else 100,
-        greyscale=bool(uniform() < 0.2),
-        texture_key=int(rng.integers(2**31)),
-    )
+
+    def __init__(self, seed: int, index: int) -> None:
+        rng = np.random.default_rng((_WHERE, seed, index))
+        uniform, normal = rng.uniform, rng.normal
+        lamp = (normal(0, 0.7), normal(-0.4, 0.5), uniform(0.5, 1.2))
+        far = (lamp[0] ** 2 + lamp[1] ** 2 + lamp[2] ** 2) ** 0.5
+        self.lamp = (lamp[0] / far, lamp[1] / far, lamp[2] / far)  # direction to it, unit length
+        warmth, tinge = normal(0, 0.06), normal(0, 0.015)  # lamps are yellow to blue, seldom green
+        self.cast = (math.exp(warmth), math.exp(tinge), math.exp(-warmth))  # factor per colour channel
+        self.yaw = min(max(normal(0, 0.20), -0.55), 0.55)  # radians, like pitch and roll
+        self.pitch = min(max(normal(0, 0.11), -0.3), 0.3)
+        self.roll = normal(0, 0.09)
+        self.zoom = uniform(0.84, 1.08)
+        self.shift = (normal(0, 0.03), normal(0, 0.03))  # in face units, like gaze
+        self.gaze = (normal(0, 0.025), normal(0, 0.010))
+        self.contrast = uniform(0.15, 0.75)  # share of the light that comes from the lamp
+        self.exposure = uniform(0.85, 1.2)
+        self.gamma = uniform(0.85, 1.2)
+        self.backdrop = _choose(rng, _BACKDROP_SHARES)
+        self.occluder = _choose(rng, _OCCLUDER_SHARES)
+        self.blur = uniform(0.3, 0.9) if uniform() < 0.2 else 0.0  # sigma in pixels of a 48-pixel image
+        self.detail = uniform(0.5, 0.8) if uniform() < 0.12 else 1.0  # share of the resolution that the camera keeps
+        self.noise = uniform(0.5, 7.0) if uniform() < 0.6 else 0.5  # sigma in grey levels
+        self.jpeg_quality = int(rng.integers(35, 90)) if uniform() < 0.4 else 100  # 100: not compressed
+        self.greyscale = bool(uniform() < 0.2)
+        self.texture_key = int(rng.integers(2**31))  # of the generator of background, hair, occluder and noise

@@ -4,19 +4,17 @@ parameters.py draws the person, the expression and the scene; geometry.py turns 
 curves are painted at a multiple of the requested resolution, lit and photographed.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, Self
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_voting.data.faces.geometry import CIRCLE, SHIFT, Geometry, face_geometry, project
+from fer_voting.data.faces.geometry import CIRCLE, SHIFT, SIDES, Face, project
 from fer_voting.data.faces.parameters import (
     HAIR_STYLES,
     Array,
@@ -25,8 +23,6 @@ from fer_voting.data.faces.parameters import (
     Scene,
     any_colour,
     colour,
-    draw_person,
-    draw_scene,
     draw_units,
     mix,
 )
@@ -52,28 +48,25 @@ def render_faces(
         indices: [N] numbers of the images (>= 0); each has its own pose, light, background and unit intensities.
         expressions: [N] names out of `EXPRESSION_UNITS`.
         people: [N] numbers of the people (>= 0).
-        size: side of the images in pixels, 24 to 256.
+        size: side of the images in pixels, one of SIZES.
 
-    Raises ValueError for an unknown expression, a size out of range, or lists of different lengths.
+    Raises ValueError for an unknown expression, or lists of different lengths.
     """
-    if size not in SIZES:
-        raise ValueError(f"size {size} is out of range: faces are drawn with {SIZES[0]} to {SIZES[-1]} pixels a side")
-    if not len(indices) == len(expressions) == len(people):
-        raise ValueError(
-            f"got {len(indices)} indices, {len(expressions)} expressions and {len(people)} people: "
-            "expected one of each per image"
-        )
-    images = np.empty((len(indices), size, size, 3), np.uint8)
-    for row, (index, expression, person) in enumerate(zip(indices, expressions, people, strict=True)):
-        units = draw_units(seed, index, expression)
-        images[row] = paint(draw_person(seed, person), draw_scene(seed, index), units, size)
-    return images
+    return np.array(
+        [
+            paint(_person(seed, person), Scene(seed, index), draw_units(seed, index, expression), size)
+            for index, expression, person in zip(indices, expressions, people, strict=True)
+        ]
+    )
+
+
+_person = lru_cache(maxsize=4096)(Person)  # a data set shows each person many times
 
 
 def paint(person: Person, scene: Scene, units: Array, size: int) -> Pixels:
     """The image [size, size, 3] of `person` in `scene` with the action units `units` [len(AU_NAMES), 2]."""
     rng = np.random.default_rng(scene.texture_key)
-    face = face_geometry(person, units)
+    face = Face(person, units)
     canvas_size = size * max(2, math.ceil(96 / size))  # below 96 pixels the thinnest line would be too thick
     paths = project(face, scene, canvas_size)
     canvas = Canvas(_backdrop(scene, rng, canvas_size), paths, pen=canvas_size / 96)
@@ -86,7 +79,8 @@ def paint(person: Person, scene: Scene, units: Array, size: int) -> Pixels:
         _paint_glasses(canvas, person)
     if "hair_line" in paths:
         _paint_hair(canvas, person, rng)
-    _OCCLUDE[scene.occluder](canvas, person, rng)
+    if scene.occluder != "none":
+        _OCCLUDE[scene.occluder](canvas, person, rng)
     return _photograph(canvas.pixels, person, scene, rng, size)
 
 
@@ -112,7 +106,7 @@ class Canvas:
         x, y = centre.tolist()
         cv2.circle(self.pixels, (x, y), round(radius), paint, -1, cv2.LINE_AA, SHIFT)
 
-    def sheet(self, shade: int | None = None) -> Canvas:
+    def sheet(self, shade: int | None = None) -> Self:
         """The same paths over a new grey sheet, or over a copy of the pixels."""
         if shade is None:
             return replace(self, pixels=self.pixels.copy())
@@ -176,7 +170,7 @@ _RELIEF_FACTOR = np.clip(
 ).astype(np.uint8)[None]
 
 
-def _paint_relief(canvas: Canvas, face: Geometry, person: Person, scene: Scene) -> None:
+def _paint_relief(canvas: Canvas, face: Face, person: Person, scene: Scene) -> None:
     """Light and shadow of the face's forms: soft areas and wrinkles as one factor on the skin's colour."""
     rouge = canvas.sheet(0)
     rouge.fill("blush_left", 255)
@@ -207,7 +201,7 @@ def _paint_features(canvas: Canvas, person: Person, scene: Scene) -> None:
     paths = canvas.paths
     line = mix(person.skin, (25, 10, 10), 0.7)
     dark_lip = mix(person.lip, (30, 5, 10), 0.6)
-    for name in ("left", "right"):
+    for name in SIDES:
         canvas.fill(f"brow_{name}", mix(person.grooming, person.skin, 0.12))
         canvas.fill(f"nostril_{name}", line)
     canvas.fill(np.concatenate([paths["lip_top"], paths["lip_upper"][::-1]]), mix(person.lip, (30, 5, 10), 0.16))
@@ -218,7 +212,7 @@ def _paint_features(canvas: Canvas, person: Person, scene: Scene) -> None:
     unit = scene.zoom * canvas.pixels.shape[0] / 2 * (1 << SHIFT)
     gaze = np.rint(np.array(scene.gaze) * unit).astype(np.int32)
     glint = np.rint(np.array([0.02 if scene.lamp[0] > 0 else -0.02, -0.02]) * unit).astype(np.int32)
-    for name in ("left", "right"):
+    for name in SIDES:
         eye = np.concatenate([paths[f"lid_{name}"], paths[f"below_{name}"][::-1]])
         centre = paths[f"iris_{name}"][0] + gaze
         openings.fill(eye, 255)
@@ -236,7 +230,7 @@ def _paint_features(canvas: Canvas, person: Person, scene: Scene) -> None:
     inside.fill("lower_teeth", (212, 204, 192))
     canvas.lay(inside.pixels, openings.pixels)
 
-    for name in ("left", "right"):
+    for name in SIDES:
         canvas.stroke(f"below_{name}", mix(person.skin, line, 0.45))
         canvas.stroke(f"lid_{name}", mix(line, (15, 8, 8), max(0.0, person.lashes)), 0.9 + 0.8 * person.lashes)
     canvas.stroke("lip_upper", dark_lip, 1.3)
@@ -326,11 +320,7 @@ def _edge(canvas: Canvas, person: Person, rng: np.random.Generator) -> None:
     borders[int(rng.integers(4))][:] = 0 if rng.random() < 0.7 else 255
 
 
-def _nothing(canvas: Canvas, person: Person, rng: np.random.Generator) -> None:
-    pass
-
-
-_OCCLUDE = {"none": _nothing, "hand": _hand, "strand": _strand, "mask": _mask, "object": _object, "edge": _edge}
+_OCCLUDE = {"hand": _hand, "strand": _strand, "mask": _mask, "object": _object, "edge": _edge}
 
 # --- Light and camera ---------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer_voting.data.files import Layout
-from fer_voting.data.index import Index, LeftOut, Problem, Sample, open_table
+from fer_voting.data.index import Index, LeftOut, Numbers, Problem, Sample, open_table
 from fer_voting.data.labels import CLASSES, canonical
 from fer_voting.data.pack import Pack
 from fer_voting.data.sets.fer2013 import FILES, FER2013DataModule, Row, csv_file, csv_files, parse_row, rows
@@ -96,7 +96,7 @@ def _label(face: Sample | Problem, row: Row, votes: dict[str, str | None], where
     winner = int(np.argmax(counts))
     if winner >= len(CLASSES):
         return LeftOut("most raters saw " + ("no face" if OTHER_VOTES[winner - len(CLASSES)] == "NF" else "no emotion"))
-    columns = {"votes": counts, "fer2013_class": CLASSES.index(face.label)}
+    columns: dict[str, Numbers] = {"votes": counts, "fer2013_class": CLASSES.index(face.label)}
     return replace(face, label=CLASSES[winner], columns=columns)
 
 
