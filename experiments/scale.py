@@ -89,13 +89,14 @@ def epoch(folder: Path, count: int) -> None:
 def metrics(folder: Path, count: int) -> None:
     """What `evaluate` makes of the crop logits of each image."""
     from fer_voting.results.evaluation import evaluate_predictions, write_predictions
+    from fer_voting.votes import CropOutputs, soft_vote
 
     labels = _labels(count)
     generator = torch.Generator().manual_seed(0)
-    logits = torch.randn(count, CROPS, len(CLASSES), generator=generator)
-    assert evaluate_predictions(logits, labels, CLASSES, "soft")["macro_f1"] > 0
+    outputs = CropOutputs(torch.randn(count, CROPS, len(CLASSES), generator=generator))
+    assert evaluate_predictions(outputs, labels, CLASSES, soft_vote)["macro_f1"] > 0
     names = [f"face {number:08d}" for number in range(count)]
-    write_predictions(folder / "predictions.csv", names, labels, logits, CLASSES, "soft")
+    write_predictions(folder / "predictions.csv", names, labels, outputs, CLASSES, soft_vote)
 
 
 STEPS: dict[str, Callable[[Path, int], None]] = {

@@ -55,15 +55,13 @@ from fer_voting.results.text import (
 from fer_voting.system.messages import set_up_messages
 from fer_voting.votes import (
     ALL_VOTES,
-    UNFITTED,
     VOTES,
-    Fitted,
-    adaptive_logits,
+    AdaptiveCost,
+    AdaptiveVote,
+    CropOutputs,
+    Vote,
     certainty,
     fit_threshold,
-    fit_vote,
-    vote_probabilities,
-    vote_scores,
 )
 
 FOLDER = Path("experiments/recorded/fer2013")
@@ -158,16 +156,32 @@ def _votes(report: Report, runs: BySplit) -> None:
     table = Table(["architecture", "runs", *ALL_VOTES], [])
     for split, of_split in voting.items():
         cells = []
-        for vote in ALL_VOTES:
+        cost = _cost(split, of_split)
+        for vote in ALL_VOTES.values():
             right = []
             for run in of_split:
-                fitted = fit_vote(run.val.logits, run.val.labels, vote)
-                decisions = vote_scores(torch.from_numpy(run.test.logits), vote, fitted).argmax(dim=1).numpy()
+                fitted = vote.fit(_outputs(run, "val"), run.val.labels, cost)
+                decisions = fitted.scores(_outputs(run, "test")).argmax(dim=1).numpy()
                 right.append(float((decisions == run.test.labels).mean()))
             cells.append(mean_text(right))
         table.rows.append([SPLIT_TITLES[split], str(len(of_split)), *cells])
-    note = "Every vote of the same crop logits, test; the weights of the weighted vote are fitted on validation."
+    note = (
+        "Every vote of the same logits, test; the weights of the weighted vote and the threshold of the adaptive vote, "
+        "at half of the extra arithmetic, are fitted on validation."
+    )
     _add(report, "votes", table, note)
+
+
+def _outputs(run: KeptRun, part: str) -> CropOutputs:
+    """The logits of the crops and of the full map; of a part, `val` or `test`."""
+    crops, full_map = (run.val.logits, run.whole_val) if part == "val" else (run.test.logits, run.scores["baseline"])
+    return CropOutputs(torch.from_numpy(crops), torch.from_numpy(full_map))
+
+
+def _cost(split: str, runs: Sequence[KeptRun]) -> AdaptiveCost:
+    config = runs[0].run.config
+    net = VotingResNet18(split, runs[0].test.logits.shape[2], config["model"]["width"])
+    return adaptive_cost(net, config["dataset"]["size"])
 
 
 def _voting(runs: BySplit) -> BySplit:
@@ -242,7 +256,7 @@ def _agreement(report: Report, section: RunGroup, runs: BySplit) -> None:
                     right[i].append(float(correct[chosen].mean()))
             scores["agreement"].append(area_under_roc(agreeing, correct))
             for vote in ("soft", "softprob"):
-                confidence = vote_probabilities(logits, vote).amax(dim=1).numpy()
+                confidence = VOTES[vote].probabilities(CropOutputs(logits)).amax(dim=1).numpy()
                 scores[vote].append(area_under_roc(confidence, run.test.correct(vote)))
         by_level[split] = right
         columns += [[mean_text(each) for each in shares], [mean_text(each) for each in right]]
@@ -375,10 +389,10 @@ def _calibration(report: Report, runs: BySplit) -> None:
     table = Table(["architecture", "vote", "runs", "error", "temperature", "error with it"], [], left=2)
     for split, of_split in runs.items():
         for vote in VOTES if split != "baseline" else ["soft"]:
-            fits = [fit_vote(run.val.logits, run.val.labels, vote) for run in of_split]
-            before = [_calibration_error(run, vote, UNFITTED) for run in of_split]
-            after = [_calibration_error(run, vote, fit) for run, fit in zip(of_split, fits, strict=True)]
-            fitted = any(fit != UNFITTED for fit in fits)
+            fits = [VOTES[vote].fit(CropOutputs(torch.from_numpy(run.val.logits)), run.val.labels) for run in of_split]
+            before = [_calibration_error(run, VOTES[vote]) for run in of_split]
+            after = [_calibration_error(run, fit) for run, fit in zip(of_split, fits, strict=True)]
+            fitted = any(fit != VOTES[vote] for fit in fits)
             cells = [mean_text(before)]
             cells += (
                 [two_digits(float(np.mean([fit.temperature for fit in fits]))), mean_text(after)]
@@ -393,8 +407,8 @@ def _calibration(report: Report, runs: BySplit) -> None:
     _add(report, "calibration", table, note)
 
 
-def _calibration_error(run: KeptRun, vote: str, fitted: Fitted) -> float:
-    probabilities = vote_probabilities(torch.from_numpy(run.test.logits), vote, fitted)
+def _calibration_error(run: KeptRun, vote: Vote) -> float:
+    probabilities = vote.probabilities(CropOutputs(torch.from_numpy(run.test.logits)))
     confidence, decisions = probabilities.max(dim=1)
     return reliability(confidence.numpy(), decisions.numpy() == run.test.labels).error
 
@@ -408,9 +422,7 @@ def _adaptive(report: Report, section: RunGroup, runs: BySplit) -> None:
     table = Table(["architecture", "crops computed (wished)", "on test", "GMACs/image", "runs", "accuracy"], [])
     curves: dict[str, tuple[list[float], list[float]]] = {}
     for split, of_split in voting.items():
-        config = of_split[0].run.config
-        net = VotingResNet18(split, of_split[0].test.logits.shape[2], config["model"]["width"])
-        cost = adaptive_cost(net, config["dataset"]["size"])
+        cost = _cost(split, of_split)
         curves[split] = [], []
         for wished in SHARES_OF_CROPS:
             found = [_decide_adaptively(run, wished) for run in of_split]
@@ -425,7 +437,7 @@ def _adaptive(report: Report, section: RunGroup, runs: BySplit) -> None:
                 f"{SPLIT_TITLES[split]}, soft vote",
                 NOTHING,
                 NOTHING,
-                f"{cost.of_vote:.3f}",
+                f"{cost.cost_vote:.3f}",
                 str(len(of_split)),
                 mean_text(float(run.test.correct("soft").mean()) for run in of_split),
             ]
@@ -455,9 +467,9 @@ def _decide_adaptively(run: KeptRun, wished: float) -> tuple[float, float]:
         wished: share of the validation images, which sets the threshold.
     """
     threshold = fit_threshold(certainty(torch.from_numpy(run.whole_val)).numpy(), wished)
-    whole = torch.from_numpy(run.scores["baseline"])
-    decisions = adaptive_logits(whole, torch.from_numpy(run.test.logits), threshold).mean(dim=1).argmax(dim=1).numpy()
-    computed = (certainty(whole) <= threshold).float().mean().item()
+    vote, outputs = AdaptiveVote("adaptive", threshold=threshold), _outputs(run, "test")
+    decisions = vote.scores(outputs).argmax(dim=1).numpy()
+    computed = vote.undecided(outputs.require_full_map()).float().mean().item()
     return computed, float((decisions == run.test.labels).mean())
 
 

@@ -7,6 +7,7 @@ diagram, and the adaptive vote's accuracy against its arithmetic (PNG).
 
 import contextlib
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def evaluate(config: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
         recorded_fits,
         stored_validation,
     )
-    from fer_voting.votes import ALL_VOTES, SHARES, UNFITTED, Fitted, adaptive_logits, vote_scores
+    from fer_voting.votes import ALL_VOTES, soft_vote
 
     part = config["stage"]
     if part not in PARTS:
@@ -77,8 +78,8 @@ def evaluate(config: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
     data.setup()
     if part not in data.counts():
         raise ValueError(f"{data.name} has no {part} images here; stage=val evaluates on the others")
-    name = _name(path) + ("" if split == info.split else f"-as-{split}")
-    out = Path(config["out"]) / f"{name}-on-{data.name}-{part}.json"
+    title = _name(path) + ("" if split == info.split else f"-as-{split}")
+    out = Path(config["out"]) / f"{title}-on-{data.name}-{part}.json"
     _refuse_to_overwrite(out, path, data.fingerprint)
     module, left_out = load_module(path, data.class_names, data.name, split)
 
@@ -88,7 +89,7 @@ def evaluate(config: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
 
     cost = None
     if has_cut(module.net):
-        cost = adaptive_cost(module.net, info.image_size)
+        cost = adaptive_cost(module.net, info.image_size, mean_gmacs)
         module.with_whole_map = True
         if mean_gmacs is not None:
             cost.share(mean_gmacs)  # refuses what is too little before the data are evaluated
@@ -98,35 +99,25 @@ def evaluate(config: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
     validation, recorded = None, {}
     if config["temperature"] == "val":
         found = predict("val")
-        whole = torch.cat(found.whole) if found.whole else None
-        validation = Validation(torch.cat(found.logits), torch.cat(found.labels), whole)
+        validation = Validation(found.outputs(), torch.cat(found.labels))
     elif run is not None and split == info.split:  # fitted under the split of the training
         validation, recorded = stored_validation(run, path), recorded_fits(run, path)
-    fits = {} if validation is None else fit_votes(validation, cost, mean_gmacs)
-    fits |= {vote: fitted for vote, fitted in recorded.items() if vote != "adaptive" or mean_gmacs is None}
+    fitted = {} if validation is None else fit_votes(validation, cost)
+    fitted |= {name: vote for name, vote in recorded.items() if not vote.needs_full_map or mean_gmacs is None}
     if config["temperature"] not in ("auto", "val"):
-        fits["soft"] = Fitted(float(config["temperature"]))
+        fitted["soft"] = replace(soft_vote, temperature=float(config["temperature"]))
     predictions = predict(part)
-    logits, labels, positions = (
-        torch.cat(tensors) for tensors in (predictions.logits, predictions.labels, predictions.index)
-    )
-    deciding = dict.fromkeys(module.evaluation, logits)  # vote -> the logits by which it decides
-    adaptive = None
-    if "weighted" in fits:
-        deciding["weighted"] = logits
-    if cost is not None:
-        whole = torch.cat(predictions.whole)
-        threshold = fits["adaptive"].threshold if "adaptive" in fits else None
-        adaptive = adaptive_curve(whole, logits, labels, cost, threshold)
-        if threshold is not None:
-            deciding["adaptive"] = adaptive_logits(whole, logits, threshold)
+    outputs, labels, positions = predictions.outputs(), torch.cat(predictions.labels), torch.cat(predictions.index)
+    deciding = {
+        name: fitted.get(name, vote)
+        for name, vote in ALL_VOTES.items()
+        if name in fitted or not (vote.needs or vote.needs_full_map)
+    }
+    adaptive = None if cost is None else adaptive_curve(outputs, labels, cost, fitted.get("adaptive"))
     votes = {}
-    for vote in [each for each in ALL_VOTES if each in deciding]:
-        fitted = None if vote in SHARES else fits.get(vote)
-        votes[vote] = module.evaluation.get(vote) or score_metrics(
-            vote_scores(deciding[vote], vote, fitted or UNFITTED), labels, data.class_names
-        )
-        votes[vote] |= evaluate_predictions(deciding[vote], labels.numpy(), data.class_names, vote, fitted)
+    for name, vote in deciding.items():
+        votes[name] = module.evaluation.get(name) or score_metrics(vote.scores(outputs), labels, data.class_names)
+        votes[name] |= evaluate_predictions(outputs, labels.numpy(), data.class_names, vote, name in fitted)
     result = {
         "checkpoint": str(path.absolute()),
         "trained_on": info.dataset,
@@ -150,15 +141,15 @@ def evaluate(config: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
         "precision": str(evaluator.precision),
         "device": describe_device(evaluator.strategy.root_device),
     }
-    for vote in votes:
-        rows = out.with_name(f"{out.stem}-{vote}.csv")
+    for vote in deciding.values():
+        rows = out.with_name(f"{out.stem}-{vote.name}.csv")
         names = data.pack.names(positions.numpy())
-        write_predictions(rows, names, labels.numpy(), deciding[vote], data.class_names, vote, fits.get(vote, UNFITTED))
+        write_predictions(rows, names, labels.numpy(), outputs, data.class_names, vote)
     if config["plots"]:
-        plot_evaluation(out, name, result)
+        plot_evaluation(out, title, result)
         if adaptive is not None:
             note = " (synthetic faces)" if data.synthetic else ""
-            plot_adaptive(out.with_name(f"{out.stem}-adaptive.png"), adaptive, f"{name} on {data.name}, {part}{note}")
+            plot_adaptive(out.with_name(f"{out.stem}-adaptive.png"), adaptive, f"{title} on {data.name}, {part}{note}")
     write_json(out, result)
     return out, result
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from fer_voting.system.messages import set_up_messages
 from fer_voting.system.text import escape
-from fer_voting.votes import ALL_VOTES, vote_of_epoch
+from fer_voting.votes import ALL_VOTES
 
 if TYPE_CHECKING:  # `--help` answers before torch is imported
     from fer_voting.data.module import FERDataModule
@@ -137,17 +137,20 @@ def _with_mean_gmacs(network: "Network", mean_gmacs: float) -> "Network":
     Raises ValueError if it has another vote, the cost is less than that of the whole map, or the stored logits are
     damaged; FileNotFoundError if there are none.
     """
-    from fer_voting.models.adaptive import adaptive_cost, fit_adaptive
-    from fer_voting.system.arrays import read_npz
+    import torch
 
-    if network.vote != "adaptive":
-        raise ValueError(f"a mean cost is of the adaptive vote, not of the {network.vote} vote")
+    from fer_voting.models.adaptive import adaptive_cost
+    from fer_voting.system.arrays import read_npz
+    from fer_voting.votes import CropOutputs
+
+    if not network.vote.needs_full_map:
+        raise ValueError(f"a mean cost is of the adaptive vote, not of the {network.vote.name} vote")
     assert network.run is not None
-    cost = adaptive_cost(network.net, network.info.image_size)
-    file = network.run.predictions_file(vote_of_epoch(network.vote), "val")
+    cost = adaptive_cost(network.net, network.info.image_size, mean_gmacs)
+    file = network.run.predictions_file(network.vote.epoch_vote, "val")
     arrays = read_npz(file, "logits", "labels", "whole")
-    fitted = fit_adaptive(arrays["whole"], arrays["logits"], arrays["labels"], cost, mean_gmacs)
-    return replace(network, fitted=fitted)
+    outputs = CropOutputs(torch.from_numpy(arrays["logits"]), torch.from_numpy(arrays["whole"]))
+    return replace(network, vote=network.vote.fit(outputs, arrays["labels"], cost))
 
 
 def _to_onnx(network: "Network", options: argparse.Namespace, path: Path) -> str:
@@ -161,13 +164,13 @@ def _to_onnx(network: "Network", options: argparse.Namespace, path: Path) -> str
         class_names=network.info.class_names,
         image_size=network.info.image_size,
         split=network.info.split,
-        vote=network.vote,
+        vote=network.vote.name,
         dataset=network.info.dataset,
         checksum=network.checksum,
-        fitted=network.fitted,
+        fitted=network.vote.to_values(),
         accuracy=network.accuracy,
     )
-    module = FaceNetwork(network.net, network.vote, network.fitted)
+    module = FaceNetwork(network.net, network.vote)
     if options.precision == "float32":
         note = f"{export_float32(module, info, path):.1e} from PyTorch"
     else:
@@ -177,7 +180,7 @@ def _to_onnx(network: "Network", options: argparse.Namespace, path: Path) -> str
             export_float32(module, info, float32)
             note = _quantise(network, datamodule, float32, path)
     mib = path.stat().st_size / 2**20
-    return f"{mib:.1f} MiB, {options.precision}, split {network.info.split}, {network.vote} vote; {note}"
+    return f"{mib:.1f} MiB, {options.precision}, split {network.info.split}, {network.vote.name} vote; {note}"
 
 
 def _load_dataset(network: "Network", overrides: Sequence[str], output_dir: Path) -> "FERDataModule":

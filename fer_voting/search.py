@@ -18,7 +18,7 @@ from fer_voting.config import compose_with_choices, explain
 from fer_voting.runs.plan import plan_job, words_without
 from fer_voting.runs.run import Run
 from fer_voting.system.messages import set_up_messages
-from fer_voting.votes import vote_of_epoch
+from fer_voting.votes import find_vote
 
 if TYPE_CHECKING:
     import optuna
@@ -138,7 +138,7 @@ def _finish(study: "optuna.Study", space: Space, trials: int, seed: int) -> None
             if not done:
                 raise ChildProcessError(f"{planned['name']}: {result['error']}")
             continue
-        accuracy = result["votes"][vote_of_epoch(planned["voting"]["name"])]["val"]["accuracy"]
+        accuracy = result["votes"][find_vote(planned["voting"]["name"]).epoch_vote]["val"]["accuracy"]
         study.tell(number, accuracy)
         log.info(f"trial {number}: {100 * accuracy:.2f} %; the best so far: {100 * study.best_value:.2f} %")
 

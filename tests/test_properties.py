@@ -32,7 +32,7 @@ from fer_voting.data.sampling import (
 )
 from fer_voting.models.crops import CROPS, crop_corners, crop_side, ten_crops
 from fer_voting.runs.identity import NOT_IDENTITY, identity, name_run, resolve
-from fer_voting.votes import SHARES, VOTES, vote_probabilities
+from fer_voting.votes import VOTES, CropOutputs
 
 few = settings(max_examples=40, derandomize=True, database=None, deadline=None)
 
@@ -136,14 +136,15 @@ def test_soft_votes_are_means(logits: NDArray[np.float64]) -> None:
 def test_any_vote_s_probabilities(logits: NDArray[np.float64], vote: str, seed: int) -> None:
     """Rows sum to 1, the largest is the decision, and neither depends on the order of crops or of images."""
     tensor = torch.from_numpy(logits)
-    found = vote_probabilities(tensor, vote)
+    found = VOTES[vote].probabilities(CropOutputs(tensor))
     assert torch.allclose(found.sum(dim=1), torch.ones(len(found), dtype=found.dtype))
     assert torch.equal(found.argmax(dim=1), VOTES[vote](tensor).argmax(dim=1))
-    if vote in SHARES:
+    if VOTES[vote].is_probability:
         assert torch.equal(found, VOTES[vote](tensor))
     generator = np.random.default_rng(seed)
     images, crops = (torch.from_numpy(generator.permutation(size)) for size in logits.shape[:2])
-    assert torch.allclose(vote_probabilities(tensor[images][:, crops], vote), found[images])
+    shuffled = CropOutputs(tensor[images][:, crops])
+    assert torch.allclose(VOTES[vote].probabilities(shuffled), found[images])
 
 
 # --- parts ----------------------------------------------------------------------------------------------------------

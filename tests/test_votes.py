@@ -1,35 +1,42 @@
 """The votes against values worked out by hand."""
 
+import json
 import math
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from scipy.optimize import minimize
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from fer_voting.config import CONF_DIR
 from fer_voting.votes import (
     ALL_VOTES,
-    SHARES,
-    TEMPERATURES,
     VOTES,
-    Fitted,
-    adaptive_logits,
+    AdaptiveCost,
+    AdaptiveVote,
+    CropOutputs,
+    SoftVote,
+    Vote,
+    WeightedVote,
     confidence_vote,
+    find_vote,
     fit_temperature,
     fit_threshold,
-    fit_vote,
     fit_weights,
     hard_vote,
     soft_vote,
     softprob_vote,
-    vote_of_epoch,
-    vote_probabilities,
-    vote_scores,
-    weighted_vote,
 )
+from fer_voting.votes.vote import TEMPERATURES
 
 FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
@@ -133,7 +140,7 @@ def test_scores_keep_dtype_and_shape(vote: str, dtype: torch.dtype) -> None:
     scores = VOTES[vote](logits)
     assert scores.dtype == dtype
     assert scores.shape == (5, 7)
-    if vote in SHARES:  # a distribution over the classes
+    if VOTES[vote].is_probability:  # a distribution over the classes
         torch.testing.assert_close(scores.double().sum(1), torch.ones(5).double(), rtol=0.02, atol=0)
 
 
@@ -164,13 +171,17 @@ def test_confidence_vote_against_a_loop() -> None:
         assert scores == pytest.approx([s / total for s in sums], abs=1e-12)
 
 
+def weighted(weights: tuple[float, ...]) -> WeightedVote:
+    return WeightedVote("weighted", weights=weights)
+
+
 def test_weighted_vote_by_hand() -> None:
     logits = crops([4, 0, 2], [0, 8, 2], [1, 1, 1])
     expected = torch.tensor([[0.5 * 4 + 0.25, 0.25 * 8 + 0.25, 0.5 * 2 + 0.25 * 2 + 0.25]], dtype=torch.float64)
-    torch.testing.assert_close(weighted_vote(logits, (0.5, 0.25, 0.25)), expected)
-    torch.testing.assert_close(weighted_vote(logits, (1 / 3, 1 / 3, 1 / 3)), soft_vote(logits))
+    torch.testing.assert_close(weighted((0.5, 0.25, 0.25))(logits), expected)
+    torch.testing.assert_close(weighted((1 / 3, 1 / 3, 1 / 3))(logits), soft_vote(logits))
     with pytest.raises(ValueError, match=r"`weights` \(=2 of them\) must be one for each of the 3 crops"):
-        weighted_vote(logits, (0.5, 0.5))
+        weighted((0.5, 0.5))(logits)
 
 
 def unequal_crops(images: int, noise: list[float], seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -193,7 +204,7 @@ def test_weights_of_two_crops_against_a_grid() -> None:
     logits, labels = unequal_crops(300, [0.5, 2.0])
     first, second = fit_weights(logits, labels)
     assert first + second == pytest.approx(1, abs=1e-12)
-    temperature = fit_vote(logits, labels, "soft").temperature
+    temperature = soft_vote.fit(CropOutputs(torch.tensor(logits)), labels).temperature
     grid = np.linspace(0, 1, 201)
     losses = [posterior_loss(np.array([w, 1 - w]), logits, labels, temperature) for w in grid]
     assert first == pytest.approx(grid[np.argmin(losses)], abs=0.005)
@@ -204,7 +215,7 @@ def test_weights_of_ten_crops_against_another_optimiser() -> None:
     """Softmax of free numbers by BFGS without gradients: another way over the simplex to the same point."""
     logits, labels = unequal_crops(120, [0.5, 0.5, 1, 1, 1, 2, 2, 2, 3, 3])
     weights = np.array(fit_weights(logits, labels))
-    temperature = fit_vote(logits, labels, "soft").temperature
+    temperature = soft_vote.fit(CropOutputs(torch.tensor(logits)), labels).temperature
 
     def loss(free: np.ndarray) -> float:
         odds = np.exp(np.append(free, 0))
@@ -245,17 +256,15 @@ def test_few_images_move_the_weights_little_and_many_to_the_truth() -> None:
 
 def test_a_fitted_vote_beats_the_soft_one_where_crops_differ_and_has_its_own_temperature() -> None:
     logits, labels = unequal_crops(500, [0.3, 2.0, 2.0])
-    fitted = fit_vote(logits, labels, "weighted")
+    outputs = CropOutputs(torch.tensor(logits))
+    fitted = WeightedVote("weighted").fit(outputs, labels)
+    assert fitted.weights == fit_weights(logits, labels)
     other, others = unequal_crops(2000, [0.3, 2.0, 2.0], seed=1)
-    right = {
-        vote: (vote_scores(torch.tensor(other), vote, fit).argmax(1).numpy() == others).mean()
-        for vote, fit in (("weighted", fitted), ("soft", Fitted()))
-    }
-    assert right["weighted"] > right["soft"] + 0.02
+    right = {vote: (vote(torch.tensor(other)).argmax(1).numpy() == others).mean() for vote in (fitted, soft_vote)}
+    assert right[fitted] > right[soft_vote] + 0.02
 
     def loss(temperature: float) -> float:
-        scaled = Fitted(temperature, fitted.weights)
-        p = vote_probabilities(torch.tensor(logits), "weighted", scaled).numpy()
+        p = replace(fitted, temperature=temperature).probabilities(outputs).numpy()
         return -np.log(p[np.arange(len(labels)), labels]).mean()
 
     assert loss(fitted.temperature) < min(loss(0.98 * fitted.temperature), loss(1.02 * fitted.temperature))
@@ -285,21 +294,68 @@ def test_what_networks_compute_in_single_precision_is_fitted_in_double() -> None
     assert fit_threshold(thirds, 0.5) == fit_threshold(thirds.astype(np.float64), 0.5)
 
 
-def test_adaptive_logits_against_a_loop() -> None:
+def adaptive(threshold: float | None) -> AdaptiveVote:
+    return AdaptiveVote("adaptive", threshold=threshold)
+
+
+def test_adaptive_vote_against_a_loop() -> None:
     generator = torch.Generator().manual_seed(0)
-    whole, logits = 2 * torch.randn(40, 7, generator=generator), torch.randn(40, 10, 7, generator=generator)
-    taken = adaptive_logits(whole, logits, 0.6)
+    full_map, logits = 2 * torch.randn(40, 7, generator=generator), torch.randn(40, 10, 7, generator=generator)
+    outputs = CropOutputs(logits, full_map)
+    deciding, scores = adaptive(0.6).deciding_crops(outputs), adaptive(0.6).scores(outputs)
     kinds = set()
-    for of_whole, of_crops, of_vote in zip(whole, logits, taken, strict=True):
-        odds = [math.exp(value) for value in of_whole.tolist()]
+    for of_map, of_crops, decides, score in zip(full_map, logits, deciding, scores, strict=True):
+        odds = [math.exp(value) for value in of_map.tolist()]
         sure = max(odds) / sum(odds) > 0.6
         kinds.add(sure)
-        assert torch.equal(of_vote, of_whole.expand(10, 7) if sure else of_crops)
+        assert torch.equal(decides, of_map.expand(10, 7) if sure else of_crops)
+        torch.testing.assert_close(score, of_map if sure else of_crops.mean(dim=0))
     assert kinds == {True, False}
-    assert torch.equal(adaptive_logits(whole, logits, 0.0), whole[:, None].expand(-1, 10, -1))
+    assert torch.equal(adaptive(0.0).deciding_crops(outputs), full_map[:, None].expand(-1, 10, -1))
     # 100 against 0 is a certainty of exactly 1 in float32, and even that is not above 1.
-    whole[0] = torch.tensor([100.0, 0, 0, 0, 0, 0, 0])
-    assert torch.equal(adaptive_logits(whole, logits, 1.0), logits)
+    full_map[0] = torch.tensor([100.0, 0, 0, 0, 0, 0, 0])
+    assert torch.equal(adaptive(1.0).scores(outputs), soft_vote(logits))
+
+
+def test_the_adaptive_vote_is_refused_without_what_it_decides_by() -> None:
+    logits, labels = torch.zeros(2, 10, 7), np.zeros(2, np.int64)
+    for ask in (adaptive(0.5), lambda crops: adaptive(None).fit(CropOutputs(crops), labels, COST)):
+        with pytest.raises(ValueError, match="needs the logits of the full map"):
+            ask(logits)
+    with pytest.raises(ValueError, match="needs a threshold fitted on validation images"):
+        adaptive(None).scores(CropOutputs(logits, logits[:, 0]))
+    with pytest.raises(ValueError, match="give `cost`"):
+        adaptive(None).fit(CropOutputs(logits, logits[:, 0]), labels)
+
+
+COST = AdaptiveCost(trunk=1.0, full_map=0.5, crops=4.0)
+
+
+def test_the_share_that_a_cost_pays_for() -> None:
+    assert (COST.cost_full_map, COST.cost_vote, COST.half) == (1.5, 5.0, 3.25)
+    assert COST.share(1.5) == 0
+    assert COST.share(3.5) == 0.5
+    assert COST.share(5.5) == COST.share(100) == 1
+    with pytest.raises(ValueError, match=r"`mean_gmacs` \(=1.4\) must be at least 1.5"):
+        COST.share(1.4)
+
+
+def test_threshold_cost_and_temperature_of_validation_images() -> None:
+    rng = np.random.default_rng(0)
+    full_map, crops = 2 * rng.normal(size=(400, 5)), 2 * rng.normal(size=(400, 10, 5))
+    labels = full_map.argmax(axis=1)
+    outputs = CropOutputs(torch.from_numpy(crops), torch.from_numpy(full_map))
+    fitted = adaptive(None).fit(outputs, labels, replace(COST, limit=2.7))  # 0.3 of the images
+    odds = np.exp(full_map)
+    certainties = (odds / odds.sum(axis=1, keepdims=True)).max(axis=1)
+    assert fitted.threshold is not None
+    assert (certainties <= fitted.threshold).sum() == 120
+    assert fitted.mean_gmacs == pytest.approx(2.7)
+    taken = np.where((certainties > fitted.threshold)[:, None, None], full_map[:, None].repeat(10, axis=1), crops)
+    assert fitted.temperature == fit_temperature(torch.from_numpy(taken).mean(dim=1), labels)
+    half = adaptive(None).fit(outputs, labels, COST)
+    assert half.mean_gmacs == pytest.approx(COST.half, abs=4.0 / 400)
+    assert half.mean_gmacs <= COST.half
 
 
 @pytest.mark.parametrize(
@@ -319,72 +375,124 @@ def test_threshold_of_a_wished_share(certainties: list[float], share: float, thr
     assert np.mean(np.array(certainties) <= threshold) <= share
 
 
-def test_fitted_values_come_back_and_are_checked() -> None:
-    full = Fitted(1.5, (0.25, 0.75), 0.5, 2.5)
-    assert Fitted.from_values({**full.to_values(), "best_epoch": 3}) == full
-    assert Fitted.from_values({}) == Fitted()
-    assert Fitted().to_values() == {"temperature": 1.0}
-    for values, match in (
-        ({"temperature": 0}, "`temperature`"),
-        ({"temperature": float("nan")}, "`temperature`"),
-        ({"temperature": float("inf")}, "`temperature`"),
-        ({"temperature": "warm"}, r"`temperature` \(='warm'\) must be a number$"),
-        ({"weights": "even"}, "must be a list of numbers$"),
-        ({"weights": [0.5, 0.6]}, "`weights`"),
-        ({"weights": [-0.5, 1.5]}, "`weights`"),
-        ({"weights": []}, "`weights`"),
-        ({"weights": 1.0}, "`weights`"),
-        ({"threshold": -0.1}, "`threshold`"),
-        ({"threshold": 1.1}, "`threshold`"),
-        ({"threshold": True}, "`threshold`"),
-        ({"mean_gmacs": -0.1}, "`mean_gmacs`"),
-        ({"mean_gmacs": float("inf")}, "`mean_gmacs`"),
-    ):
-        with pytest.raises(ValueError, match=match):
-            Fitted.from_values(values)
-    with pytest.raises(ValueError, match="needs a weight fitted on validation images"):
-        Fitted().check("weighted")
-    with pytest.raises(ValueError, match="needs a threshold fitted on validation images"):
-        Fitted(weights=(1.0,)).check("adaptive")
-    for vote in VOTES:
-        Fitted().check(vote)
-    full.check("weighted")
-    full.check("adaptive")
-    with pytest.raises(ValueError, match=r"`vote` \(='loud'\) must be one of soft, softprob, hard, confidence"):
-        Fitted().check("loud")
+@pytest.mark.parametrize(
+    "vote",
+    [
+        SoftVote("soft", 1.5),
+        WeightedVote("weighted", 1.5, weights=(0.25, 0.75)),
+        AdaptiveVote("adaptive", 1.5, threshold=0.5, mean_gmacs=2.5),
+    ],
+)
+def test_parameters_come_back_from_plain_values(vote: Vote) -> None:
+    values = vote.to_values()
+    assert find_vote(vote.name).from_values({**json.loads(json.dumps(values)), "best_epoch": 3}) == vote
+    assert ("name" in values, values["temperature"]) == (False, 1.5)
+    assert find_vote(vote.name).from_values({}).to_values() == {"temperature": 1.0}
+    assert vote.require_fitted() is vote
 
 
 @pytest.mark.parametrize(
-    "values", [{"weights": [1.0, 0.0]}, {"threshold": 0.0}, {"threshold": 1.0}, {"mean_gmacs": 0.0}]
+    ("vote", "values", "match"),
+    [
+        ("soft", {"temperature": 0}, "`temperature`"),
+        ("soft", {"temperature": float("nan")}, "`temperature`"),
+        ("soft", {"temperature": float("inf")}, "`temperature`"),
+        ("soft", {"temperature": "warm"}, r"`temperature` \(='warm'\) must be a number$"),
+        ("weighted", {"weights": "even"}, "must be a list of numbers$"),
+        ("weighted", {"weights": [0.5, 0.6]}, "`weights`"),
+        ("weighted", {"weights": [-0.5, 1.5]}, "`weights`"),
+        ("weighted", {"weights": []}, "`weights`"),
+        ("weighted", {"weights": 1.0}, "`weights`"),
+        ("adaptive", {"threshold": -0.1}, "`threshold`"),
+        ("adaptive", {"threshold": 1.1}, "`threshold`"),
+        ("adaptive", {"threshold": True}, "`threshold`"),
+        ("adaptive", {"mean_gmacs": -0.1}, "`mean_gmacs`"),
+        ("adaptive", {"mean_gmacs": float("inf")}, "`mean_gmacs`"),
+    ],
 )
-def test_the_ends_of_a_fitted_values_range_are_in_it(values: dict[str, Any]) -> None:
-    assert Fitted.from_values(values).to_values() == {"temperature": 1.0, **values}
+def test_parameters_out_of_range_are_refused(vote: str, values: dict[str, Any], match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        find_vote(vote).from_values(values)
+
+
+@pytest.mark.parametrize(
+    ("vote", "values"),
+    [
+        ("weighted", {"weights": [1.0, 0.0]}),
+        ("adaptive", {"threshold": 0.0}),
+        ("adaptive", {"threshold": 1.0}),
+        ("adaptive", {"mean_gmacs": 0.0}),
+    ],
+)
+def test_the_ends_of_a_parameters_range_are_in_it(vote: str, values: dict[str, Any]) -> None:
+    assert find_vote(vote).from_values(values).to_values() == {"temperature": 1.0, **values}
+
+
+def test_a_vote_that_lacks_a_parameter_says_which() -> None:
+    with pytest.raises(ValueError, match=r"needs a weight fitted .*\(votes\.weighted\.weights in its result\.json\)"):
+        find_vote("weighted").require_fitted()
+    with pytest.raises(ValueError, match="needs a weight fitted"):
+        find_vote("weighted")(torch.zeros(2, 10, 7))
+    for name in VOTES:
+        assert find_vote(name).require_fitted() is VOTES[name]
+    with pytest.raises(
+        ValueError, match=r"`vote` \(='loud'\) must be one of soft, softprob, hard, confidence, weighted"
+    ):
+        find_vote("loud")
 
 
 def test_the_epoch_of_a_vote_is_its_own_or_the_soft_votes() -> None:
     own = {vote: vote for vote in VOTES}
-    assert {vote: vote_of_epoch(vote) for vote in ALL_VOTES} == {**own, "weighted": "soft", "adaptive": "soft"}
+    assert {name: vote.epoch_vote for name, vote in ALL_VOTES.items()} == {
+        **own,
+        "weighted": "soft",
+        "adaptive": "soft",
+    }
 
 
 def test_probabilities_of_shares_know_no_temperature_and_those_of_logits_do() -> None:
     logits = torch.randn(5, 10, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    for vote in VOTES:
-        scores = VOTES[vote](logits)
-        expected = scores if vote in SHARES else (scores / 2).softmax(1)
-        torch.testing.assert_close(vote_probabilities(logits, vote, Fitted(temperature=2.0)), expected)
+    for vote in VOTES.values():
+        scores = vote(logits)
+        expected = scores if vote.is_probability else (scores / 2).softmax(1)
+        torch.testing.assert_close(replace(vote, temperature=2.0).probabilities(CropOutputs(logits)), expected)
+
+
+@pytest.mark.parametrize("name", ALL_VOTES)
+def test_the_configuration_makes_the_vote(name: str) -> None:
+    assert instantiate(OmegaConf.load(CONF_DIR / "voting" / f"{name}.yaml")) == ALL_VOTES[name]
+
+
+class MedianVote(Vote):
+    """A vote of somebody's own."""
+
+    def scores(self, outputs: CropOutputs) -> Tensor:
+        return outputs.crops.median(dim=1).values
+
+
+def test_a_vote_of_ones_own_is_a_class_and_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "voting").mkdir()
+    (tmp_path / "voting" / "median.yaml").write_text(f"_target_: {__name__}.MedianVote\nname: median\n")
+    monkeypatch.setattr("fer_voting.config.CONF_DIR", tmp_path)
+    vote = find_vote("median")
+    logits, labels = unequal_crops(300, [0.5, 0.5, 2.0])
+    fitted = vote.fit(CropOutputs(torch.tensor(logits)), labels)
+    assert fitted.to_values() == {"temperature": fit_temperature(np.median(logits, axis=1), labels)}
+    assert (vote.epoch_vote, vote.is_probability, vote.needs_full_map) == ("median", False, False)
 
 
 def test_what_cannot_be_fitted_says_why() -> None:
-    logits, labels = np.zeros((2, 10, 7)), np.zeros(2, np.int64)
-    with pytest.raises(ValueError, match=r"`vote` \(='loud'\) must be one of soft, softprob"):
-        fit_vote(logits, labels, "loud")
-    with pytest.raises(ValueError, match="at least one image"):
-        fit_vote(logits[:0], labels[:0], "soft")
+    outputs, labels = CropOutputs(torch.zeros(0, 10, 7), torch.zeros(0, 7)), np.zeros(0, np.int64)
+    for vote in ALL_VOTES.values():
+        with pytest.raises(ValueError, match="at least one image"):
+            vote.fit(outputs, labels, COST)
     with pytest.raises(ValueError, match="at least one image"):
         fit_threshold(np.zeros(0), 0.5)
     for share in (-0.1, 1.1):
         with pytest.raises(ValueError, match=rf"`share` \(={share}\) must be from 0 to 1"):
             fit_threshold(np.ones(3), share)
-    with pytest.raises(ValueError, match=r"`weights` \(=2 of them\) must be one for each of the 10 crops"):
-        weighted_vote(torch.zeros(2, 10, 7), (0.5, 0.5))
-    assert fit_vote(logits, labels, "soft").weights is None
+
+
+def test_names_of_votes_need_no_torch() -> None:
+    code = "import sys, fer_voting.votes; sys.exit('torch' in sys.modules or 'scipy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -89,8 +89,10 @@ def explainable_network(recognizer: Recognizer) -> "VotingResNet18":
     runtime = recognizer.runtime
     if not isinstance(runtime, TorchRuntime):
         raise ValueError("an exported file cannot be explained, for it lacks the last map: give a run or a checkpoint")
-    if runtime.vote == "adaptive":
-        raise ValueError("the adaptive vote cannot be explained, for it leaves crops out: choose another vote")
+    if runtime.network.vote.needs_full_map:
+        raise ValueError(
+            f"the {runtime.vote} vote cannot be explained, because it leaves crops out: choose another vote"
+        )
     net = runtime.network.net
     if not isinstance(net, VotingResNet18):
         name = type(getattr(net, "backbone", net)).__name__

@@ -11,8 +11,7 @@ from fer_voting.inference.public_test import public_test_tables
 from fer_voting.models.checkpoint import NetworkInfo
 from fer_voting.networks import Network
 from fer_voting.system.atomic import read_json
-from fer_voting.votes import VOTES as SELECTING
-from fer_voting.votes import vote_of_epoch
+from fer_voting.votes import find_vote
 
 PARTS = {"train": "training", "val": "validation", "test": "test"}
 VOTES = {
@@ -126,10 +125,10 @@ def model_card(
 
 def run_card(network: Network, name: str) -> str:
     """The card of a run's network under the name `name`, with what was measured of its weights."""
-    run, info, vote = network.run, network.info, network.vote
+    run, info, vote = network.run, network.info, network.vote.name
     assert run is not None
     result, output_dir = run.result() or {}, run.dir.parent.parent
-    checkpoint = run.best_checkpoint(vote_of_epoch(vote))
+    checkpoint = run.best_checkpoint(network.vote.epoch_vote)
     evaluations = [
         evaluation
         for evaluation in _stored(output_dir / "evaluations")
@@ -145,7 +144,7 @@ def run_card(network: Network, name: str) -> str:
     tests = [figures for file in _stored(output_dir / "public_test") for figures in file]
     public_test = next((each for each in tests if (each["checksum"], each["split"], each["vote"]) == key), None)
     return model_card(
-        name, info, vote, result, run.config(), evaluations, resolutions, network.fitted.temperature, public_test
+        name, info, vote, result, run.config(), evaluations, resolutions, network.vote.temperature, public_test
     )
 
 
@@ -182,7 +181,7 @@ def _description(name: str, info: NetworkInfo, vote: str, result: Mapping[str, A
     weights = (
         "of the last epoch of a refit"
         if result.get("refit")
-        else f"of the epoch with the best {VOTES[vote_of_epoch(vote)]} on validation images"
+        else f"of the epoch with the best {VOTES[find_vote(vote).epoch_vote]} on validation images"
     )
     other_split = result["split"] != info.split
     trained_as = [f"- Trained with the split {_text(result['split'])}; the figures are of that"] if other_split else []
@@ -293,9 +292,10 @@ def _results(vote: str, result: Mapping[str, Any]) -> str:
         ]
         for name, found in votes.items()
     ]
+    epoch_vote = find_vote(vote).epoch_vote
     note = (
         "Each vote by the network of its own best epoch; this folder holds that of the "
-        f"{VOTES[vote_of_epoch(vote)]}{'' if vote in SELECTING else f', by which the {VOTES[vote]} decides'}."
+        f"{VOTES[epoch_vote]}{'' if vote == epoch_vote else f', by which the {VOTES[vote]} decides'}."
     )
     if "weighted" in votes:
         note += " The weighted and the adaptive vote were fitted on the validation images: optimistic figures there."

@@ -113,7 +113,8 @@ def parity(network: FaceNetwork, runtime: OnnxRuntime) -> float:
     """Largest difference of a runtime from PyTorch, on noise: of the scores, and of the crop logits relative to the
     largest; at two batch sizes, so that a size that was fixed by mistake shows.
 
-    The hard vote jumps where two classes of a crop are equal to rounding; such faces count by their logits alone.
+    A vote that is not continuous jumps where two classes of a crop are equal to rounding; such faces count only by
+    their logits.
     """
     generator = np.random.default_rng(0)
     size = runtime.image_size
@@ -127,7 +128,7 @@ def parity(network: FaceNetwork, runtime: OnnxRuntime) -> float:
             return float("inf")
         worst = max(worst, float(np.abs(logits - own_logits).max() / max(1.0, np.abs(own_logits).max())))
         top = np.sort(own_logits, axis=2)
-        clear = (top[..., -1] - top[..., -2] > 1e-3).all(axis=1) | (runtime.vote != "hard")
+        clear = (top[..., -1] - top[..., -2] > 1e-3).all(axis=1) | network.vote.is_continuous
         worst = max(worst, float(np.abs(scores - own_scores)[clear].max(initial=0.0)))
     return worst
 

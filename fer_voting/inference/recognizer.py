@@ -155,7 +155,7 @@ class Recognizer:
             if device not in ("auto", "cpu"):
                 raise ValueError(f"`device` (={device!r}) must be cpu for an .onnx file")
             return cls(network, **options)
-        return cls(TorchRuntime(network.net, network.info, network.vote, precision, device, network.fitted), **options)
+        return cls(TorchRuntime(network.net, network.info, network.vote, precision, device), **options)
 
     @classmethod
     def from_run(

@@ -3,17 +3,18 @@
 Shapes: B faces of S x S pixels, V crops a face (10, or 1 for the baseline), K classes.
 """
 
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fer_voting.models.adaptive import AdaptiveNetwork
+from fer_voting.models.adaptive import outputs_for, require_cut
 from fer_voting.models.checkpoint import NetworkInfo
 from fer_voting.models.images import normalise
-from fer_voting.votes import UNFITTED, Fitted, vote_probabilities
+from fer_voting.votes import Vote, soft_vote
 
 PRECISIONS = ("float32", "bf16")
 
@@ -29,8 +30,8 @@ class Runtime(Protocol):
     """S in pixels."""
     split: str
     vote: str
-    fitted: Fitted
-    """The vote's parameters that were fitted on validation images."""
+    fitted: Mapping[str, Any]
+    """The vote's parameters by name, as validation images gave them (`votes.Vote.to_values`)."""
     device: str
     """As PyTorch names it: cpu, cuda:0."""
 
@@ -43,23 +44,19 @@ class FaceNetwork(nn.Module):
 
     Args:
         net: maps normalised images `[B, 3, S, S]` to crop logits; put into evaluation mode.
-        vote: of `fer_voting.votes`; scores are its `vote_probabilities`. The crops that the adaptive vote does not
-            compute have the logits of the whole map.
-        fitted: the vote's parameters.
+        vote: scores are its `probabilities`. The crops that it does not need have the logits of the full map.
 
-    Raises ValueError if `vote` is unknown, needs what `fitted` lacks, or is the adaptive one and there are no crops.
+    Raises ValueError if `vote` lacks a parameter, or needs the full map and there are no crops of one.
     """
 
-    def __init__(self, net: nn.Module, vote: str = "soft", fitted: Fitted = UNFITTED) -> None:
+    def __init__(self, net: nn.Module, vote: Vote = soft_vote) -> None:
         super().__init__()
-        fitted.check(vote)
-        self.net = (net if vote != "adaptive" else AdaptiveNetwork(net, fitted.threshold or 0.0)).eval()
-        self.vote = vote
-        self.fitted = fitted
+        self.vote = vote.require_fitted()
+        self.net = (require_cut(net) if vote.needs_full_map else net).eval()
 
     def forward(self, faces: Tensor) -> tuple[Tensor, Tensor]:
-        logits = self.net(normalise(faces.permute(0, 3, 1, 2))).float()
-        return vote_probabilities(logits, self.vote, self.fitted), logits
+        outputs = outputs_for(self.vote, self.net, normalise(faces.permute(0, 3, 1, 2)))
+        return self.vote.probabilities(outputs), outputs.crops
 
 
 class TorchRuntime:
@@ -68,7 +65,7 @@ class TorchRuntime:
     Args:
         net: as `FaceNetwork` takes it; moved to `device`.
         info: names of the K classes, size of a face, split.
-        vote, fitted: as in `FaceNetwork`.
+        vote: as in `FaceNetwork`.
         precision: `float32`; `bf16`, autocast: faster where the processor has it.
         device: `auto` (a GPU where there is one), or a device of torch's.
 
@@ -79,22 +76,21 @@ class TorchRuntime:
         self,
         net: nn.Module,
         info: NetworkInfo,
-        vote: str = "soft",
+        vote: Vote = soft_vote,
         precision: str = "float32",
         device: str = "auto",
-        fitted: Fitted = UNFITTED,
     ) -> None:
         if precision not in PRECISIONS:
             raise ValueError(f"`precision` (={precision!r}) must be one of {', '.join(PRECISIONS)}")
         self.class_names = info.class_names
         self.image_size = info.image_size
         self.split = info.split
-        self.vote = vote
-        self.fitted = fitted
+        self.vote = vote.name
+        self.fitted: Mapping[str, Any] = vote.to_values()
         self.precision = precision
         self._device = _device(device)
         self.device = str(self._device)
-        self.network = FaceNetwork(net, vote, fitted).requires_grad_(False)
+        self.network = FaceNetwork(net, vote).requires_grad_(False)
         self.network.to(self._device).to(memory_format=torch.channels_last)
 
     @torch.inference_mode()

@@ -32,7 +32,7 @@ from fer_voting.networks.hub import download, is_hub_name
 from fer_voting.networks.network import CONFIG_FILE, WEIGHTS_FILE, Network, build, weights_checksum
 from fer_voting.networks.onnx import OnnxNetwork, open_onnx
 from fer_voting.runs.run import Run
-from fer_voting.votes import ALL_VOTES, Fitted, vote_of_epoch
+from fer_voting.votes import find_vote
 
 __all__ = [
     "Network", "OnnxNetwork", "Source", "copy_weights", "find", "load", "load_network", "match_classes",
@@ -171,17 +171,14 @@ def _of_run(run: Run, vote: str | None) -> Network:
         if key not in result
     ]:
         raise ValueError(f"{run.dir} is not a run's folder as training writes it: it lacks {', '.join(missing)}")
-    vote = vote or str(config["voting"].get("name"))
-    if vote not in ALL_VOTES:
-        raise ValueError(f"`vote` (={vote!r}) must be one of {', '.join(ALL_VOTES)}")
-    network = Network.from_checkpoint(run.best_checkpoint(vote_of_epoch(vote)), run)
-    if vote == "adaptive":
+    unfitted = find_vote(vote or str(config["voting"].get("name")))
+    network = Network.from_checkpoint(run.best_checkpoint(unfitted.epoch_vote), run)
+    if unfitted.needs_full_map:
         require_cut(network.net)
-    metrics = result["votes"].get(vote, {})
-    fitted = Fitted.from_values(metrics)
-    fitted.check(vote)
+    metrics = result["votes"].get(unfitted.name, {})
+    fitted = unfitted.from_values(metrics).require_fitted()
     accuracy = {part: float(metrics[part]["accuracy"]) for part in ("val", "test") if part in metrics}
-    return replace(network, vote=vote, fitted=fitted, accuracy=accuracy)
+    return replace(network, vote=fitted, accuracy=accuracy)
 
 
 def _run_around(checkpoint: Path) -> Run | None:

@@ -14,7 +14,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -28,7 +28,7 @@ from fer_voting.models.voting import VotingNetwork
 from fer_voting.networks import hub
 from fer_voting.runs.run import Run
 from fer_voting.system.atomic import write_atomically, write_json
-from fer_voting.votes import FITTED_VOTES, UNFITTED, Fitted
+from fer_voting.votes import Vote, find_vote, soft_vote
 
 CONFIG_FORMAT = 2
 WEIGHTS_FILE, CONFIG_FILE, CARD_FILE = "model.safetensors", "config.json", "README.md"
@@ -43,10 +43,9 @@ class Network:
     """Maps normalised images `[B, 3, S, S]` to crop logits `[B, V, K]`; float32, on the CPU, evaluation mode."""
     info: NetworkInfo
     """With the split under which the network is to be used."""
-    vote: str = "soft"
-    """The vote by which it decides. A run's weights are those of this vote's best epoch."""
-    fitted: Fitted = UNFITTED
-    """The vote's parameters that were fitted on validation images."""
+    vote: Vote = soft_vote
+    """The vote by which it decides, fitted where the source has its parameters. A run's weights are those of this
+    vote's best epoch."""
     accuracy: Mapping[str, float] = field(default_factory=dict)
     """Share of right decisions by part (`val`, `test`), 0 to 1; informative. Empty where it is not known."""
     path: Path | None = None
@@ -69,20 +68,20 @@ class Network:
         info = replace(self.info, split=split)
         net = build(info)
         net.load_state_dict(self.net.state_dict())
-        if self.vote == "adaptive":
+        if self.vote.needs_full_map:
             require_cut(net)
-        if self.vote in FITTED_VOTES:
+        if self.vote.needs:
             raise ValueError(
-                f"the {self.vote} vote of {self.run.name if self.run else self.path} was fitted under split "
+                f"the {self.vote.name} vote of {self.run.name if self.run else self.path} was fitted under split "
                 f"{self.info.split}: it has none under {split}"
             )
-        return replace(self, net=net.eval(), info=info, fitted=UNFITTED, accuracy={})
+        return replace(self, net=net.eval(), info=info, vote=find_vote(self.vote.name), accuracy={})
 
     def by_vote(self, vote: str | None) -> "Network":
         """The same weights with another vote, which has no fitted parameters. None: the vote stays."""
-        if vote in (None, self.vote):
+        if vote is None or vote == self.vote.name:
             return self
-        return replace(self, vote=str(vote), fitted=UNFITTED, accuracy={})
+        return replace(self, vote=find_vote(vote), accuracy={})
 
     def save_pretrained(self, folder: Path | str, card: str = "", precision: str = "float32") -> None:
         """Write the three files into `folder`.
@@ -114,8 +113,8 @@ class Network:
         config = {
             "fer_voting": CONFIG_FORMAT,
             **self.info.to_values(),
-            "vote": self.vote,
-            **self.fitted.to_values(),
+            "vote": self.vote.name,
+            **self.vote.to_values(),
             "accuracy": dict(self.accuracy),
             "checksum": weights_checksum({name: _widened(tensor) for name, tensor in state.items()}),
         }
@@ -167,9 +166,9 @@ class Network:
         path = folder / CONFIG_FILE
         values = _read_config(path)
         try:
-            vote, accuracy, checksum = (values.pop(key) for key in ("vote", "accuracy", "checksum"))
-            fitted = Fitted.from_values({f.name: values.pop(f.name) for f in fields(Fitted) if f.name in values})
-            fitted.check(vote)
+            name, accuracy, checksum = (values.pop(key) for key in ("vote", "accuracy", "checksum"))
+            vote = find_vote(name)
+            vote = vote.from_values({key: values.pop(key) for key in vote.parameters if key in values}).require_fitted()
             if not isinstance(accuracy, dict) or not all(type(share) in (int, float) for share in accuracy.values()):
                 raise ValueError(f"`accuracy` (={accuracy!r}) must map names to numbers")
             info = NetworkInfo.from_values(values)
@@ -186,7 +185,7 @@ class Network:
                 f"{weights} holds other weights than {CONFIG_FILE} says: checksum {stored[:12]}…, not "
                 f"{str(checksum)[:12]}…"
             )
-        return cls(net.eval(), info, vote, fitted, accuracy, weights)
+        return cls(net.eval(), info, vote, accuracy, weights)
 
 
 def build(info: NetworkInfo) -> VotingNetwork:

@@ -7,20 +7,19 @@ import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_voting.votes import UNFITTED, Fitted
+from fer_voting.votes import ALL_VOTES
 
 EXPORT_FORMAT = "1"
 """Raised when the metadata or the graph's inputs and outputs change."""
 
 _FORMAT_KEY = "fer_voting"
-_FITTED_KEYS = tuple(field.name for field in fields(Fitted))
 
 
 @dataclass(frozen=True)
@@ -38,8 +37,8 @@ class ExportInfo:
     checksum: str
     """SHA-256 of the weights (`fer_voting.networks.weights_checksum`)."""
     precision: str = "float32"
-    fitted: Fitted = UNFITTED
-    """The vote's parameters, which are in the graph."""
+    fitted: Mapping[str, Any] = field(default_factory=dict)
+    """The vote's parameters by name (`votes.Vote.to_values`), which are in the graph."""
     accuracy: Mapping[str, float] = field(default_factory=dict)
     """Share of right decisions, 0 to 1: of the run by part (`val`, `test`); of an int8 file also `val_float32` and
     `val_int8` (or `test_…`), measured at export on the same images."""
@@ -55,7 +54,7 @@ class ExportInfo:
             "dataset": self.dataset,
             "checksum": self.checksum,
             "precision": self.precision,
-            **{name: json.dumps(value) for name, value in self.fitted.to_values().items()},
+            **{name: json.dumps(value) for name, value in self.fitted.items()},
             "accuracy": json.dumps(dict(self.accuracy)),
         }
 
@@ -69,6 +68,8 @@ class ExportInfo:
             )
             raise ValueError(f"{path} is not a network exported by `python -m fer_voting.export`: {reason}")
         try:
+            vote = ALL_VOTES.get(metadata["vote"])  # another needs no class here, because the graph computes it
+            fitted = {name: json.loads(metadata[name]) for name in vote.parameters if name in metadata} if vote else {}
             info = cls(
                 class_names=tuple(json.loads(metadata["class_names"])),
                 image_size=int(metadata["image_size"]),
@@ -77,7 +78,7 @@ class ExportInfo:
                 dataset=metadata["dataset"],
                 checksum=metadata["checksum"],
                 precision=metadata["precision"],
-                fitted=Fitted.from_values({n: json.loads(metadata[n]) for n in _FITTED_KEYS if n in metadata}),
+                fitted=vote.from_values(fitted).require_fitted().to_values() if vote else {},
                 accuracy=dict(json.loads(metadata["accuracy"])),
             )
             info._check()
@@ -90,7 +91,6 @@ class ExportInfo:
             raise ValueError("`class_names` must be a list of names")
         if not 1 <= self.image_size <= 4096:
             raise ValueError(f"`image_size` (={self.image_size}) must be 1 to 4096")
-        self.fitted.check(self.vote)
 
 
 class OnnxNetwork(ABC):

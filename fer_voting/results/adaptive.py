@@ -11,33 +11,32 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from fer_voting.models.adaptive import AdaptiveCost
 from fer_voting.results.plots import INK, VOTE_COLOURS, save
-from fer_voting.votes import adaptive_logits, certainty, fit_threshold, soft_vote
+from fer_voting.votes import AdaptiveCost, AdaptiveVote, CropOutputs, Vote, certainty, fit_threshold, soft_vote
 
 SHARES = np.linspace(0, 1, 21)
 """Of images whose crops are computed: the curve's points."""
 
 
 def adaptive_curve(
-    whole: Tensor, crops: Tensor, labels: Tensor, cost: AdaptiveCost, threshold: float | None
+    outputs: CropOutputs, labels: Tensor, cost: AdaptiveCost, fitted: Vote | None = None
 ) -> dict[str, Any]:
-    """What the adaptive vote reaches at each cost, as plain numbers for JSON.
+    """The accuracy of the adaptive vote at each cost, as plain numbers for JSON.
 
-    `gmacs` of the parts (`trunk`, `whole`, `crops`); `vote`: `accuracy` and `gmacs` of the crops' soft vote alone;
-    `curve`: `share` of the images whose crops are computed, `threshold`, mean `gmacs` and `accuracy`, from the whole
-    map's decision to the full vote, thresholds by these images; `chosen`: the same at `threshold`, or None.
+    `gmacs` of the parts (`trunk`, `whole`, `crops`); `vote`: `accuracy` and `gmacs` of the crops' soft vote;
+    `curve`: `share` of the images whose crops are computed, `threshold`, mean `gmacs` and `accuracy`, from the full
+    map's decision to the soft vote, thresholds by these images; `chosen`: the same at the fitted threshold, or None.
 
     Args:
-        whole: logits of the whole map, [N, K].
-        crops: crop logits [N, V, K].
+        outputs: of N images, with the full map.
         labels: class ids [N].
-        threshold: chosen on validation; None: not known.
+        cost: of the network's parts.
+        fitted: the adaptive vote with a threshold chosen on validation, if there is one.
     """
-    certainties = certainty(whole)
+    certainties = certainty(outputs.require_full_map())
 
-    def accuracy(logits: Tensor) -> float:
-        return (soft_vote(logits).argmax(dim=1) == labels).double().mean().item()
+    def accuracy(vote: Vote) -> float:
+        return (vote.scores(outputs).argmax(dim=1) == labels).double().mean().item()
 
     def at(threshold: float) -> dict[str, float]:
         share = (certainties <= threshold).double().mean().item()
@@ -45,15 +44,15 @@ def adaptive_curve(
             "share": share,
             "threshold": threshold,
             "gmacs": cost.mean(share),
-            "accuracy": accuracy(adaptive_logits(whole, crops, threshold)),
+            "accuracy": accuracy(AdaptiveVote("adaptive", threshold=threshold)),
         }
 
     thresholds = dict.fromkeys(fit_threshold(certainties, share) for share in SHARES)  # equal certainties, one point
     return {
-        "gmacs": {"trunk": cost.trunk, "whole": cost.whole, "crops": cost.crops},
-        "vote": {"accuracy": accuracy(crops), "gmacs": cost.of_vote},
+        "gmacs": {"trunk": cost.trunk, "whole": cost.full_map, "crops": cost.crops},
+        "vote": {"accuracy": accuracy(soft_vote), "gmacs": cost.cost_vote},
         "curve": [at(each) for each in thresholds],
-        "chosen": None if threshold is None else at(threshold),
+        "chosen": at(fitted.threshold) if isinstance(fitted, AdaptiveVote) and fitted.threshold is not None else None,
     }
 
 

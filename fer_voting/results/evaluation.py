@@ -11,14 +11,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fer_voting.results.calibration import Reliability, reliability
 from fer_voting.results.markdown import Table, markdown
 from fer_voting.results.statistics import COVERAGE, RESAMPLES
 from fer_voting.system.atomic import write_atomically
 from fer_voting.system.text import csv_safe
-from fer_voting.votes import UNFITTED, Fitted, vote_probabilities, vote_scores
+from fer_voting.votes import CropOutputs, Vote
 
 
 def metrics_of_counts(counts: NDArray[np.integer]) -> dict[str, NDArray[np.float64]]:
@@ -57,30 +56,30 @@ def metric_intervals(counts: NDArray[np.integer]) -> dict[str, tuple[float, floa
 
 
 def evaluate_predictions(
-    logits: Tensor, labels: NDArray[np.int64], class_names: Sequence[str], vote: str, fitted: Fitted | None = None
+    outputs: CropOutputs, labels: NDArray[np.int64], class_names: Sequence[str], vote: Vote, fitted: bool = False
 ) -> dict[str, Any]:
     """A vote's metrics beyond accuracy and recall, as plain numbers for JSON.
 
     `macro_f1`; `precision` and `f1` by class (None for a class that is never decided for, and has no images);
     `intervals` of `accuracy`, `mean_recall`, `macro_f1`: [low, high]; `calibration`: `error` (expected calibration
-    error), `confidence` (mean), and by bin `counts`, `confidences`, `accuracies`, at temperature 1; the values of
-    `fitted`, or None as `temperature` without it, and `calibrated`: the calibration with its temperature, or None.
+    error), `confidence` (mean), and by bin `counts`, `confidences`, `accuracies`, at temperature 1; the parameters of a
+    fitted vote, else None as `temperature`; `calibrated`: the calibration at the fitted temperature, or None.
 
     Args:
-        logits: of the crops, `[N, V, K]`.
+        outputs: of the N images.
         labels: int64 [N].
         class_names: K.
-        vote: one of `votes.ALL_VOTES`.
-        fitted: what the vote took from validation images, where that is known.
+        vote: the vote.
+        fitted: whether its parameters are known. A vote whose scores are probabilities has no temperature.
     """
-    known = fitted or UNFITTED
-    decisions = vote_scores(logits, vote, known).argmax(dim=1)
+    fitted = fitted and not vote.is_probability
+    decisions = vote.scores(outputs).argmax(dim=1)
     counts = np.zeros((len(class_names), len(class_names)), np.int64)
     np.add.at(counts, (labels, decisions.numpy()), 1)
     right, actual, decided = counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0)
 
     def calibration(temperature: float) -> dict[str, Any]:
-        probabilities = vote_probabilities(logits, vote, replace(known, temperature=temperature))
+        probabilities = replace(vote, temperature=temperature).probabilities(outputs)
         confidences = probabilities.gather(1, decisions[:, None])[:, 0]
         return _calibration(reliability(confidences.numpy(), decisions.numpy() == labels))
 
@@ -90,8 +89,8 @@ def evaluate_predictions(
         "f1": _shares(class_names, 2 * right, actual + decided),
         "intervals": {name: list(ends) for name, ends in metric_intervals(counts).items()},
         "calibration": calibration(1.0),
-        **({"temperature": None} if fitted is None else fitted.to_values()),
-        "calibrated": None if fitted is None else calibration(fitted.temperature),
+        **(vote.to_values() if fitted else {"temperature": None}),
+        "calibrated": calibration(vote.temperature) if fitted else None,
     }
 
 
@@ -156,10 +155,9 @@ def write_predictions(
     path: Path,
     names: Sequence[str],
     labels: NDArray[np.int64],
-    logits: Tensor,
+    outputs: CropOutputs,
     class_names: Sequence[str],
-    vote: str,
-    fitted: Fitted = UNFITTED,
+    vote: Vote,
 ) -> None:
     """Write a row an image: `name, label, predicted, confidence, <probability of each class>, agreement`.
 
@@ -169,14 +167,14 @@ def write_predictions(
     Args:
         names: N.
         labels: int64 [N].
-        logits: of the crops, `[N, V, K]`.
+        outputs: of the N images.
         class_names: K.
-        vote, fitted: of `votes.vote_probabilities`.
+        vote: the vote.
     """
-    probabilities = vote_probabilities(logits, vote, fitted)
-    predicted = vote_scores(logits, vote, fitted).argmax(dim=1)
+    probabilities = vote.probabilities(outputs)
+    predicted = vote.scores(outputs).argmax(dim=1)
     confidences = probabilities.gather(1, predicted[:, None])[:, 0]
-    agreement = (logits.argmax(dim=2) == predicted[:, None]).float().mean(dim=1)
+    agreement = (vote.deciding_crops(outputs).argmax(dim=2) == predicted[:, None]).float().mean(dim=1)
     with write_atomically(path) as file:
         rows = csv.writer(file, lineterminator="\n")
         classes = [csv_safe(each) for each in class_names]

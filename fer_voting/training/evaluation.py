@@ -9,12 +9,12 @@ import torch
 from hydra.utils import instantiate
 
 from fer_voting.data.module import FERDataModule
-from fer_voting.models.adaptive import adaptive_cost, fit_adaptive, has_cut
+from fer_voting.models.adaptive import adaptive_cost, has_cut
 from fer_voting.models.checkpoint import load_weights, read_checkpoint
 from fer_voting.runs.processes import is_first_rank
 from fer_voting.runs.run import Run
 from fer_voting.training.module import Predictions, VotingModule, score_metrics
-from fer_voting.votes import ALL_VOTES, UNFITTED, adaptive_logits, fit_vote, vote_of_epoch, vote_scores
+from fer_voting.votes import ALL_VOTES, Vote
 
 
 def make_evaluator(trainer_node: dict[str, Any]) -> L.Trainer:
@@ -32,24 +32,25 @@ def make_evaluator(trainer_node: dict[str, Any]) -> L.Trainer:
 def evaluate_votes(
     run: Run, config: dict[str, Any], module: VotingModule, data: FERDataModule
 ) -> dict[str, dict[str, Any]]:
-    """Vote -> `best_epoch`, `checkpoint`, what was fitted (`votes.Fitted`) and the metrics of each part.
+    """Vote -> `best_epoch`, `checkpoint`, its parameters and the metrics of each part.
 
-    Fitted on validation (`votes.fit_vote`, `models.adaptive.fit_adaptive`): the accuracies of `FITTED_VOTES` there are
-    of the images that they were fitted on. Votes with the same best epoch share one pass. Writes the predictions into
-    the run's folder. Of a refit, whose length its vote decided, that vote alone. A network without a cut has no
-    adaptive vote.
+    The votes are the built-in ones and the configured one, fitted on validation (`votes.Vote.fit`). Votes with the same
+    best epoch share one pass. Writes the predictions into the run's folder. A refit is evaluated only with the vote
+    that chose its number of epochs. A network without a cut has no vote that needs the full map.
     """
     evaluator = make_evaluator(config["trainer"])
     parts = [*([] if config["refit"] else ["val"]), *(["test"] if data.has_test else [])]
     evaluated: dict[int, dict[str, tuple[dict[str, Any], Predictions]]] = {}  # epoch -> part -> metrics, predictions
     votes: dict[str, dict[str, Any]] = {}
-    adaptive = has_cut(module.net) and not config["refit"]
-    module.with_whole_map = adaptive
-    cost = adaptive_cost(module.net, module.info.image_size) if adaptive else None
-    for vote in [config["voting"]["name"]] if config["refit"] else ALL_VOTES:
-        if vote == "adaptive" and not adaptive:
+    configured: Vote = instantiate(config["voting"])
+    with_full_map = has_cut(module.net) and not config["refit"]
+    module.with_whole_map = with_full_map
+    cost = adaptive_cost(module.net, module.info.image_size) if with_full_map else None
+    wanted = {configured.name: configured} if config["refit"] else {**ALL_VOTES, configured.name: configured}
+    for name, vote in wanted.items():
+        if vote.needs_full_map and not with_full_map:
             continue
-        path = run.best_checkpoint(vote_of_epoch(vote))
+        path = run.best_checkpoint(vote.epoch_vote)
         epoch = read_checkpoint(path)["epoch"]
         if epoch not in evaluated:
             module.net.load_state_dict(load_weights(path)[0])
@@ -58,25 +59,17 @@ def evaluate_votes(
                 run_part = evaluator.validate if part == "val" else evaluator.test
                 run_part(module, datamodule=data, verbose=False)
                 evaluated[epoch][part] = (module.evaluation, module.predictions.gather(data.positions(part)))
-        votes[vote] = {"best_epoch": epoch, "checkpoint": str(path.relative_to(run.dir))}
-        fitted = UNFITTED
+        votes[name] = {"best_epoch": epoch, "checkpoint": str(path.relative_to(run.dir))}
         for part, (metrics, predictions) in evaluated[epoch].items():  # validation first
-            logits, labels = torch.cat(predictions.logits), torch.cat(predictions.labels)
+            outputs, labels = predictions.outputs(), torch.cat(predictions.labels)
             if part == "val":
-                if vote == "adaptive":
-                    assert cost is not None
-                    fitted = fit_adaptive(torch.cat(predictions.whole), logits, labels, cost)
-                else:
-                    fitted = fit_vote(logits, labels, vote)
-                votes[vote] |= fitted.to_values()
-            if vote == "adaptive":
-                assert fitted.threshold is not None
-                logits = adaptive_logits(torch.cat(predictions.whole), logits, fitted.threshold)
-            scores = vote_scores(logits, vote, fitted)
-            votes[vote][part] = metrics[vote] if vote in metrics else score_metrics(scores, labels, data.class_names)
+                vote = vote.fit(outputs, labels, cost)
+                votes[name] |= vote.to_values()
+            scores = vote.scores(outputs)
+            votes[name][part] = metrics[name] if name in metrics else score_metrics(scores, labels, data.class_names)
             if is_first_rank():
                 names = data.pack.names(predictions.index[0].numpy())
-                _save_predictions(run.predictions_file(vote, part), predictions, scores, names)
+                _save_predictions(run.predictions_file(name, part), predictions, scores, names)
     module.with_whole_map = False
     return votes
 

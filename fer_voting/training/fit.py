@@ -35,7 +35,7 @@ from fer_voting.training.losses import Distillation
 from fer_voting.training.mix import Mix
 from fer_voting.training.module import VotingModule
 from fer_voting.training.trained import load_module
-from fer_voting.votes import ALL_VOTES, FITTED_VOTES, vote_of_epoch
+from fer_voting.votes import VOTES, Vote
 
 log = logging.getLogger(__name__)
 
@@ -75,13 +75,11 @@ def fit(run: Run, config: dict[str, Any], result: Result, train: Callable[[Resul
         result: gets `progress` when the training begins, and at its end the metrics and costs instead.
         train: what each other rank of this node calls with `config` (`runs.processes.other_ranks`).
     """
-    vote = config["voting"]["name"]
-    if vote not in ALL_VOTES:
-        raise ValueError(f"`voting.name` (={vote!r}) must be one of {', '.join(ALL_VOTES)}")
-    if config["refit"] and vote in FITTED_VOTES:
+    vote: Vote = instantiate(config["voting"])
+    if config["refit"] and vote.needs:
         raise ValueError(
-            f"a refit trains on the validation images that the {vote} vote would be fitted on: "
-            f"choose another for refit=true, e.g. voting={vote_of_epoch(vote)}"
+            f"a refit trains on the validation images that the {vote.name} vote would be fitted on: "
+            f"choose another for refit=true, e.g. voting={vote.epoch_vote}"
         )
     if config["model"].get("memory") == "lean" and config["trainer"].get("sync_batchnorm"):
         raise ValueError(LEAN_AND_SYNC_BATCHNORM)
@@ -93,13 +91,13 @@ def fit(run: Run, config: dict[str, Any], result: Result, train: Callable[[Resul
         )
     _checkpoint(config, "teacher")  # one that is missing fails before the data, which may take minutes, …
     # … and so does an unknown accelerator, precision or tracker.
-    trainer = _make_trainer(run, config, callbacks)
+    trainer = _make_trainer(run, config, callbacks, vote)
     tracker = instantiate(config["logger"])
     _check_sizes(config, trainer.world_size)
     data = open_data(config)
     if is_first_rank():
         run.claim_inputs(read_inputs(config, data))
-    module = _make_module(config, data)
+    module = _make_module(config, data, vote)
     checkpoint = run.last_checkpoint if run.last_checkpoint.exists() else None
     if checkpoint:
         read_checkpoint(checkpoint)  # refuses what holds anything but tensors and plain values, in one line
@@ -162,12 +160,17 @@ def fit_on_other_rank(run: Run, config: dict[str, Any], train: Callable[[Result]
     return {"status": "finished"}
 
 
-def _make_trainer(run: Run, config: dict[str, Any], callbacks: list[Callback]) -> L.Trainer:
+def _selecting(vote: Vote) -> dict[str, Vote]:
+    """The votes that select epochs: the built-in ones, and the configured one unless it is fitted."""
+    return {**VOTES} if vote.needs else {**VOTES, vote.name: vote}
+
+
+def _make_trainer(run: Run, config: dict[str, Any], callbacks: list[Callback], vote: Vote) -> L.Trainer:
     # Deterministic algorithms also fill every new tensor, against code that reads uninitialised memory: 3 % of a step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.set_float32_matmul_precision("high" if config["tf32"] else "highest")
     torch.backends.cudnn.allow_tf32 = config["tf32"]
-    refit_vote = config["voting"]["name"] if config["refit"] else None
+    refit_vote = vote.name if config["refit"] else None
     history = History(run.metrics_file)
     trainer: L.Trainer = instantiate(
         {
@@ -179,8 +182,8 @@ def _make_trainer(run: Run, config: dict[str, Any], callbacks: list[Callback]) -
             *callbacks,
             Guard(run),
             history,
-            RunProgress(run.name, vote_of_epoch(config["voting"]["name"])),
-            Checkpoints(run, history, refit_vote),
+            RunProgress(run.name, vote.epoch_vote),
+            Checkpoints(run, history, refit_vote, _selecting(vote)),
         ],
         logger=False,
         enable_model_summary=False,
@@ -213,7 +216,7 @@ def _build(config: dict[str, Any], num_classes: int) -> VotingNetwork:
     return build_network(config["model"], config["split"]["name"], num_classes, config["dataset"]["size"])
 
 
-def _make_module(config: dict[str, Any], data: FERDataModule) -> VotingModule:
+def _make_module(config: dict[str, Any], data: FERDataModule, vote: Vote) -> VotingModule:
     L.seed_everything(config["seed"], workers=True, verbose=False)
     net = _build(config, len(data.class_names))
     if (weights := _checkpoint(config, "init_from")) is not None:
@@ -240,6 +243,7 @@ def _make_module(config: dict[str, Any], data: FERDataModule) -> VotingModule:
         label_smoothing=config["label_smoothing"],
         mix=mix,
         distillation=_make_distillation(config, data),
+        votes=_selecting(vote),
     )
 
 

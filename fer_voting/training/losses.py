@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fer_voting.votes import VOTES, vote_probabilities
+from fer_voting.votes import VOTES, CropOutputs
 
 
 def crop_cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
@@ -48,7 +48,7 @@ class Distillation:
         if vote not in VOTES:
             raise ValueError(f"distillation.vote={vote} must be one of {', '.join(VOTES)}")
         self.teacher = teacher.eval().requires_grad_(False)
-        self.temperature, self.hard_weight, self.vote = temperature, hard_weight, vote
+        self.temperature, self.hard_weight, self.vote = temperature, hard_weight, VOTES[vote]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self  # it never changes, and copies of a module need no teacher of their own
@@ -58,7 +58,7 @@ class Distillation:
         """The teacher's probabilities at the temperature, float32 `[B, K]`."""
         if next(self.teacher.parameters()).device != images.device:
             self.teacher.to(images.device)
-        return vote_probabilities(self.teacher(images).float() / self.temperature, self.vote)
+        return self.vote.probabilities(CropOutputs(self.teacher(images).float() / self.temperature))
 
     def __call__(self, hard_loss: Tensor, logits: Tensor, images: Tensor) -> Tensor:
         """`hard_loss` and the Kullback-Leibler divergence of every crop from the teacher, weighted.

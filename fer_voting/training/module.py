@@ -18,11 +18,11 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix, MulticlassRecall
 
 from fer_voting.models import VotingNetwork
-from fer_voting.models.adaptive import require_cut, whole_and_crops
+from fer_voting.models.adaptive import full_map_and_crops, require_cut
 from fer_voting.models.checkpoint import NetworkInfo
 from fer_voting.training.losses import Distillation, crop_cross_entropy
 from fer_voting.training.mix import Mix
-from fer_voting.votes import VOTES, soft_vote
+from fer_voting.votes import VOTES, CropOutputs, Vote, soft_vote
 
 
 def vote_metrics(num_classes: int, sync_on_compute: bool = True) -> MetricCollection:
@@ -91,6 +91,10 @@ class Predictions:
     index: list[Tensor] = field(default_factory=list)
     whole: list[Tensor] = field(default_factory=list)
 
+    def outputs(self) -> CropOutputs:
+        """The logits as a vote takes them."""
+        return CropOutputs(torch.cat(self.logits), torch.cat(self.whole) if self.whole else None)
+
     def gather(self, positions: NDArray[np.int64]) -> "Predictions":
         """The predictions of all ranks in the order of `positions` (int64 [n], in the pack), each list one tensor.
 
@@ -121,6 +125,7 @@ class VotingModule(L.LightningModule):
         label_smoothing: see `losses.crop_cross_entropy`; of the training alone.
         mix: mixes the images of each training batch.
         distillation: adds the targets of a teacher.
+        votes: by name, those whose metrics each evaluation logs; they need only the crops.
 
     Logs `train/loss`, and of each part (`val`, `test`) and vote: `<part>/loss`, `<part>/<vote>/accuracy`,
     `<part>/<vote>/mean_recall`, `<part>/<vote>/recall/<class>`. After an evaluation, `evaluation` holds all
@@ -136,6 +141,7 @@ class VotingModule(L.LightningModule):
         label_smoothing: float = 0.0,
         mix: Mix | None = None,
         distillation: Distillation | None = None,
+        votes: Mapping[str, Vote] = VOTES,
     ) -> None:
         super().__init__()
         if not 0 <= label_smoothing < 1:
@@ -147,7 +153,8 @@ class VotingModule(L.LightningModule):
         self.make_scheduler = scheduler
         self.label_smoothing, self.mix, self.distillation = label_smoothing, mix, distillation
         self.info = info
-        self.metrics = torch.nn.ModuleDict({vote: vote_metrics(len(self.class_names)) for vote in VOTES})
+        self.votes = votes
+        self.metrics = torch.nn.ModuleDict({vote: vote_metrics(len(self.class_names)) for vote in votes})
         self.predictions = Predictions()
         self.evaluation: dict[str, dict[str, Any]] = {}
         self.with_whole_map = False
@@ -221,7 +228,7 @@ class VotingModule(L.LightningModule):
         loss = F.cross_entropy(soft_vote(logits), targets)
         self.log(f"{part}/loss", loss, batch_size=len(images), sync_dist=True)
         for vote, metrics in self._vote_metrics().items():
-            metrics.update(VOTES[vote](logits), labels)
+            metrics.update(self.votes[vote](logits), labels)
         self.predictions.logits.append(logits.cpu())
         self.predictions.labels.append(labels.cpu())
         self.predictions.index.append(index.cpu())
@@ -234,8 +241,8 @@ class VotingModule(L.LightningModule):
         try:
             if not self.with_whole_map:
                 return self(images)
-            whole, crops = whole_and_crops(require_cut(self.net), self.lay_out(images))
-            return torch.cat([whole[:, None], crops], dim=1)
+            outputs = full_map_and_crops(require_cut(self.net), self.lay_out(images))
+            return torch.cat([outputs.require_full_map()[:, None], outputs.crops], dim=1)
         except torch.OutOfMemoryError:
             if len(images) == 1:
                 raise

@@ -10,14 +10,13 @@ from torch import Tensor
 from fer_voting.data.manifest import manifest_hashes
 from fer_voting.data.module import FERDataModule
 from fer_voting.data.sampling import Positions
-from fer_voting.models.adaptive import AdaptiveCost, fit_adaptive
 from fer_voting.models.checkpoint import load_weights
 from fer_voting.models.registry import rebuild_network
 from fer_voting.runs.run import Run
 from fer_voting.system.arrays import read_npz
 from fer_voting.training.initialise import initialise
 from fer_voting.training.module import VotingModule
-from fer_voting.votes import ALL_VOTES, SHARES, Fitted, fit_vote, vote_of_epoch
+from fer_voting.votes import ALL_VOTES, AdaptiveCost, CropOutputs, Vote
 
 
 def load_module(
@@ -49,15 +48,14 @@ def load_module(
 
 @dataclass(frozen=True)
 class Validation:
-    """Logits of validation images: crops [N, V, K], labels [N], and whole maps [N, K] if the network has a cut."""
+    """Outputs of N validation images and their labels [N]."""
 
-    logits: Tensor
+    outputs: CropOutputs
     labels: Tensor
-    whole: Tensor | None
 
 
 def stored_validation(run: Run, checkpoint: Path) -> Validation | None:
-    """What a run's folder keeps of its validation images by one of its checkpoints, None if that is nothing.
+    """The stored validation outputs of one of a run's checkpoints, or None.
 
     Raises ValueError if the file cannot be read.
     """
@@ -65,31 +63,32 @@ def stored_validation(run: Run, checkpoint: Path) -> Validation | None:
         arrays = read_npz(run.predictions_file(checkpoint.stem.removeprefix("best-"), "val"), "logits", "labels")
     except FileNotFoundError:
         return None
-    logits, labels = torch.from_numpy(arrays["logits"]), torch.from_numpy(arrays["labels"])
-    return Validation(logits, labels, torch.from_numpy(arrays["whole"]) if "whole" in arrays else None)
+    full_map = torch.from_numpy(arrays["whole"]) if "whole" in arrays else None
+    return Validation(CropOutputs(torch.from_numpy(arrays["logits"]), full_map), torch.from_numpy(arrays["labels"]))
 
 
-def fit_votes(validation: Validation, cost: AdaptiveCost | None, mean_gmacs: float | None = None) -> dict[str, Fitted]:
-    """What each vote takes from validation images; a vote that takes nothing is left out.
+def fit_votes(validation: Validation, cost: AdaptiveCost | None) -> dict[str, Vote]:
+    """The soft vote and the votes that need parameters, fitted on validation images.
 
     Args:
         cost: of the network's parts, if it has a cut.
-        mean_gmacs: wished of the adaptive vote; None: half of the vote's extra arithmetic.
     """
-    fits = {vote: fit_vote(validation.logits, validation.labels, vote) for vote in ("soft", "weighted")}
-    if validation.whole is not None and cost is not None:
-        fits["adaptive"] = fit_adaptive(validation.whole, validation.logits, validation.labels, cost, mean_gmacs)
-    return fits
-
-
-def recorded_fits(run: Run, checkpoint: Path) -> dict[str, Fitted]:
-    """What a run's result.json says that the votes took from its validation images, by one of its checkpoints."""
-    votes = (run.result() or {}).get("votes", {})
-    epoch_of = checkpoint.stem.removeprefix("best-")
+    outputs = validation.outputs
     return {
-        vote: Fitted.from_values(found)
-        for vote, found in votes.items()
-        if vote not in SHARES and vote in ALL_VOTES and vote_of_epoch(vote) == epoch_of and "temperature" in found
+        name: vote.fit(outputs, validation.labels, cost)
+        for name, vote in ALL_VOTES.items()
+        if (name == "soft" or vote.needs) and not (vote.needs_full_map and (outputs.full_map is None or cost is None))
+    }
+
+
+def recorded_fits(run: Run, checkpoint: Path) -> dict[str, Vote]:
+    """The fitted votes of a run's result.json that use one of its checkpoints."""
+    epoch_vote = checkpoint.stem.removeprefix("best-")
+    recorded = (run.result() or {}).get("votes", {})
+    return {
+        name: vote.from_values(recorded[name])
+        for name, vote in ALL_VOTES.items()
+        if "temperature" in recorded.get(name, {}) and not vote.is_probability and vote.epoch_vote == epoch_vote
     }
 
 

@@ -19,7 +19,7 @@ from fer_voting.models.checkpoint import load_weights
 from fer_voting.runs.plan import plan_job
 from fer_voting.runs.run import Run
 from fer_voting.train import train
-from fer_voting.votes import fit_vote
+from fer_voting.votes import fit_temperature
 
 pytestmark = pytest.mark.slow
 
@@ -145,7 +145,7 @@ def test_predictions_are_those_of_the_training(trained: Run, run_evaluate):
     names = trained.result()["class_names"]
     found = read(out / f"{NAME}-on-faces-test.json")["votes"]
     with np.load(trained.predictions_file("soft", "val")) as validation:
-        temperature = fit_vote(validation["logits"], validation["labels"], "soft").temperature
+        temperature = fit_temperature(validation["logits"].astype(np.float64).mean(axis=1), validation["labels"])
     assert found["soft"]["temperature"] == temperature != 1
     assert (found["hard"]["temperature"], found["softprob"]["calibrated"]) == (None, None)
     with np.load(trained.predictions_file("soft", "test")) as stored:
@@ -168,7 +168,7 @@ def test_predictions_are_those_of_the_training(trained: Run, run_evaluate):
 def test_a_temperature_can_be_given_or_fitted_here(trained: Run, run_evaluate, tmp_path: Path):
     """`temperature=val` on the data set of the training is the run's own; outside of a run's folder none is known."""
     with np.load(trained.predictions_file("soft", "val")) as validation:
-        own = fit_vote(validation["logits"], validation["labels"], "soft").temperature
+        own = fit_temperature(validation["logits"].astype(np.float64).mean(axis=1), validation["labels"])
     copy = shutil.copy(trained.best_checkpoint("soft"), tmp_path / "copy.ckpt")
     for words, temperature in ((["temperature=val"], own), (["temperature=2.5"], 2.5), ([], None)):
         found = read(run_evaluate(f"checkpoint={copy}", *words) / "copy-on-faces-test.json")

@@ -20,7 +20,7 @@ from fer_voting.networks import load, load_network, weights_checksum
 from fer_voting.networks.onnx import OnnxRuntime
 from fer_voting.runs.run import Run
 from fer_voting.train import main as train_main
-from fer_voting.votes import Fitted
+from fer_voting.votes import AdaptiveVote, SoftVote, find_vote
 
 pytestmark = pytest.mark.slow
 
@@ -70,8 +70,9 @@ def test_onnx(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     scores, logits = runtime(images)
     assert (scores.argmax(axis=1) == labels).mean() == pytest.approx(accuracy["test"])
     temperature = result["votes"]["soft"]["temperature"]  # fitted by the training
-    assert runtime.fitted == Fitted(temperature) != Fitted()
-    in_torch = TorchRuntime(net, info, fitted=Fitted(temperature))(images)
+    assert runtime.fitted == {"temperature": temperature}
+    assert temperature != 1
+    in_torch = TorchRuntime(net, info, SoftVote("soft", temperature))(images)
     for ours, theirs in zip((scores, logits), in_torch, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
 
@@ -81,7 +82,7 @@ def test_without_a_run_it_is_the_network_that_ships(tmp_path: Path) -> None:
     main([*words, "onnx"])
     runtime = OnnxRuntime(tmp_path / "exports" / "fer_voting-float32.onnx")
     shipped = load("fer_voting")
-    assert (runtime.class_names, runtime.fitted) == (shipped.info.class_names, shipped.fitted)
+    assert (runtime.class_names, runtime.fitted) == (shipped.info.class_names, shipped.vote.to_values())
     assert runtime.info.checksum == weights_checksum(shipped.net.state_dict())
     for refused in (["folder"], ["onnx", "--precision", "int8"], ["onnx", "--vote", "hard"], ["page", "--split", "m1"]):
         with pytest.raises(SystemExit, match="is for the network of a training: give --run RUN"):
@@ -266,17 +267,18 @@ def test_votes_that_validation_fitted(run: Run, tmp_path: Path, capsys: pytest.C
     for vote in ("weighted", "adaptive"):
         export(run, "--to", "onnx", "--vote", vote, "--out", str(tmp_path / f"{vote}.onnx"))
         runtime = OnnxRuntime(tmp_path / f"{vote}.onnx")
-        assert (runtime.vote, runtime.fitted) == (vote, Fitted.from_values(votes[vote]))
+        assert (runtime.vote, runtime.fitted) == (vote, find_vote(vote).from_values(votes[vote]).to_values())
         accuracy = (runtime(images)[0].argmax(axis=1) == labels).mean()
         assert accuracy == pytest.approx(votes[vote]["test"]["accuracy"])
         export(run, "--to", "folder", "--vote", vote, "--out", str(tmp_path / vote))
         found = load(tmp_path / vote)
-        assert (found.vote, found.fitted) == (vote, runtime.fitted)
+        assert (found.vote.name, found.vote.to_values()) == (vote, runtime.fitted)
     with np.load(run.predictions_file("soft", "val")) as stored:
         whole = stored["whole"]
     wished = votes["adaptive"]["mean_gmacs"]
     export(run, "--to", "folder", "--vote", "adaptive", "--mean-gmacs", "1e3", "--out", str(tmp_path / "all"))
-    fitted = load(tmp_path / "all").fitted
+    fitted = load(tmp_path / "all").vote
+    assert isinstance(fitted, AdaptiveVote)
     assert fitted.threshold == 1.0
     assert fitted.mean_gmacs > wished
     assert len(whole) == sum(run.result()["counts"]["val"].values())

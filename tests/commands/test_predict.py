@@ -26,7 +26,7 @@ from fer_voting.inference.runtime import FaceNetwork
 from fer_voting.networks import Network, load_network
 from fer_voting.networks.onnx import ExportInfo
 from fer_voting.predict import main
-from fer_voting.votes import Fitted
+from fer_voting.votes import softprob_vote
 
 pytestmark = pytest.mark.slow
 
@@ -325,7 +325,7 @@ def onnx_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     trained = load_network(write_checkpoint(folder / "net.ckpt"))
     net, info = trained.net, trained.info
     about = ExportInfo(info.class_names, info.image_size, info.split, "softprob", info.dataset, checksum="")
-    export_float32(FaceNetwork(net, "softprob"), about, folder / "net.onnx")
+    export_float32(FaceNetwork(net, softprob_vote), about, folder / "net.onnx")
     return folder / "net.onnx"
 
 
@@ -336,7 +336,7 @@ def test_an_exported_network_gives_the_rows_of_its_checkpoint(
     if form == "folder":
         trained = load_network(checkpoint)
         net, info = trained.net, trained.info
-        Network(net, info, vote="softprob", fitted=Fitted(2.0)).save_pretrained(tmp_path / "model")
+        Network(net, info, softprob_vote.from_values({"temperature": 2.0})).save_pretrained(tmp_path / "model")
         words = ["--model", str(tmp_path / "model")]
     else:
         words = ["--model", str(onnx_file), "--runtime", form]

@@ -18,17 +18,17 @@ from fer_voting.inference.onnx_export import MAX_DIFFERENCE, export_float32, exp
 from fer_voting.inference.runtime import FaceNetwork
 from fer_voting.models import VotingResNet18
 from fer_voting.networks.onnx import ExportInfo, OnnxRuntime, OpenVinoRuntime
-from fer_voting.votes import Fitted, hard_vote
+from fer_voting.votes import AdaptiveVote, SoftVote, Vote, find_vote, hard_vote
 
 pytestmark = pytest.mark.slow
 
 RUNTIMES = (OnnxRuntime, OpenVinoRuntime)
 TEMPERATURE = 1.7
-FITTED = Fitted(TEMPERATURE)
+SOFT = SoftVote("soft", TEMPERATURE)
 
 
-def info(split: str = "m1", vote: str = "soft", fitted: Fitted = FITTED) -> ExportInfo:
-    return ExportInfo(CLASSES, 24, split, vote, "faces", "ab" * 32, "float32", fitted, {"val": 0.5})
+def info(split: str = "m1", vote: Vote = SOFT) -> ExportInfo:
+    return ExportInfo(CLASSES, 24, split, vote.name, "faces", "ab" * 32, "float32", vote.to_values(), {"val": 0.5})
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def net() -> VotingResNet18:
 @pytest.fixture(scope="module")
 def float32(net: VotingResNet18, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("exported") / "m1.onnx"
-    assert export_float32(FaceNetwork(net, "soft", Fitted(TEMPERATURE)), info(), path) < MAX_DIFFERENCE
+    assert export_float32(FaceNetwork(net, SOFT), info(), path) < MAX_DIFFERENCE
     return path
 
 
@@ -82,7 +82,7 @@ def test_runtimes_compute_the_network(runtime: type, batch: int, net: VotingResN
 def test_other_splits_and_votes(split: str, vote: str, tmp_path: Path) -> None:
     net = settled(split)
     path = tmp_path / "file.onnx"
-    assert export_float32(FaceNetwork(net, vote), info(split, vote, Fitted()), path) < MAX_DIFFERENCE
+    assert export_float32(FaceNetwork(net, find_vote(vote)), info(split, find_vote(vote)), path) < MAX_DIFFERENCE
     faces = noise(9)
     exact = exact_logits(net, faces)
     expected = hard_vote(torch.from_numpy(exact)).numpy() if vote == "hard" else softmax(exact, axis=2).mean(axis=1)
@@ -132,7 +132,7 @@ def test_metadata_by_name(float32: Path, int8: Path) -> None:
             "m1",
             "soft",
         )
-        assert (quantised.fitted, quantised.device) == (Fitted(TEMPERATURE), "cpu")
+        assert (quantised.fitted, quantised.device) == ({"temperature": TEMPERATURE}, "cpu")
 
 
 def test_int8_is_small_and_near(float32: Path, int8: Path) -> None:
@@ -163,8 +163,8 @@ def test_a_file_that_differs_from_pytorch_is_refused(net: VotingResNet18, float3
     assert list(tmp_path.iterdir()) == []
     export_float32(FaceNetwork(DifferentWhenExported(by=1e-7)), info(), path)
     # A temperature changes the scores alone, another vote too.
-    assert parity(FaceNetwork(net, "soft", Fitted(TEMPERATURE)), OnnxRuntime(float32)) < MAX_DIFFERENCE
-    assert parity(FaceNetwork(net, "soft", Fitted(TEMPERATURE + 0.1)), OnnxRuntime(float32)) > MAX_DIFFERENCE
+    assert parity(FaceNetwork(net, SOFT), OnnxRuntime(float32)) < MAX_DIFFERENCE
+    assert parity(FaceNetwork(net, SoftVote("soft", TEMPERATURE + 0.1)), OnnxRuntime(float32)) > MAX_DIFFERENCE
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
@@ -226,8 +226,8 @@ def threshold(net: VotingResNet18) -> float:
 @pytest.fixture(scope="module")
 def adaptive(net: VotingResNet18, threshold: float, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("adaptive") / "adaptive.onnx"
-    fitted = Fitted(TEMPERATURE, threshold=threshold, mean_gmacs=0.0123)
-    assert export_float32(FaceNetwork(net, "adaptive", fitted), info(vote="adaptive", fitted=fitted), path) < 1e-5
+    vote = AdaptiveVote("adaptive", TEMPERATURE, threshold=threshold, mean_gmacs=0.0123)
+    assert export_float32(FaceNetwork(net, vote), info(vote=vote), path) < 1e-5
     return path
 
 
@@ -244,7 +244,8 @@ def test_the_adaptive_file_computes_crops_where_the_whole_map_is_unsure(
     assert unsure.sum() == 20
     expected = np.where(unsure[:, None, None], crops, whole)
     loaded = runtime(adaptive)
-    assert (loaded.vote, loaded.fitted) == ("adaptive", Fitted(TEMPERATURE, threshold=threshold, mean_gmacs=0.0123))
+    fitted = {"temperature": TEMPERATURE, "threshold": threshold, "mean_gmacs": 0.0123}
+    assert (loaded.vote, loaded.fitted) == ("adaptive", fitted)
     for chosen in (np.ones(40, bool), unsure, ~unsure, *np.eye(40, dtype=bool)[:4]):
         scores, logits = loaded(faces[chosen])
         np.testing.assert_allclose(logits, expected[chosen], rtol=0, atol=1e-5)
@@ -268,5 +269,5 @@ def test_int8_of_the_adaptive_file(adaptive: Path, tmp_path: Path) -> None:
     assert report.accuracy_int8 > 0.8
     for runtime in RUNTIMES:
         loaded = runtime(tmp_path / "int8.onnx")
-        assert loaded.fitted.threshold == OnnxRuntime(adaptive).fitted.threshold
+        assert loaded.fitted == OnnxRuntime(adaptive).fitted
         assert np.isfinite(loaded(noise(1))[0]).all()

@@ -153,16 +153,18 @@ def test_a_run_says_what_its_training_said(run_train, tmp_path: Path):
 
     result = run.result()
     assert result is not None
-    assert Recognizer.from_run("mine", output_dir).runtime.fitted.temperature == result["votes"]["soft"]["temperature"]
+    assert (
+        Recognizer.from_run("mine", output_dir).runtime.fitted["temperature"] == result["votes"]["soft"]["temperature"]
+    )
     result["votes"]["soft"]["temperature"] = 3.0
     run.write_result(result)
     softer = Recognizer.from_run(run.dir)
-    assert softer.runtime.fitted.temperature == 3.0
+    assert softer.runtime.fitted["temperature"] == 3.0
     logits = softer(images).crop_logits.mean(axis=1) / 3
     np.testing.assert_allclose(
         softer(images).probabilities, np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True), atol=1e-6
     )
-    assert Recognizer.from_run(run.dir, vote="hard").runtime.fitted.temperature == 1.0
+    assert Recognizer.from_run(run.dir, vote="hard").runtime.fitted["temperature"] == 1.0
 
     run.write_result({**result, "status": "failed"})
     with pytest.raises(FileNotFoundError, match="is failed, not finished"):

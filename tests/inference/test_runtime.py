@@ -7,7 +7,7 @@ from checkpoints import small_info, small_network
 
 from fer_voting.data.module import normalise
 from fer_voting.inference.runtime import FaceNetwork, TorchRuntime
-from fer_voting.votes import Fitted
+from fer_voting.votes import find_vote
 
 
 def some_faces(count: int = 5) -> np.ndarray:
@@ -19,10 +19,10 @@ def some_faces(count: int = 5) -> np.ndarray:
 def test_scores_are_the_votes_probabilities_of_the_networks_own_logits(split: str, vote: str):
     net, faces = small_network(split), some_faces()
     weights = (1.0,) if split == "baseline" else (0.3, 0.2, 0.0, 0.0, 0.1, 0.1, 0.1, 0.1, 0.05, 0.05)
-    fitted = Fitted(2.0, weights)
+    chosen = find_vote(vote).from_values({"temperature": 2.0, "weights": list(weights)})
     with torch.inference_mode():
         expected = net(normalise(torch.from_numpy(faces).permute(0, 3, 1, 2))).double().numpy()
-    scores, logits = TorchRuntime(small_network(split), small_info(split), vote, fitted=fitted)(faces)
+    scores, logits = TorchRuntime(small_network(split), small_info(split), chosen)(faces)
     assert (scores.dtype, logits.dtype) == (np.float32, np.float32)
     np.testing.assert_allclose(logits, expected, atol=1e-5)
 
@@ -77,8 +77,7 @@ def test_a_read_only_array_is_taken_without_a_warning():
 @pytest.mark.parametrize(
     ("words", "match"),
     [
-        ({"vote": "loud"}, r"`vote` \(='loud'\) must be one of soft, softprob, hard"),
-        ({"vote": "weighted"}, "needs a weight fitted on validation images"),
+        ({"vote": find_vote("weighted")}, "needs a weight fitted on validation images"),
         ({"precision": "int4"}, r"`precision` \(='int4'\) must be one of float32, bf16"),
         ({"device": "toaster"}, r"`device` \(='toaster'\) is not here"),
         ({"device": "cuda:99"}, r"`device` \(='cuda:99'\) is not here"),

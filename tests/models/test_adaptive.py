@@ -1,23 +1,21 @@
-"""The adaptive vote's network, costs and threshold, against loops over single images and counts by hand."""
+"""The outputs that a vote needs of a network and their costs, against loops over single images and counts by hand."""
 
-import numpy as np
 import pytest
 import torch
 from settled_networks import noise, settled
 from torch import Tensor
 
 from fer_voting.models import VotingResNet18
-from fer_voting.models.adaptive import (
-    AdaptiveCost,
-    AdaptiveNetwork,
-    adaptive_cost,
-    fit_adaptive,
-    has_cut,
-    whole_and_crops,
-)
+from fer_voting.models.adaptive import adaptive_cost, full_map_and_crops, has_cut, outputs_for
 from fer_voting.models.cost import count_gmacs
 from fer_voting.models.images import normalise
-from fer_voting.votes import certainty, fit_vote, soft_vote
+from fer_voting.votes import AdaptiveVote, certainty, soft_vote
+
+
+def decide_at(threshold: float, net: torch.nn.Module, images: Tensor) -> Tensor:
+    """The crop logits by which the adaptive vote decides."""
+    vote = AdaptiveVote("adaptive", threshold=threshold)
+    return vote.deciding_crops(outputs_for(vote, net, images))
 
 
 def images(count: int = 12) -> Tensor:
@@ -30,7 +28,8 @@ def test_the_whole_map_is_the_baselines_and_the_crops_are_the_splits(split: str)
     baseline.load_state_dict(net.state_dict())
     with torch.no_grad():
         maps, logits = net.maps_and_logits(images())
-        whole, crops = whole_and_crops(net, images())
+        outputs = full_map_and_crops(net, images())
+        whole, crops = outputs.require_full_map(), outputs.crops
         assert torch.equal(maps, net.maps(images()))
         assert torch.equal(logits, whole)
         torch.testing.assert_close(net.rest(maps), whole, rtol=0, atol=1e-5)
@@ -42,16 +41,17 @@ def test_the_whole_map_is_the_baselines_and_the_crops_are_the_splits(split: str)
 def test_each_image_is_decided_by_itself(split: str) -> None:
     net = settled(split)
     with torch.no_grad():
-        whole, crops = whole_and_crops(net, images())
+        outputs = full_map_and_crops(net, images())
+        whole, crops = outputs.require_full_map(), outputs.crops
         threshold = certainty(whole).median().item() + 1e-4
         sure = (certainty(whole) > threshold).tolist()
         assert 3 < sum(sure) < 9
-        together = AdaptiveNetwork(net, threshold)(images())
+        together = decide_at(threshold, net, images())
         for i, image in enumerate(images()):
-            alone = AdaptiveNetwork(net, threshold)(image[None])[0]
+            alone = decide_at(threshold, net, image[None])[0]
             torch.testing.assert_close(together[i], alone, rtol=0, atol=1e-5)
             torch.testing.assert_close(alone, whole[i].expand(10, -1) if sure[i] else crops[i], rtol=0, atol=1e-5)
-        whole_only, full = (AdaptiveNetwork(net, t)(images()) for t in (0.0, 1.0))
+        whole_only, full = (decide_at(t, net, images()) for t in (0.0, 1.0))
         torch.testing.assert_close(soft_vote(whole_only), whole, rtol=0, atol=1e-5)
         torch.testing.assert_close(full, net(images()), rtol=0, atol=1e-5)
 
@@ -64,10 +64,10 @@ def test_crops_are_computed_of_the_unsure_images_alone_and_the_trunk_once() -> N
             lambda module, inputs, output, batches=batches: batches.append(len(inputs[0]))
         )
     with torch.no_grad():
-        threshold = certainty(whole_and_crops(net, images())[0]).sort().values[4].item() + 1e-6
+        threshold = certainty(full_map_and_crops(net, images()).require_full_map()).sort().values[4].item() + 1e-6
         for batches in seen.values():
             batches.clear()
-        AdaptiveNetwork(net, threshold)(images())
+        decide_at(threshold, net, images())
     assert [size for size in seen["conv1"] if size] == [12]  # and none for the rest
     assert [size for size in seen["layer2.1.conv2"] if size] == [12]
     assert [size for size in seen["layer3"] if size] == [12, 50]  # whole maps, ten crops of five images
@@ -78,7 +78,7 @@ def test_a_network_without_crops_is_refused() -> None:
     assert has_cut(settled("input"))
     for net in (settled("baseline"), torch.nn.Identity()):
         with pytest.raises(ValueError, match="a baseline has nothing to adapt"):
-            AdaptiveNetwork(net, 0.5)
+            decide_at(0.5, net, images())
         with pytest.raises(ValueError, match="a baseline has nothing to adapt"):
             adaptive_cost(net, 24)
 
@@ -87,14 +87,14 @@ def test_a_network_without_crops_is_refused() -> None:
 def test_costs_of_the_papers_networks(split: str, of_vote: float) -> None:
     """The parts add up to Table 2's figures: 1.255 without the vote, `of_vote` with it."""
     cost = adaptive_cost(VotingResNet18(split), 48)
-    assert cost.of_whole == pytest.approx(count_gmacs(VotingResNet18("baseline"), 48), rel=1e-12)
-    assert cost.of_whole == pytest.approx(1.255, abs=1e-3)
-    assert cost.of_vote == pytest.approx(of_vote, abs=1e-3)
-    assert cost.mean(0.0) == cost.of_whole
-    assert cost.mean(1.0) == pytest.approx(cost.of_vote + cost.whole)
+    assert cost.cost_full_map == pytest.approx(count_gmacs(VotingResNet18("baseline"), 48), rel=1e-12)
+    assert cost.cost_full_map == pytest.approx(1.255, abs=1e-3)
+    assert cost.cost_vote == pytest.approx(of_vote, abs=1e-3)
+    assert cost.mean(0.0) == cost.cost_full_map
+    assert cost.mean(1.0) == pytest.approx(cost.cost_vote + cost.full_map)
     assert cost.half == pytest.approx((1.255 + of_vote) / 2, abs=1e-3)
     # A crop is (5/6)^2 of the map, and there are ten; rounding of odd maps' sides aside.
-    assert cost.crops / cost.whole == pytest.approx(10 * 25 / 36, rel=0.03)
+    assert cost.crops / cost.full_map == pytest.approx(10 * 25 / 36, rel=0.03)
 
 
 def test_the_cost_of_the_crops_by_hand() -> None:
@@ -104,33 +104,5 @@ def test_the_cost_of_the_crops_by_hand() -> None:
     convolutions = 25 * 32 * (16 * 9 + 32 * 9 + 16 + 2 * 32 * 9)
     assert found.crops == pytest.approx(10 * (convolutions + 5 * 25 * 32 * 4 + 32 * 7) / 1e9)
     assert found.mean(0) == pytest.approx(count_gmacs(VotingResNet18("baseline", 7, 4), 48))
-    assert found.of_vote == pytest.approx(count_gmacs(VotingResNet18("m3", 7, 4), 48))
+    assert found.cost_vote == pytest.approx(count_gmacs(VotingResNet18("m3", 7, 4), 48))
     assert found.mean(0.5) == pytest.approx((found.mean(0) + found.mean(1)) / 2)
-
-
-def test_the_share_that_a_cost_pays_for() -> None:
-    cost = AdaptiveCost(trunk=1.0, whole=0.5, crops=4.0)
-    assert (cost.of_whole, cost.of_vote, cost.half) == (1.5, 5.0, 3.25)
-    assert cost.share(1.5) == 0
-    assert cost.share(3.5) == 0.5
-    assert cost.share(5.5) == cost.share(100) == 1
-    with pytest.raises(ValueError, match=r"`mean_gmacs` \(=1.4\) must be at least 1.5"):
-        cost.share(1.4)
-
-
-def test_threshold_cost_and_temperature_of_validation_images() -> None:
-    rng = np.random.default_rng(0)
-    whole, crops = 2 * rng.normal(size=(400, 5)), 2 * rng.normal(size=(400, 10, 5))
-    labels = whole.argmax(axis=1)
-    cost = AdaptiveCost(trunk=1.0, whole=0.5, crops=4.0)
-    fitted = fit_adaptive(whole, crops, labels, cost, mean_gmacs=2.7)  # 0.3 of the images
-    odds = np.exp(whole)
-    certainties = (odds / odds.sum(axis=1, keepdims=True)).max(axis=1)
-    assert fitted.threshold is not None
-    assert (certainties <= fitted.threshold).sum() == 120
-    assert fitted.mean_gmacs == pytest.approx(2.7)
-    taken = np.where((certainties > fitted.threshold)[:, None, None], whole[:, None].repeat(10, axis=1), crops)
-    assert fitted.temperature == fit_vote(taken, labels, "soft").temperature
-    half = fit_adaptive(whole, crops, labels, cost)
-    assert half.mean_gmacs == pytest.approx(cost.half, abs=4.0 / 400)
-    assert half.mean_gmacs <= cost.half

@@ -23,7 +23,7 @@ from fer_voting.networks import (
 )
 from fer_voting.networks.onnx import ExportInfo
 from fer_voting.runs.run import Run
-from fer_voting.votes import Fitted
+from fer_voting.votes import SoftVote, hard_vote, soft_vote
 
 HARD = {"val": {"accuracy": 0.25}, "test": {"accuracy": 0.5}}
 SOFT = {"val": {"accuracy": 0.75}, "temperature": 1.5}
@@ -55,11 +55,11 @@ def test_a_run_by_its_name_and_by_its_folder(tmp_path: Path, monkeypatch: pytest
     for source in ("mine", run.dir, str(run.dir), "outputs/runs/mine"):
         network = load(source)
         assert same_weights(network, seed=1)
-        assert (network.vote, network.fitted, network.accuracy) == ("hard", Fitted(), {"val": 0.25, "test": 0.5})
+        assert (network.vote, network.accuracy) == (hard_vote, {"val": 0.25, "test": 0.5})
         assert (network.path, network.run.name) == (run.best_checkpoint("hard"), "mine")
         soft = load(source, vote="soft")
         assert same_weights(soft, seed=0)
-        assert (soft.vote, soft.fitted, soft.accuracy) == ("soft", Fitted(1.5), {"val": 0.75})
+        assert (soft.vote, soft.accuracy) == (SoftVote("soft", 1.5), {"val": 0.75})
         # For evaluation, initial weights and teachers: the soft vote's, whatever the run was configured for.
         assert same_weights(load_network(source), seed=0)
         assert find(source).weights_file() == run.best_checkpoint("soft")
@@ -79,19 +79,23 @@ def test_a_checkpoint_knows_the_run_in_whose_folder_it_lies(tmp_path: Path):
     renamed = (tmp_path / "net.ckpt").rename(tmp_path / "weights.pt")
     for network in (inside, outside, load_network(renamed)):
         assert same_weights(network, seed=1)
-        assert (network.vote, network.fitted, network.accuracy) == ("soft", Fitted(), {})
-    assert load(renamed, vote="hard").vote == "hard"
+        assert (network.vote, network.accuracy) == (soft_vote, {})
+    assert load(renamed, vote="hard").vote == hard_vote
 
 
 def test_an_exported_folder_and_the_network_that_ships(tmp_path: Path):
-    exported = Network(small_network(), small_info(), "hard", accuracy={"val": 0.5})
+    exported = Network(small_network(), small_info(), hard_vote, accuracy={"val": 0.5})
     exported.save_pretrained(tmp_path / "net")
     network = load(tmp_path / "net")
     assert same_weights(network, seed=0)
-    assert (network.vote, network.accuracy, network.path) == ("hard", {"val": 0.5}, tmp_path / "net/model.safetensors")
+    assert (network.vote.name, network.accuracy, network.path) == (
+        "hard",
+        {"val": 0.5},
+        tmp_path / "net/model.safetensors",
+    )
     assert network.checksum == exported.checksum
     other = load(tmp_path / "net", vote="softprob")
-    assert (other.vote, other.accuracy) == ("softprob", {})
+    assert (other.vote.name, other.accuracy) == ("softprob", {})
     for source in (None, "fer_voting"):
         assert load(source).path == load_network(source).path == SHIPPED / "model.safetensors"
 
@@ -124,7 +128,7 @@ def test_another_split_has_the_same_weights_and_no_accuracy(tmp_path: Path):
         network = load(source, split="m1", vote="soft")
         assert network.net.split == network.info.split == "m1"
         assert same_weights(network, seed=0 if source == run.dir else 1)
-        assert (network.fitted, network.accuracy) == (Fitted(), {})
+        assert (network.vote, network.accuracy) == (soft_vote, {})
 
 
 def test_loading_leaves_torchs_random_state_as_it_is(tmp_path: Path):

@@ -14,12 +14,14 @@ from settled_networks import CLASSES, info, noise, settled
 
 from fer_voting.inference.runtime import TorchRuntime
 from fer_voting.networks import SHIPPED, Network, load, load_network, weights_checksum
-from fer_voting.votes import Fitted
+from fer_voting.votes import HardVote
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    Network(settled("m2"), info("m2"), "hard", Fitted(1.25), {"val": 0.5}).save_pretrained(tmp_path / "net", "# A card")
+    Network(settled("m2"), info("m2"), HardVote("hard", 1.25), {"val": 0.5}).save_pretrained(
+        tmp_path / "net", "# A card"
+    )
     return tmp_path / "net"
 
 
@@ -32,7 +34,7 @@ def test_the_same_network_comes_back(folder: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == ["README.md", "config.json", "model.safetensors"]
     assert (folder / "README.md").read_text() == "# A card"
     found = load(folder)
-    assert (found.info, found.vote, found.fitted, found.accuracy) == (info("m2"), "hard", Fitted(1.25), {"val": 0.5})
+    assert (found.info, found.vote, found.accuracy) == (info("m2"), HardVote("hard", 1.25), {"val": 0.5})
     assert not found.net.training
     faces = noise(3)
     for ours, theirs in zip(
@@ -65,7 +67,7 @@ def test_the_packages_own_name_is_the_network_that_ships() -> None:
     assert found.info.class_names == CLASSES[:7]
     assert found.info.image_size == 48
     assert found.info.dataset == "ferplus"
-    assert found.fitted.temperature > 0
+    assert found.vote.temperature > 0
     assert sum(path.stat().st_size for path in SHIPPED.iterdir()) <= 8_000_000
     card = (SHIPPED / "README.md").read_text()
     for what in ("Intended use", "not cleared", "FER2013's PublicTest", "Confusion", "brightness", "pixels a side"):

@@ -1,12 +1,14 @@
 """Calibration, against hand-made values, a plain loop, torchmetrics away from its fault, and a grid of temperatures."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from fer_voting.results.calibration import BINS, reliability
-from fer_voting.votes import SHARES, VOTES, Fitted, fit_vote, vote_probabilities
+from fer_voting.votes import VOTES, CropOutputs, SoftVote, soft_vote
 
 
 def test_a_hand_made_table() -> None:
@@ -75,49 +77,52 @@ def overconfident(factor: float, images: int = 2000) -> tuple[np.ndarray, np.nda
     return factor * (truth[:, None] + noise - noise.mean(axis=1, keepdims=True)), labels
 
 
+def outputs(logits: np.ndarray) -> CropOutputs:
+    return CropOutputs(torch.tensor(logits))
+
+
 @pytest.mark.parametrize("factor", [0.5, 1.0, 3.0])
 def test_temperature_undoes_the_factor_on_the_logits(factor: float) -> None:
     logits, labels = overconfident(factor)
-    temperature = fit_vote(logits, labels, "soft").temperature
+    temperature = soft_vote.fit(outputs(logits), labels).temperature
     assert temperature == pytest.approx(factor, rel=0.1)
 
     def loss(t: float) -> float:
-        p = vote_probabilities(torch.tensor(logits), "soft", Fitted(t)).numpy()
+        p = SoftVote("soft", t).probabilities(outputs(logits)).numpy()
         return -np.log(p[np.arange(len(labels)), labels]).mean()
 
     grid = np.geomspace(0.1, 10, 201)
     best = grid[np.argmin([loss(t) for t in grid])]
     assert temperature == pytest.approx(best, rel=0.024)  # a step of the grid
     if factor == 3.0:
-        before, after = (vote_probabilities(torch.tensor(logits), "soft", Fitted(t)).numpy() for t in (1, temperature))
+        before, after = (SoftVote("soft", t).probabilities(outputs(logits)).numpy() for t in (1, temperature))
         correct = before.argmax(axis=1) == labels
         assert reliability(after.max(axis=1), correct).error < 0.04
         assert reliability(before.max(axis=1), correct).error > 0.2
 
 
 def test_temperature_takes_what_a_run_stores() -> None:
-    """Float32 as in predictions/<vote>-val.npz, or tensors: the same number."""
+    """Float32 as in predictions/<vote>-val.npz, with labels as an array or a tensor: the same number."""
     logits, labels = overconfident(2.0, images=200)
-    once = fit_vote(logits.astype(np.float32), labels, "soft")
-    assert once == fit_vote(torch.tensor(logits.astype(np.float32)), torch.tensor(labels), "soft")
+    stored = outputs(logits.astype(np.float32))
+    assert soft_vote.fit(stored, labels) == soft_vote.fit(stored, torch.tensor(labels)) != soft_vote
 
 
 def test_temperature_of_the_votes_that_count_shares_is_one() -> None:
     logits, labels = overconfident(3.0, images=50)
-    for vote in VOTES:
-        assert (fit_vote(logits, labels, vote) == Fitted()) is (vote in SHARES)
-        before = vote_probabilities(torch.tensor(logits), vote)
-        after = vote_probabilities(torch.tensor(logits), vote, Fitted(3.0))
-        assert torch.equal(before.argmax(1), VOTES[vote](torch.tensor(logits)).argmax(1))
+    for name, vote in VOTES.items():
+        assert vote.is_probability is (name != "soft")
+        assert (vote.fit(outputs(logits), labels) == vote) is vote.is_probability
+        before = vote.probabilities(outputs(logits))
+        after = replace(vote, temperature=3.0).probabilities(outputs(logits))
+        assert torch.equal(before.argmax(1), vote(torch.tensor(logits)).argmax(1))
         assert torch.equal(before.argmax(1), after.argmax(1))
-        assert torch.equal(before, after) is (vote in SHARES)
+        assert torch.equal(before, after) is vote.is_probability
         assert before.sum(1).numpy() == pytest.approx(1.0)
 
 
 def test_temperature_stays_finite_where_all_is_right() -> None:
     logits, labels = np.eye(3)[:, None].repeat(2, axis=1), np.arange(3)
-    assert 0.04 < fit_vote(logits, labels, "soft").temperature < 0.1
-    with pytest.raises(ValueError, match="`vote`"):
-        fit_vote(logits, labels, "loudest")
+    assert 0.04 < soft_vote.fit(outputs(logits), labels).temperature < 0.1
     with pytest.raises(ValueError, match="at least one image"):
-        fit_vote(logits[:0], labels[:0], "soft")
+        soft_vote.fit(outputs(logits[:0]), labels[:0])

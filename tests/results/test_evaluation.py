@@ -17,7 +17,7 @@ from fer_voting.results.evaluation import (
     metrics_of_counts,
     write_predictions,
 )
-from fer_voting.votes import Fitted
+from fer_voting.votes import CropOutputs, WeightedVote, hard_vote, soft_vote
 
 NAMES = ("happy", "sad", "fear")
 COUNTS = np.array([[6, 2, 0], [1, 1, 0], [0, 0, 0]])
@@ -80,8 +80,8 @@ def test_intervals_have_a_fortieth_of_the_resamples_on_either_side() -> None:
     assert high == pytest.approx(binom.ppf(0.975, 10_000, 0.8) / 10_000, abs=0.1 * deviation)
 
 
-def predictions() -> tuple[torch.Tensor, np.ndarray]:
-    """Crop logits [4, 3, 3] and labels: two of four soft decisions are right, and no vote decides for fear."""
+def predictions() -> tuple[CropOutputs, np.ndarray]:
+    """Outputs of 4 images and labels: two of four soft decisions are right, and no vote decides for fear."""
     logits = torch.tensor(
         [
             [[3.0, 0, 0], [3, 0, 0], [0, 1, 0]],
@@ -90,12 +90,12 @@ def predictions() -> tuple[torch.Tensor, np.ndarray]:
             [[1.0, 0, 0], [1, 0, 0], [0, 3, 0]],
         ]
     )
-    return logits, np.array([0, 1, 2, 0])
+    return CropOutputs(logits), np.array([0, 1, 2, 0])
 
 
 def test_a_vote_by_hand() -> None:
     """Soft decisions: happy, sad, happy (is fear), sad (is happy); the hard vote's last one is happy."""
-    found = evaluate_predictions(*predictions(), NAMES, "soft", Fitted(2.0))
+    found = evaluate_predictions(*predictions(), NAMES, replace(soft_vote, temperature=2.0), fitted=True)
     assert found["precision"] == {"happy": 1 / 2, "sad": 1 / 2, "fear": None}
     assert found["f1"] == {"happy": 1 / 2, "sad": 2 / 3, "fear": 0.0}
     assert found["macro_f1"] == pytest.approx((1 / 2 + 2 / 3 + 0) / 3)
@@ -106,7 +106,7 @@ def test_a_vote_by_hand() -> None:
     confidences = [e(2) / (e(2) + e(1 / 3) + 1), e(4) / (e(4) + 2), e(5) / (e(5) + 2), e(1) / (e(1) + e(2 / 3) + 1)]
     assert found["calibration"]["confidence"] == pytest.approx(np.mean(confidences))
     assert found["calibrated"]["confidence"] < found["calibration"]["confidence"]
-    hard = evaluate_predictions(*predictions(), NAMES, "hard")
+    hard = evaluate_predictions(*predictions(), NAMES, hard_vote)
     assert hard["precision"] == {"happy": 2 / 3, "sad": 1.0, "fear": None}
     assert (hard["temperature"], hard["calibrated"]) == (None, None)
     assert hard["calibration"]["counts"][-1] == 2  # unanimous, confidence 1
@@ -120,19 +120,19 @@ def test_a_class_with_one_image_counts_as_much_as_any() -> None:
 
 
 def test_bins_without_images_have_no_value() -> None:
-    found = evaluate_predictions(*predictions(), NAMES, "hard")["calibration"]
+    found = evaluate_predictions(*predictions(), NAMES, hard_vote)["calibration"]
     filled = [count > 0 for count in found["counts"]]
     assert [each is not None for each in found["confidences"]] == filled
     assert [each is not None for each in found["accuracies"]] == filled
     assert (found["confidences"][-1], found["accuracies"][-1]) == (1.0, 0.5)
 
 
-LAST_CROP = Fitted(weights=(0.0, 0.0, 1.0))
+LAST_CROP = WeightedVote("weighted", weights=(0.0, 0.0, 1.0))
 """The last crops decide for sad, sad, happy, sad."""
 
 
 def test_a_vote_decides_by_what_it_was_fitted_with() -> None:
-    found = evaluate_predictions(*predictions(), NAMES, "weighted", LAST_CROP)
+    found = evaluate_predictions(*predictions(), NAMES, LAST_CROP, fitted=True)
     assert found["precision"] == {"happy": 0.0, "sad": 1 / 3, "fear": None}
     assert found["weights"] == [0.0, 0.0, 1.0]
 
@@ -164,8 +164,8 @@ def test_tables() -> None:
 
 
 def test_predictions_as_rows(tmp_path: Path) -> None:
-    logits, labels = predictions()
-    write_predictions(tmp_path / "rows.csv", ["a", "b, c", "d", "é"], labels, logits, NAMES, "hard")
+    outputs, labels = predictions()
+    write_predictions(tmp_path / "rows.csv", ["a", "b, c", "d", "é"], labels, outputs, NAMES, hard_vote)
     with (tmp_path / "rows.csv").open(newline="", encoding="utf-8") as file:
         text = file.read()
     assert text.count("\n") == 5
@@ -184,16 +184,16 @@ def test_predictions_as_rows(tmp_path: Path) -> None:
 
 
 def test_rows_are_of_the_fitted_vote(tmp_path: Path) -> None:
-    logits, labels = predictions()
+    outputs, labels = predictions()
     fitted = replace(LAST_CROP, temperature=2.0)
-    write_predictions(tmp_path / "rows.csv", list("abcd"), labels, logits, NAMES, "weighted", fitted)
+    write_predictions(tmp_path / "rows.csv", list("abcd"), labels, outputs, NAMES, fitted)
     rows = list(csv.DictReader((tmp_path / "rows.csv").read_text().splitlines()))
     assert [row["predicted"] for row in rows] == ["sad", "sad", "happy", "sad"]
     assert float(rows[0]["confidence"]) == pytest.approx(np.e**0.5 / (np.e**0.5 + 2), abs=1e-6)
 
 
 def test_every_image_needs_its_name(tmp_path: Path) -> None:
-    logits, labels = predictions()
+    outputs, labels = predictions()
     with pytest.raises(ValueError, match="longer"):
-        write_predictions(tmp_path / "rows.csv", ["a", "b"], labels, logits, NAMES, "soft")
+        write_predictions(tmp_path / "rows.csv", ["a", "b"], labels, outputs, NAMES, soft_vote)
     assert not (tmp_path / "rows.csv").exists()

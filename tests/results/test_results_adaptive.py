@@ -7,26 +7,28 @@ import pytest
 import torch
 from PIL import Image
 
-from fer_voting.models.adaptive import AdaptiveCost
 from fer_voting.results.adaptive import adaptive_curve, adaptive_text, plot_adaptive
+from fer_voting.votes import AdaptiveCost, AdaptiveVote, CropOutputs
 
 pytestmark = pytest.mark.slow
 
-COST = AdaptiveCost(trunk=1.0, whole=0.5, crops=4.0)
+COST = AdaptiveCost(trunk=1.0, full_map=0.5, crops=4.0)
+VOTE = AdaptiveVote("adaptive", threshold=0.6)
 
 
-def made() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """200 images: the whole map is often right, the crops more often."""
+def made() -> tuple[CropOutputs, torch.Tensor]:
+    """200 images and labels: the full map is often right, the crops more often."""
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(0, 5, (200,), generator=generator)
     truth = 2 * torch.nn.functional.one_hot(labels, 5).float()
     whole = truth + 1.5 * torch.randn(200, 5, generator=generator)
-    return whole, truth[:, None] + 2 * torch.randn(200, 10, 5, generator=generator), labels
+    return CropOutputs(truth[:, None] + 2 * torch.randn(200, 10, 5, generator=generator), whole), labels
 
 
 def test_curve_against_a_loop() -> None:
-    whole, crops, labels = made()
-    found = adaptive_curve(whole, crops, labels, COST, 0.6)
+    outputs, labels = made()
+    whole, crops = outputs.require_full_map(), outputs.crops
+    found = adaptive_curve(outputs, labels, COST, VOTE)
     certainties = whole.softmax(dim=1).max(dim=1).values.tolist()
     assert [point["share"] for point in found["curve"]] == pytest.approx(np.linspace(0, 1, 21))
     for point in [*found["curve"], found["chosen"]]:
@@ -45,14 +47,14 @@ def test_curve_against_a_loop() -> None:
 
 
 def test_text_and_picture(tmp_path: Path) -> None:
-    found = adaptive_curve(*made(), COST, 0.6)
+    found = adaptive_curve(*made(), COST, VOTE)
     chosen = found["chosen"]
     extra = (chosen["gmacs"] - 1.5) / 3.5
     text = adaptive_text(found)
     assert f"{chosen['accuracy']:.2%} at {chosen['gmacs']:.3f}, threshold 0.600" in text
     assert f"{chosen['share']:.0%} of the images, {extra:.0%} of the vote's extra" in text
     assert "adaptive vote  " not in adaptive_text(adaptive_curve(*made(), COST, None))
-    for threshold in (0.6, None):
-        plot_adaptive(tmp_path / "curve.png", adaptive_curve(*made(), COST, threshold), "a title")
+    for vote in (VOTE, None):
+        plot_adaptive(tmp_path / "curve.png", adaptive_curve(*made(), COST, vote), "a title")
         with Image.open(tmp_path / "curve.png") as image:
             assert min(image.size) > 300

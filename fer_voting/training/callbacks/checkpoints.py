@@ -1,5 +1,6 @@
 """Checkpoints of the last epoch and of each vote's best."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import lightning as L
@@ -22,10 +23,11 @@ class Checkpoints(Checkpoint):
         run: its folder.
         history: the callback that writes metrics.csv; must come before this one.
         refit_vote: of a refit, which validates nothing: the vote whose best is the last epoch.
+        votes: names of the votes that select epochs.
     """
 
-    def __init__(self, run: Run, history: History, refit_vote: str | None) -> None:
-        self.run, self.history, self.refit_vote = run, history, refit_vote
+    def __init__(self, run: Run, history: History, refit_vote: str | None, votes: Iterable[str] = VOTES) -> None:
+        self.run, self.history, self.refit_vote, self.votes = run, history, refit_vote, tuple(votes)
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         with averaged_weights(trainer, module):  # those that were validated
@@ -38,7 +40,7 @@ class Checkpoints(Checkpoint):
         if self.refit_vote is not None:
             return [self.refit_vote] if trainer.current_epoch + 1 == trainer.max_epochs else []
         *earlier, latest = self.history.rows
-        metrics = {vote: f"val/{vote}/accuracy" for vote in VOTES}
+        metrics = {vote: f"val/{vote}/accuracy" for vote in self.votes}
         return [
             vote
             for vote, metric in metrics.items()

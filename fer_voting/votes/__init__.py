@@ -1,0 +1,76 @@
+"""Votes: rules that make one decision of the logits of an image's crops (paper, section 3.1).
+
+A vote is a subclass of `Vote`, and a file conf/voting/<name>.yaml that names it. The built-in ones are also here by
+name, as they are before they are fitted. No module of this package imports torch before a vote is asked.
+"""
+
+from collections.abc import Mapping
+
+from fer_voting.votes.adaptive import AdaptiveCost, AdaptiveVote, fit_threshold
+from fer_voting.votes.simple import (
+    ConfidenceVote,
+    HardVote,
+    SoftprobVote,
+    SoftVote,
+    certainty,
+    confidence_vote,
+    hard_vote,
+    soft_vote,
+    softprob_vote,
+)
+from fer_voting.votes.vote import CropOutputs, Vote, fit_temperature
+from fer_voting.votes.weighted import WeightedVote, fit_weights
+
+VOTES: Mapping[str, Vote] = {vote.name: vote for vote in (soft_vote, softprob_vote, hard_vote, confidence_vote)}
+"""Built-in votes that select epochs. Training logs each one's accuracy and keeps the checkpoint of its best epoch."""
+
+ALL_VOTES: Mapping[str, Vote] = {**VOTES, "weighted": WeightedVote("weighted"), "adaptive": AdaptiveVote("adaptive")}
+"""All built-in votes."""
+
+PAPER_VOTES = ("soft", "softprob", "hard")
+"""The paper's two votes, and the other reading of its soft vote: the votes that tables show of every run."""
+
+
+def find_vote(name: str) -> Vote:
+    """The vote of that name, built-in or a file of conf/voting, as it is before it is fitted.
+
+    Raises ValueError if there is none.
+    """
+    if name in ALL_VOTES:
+        return ALL_VOTES[name]
+    from hydra.utils import instantiate
+    from omegaconf import OmegaConf
+
+    from fer_voting.config import CONF_DIR
+
+    files = {path.stem: path for path in sorted((CONF_DIR / "voting").glob("*.yaml"))}
+    if name not in files:
+        raise ValueError(f"`vote` (={name!r}) must be one of {', '.join({**ALL_VOTES, **files})}")
+    vote = instantiate(OmegaConf.load(files[name]))
+    assert isinstance(vote, Vote)
+    return vote
+
+
+__all__ = [
+    "ALL_VOTES",
+    "PAPER_VOTES",
+    "VOTES",
+    "AdaptiveCost",
+    "AdaptiveVote",
+    "ConfidenceVote",
+    "CropOutputs",
+    "HardVote",
+    "SoftVote",
+    "SoftprobVote",
+    "Vote",
+    "WeightedVote",
+    "certainty",
+    "confidence_vote",
+    "find_vote",
+    "fit_temperature",
+    "fit_threshold",
+    "fit_weights",
+    "hard_vote",
+    "soft_vote",
+    "softprob_vote",
+]
