@@ -92,8 +92,8 @@ tables: table2 $(TABLES) $(FIGURES) ## all of these
 
 # CHECKPOINT=FILE DATA="dataset=fer2013 dataset.root=DIR" measures a trained network too.
 bench: $(INSTALLED) ## how fast and how lean, against the paper's words taken literally: most of an hour on an idle machine
-	$(PY) -m experiments.bench $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)" --data $(DATA))
-	$(PY) -m experiments.bench_predict $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)")
+	$(PY) -m experiments.bench.network $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)" --data $(DATA))
+	$(PY) -m experiments.bench.video $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)")
 
 licences: $(INSTALLED) ## list the licence of every dependency; an unknown or restrictive one without a reason fails
 	.venv/bin/pip-licenses

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from experiments.bench import Reference
+from experiments.bench.network import Reference
 from fer_voting.config import compose_config
 from fer_voting.data.module import FERDataModule, make_datamodule, normalise
 from fer_voting.models import VotingResNet18

@@ -1,4 +1,4 @@
-"""Speed and memory, measured on this machine: `python -m experiments.bench [PART ...]`, or `make bench`.
+"""Speed and memory, measured on this machine: `python -m experiments.bench.network [PART ...]`, or `make bench`.
 
 What is compared runs in one process, warmed up, in turns; the fastest of at least five repeats counts (the medians are
 in the JSON files). The reference follows the paper's text literally: Algorithm 1's loops over images and positions,
@@ -14,8 +14,7 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from datetime import date
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +22,24 @@ import lightning as L
 import numpy as np
 import PIL.Image
 import torch
-from omegaconf import OmegaConf
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
-from experiments.measured import Part, Row, seconds_of, table
-from experiments.pages import update_pages
+from experiments.bench.measure import (
+    SPLITS,
+    BenchmarkResult,
+    measured_here,
+    read_parts,
+    seconds_of,
+    table,
+    write_part,
+)
+from experiments.common import add_parts, make_parser, open_data, write_page
 from fer_voting.config import compose_config
 from fer_voting.data.augment import make_augment
 from fer_voting.data.images import prepare_image
-from fer_voting.data.module import FERDataModule, make_datamodule
+from fer_voting.data.module import FERDataModule
 from fer_voting.inference.onnx_export import export_float32, export_int8
 from fer_voting.inference.runtime import FaceNetwork, Runtime
 from fer_voting.models import VotingResNet18
@@ -43,16 +50,12 @@ from fer_voting.models.crops import crop_corners, crop_side, ten_crops
 from fer_voting.models.images import normalise
 from fer_voting.networks import load_network
 from fer_voting.networks.onnx import ExportInfo, OnnxRuntime, OpenVinoRuntime
-from fer_voting.system.atomic import read_json, write_atomically, write_json
-from fer_voting.system.environment import describe_device, git_commit, keep_freed_memory, now, package_versions
+from fer_voting.system.environment import keep_freed_memory, now
 from fer_voting.system.messages import set_up_messages
 from fer_voting.training.losses import crop_cross_entropy
 from fer_voting.training.module import VotingModule, memory_format_for
 
-SPLITS = ("baseline", "m1", "m2", "m3")
-
-
-# The reference ----------------------------------------------------------------------------------------------------
+Array = NDArray[Any]
 
 
 def algorithm_1(x: Tensor) -> Tensor:
@@ -72,9 +75,6 @@ class Reference(VotingResNet18):
 
     def crop(self, maps: Tensor) -> Tensor:
         return algorithm_1(maps)
-
-
-# Measuring --------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -123,12 +123,9 @@ def brief_training(
     trainer.fit(module, datamodule=data)
 
 
-# The parts --------------------------------------------------------------------------------------------------------
-
-
-def bench_crops(size: Size, options: argparse.Namespace) -> Part:
+def bench_crops(size: Size, options: argparse.Namespace) -> BenchmarkResult:
     """The crop operation, forward and backward, on the maps of each split."""
-    part = Part()
+    result = BenchmarkResult()
     for module, split, least in ((1, "m1", 2.5), (2, "m2", 4.0), (3, "m3", 4.0)):
         side, channels = size.image >> (module - 1), size.width << (module - 1)
         maps = torch.randn(size.batch, channels, side, side)
@@ -140,9 +137,9 @@ def bench_crops(size: Size, options: argparse.Namespace) -> Part:
                 *(x.contiguous(memory_format=torch.channels_last) for x in (maps, gradient)),
             ),
         }
-        loop, operation = part.time(f"crops after {split}", functions, size.repeats).values()
-        part.rows.append(Row(f"crops after {split}, forward + backward", loop / operation, "times faster", least=least))
-    return part
+        loop, operation = result.time(f"crops after {split}", functions, size.repeats).values()
+        result.add(f"crops after {split}, forward + backward", loop / operation, "times faster", least=least)
+    return result
 
 
 def _forward_backward(operation: Callable[[Tensor], Tensor], x: Tensor, gradient: Tensor) -> Callable[[], None]:
@@ -169,9 +166,9 @@ def _training_step(net: nn.Module, images: Tensor, fused: bool, bf16: bool) -> C
     return step
 
 
-def bench_training(size: Size, options: argparse.Namespace) -> Part:
+def bench_training(size: Size, options: argparse.Namespace) -> BenchmarkResult:
     """A training step of each split, and how much of the processor's arithmetic it reaches."""
-    part = Part()
+    result = BenchmarkResult()
     images = torch.randn(size.batch, 3, size.image, size.image)
     functions: dict[str, Callable[[], Any]] = {}
     for split in SPLITS:
@@ -181,26 +178,26 @@ def bench_training(size: Size, options: argparse.Namespace) -> Part:
     for name, dtype in (("float32", torch.float32), ("bf16", torch.bfloat16)):
         a, b = (torch.randn(size.matrix, size.matrix, dtype=dtype) for _ in range(2))
         functions[f"product {name}"] = lambda a=a, b=b: a @ b  # type: ignore[misc]
-    best = part.time("training steps", functions, size.repeats)
+    best = result.time("training steps", functions, size.repeats)
     most = {("m1", "float32"): 0.80, ("m1", "bf16"): 0.48}
     for split in SPLITS:
         for name in ("float32", "bf16"):
             share = best[f"{split} {name}"] / best[f"{split} reference"]
             what = f"{split} training step, {name}, of the reference's time"
-            part.rows.append(Row(what, share, most=most.get((split, name))))
+            result.add(what, share, most=most.get((split, name)))
     for name in ("float32", "bf16"):
         ratio = best[f"m1 {name}"] / best[f"baseline {name}"]
-        part.rows.append(Row(f"m1's time an image over the baseline's, {name}", ratio, "times", most=5.4))
+        result.add(f"m1's time an image over the baseline's, {name}", ratio, "times", most=5.4)
     for name in ("float32", "bf16"):
         product = 2 * size.matrix**3 / best[f"product {name}"]
-        part.rows.append(Row(f"matrix product of {size.matrix}, {name}", product / 1e9, "GFLOP/s"))
+        result.add(f"matrix product of {size.matrix}, {name}", product / 1e9, "GFLOP/s")
         for split in SPLITS:
             gmacs = count_gmacs(VotingResNet18(split, width=size.width), size.image)
             # The backward pass computes twice as much as the forward pass.
             reached = 3 * 2 * gmacs * 1e9 * size.batch / best[f"{split} {name}"]
             what = f"{split} training step, {name}, of the product's FLOP/s"
-            part.rows.append(Row(what, 100 * reached / product, "%"))
-    return part
+            result.add(what, 100 * reached / product, "%")
+    return result
 
 
 def settled(split: str, size: Size) -> VotingResNet18:
@@ -225,7 +222,7 @@ class PlainPyTorch:
         self.network = FaceNetwork(reference).eval()
 
     @torch.inference_mode()
-    def __call__(self, faces: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    def __call__(self, faces: Array) -> tuple[Array, Array]:
         scores, logits = self.network(torch.from_numpy(faces))
         return scores.numpy(), logits.numpy()
 
@@ -234,7 +231,7 @@ def _exported(
     net: VotingResNet18,
     class_names: tuple[str, ...],
     image: int,
-    calibration: np.ndarray[Any, Any],
+    calibration: Array,
     folder: Path,
 ) -> dict[str, Runtime]:
     """The network exported in float32 and int8, by each runtime."""
@@ -251,12 +248,12 @@ def _exported(
     }
 
 
-def bench_inference(size: Size, options: argparse.Namespace) -> Part:
+def bench_inference(size: Size, options: argparse.Namespace) -> BenchmarkResult:
     """Aligned faces, one and 64 at once, by exported files against plain PyTorch, and the error of their logits."""
-    part = Part()
+    result = BenchmarkResult()
     generator = np.random.default_rng(0)
 
-    def faces(count: int, side: int) -> np.ndarray[Any, Any]:
+    def faces(count: int, side: int) -> Array:
         return generator.integers(0, 256, (count, side, side, 3), dtype=np.uint8)
 
     splits = ["m1", "m3"]
@@ -275,22 +272,22 @@ def bench_inference(size: Size, options: argparse.Namespace) -> Part:
             for batch in (1, size.face_batch):
                 some = many[:batch]
                 functions = {f"{split} {name} at {batch}": lambda run=run, x=some: run(x) for name, run in runs.items()}
-                best = part.time(f"{split}: {batch} faces at once", functions, size.repeats)
+                best = result.time(f"{split}: {batch} faces at once", functions, size.repeats)
                 plain = best[f"{split} plain PyTorch at {batch}"]
                 for name in runs:
                     seconds = best[f"{split} {name} at {batch}"]
                     what = f"{split}, aligned faces, {batch} at once, {name}"
-                    part.rows.append(Row(what, batch / seconds, "faces/s"))
+                    result.add(what, batch / seconds, "faces/s")
                     if name != "plain PyTorch":
                         least = 3.0 if batch > 1 and name == "OpenVINO, int8" else None
-                        part.rows.append(Row(what, plain / seconds, "times faster", least=least))
+                        result.add(what, plain / seconds, "times faster", least=least)
             with torch.no_grad():
                 exact = net.double()(normalise(torch.from_numpy(many).permute(0, 3, 1, 2)).double()).numpy()
             for name, run in runs.items():
                 off = np.linalg.norm(run(many)[1] - exact) / np.linalg.norm(exact)
                 most = 1e-5 if name.endswith("float32") else None
-                part.rows.append(Row(f"{split}, {name}: relative error of the logits", float(off), most=most))
-    return part
+                result.add(f"{split}, {name}: relative error of the logits", float(off), most=most)
+    return result
 
 
 def _trained(checkpoint: Path) -> tuple[VotingResNet18, NetworkInfo]:
@@ -302,14 +299,14 @@ def _trained(checkpoint: Path) -> tuple[VotingResNet18, NetworkInfo]:
     return net, info
 
 
-def bench_trained(size: Size, options: argparse.Namespace) -> Part:
+def bench_trained(size: Size, options: argparse.Namespace) -> BenchmarkResult:
     """What the precisions cost a trained network, on the validation images of a data set: accuracy, and its logits."""
-    part = Part()
+    result = BenchmarkResult()
     if options.checkpoint is None:
         print("not measured; give --checkpoint FILE --data dataset=... dataset.root=DIR", file=sys.stderr)
-        return part
+        return result
     net, info = _trained(options.checkpoint)
-    data = open_data(options.data)
+    data = open_packed(options.data)
     chosen = np.random.default_rng(0).permutation(data.positions("train"))[:512]
     positions = data.positions("val")
     faces, labels = data.pack.images[positions], data.class_ids(data.pack)[positions]
@@ -323,27 +320,26 @@ def bench_trained(size: Size, options: argparse.Namespace) -> Part:
             [net(normalise(torch.from_numpy(batch).permute(0, 3, 1, 2)).double()).numpy() for batch in batches]
         )
 
-    def accuracy(logits: np.ndarray[Any, Any]) -> float:
+    def accuracy(logits: Array) -> float:
         return 100 * float((logits.mean(axis=1).argmax(axis=1) == labels).mean())
 
     on = f"{info.split} of width {info.options['width']} on {data.name}'s {len(labels):,} validation images"
-    part.rows.append(Row(f"{on}, float64: accuracy", accuracy(exact), "%"))
+    result.add(f"{on}, float64: accuracy", accuracy(exact), "%")
     for name, found in logits.items():
         off = float(np.linalg.norm(found - exact) / np.linalg.norm(exact))
         most = 1e-5 if name.endswith("float32") else None
-        part.rows.append(Row(f"{on}, {name}: relative error of the logits", off, most=most))
+        result.add(f"{on}, {name}: relative error of the logits", off, most=most)
     for name, found in logits.items():
         most = 0.3 if name.endswith("int8") else None
-        part.rows.append(Row(f"{on}, {name}: accuracy lost", accuracy(exact) - accuracy(found), "points", most=most))
-    return part
+        result.add(f"{on}, {name}: accuracy lost", accuracy(exact) - accuracy(found), "points", most=most)
+    return result
 
 
-def open_data(words: list[str]) -> FERDataModule:
-    """The data module of these command-line words, packed, with the paper's augmentation."""
-    config = compose_config([*words, "augment=paper"])
-    datamodule = make_datamodule(OmegaConf.to_container(config.dataset, resolve=True))  # type: ignore[arg-type]
-    datamodule.setup()
-    return datamodule
+def open_packed(overrides: list[str]) -> FERDataModule:
+    """The data module of these overrides, packed, with the paper's augmentation."""
+    data = open_data([*overrides, "augment=paper"])
+    data.setup()
+    return data
 
 
 def _torchvision(values: Mapping[str, Any], size: int) -> Callable[[Tensor], Tensor]:
@@ -362,26 +358,26 @@ def _torchvision(values: Mapping[str, Any], size: int) -> Callable[[Tensor], Ten
     return v2.Compose(steps)
 
 
-def bench_input(size: Size, options: argparse.Namespace) -> Part:
+def bench_input(size: Size, options: argparse.Namespace) -> BenchmarkResult:
     """Augmentation on one core, images read from files and from a pack, and the share of a step spent on waiting."""
-    part = Part()
+    result = BenchmarkResult()
     with tempfile.TemporaryDirectory() as folder:
         images = 3 * size.paper_batch
         sizes = [f"dataset.train_size={images}", "dataset.val_size=7", "dataset.test_size=7"]
         words = ["dataset=faces", *sizes, f"dataset.size={size.image}", f"output_dir={folder}"]
-        data = open_data([*words, f"dataset.batch_size={size.paper_batch}"])
+        data = open_packed([*words, f"dataset.batch_size={size.paper_batch}"])
         positions = data.positions("train")[: size.paper_batch]
-        _bench_augmentation(part, data.pack.images[positions], size)
-        _bench_reading(part, data, positions, Path(folder), size)
+        _bench_augmentation(result, data.pack.images[positions], size)
+        _bench_reading(result, data, positions, Path(folder), size)
         for split in ("m1", "baseline"):
             clock = Clock()
             brief_training(data, split, size.width, size.steps, clock)
             what = f"waiting for data: {split}, bf16, batch {size.paper_batch}, from a pack, of a step"
-            part.rows.append(Row(what, 100 * clock.share_between_steps, "%", most=1.0))
-    return part
+            result.add(what, 100 * clock.share_between_steps, "%", most=1.0)
+    return result
 
 
-def _bench_augmentation(part: Part, pictures_BHWC: np.ndarray[Any, Any], size: Size) -> None:
+def _bench_augmentation(result: BenchmarkResult, pictures_BHWC: Array, size: Size) -> None:
     values = {k: v for k, v in compose_config([]).augment.items() if not isinstance(v, str)}
     by_image, by_batch = make_augment("albumentations", **values), make_augment("batched", **values)
     by_torchvision = _torchvision(values, size.image)
@@ -396,16 +392,16 @@ def _bench_augmentation(part: Part, pictures_BHWC: np.ndarray[Any, Any], size: S
     }
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    best = part.time("augmentation", functions, size.repeats)
+    best = result.time("augmentation", functions, size.repeats)
     torch.set_num_threads(threads)
     for name, seconds in best.items():
-        part.rows.append(Row(f"augmentation on one core, {name}", len(pictures) / seconds, "images/s"))
+        result.add(f"augmentation on one core, {name}", len(pictures) / seconds, "images/s")
     for name, least in (("albumentations", 4), ("torchvision v2", 8)):
         ratio = best[name] / best["batched"]
-        part.rows.append(Row(f"batched augmentation against {name}", ratio, "times faster", least=least))
+        result.add(f"batched augmentation against {name}", ratio, "times faster", least=least)
 
 
-def _bench_reading(part: Part, data: FERDataModule, positions: np.ndarray[Any, Any], folder: Path, size: Size) -> None:
+def _bench_reading(result: BenchmarkResult, data: FERDataModule, positions: Array, folder: Path, size: Size) -> None:
     files = []
     for number, position in enumerate(positions):
         files.append(folder / f"{number}.jpg")
@@ -421,9 +417,9 @@ def _bench_reading(part: Part, data: FERDataModule, positions: np.ndarray[Any, A
     def from_pack() -> None:
         torch.from_numpy(data.pack.images[positions])
 
-    best = part.time("reading", {"JPEG files of 100 pixels": from_files, "pack": from_pack}, size.repeats)
+    best = result.time("reading", {"JPEG files of 100 pixels": from_files, "pack": from_pack}, size.repeats)
     for name, seconds in best.items():
-        part.rows.append(Row(f"reading from {name}", len(positions) / seconds, "images/s"))
+        result.add(f"reading from {name}", len(positions) / seconds, "images/s")
 
 
 class Clock(L.Callback):
@@ -446,12 +442,12 @@ class Clock(L.Callback):
         return between / (self.ended[-1] - self.ended[0])
 
 
-def bench_compile(size: Size, options: argparse.Namespace) -> Part:
+def bench_compile(size: Size, options: argparse.Namespace) -> BenchmarkResult:
     """Time of a training step of m1 with `compile=true`, and of the first one, which compiles."""
-    part = Part()
+    result = BenchmarkResult()
     if find_compiler() is None:
         print("not measured: there is no C++ compiler here", file=sys.stderr)
-        return part
+        return result
     nets = [_network("m1", size) for _ in range(2)]
     compile_network(nets[1])
     images = _images(size.batch, size)
@@ -462,31 +458,31 @@ def bench_compile(size: Size, options: argparse.Namespace) -> Part:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
         first = seconds_of(functions["compiled"], 1)
         del os.environ["TORCHINDUCTOR_CACHE_DIR"]
-    part.rows.append(Row("m1 training step, bf16, compiled: the first", first, "s"))
-    best = part.time("compiled steps", functions, size.repeats)
+    result.add("m1 training step, bf16, compiled: the first", first, "s")
+    best = result.time("compiled steps", functions, size.repeats)
     what = "m1 training step, bf16, compiled, of the eager time"
-    part.rows.append(Row(what, best["compiled"] / best["eager"]))
-    return part
+    result.add(what, best["compiled"] / best["eager"])
+    return result
 
 
-def bench_memory(size: Size, options: argparse.Namespace) -> Part:
+def bench_memory(size: Size, options: argparse.Namespace) -> BenchmarkResult:
     """MiB that a training's forward pass leaves allocated, and the time of a step."""
-    part = Part()
+    result = BenchmarkResult()
     functions = {}
     for memory, mosts in (("paper", (None, None)), ("lean", (20.0, 10.0))):
         net = _network("m1", size, memory)
         for name, bf16, most in (("float32", False, mosts[0]), ("bf16", True, mosts[1])):
             with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
                 mib = forward_mib_per_image(net, _images(size.paper_batch, size))
-            part.rows.append(Row(f"forward memory of m1, {memory}, {name}", mib, "MiB an image", most=most))
+            result.add(f"forward memory of m1, {memory}, {name}", mib, "MiB an image", most=most)
         functions[f"{memory} step"] = _training_step(net, _images(size.batch, size), True, True)
-    best = part.time("lean steps", functions, size.repeats)
+    best = result.time("lean steps", functions, size.repeats)
     what = "m1 training step, bf16, lean, of paper's time"
-    part.rows.append(Row(what, best["lean step"] / best["paper step"]))
-    return part
+    result.add(what, best["lean step"] / best["paper step"])
+    return result
 
 
-PARTS: dict[str, Callable[[Size, argparse.Namespace], Part]] = {
+PARTS: dict[str, Callable[[Size, argparse.Namespace], BenchmarkResult]] = {
     "crops": bench_crops,
     "training": bench_training,
     "inference": bench_inference,
@@ -497,65 +493,38 @@ PARTS: dict[str, Callable[[Size, argparse.Namespace], Part]] = {
 }
 
 
-# Output -----------------------------------------------------------------------------------------------------------
-
-
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} (default: all)")
+    parser = make_parser(__doc__)
+    add_parts(parser, PARTS)
     parser.add_argument("--out", type=Path, default=Path("outputs/bench"))
     parser.add_argument("--checkpoint", type=Path, help="a trained network, for `inference` and `trained`")
     parser.add_argument("--data", nargs="+", default=[], help="the evaluation data: dataset=fer2013 dataset.root=DIR")
     parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that it runs, the figures mean nothing")
     options = parser.parse_args(arguments)
-    if unknown := set(options.parts) - set(PARTS):
-        parser.error(f"there is no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
     if options.checkpoint is not None and not options.checkpoint.is_file():
         parser.error(f"--checkpoint: {options.checkpoint} is not a file")
     set_up_messages()
     keep_freed_memory()
     torch.manual_seed(0)
-    load = os.getloadavg()[0]
-    if load > 0.5:
-        print(f"this machine is busy (load {load:.1f}): the figures will be wrong", file=sys.stderr)
-    environment = {
-        "device": describe_device(torch.device("cpu")),
-        "git_commit": git_commit(),
-        "date": date.today().isoformat(),
-        "seed": 0,
-        "quick": options.quick,
-        "load_before": load,
-        "versions": package_versions(),
-    }
+    environment = measured_here(seed=0, quick=options.quick)
     for name in options.parts or PARTS:
         print(f"{name}: {(PARTS[name].__doc__ or '').splitlines()[0]}", file=sys.stderr)
-        part = PARTS[name](QUICK if options.quick else Size(), options)
-        medians = {what: statistics.median(seconds) for what, seconds in part.seconds.items()}
-        write_json(
-            options.out / f"{name}.json",
-            {
-                "environment": environment,
-                "rows": [asdict(row) | {"verdict": row.verdict} for row in part.rows],
-                "seconds": part.seconds,
-                "median_seconds": medians,
-            },
-        )
-        print(table(part.rows) if part.rows else "", flush=True)
-    text = _all_parts(options.out)
-    with write_atomically(options.out / "table.md") as file:
-        file.write(text)
-    update_pages(options.out / "table.md")
+        result = PARTS[name](QUICK if options.quick else Size(), options)
+        medians = {what: statistics.median(seconds) for what, seconds in result.seconds.items()}
+        path = options.out / f"{name}.json"
+        write_part(path, environment, result.rows, seconds=result.seconds, median_seconds=medians)
+        print(table(result.rows) if result.rows else "", flush=True)
+    write_page(options.out / "table.md", _all_parts(options.out))
     print(f"Written to {options.out}")
 
 
 def _all_parts(out: Path) -> str:
     """The rows of all parts measured into this folder, with the machine and the date."""
-    parts = [read_json(path) for name in PARTS if (path := out / f"{name}.json").exists()]
-    rows = [Row(**{k: v for k, v in row.items() if k != "verdict"}) for part in parts for row in part["rows"]]
-    origins = dict.fromkeys(
-        "{device}; commit {git_commit}; {date}; seed {seed}".format_map(part["environment"]) for part in parts
-    )
+    parts = read_parts(out, PARTS).values()
+    origin = "{device}; commit {git_commit}; {date}; seed {seed}"
+    origins = dict.fromkeys(origin.format_map(part["environment"]) for part in parts)
     note = " Quick sizes: the figures mean nothing." if any(part["environment"]["quick"] for part in parts) else ""
+    rows = [row for part in parts for row in part["rows"]]
     return f"{table(rows)}\n{'; '.join(origins)}; torch {torch.__version__}.{note}\n"
 
 

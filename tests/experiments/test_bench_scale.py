@@ -1,11 +1,11 @@
-"""What grows with images and runs, small; the recorded figures are of `python -m experiments.scale`."""
+"""What grows with images and runs, small; the recorded figures are of `python -m experiments.bench.scale`."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from experiments.scale import RUN_STEPS, STEPS, main, make_runs, status
+from experiments.bench.scale import RUN_STEPS, STEPS, main, make_runs, status
 from fer_voting.results.load import load_runs
 
 

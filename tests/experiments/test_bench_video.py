@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.bench_predict import frames, main
+from experiments.bench.video import frames, main
 from fer_voting.inference.detector import CenterFaceDetector
 from fer_voting.runs.run import Run
 

@@ -1,4 +1,4 @@
-"""Time and memory of what grows with images and with runs: `python -m experiments.scale [--images N ...] [--runs N]`.
+"""Time and memory by the number of images and of runs: `python -m experiments.bench.scale [--images N ...] [--runs N]`.
 
 A synthetic index of as many images as AffectNet has (287,401), and of ten million: packing without decoding, opening
 the pack, dividing it, writing and reading its manifest, and an epoch's sample; predictions to metrics with intervals.
@@ -6,7 +6,6 @@ Then a folder of 1,000 finished runs: `sweep status` and `report`. Each step is 
 the processor, since other programs may be running, memory the most that was resident.
 """
 
-import argparse
 import contextlib
 import json
 import multiprocessing
@@ -22,17 +21,25 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
+from numpy.typing import NDArray
+from omegaconf import OmegaConf
 
-from experiments.pages import update_pages
+from experiments.common import make_parser, run_config, write_result
+from fer_voting import report as report_command
+from fer_voting import sweep as sweep_command
 from fer_voting.data.images import PreparedImage
 from fer_voting.data.index import Index, Sample
 from fer_voting.data.manifest import read_manifest, write_manifest
 from fer_voting.data.pack import Pack, build_pack
 from fer_voting.data.sampling import EpochSampler, sample_share
+from fer_voting.results.evaluation import evaluate_predictions, write_predictions
 from fer_voting.results.markdown import Table, markdown
-from fer_voting.system.atomic import write_atomically, write_json
-from fer_voting.system.environment import describe_device, git_commit
+from fer_voting.runs.run import Run
+from fer_voting.runs.sweeps import Sweep
+from fer_voting.system.environment import describe_device, git_commit, package_versions
+from fer_voting.system.messages import progress_bar
+from fer_voting.training.module import vote_metrics
+from fer_voting.votes import VOTES, CropOutputs, soft_vote
 
 IMAGES = (28_740, 287_401)
 CLASSES = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger")
@@ -41,10 +48,10 @@ SHARES = (0.26, 0.47, 0.09, 0.05, 0.02, 0.01, 0.1)
 CROPS = 10
 KEY = {"size": 1, "layout": "synthetic"}
 MOST_PREDICTIONS = 1_000_000
-"""Beyond any test set; their crop logits alone have 280 bytes an image."""
+"""Beyond any test set; their crop logits take 280 bytes an image."""
 
 
-def _labels(count: int) -> "np.ndarray[Any, np.dtype[np.int64]]":
+def _labels(count: int) -> NDArray[np.int64]:
     return np.random.default_rng(0).choice(len(CLASSES), count, p=SHARES)
 
 
@@ -88,9 +95,6 @@ def epoch(folder: Path, count: int) -> None:
 
 def metrics(folder: Path, count: int) -> None:
     """What `evaluate` makes of the crop logits of each image."""
-    from fer_voting.results.evaluation import evaluate_predictions, write_predictions
-    from fer_voting.votes import CropOutputs, soft_vote
-
     labels = _labels(count)
     generator = torch.Generator().manual_seed(0)
     outputs = CropOutputs(torch.randn(count, CROPS, len(CLASSES), generator=generator))
@@ -109,21 +113,8 @@ STEPS: dict[str, Callable[[Path, int], None]] = {
 }
 
 
-# --- runs -----------------------------------------------------------------------------------------------------------
-
-
 def make_runs(output_dir: Path, count: int) -> str:
     """`count` finished runs of one sweep, of four splits; the sweep's name. Their predictions are of 100 images."""
-    from omegaconf import OmegaConf
-
-    from fer_voting.config import compose_with_choices
-    from fer_voting.runs.plan import plan_job
-    from fer_voting.runs.run import Run
-    from fer_voting.runs.sweeps import Sweep
-    from fer_voting.system.environment import package_versions
-    from fer_voting.training.module import vote_metrics
-    from fer_voting.votes import VOTES
-
     labels = _labels(100)
     generator = np.random.default_rng(0)
     logits = generator.normal(size=(100, CROPS, len(CLASSES))).astype(np.float32)
@@ -138,7 +129,7 @@ def make_runs(output_dir: Path, count: int) -> str:
     jobs = []
     for split in ("baseline", "m1", "m2", "m3"):
         words = ["dataset=faces", f"split={split}", f"output_dir={output_dir}"]
-        config = plan_job(words, *compose_with_choices(words))
+        config = run_config(words)
         text = OmegaConf.to_yaml(OmegaConf.create(config))
         counts = dict(zip(CLASSES, np.bincount(labels, minlength=len(CLASSES)).tolist(), strict=True))
         for seed in range(count // 4):
@@ -168,25 +159,18 @@ def make_runs(output_dir: Path, count: int) -> str:
 
 def status(folder: Path, count: int) -> None:
     """`python -m fer_voting.sweep status`."""
-    from fer_voting.sweep import main
-
     with contextlib.suppress(SystemExit):
-        main(["status", str(folder / "outputs" / "sweeps" / "large")])
+        sweep_command.main(["status", str(folder / "outputs" / "sweeps" / "large")])
 
 
 def report(folder: Path, count: int) -> None:
     """`python -m fer_voting.report`."""
-    from fer_voting.report import main
-
-    main(["--output-dir", str(folder / "outputs")])
+    report_command.main(["--output-dir", str(folder / "outputs")])
     assert (folder / "outputs" / "report.html").stat().st_size > 10_000
 
 
 RUN_STEPS: dict[str, Callable[[Path, int], None]] = {"sweep status": status, "report": report}
 MOST_SECONDS = {"sweep status": 2, "report": 30}
-
-
-# --- the command ----------------------------------------------------------------------------------------------------
 
 
 def _measure(step: str, folder: Path, count: int, pipe: Any) -> None:
@@ -200,7 +184,7 @@ def _measure(step: str, folder: Path, count: int, pipe: Any) -> None:
 
 
 def _most_mib() -> float:
-    """The most memory that was resident, of this program alone."""
+    """The most memory that was resident, of this program."""
     (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) / 1024
 
@@ -213,12 +197,12 @@ def measure(step: str, folder: Path, count: int) -> dict[str, Any]:
     # Forks of a server that has imported everything: they start at once, and inherit nothing of this process.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__spec__.name])
-    ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_measure, args=(step, folder, count, theirs))
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_measure, args=(step, folder, count, sender))
     process.start()
-    theirs.close()
+    sender.close()
     try:
-        return ours.recv()
+        return receiver.recv()
     except EOFError:
         raise RuntimeError(f"{step} of {count:,} failed:\n{(folder / 'printed.txt').read_text()[-2000:]}") from None
     finally:
@@ -246,39 +230,33 @@ def text_of(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--images", type=int, nargs="+", default=list(IMAGES), help="(default: 28740 287401)")
     parser.add_argument("--runs", type=int, default=1000, help="(default: 1000)")
     parser.add_argument("--out", type=Path, help="folder for scale.md and scale.json")
     options = parser.parse_args(arguments)
     rows = []
-    sized = [
-        (step, count)
-        for count in options.images
-        for step in STEPS
-        if step != "metrics and CSV of predictions" or count <= MOST_PREDICTIONS
-    ]
-    with tempfile.TemporaryDirectory() as scratch, tqdm(total=len(sized) + len(RUN_STEPS), unit="step") as progress:
-        for step, count in sized:
-            progress.set_description(f"{step}, {count:,}")
-            folder = Path(scratch) / str(count)
-            folder.mkdir(exist_ok=True)
-            rows.append(measure(step, folder, count))
-            progress.update()
-            if (step, count) == [each for each in sized if each[1] == count][-1]:
+    with tempfile.TemporaryDirectory() as scratch:
+        total = len(options.images) * len(STEPS) + len(RUN_STEPS)
+        with progress_bar(total=total, unit="step") as progress:
+            for count in options.images:
+                folder = Path(scratch) / str(count)
+                folder.mkdir(exist_ok=True)
+                for step in STEPS:
+                    progress.set_description(f"{step}, {count:,}")
+                    if step != "metrics and CSV of predictions" or count <= MOST_PREDICTIONS:
+                        rows.append(measure(step, folder, count))
+                    progress.update()
                 shutil.rmtree(folder)
-        make_runs(Path(scratch) / "outputs", options.runs)
-        for step in RUN_STEPS:
-            progress.set_description(step)
-            rows.append(measure(step, Path(scratch), options.runs))
-            progress.update()
+            make_runs(Path(scratch) / "outputs", options.runs)
+            for step in RUN_STEPS:
+                progress.set_description(step)
+                rows.append(measure(step, Path(scratch), options.runs))
+                progress.update()
     text = text_of(rows)
     print(text)
     if options.out:
-        write_json(options.out / "scale.json", rows)
-        with write_atomically(options.out / "scale.md") as file:
-            file.write(text)
-        update_pages(options.out / "scale.md")
+        write_result(options.out, "scale", text, rows)
 
 
 if __name__ == "__main__":

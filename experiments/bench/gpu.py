@@ -1,4 +1,4 @@
-"""What needs a GPU, in one command: `python -m experiments.gpu --root DIR`, DIR with FER2013.
+"""Everything that needs a GPU, in one command: `python -m experiments.bench.gpu --root DIR`, DIR with FER2013.
 
 1. `tests`: the tests that are skipped without a GPU. If one fails, the command ends.
 2. `speed`: training steps of every split in bfloat16, augmentation included, from a pack on the GPU: images a second,
@@ -7,19 +7,17 @@
 3. `prediction`: aligned faces a second by PyTorch on the GPU, one and 1,024 at once, copied there and back.
 4. `memory`: Table 2 by `torch.cuda.memory_allocated`.
 5. `training`: the four splits on FER2013 at full width (`experiment=fer2013_full`), seeds 0, 1, 2, and what their
-   predictions say (`experiments.studies`).
+   predictions say (`experiments.fer2013_analysis`).
 
 Figures are written into `OUT/gpu` after every case, what the training says into `OUT/fer2013_full`.
 Each part can be run alone; the training continues where it was stopped.
 `--quick` shows on any machine that it runs: drawn faces, tiny sizes, figures that mean nothing.
 """
 
-import argparse
 import copy
 import subprocess
 import sys
 import tempfile
-from datetime import date
 from functools import partial
 from pathlib import Path
 
@@ -27,20 +25,19 @@ import numpy as np
 import torch
 
 from experiments import studies, table2
-from experiments.bench import QUICK as QUICK_SIZE
-from experiments.bench import SPLITS, Clock, Size, brief_training, open_data, settled
-from experiments.measured import Part, Row, table
+from experiments.bench.measure import SPLITS, BenchmarkResult, Row, measured_here, table, write_part
+from experiments.bench.network import QUICK as QUICK_SIZE
+from experiments.bench.network import Clock, Size, brief_training, open_packed, settled
+from experiments.common import REPO, add_parts, make_parser, run_module, write_page
 from fer_voting.inference.runtime import PRECISIONS, TorchRuntime
 from fer_voting.models import VotingResNet18
 from fer_voting.models.checkpoint import NetworkInfo
 from fer_voting.models.cost import count_gmacs
-from fer_voting.system.atomic import write_atomically, write_json
-from fer_voting.system.environment import describe_device, git_commit, keep_freed_memory, package_versions
+from fer_voting.system.environment import keep_freed_memory
 from fer_voting.system.messages import progress_bar, set_up_messages
 from fer_voting.training.callbacks import Throughput
 
 PARTS = ("tests", "speed", "prediction", "memory", "training")
-REPO = Path(__file__).resolve().parents[1]
 H100_TFLOPS = 989
 """Dense bfloat16 of an H100 SXM, by its data sheet."""
 TARGETS = {"baseline": 40_000.0, "m1": 7_500.0, "m2": 10_000.0, "m3": 16_000.0}
@@ -69,7 +66,7 @@ def measure(words: list[str], split: str, batch_size: int, mode: str, width: int
     name = f"{split}, batch {batch_size:,}{mode}"
     found = {}
     for callback in (Throughput(), Clock()):
-        data = open_data([*words, f"dataset.batch_size={batch_size}"])
+        data = open_packed([*words, f"dataset.batch_size={batch_size}"])
         brief_training(data, split, width, epochs, callback, "auto", **MODES[mode])
         found[type(callback)] = callback
     rate, waiting = found[Throughput].images_per_second, found[Clock].share_between_steps  # type: ignore[union-attr]
@@ -100,7 +97,7 @@ def speed(words: list[str], out: Path, quick: bool) -> None:
 
 def prediction(out: Path, quick: bool) -> None:
     """Measure `TorchRuntime`, which `predict` runs; writes `prediction.json` and `prediction.md`."""
-    part = Part()
+    result = BenchmarkResult()
     size = QUICK_SIZE if quick else Size()
     for split in progress_bar(SPLITS if not quick else ("m1",), desc="prediction", unit="split"):
         net = settled(split, size)
@@ -109,23 +106,20 @@ def prediction(out: Path, quick: bool) -> None:
         for count in (1, 1024) if not quick else (3,):
             faces = np.random.default_rng(0).integers(0, 256, (count, size.image, size.image, 3), dtype=np.uint8)
             functions = {f"{split} {name} {count}": partial(run, faces) for name, run in runtimes.items()}
-            best = part.time(f"{split}: {count} faces at once", functions, size.repeats)
+            best = result.time(f"{split}: {count} faces at once", functions, size.repeats)
             for name in runtimes:
                 what = f"{split}, aligned faces, {count:,} at once, {name}"
-                part.rows.append(Row(what, count / best[f"{split} {name} {count}"], "faces/s"))
-        write(part.rows, out, "prediction", quick)
+                result.add(what, count / best[f"{split} {name} {count}"], "faces/s")
+        write(result.rows, out, "prediction", quick)
 
 
 def write(rows: list[Row], out: Path, name: str, quick: bool) -> None:
     """Write `NAME.json` and the table `NAME.md`, with where and when."""
-    device = describe_device(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    origin = {"device": device, "git_commit": git_commit(), "date": date.today().isoformat(), "quick": quick}
-    write_json(
-        out / f"{name}.json",
-        {"environment": origin | package_versions(), "rows": [vars(row) | {"verdict": row.verdict} for row in rows]},
+    environment = measured_here("cuda" if torch.cuda.is_available() else "cpu", quick=quick)
+    write_part(out / f"{name}.json", environment, rows)
+    write_page(
+        out / f"{name}.md", f"{table(rows)}\n{{device}}; commit {{git_commit}}; {{date}}.\n".format_map(environment)
     )
-    with write_atomically(out / f"{name}.md") as file:
-        file.write(f"{table(rows)}\n{device}; commit {origin['git_commit']}; {origin['date']}.\n")
 
 
 def memory(out: Path, quick: bool) -> None:
@@ -134,28 +128,23 @@ def memory(out: Path, quick: bool) -> None:
 
 
 def training(root: Path | None, out: Path, quick: bool) -> None:
-    """Train the splits; writes what `experiments.studies` writes, which for drawn faces is nothing."""
+    """Train the splits; writes what `experiments.fer2013_analysis` writes, which for drawn faces is nothing."""
     output_dir = out / "outputs" if quick else Path("outputs")
     full = ["experiment=fer2013_full", f"dataset.root='{root}'", "seed=0,1,2", "split=baseline,m1,m2,m3"]
     tiny = ["split=m3", "model.width=16", "dataset.schedule.epochs=1", "dataset.batch_size=7", "logger=none"]
     words = [*QUICK, *tiny] if quick else full
-    command = ["-m", "fer_voting.train", "-m", *words, f"output_dir={output_dir}"]
-    print(f"$ python {' '.join(command)}", flush=True)
-    subprocess.run([sys.executable, *command], check=True)
+    run_module("fer_voting.train", "-m", *words, f"output_dir={output_dir}")
     if not quick:
         studies.main(["--root", str(root), "--setting", "fer2013_full", "--folder", str(out / "fer2013_full")])
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} (default: all)")
+    parser = make_parser(__doc__)
+    add_parts(parser, PARTS)
     parser.add_argument("--root", type=Path, help="folder with fer2013.csv")
     parser.add_argument("--out", type=Path, default=Path("experiments/recorded"), help="default: experiments/recorded")
     parser.add_argument("--quick", action="store_true", help="tiny sizes on drawn faces: shows that it runs")
     options = parser.parse_args(arguments)
-    parts = options.parts or PARTS
-    if unknown := set(parts) - set(PARTS):
-        parser.error(f"there is no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
     if not options.quick and not torch.cuda.is_available():
         parser.error("this machine has no GPU that torch can use (--quick shows that the command runs)")
     if not options.quick and options.root is None:
@@ -164,9 +153,9 @@ def main(arguments: list[str] | None = None) -> None:
     keep_freed_memory()
     root = options.root and options.root.absolute()
     words = QUICK if options.quick else ["dataset=fer2013", f"dataset.root='{root}'"]
+    parts, folder = options.parts or PARTS, options.out / "gpu"
     if "tests" in parts:
         tests()
-    folder = options.out / "gpu"
     if "speed" in parts:
         with tempfile.TemporaryDirectory() as packs:  # of drawn faces, which nobody needs again
             output_dir = packs if options.quick else "outputs"

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny import REPO
 
-from experiments.gpu import main
+from experiments.bench.gpu import main
 from fer_voting.inference.runtime import PRECISIONS
 
 

@@ -4,15 +4,15 @@ import time
 
 import pytest
 
-from experiments.measured import Part, Row
+from experiments.bench.measure import BenchmarkResult, Row
 
 
 def test_a_ratio_is_of_what_was_timed() -> None:
-    part = Part()
-    best = part.time("sleep", {"long": lambda: time.sleep(0.02), "short": lambda: time.sleep(0.002)}, repeats=3)
+    result = BenchmarkResult()
+    best = result.time("sleep", {"long": lambda: time.sleep(0.02), "short": lambda: time.sleep(0.002)}, repeats=3)
     assert best["long"] >= 0.02
     assert 0.002 <= best["short"] < best["long"]
-    assert {name: len(seconds) for name, seconds in part.seconds.items()} == {"long": 3, "short": 3}
+    assert {name: len(seconds) for name, seconds in result.seconds.items()} == {"long": 3, "short": 3}
 
 
 @pytest.mark.parametrize(

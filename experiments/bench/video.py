@@ -1,4 +1,4 @@
-"""How fast and how lean a video is predicted here: `python -m experiments.bench_predict`, or `make bench`.
+"""How fast and how lean a video is predicted here: `python -m experiments.bench.video`, or `make bench`.
 
 The video is drawn: 640x480, H.264, with one or five faces that move. What is compared takes turns on the same video;
 the median of the rounds counts. Memory is that of a process of its own that predicts a long video. Half an hour on two
@@ -17,8 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from datetime import date
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -28,8 +27,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from experiments.measured import Row, table
-from experiments.pages import update_pages
+from experiments.bench.measure import Row, measured_here, read_parts, table, write_part
+from experiments.common import add_parts, make_parser, write_page
 from fer_voting.data.faces.parameters import EXPRESSION_UNITS
 from fer_voting.data.faces.renderer import render_faces
 from fer_voting.data.labels import CLASSES
@@ -42,8 +41,6 @@ from fer_voting.models import VotingResNet18
 from fer_voting.models.checkpoint import NetworkInfo
 from fer_voting.networks import load_network
 from fer_voting.results.markdown import Table, markdown
-from fer_voting.system.atomic import read_json, write_atomically, write_json
-from fer_voting.system.environment import describe_device, git_commit, package_versions
 
 HEIGHT, WIDTH = 480, 640
 FACE_SIDE = 150
@@ -153,18 +150,18 @@ def speed(video: Path, recognizer: Recognizer, folder: Path) -> dict[str, float]
     return {**seconds, "frames": pipeline.frames, "faces": pipeline.faces}
 
 
-def memory_mib(video: Path, options: argparse.Namespace, at: list[int], folder: Path) -> dict[int, float]:
-    """Resident MiB of this process when it has passed on each of these frames of a video."""
+def memory_mib(video: Path, options: argparse.Namespace, folder: Path) -> list[float]:
+    """Resident MiB of this process when it has passed on the early frame of a long video, and its last."""
     net, info = network(options)
     recognizer = Recognizer(TorchRuntime(net, info, device="cpu"))
-    found = {}
+    resident = []
     with RowWriter(folder / "rows.csv", recognizer.class_names) as writer:
         for item in Pipeline(recognizer)(read_frames(Input(str(video), "video", video.name))):
             writer.write(rows_of(item))
-            if isinstance(item, RecognizedFrame) and item.frame.index in at:
+            if isinstance(item, RecognizedFrame) and item.frame.index + 1 in (early_frame(options.long), options.long):
                 pages = int(Path("/proc/self/statm").read_text().split()[1])
-                found[item.frame.index] = pages * os.sysconf("SC_PAGE_SIZE") / 2**20
-    return found
+                resident.append(pages * os.sysconf("SC_PAGE_SIZE") / 2**20)
+    return resident
 
 
 def bench_speed(options: argparse.Namespace, folder: Path) -> tuple[list[Speed], dict[str, Any]]:
@@ -200,17 +197,14 @@ def early_frame(frames: int) -> int:
 def bench_memory(options: argparse.Namespace, folder: Path) -> tuple[list[Row], dict[str, Any]]:
     """Memory of a process of its own at an early frame and at the last of a long video."""
     video = write_video(folder / "long.mp4", options.long, 1)
-    words = ["--memory-of", str(video), "--width", str(options.width), "--long", str(options.long)]
-    words += [] if options.checkpoint is None else ["--checkpoint", str(options.checkpoint)]
-    printed = subprocess.run(
-        [sys.executable, "-m", "experiments.bench_predict", *words], stdout=subprocess.PIPE, text=True, check=True
-    ).stdout
-    first, last = json.loads(printed)
-    difference = 100 * abs(last / first - 1)
+    command = [sys.executable, "-m", "experiments.bench.video", "--memory-of", str(video)]
+    command += ["--width", str(options.width), "--long", str(options.long)]
+    command += [] if options.checkpoint is None else ["--checkpoint", str(options.checkpoint)]
+    first, last = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
     rows = [
         Row(f"memory at frame {early_frame(options.long)}", first, "MiB"),
         Row(f"memory at frame {options.long:,}", last, "MiB"),
-        Row("difference of the two", difference, "%", most=MOST_DIFFERENCE),
+        Row("difference of the two", 100 * abs(last / first - 1), "%", most=MOST_DIFFERENCE),
     ]
     return rows, {"memory_mib": {str(early_frame(options.long)): first, str(options.long): last}}
 
@@ -222,8 +216,8 @@ PARTS: dict[str, Callable[[argparse.Namespace, Path], tuple[Sequence[Row | Speed
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} (default: both)")
+    parser = make_parser(__doc__)
+    add_parts(parser, PARTS)
     parser.add_argument("--out", type=Path, default=Path("outputs/bench"))
     parser.add_argument("--frames", type=int, default=100, help="of the videos whose speed is measured (default: 100)")
     parser.add_argument("--rounds", type=int, default=5, help="of each (default: 5)")
@@ -234,43 +228,19 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--memory-of", type=Path, help=argparse.SUPPRESS)  # the process of its own
     options = parser.parse_args(arguments)
-    if unknown := set(options.parts) - set(PARTS):
-        parser.error(f"there is no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
     if options.checkpoint is not None and not options.checkpoint.is_file():
         parser.error(f"--checkpoint: {options.checkpoint} is not a file")
     with tempfile.TemporaryDirectory() as folder:
         if options.memory_of is not None:
-            found = memory_mib(
-                options.memory_of, options, [early_frame(options.long) - 1, options.long - 1], Path(folder)
-            )
-            print(json.dumps(list(found.values())))
+            print(json.dumps(memory_mib(options.memory_of, options, Path(folder))))
             return
-        if os.getloadavg()[0] > 0.5:
-            print(f"other programs are at work here (load {os.getloadavg()[0]:.1f})", file=sys.stderr)
+        sizes = {key: getattr(options, key) for key in ("frames", "rounds", "long")}
         for name in options.parts or PARTS:
-            environment = {
-                "device": describe_device(torch.device("cpu")),
-                "git_commit": git_commit(),
-                "date": date.today().isoformat(),
-                "seed": 0,
-                "network": describe(*network(options)),
-                "load_before": os.getloadavg()[0],
-                "versions": package_versions(),
-                **{key: getattr(options, key) for key in ("frames", "rounds", "long")},
-            }
-            rows, raw = PARTS[name](options, Path(folder))
-            write_json(
-                options.out / f"predict-{name}.json",
-                {
-                    "environment": environment,
-                    "rows": [asdict(row) | {"verdict": row.verdict} for row in rows],
-                    "passes": raw,
-                },
-            )
+            environment = measured_here(seed=0, network=describe(*network(options)), **sizes)
+            rows, passes = PARTS[name](options, Path(folder))
+            write_part(options.out / f"predict-{name}.json", environment, rows, passes=passes)
     text = all_parts(options.out)
-    with write_atomically(options.out / "predict.md") as file:
-        file.write(text)
-    update_pages(options.out / "predict.md")
+    write_page(options.out / "predict.md", text)
     print(text)
     print(f"Written to {options.out}")
 
@@ -282,19 +252,14 @@ def describe(net: nn.Module, info: NetworkInfo) -> str:
 
 def all_parts(out: Path) -> str:
     """The tables of the parts that were measured into this folder, and where and when that was."""
-    found = {name: read_json(path) for name in PARTS if (path := out / f"predict-{name}.json").exists()}
     origin = (
         "{network}; 640x480 video; {device}; commit {git_commit}; {date}; seed {seed}; load {load_before:.1f} before"
     )
     texts = []
-    for name, part in found.items():
-        values = [{k: v for k, v in row.items() if k != "verdict"} for row in part["rows"]]
-        shown = (
-            speed_table([Speed(**row) for row in values]) if name == "speed" else table([Row(**row) for row in values])
-        )
-        texts.append(
-            f"{shown}\n{origin.format_map(part['environment'])}; torch {part['environment']['versions']['torch']}.\n"
-        )
+    for name, table_of, row_type in (("predict-speed", speed_table, Speed), ("predict-memory", table, Row)):
+        for part in read_parts(out, [name], row_type).values():
+            here = part["environment"]
+            texts.append(f"{table_of(part['rows'])}\n{origin.format_map(here)}; torch {here['versions']['torch']}.\n")
     return "\n".join(texts)
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torchvision.transforms.v2.functional import ten_crop
 
-from experiments.bench import PARTS, Clock, Reference, algorithm_1, main
+from experiments.bench.network import PARTS, Clock, Reference, algorithm_1, main
 from fer_voting.models import SPLITS, VotingResNet18
 from fer_voting.runs.run import Run
 

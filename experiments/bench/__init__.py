@@ -1,0 +1,1 @@
+"""Speed and memory, measured; docs/speed.md has what was recorded."""
