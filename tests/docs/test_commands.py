@@ -29,6 +29,7 @@ from omegaconf import OmegaConf
 from tiny import REPO, TINY
 
 from fer_voting.config import CONF_DIR, compose_with_choices
+from fer_voting.data.faces.renderer import render_faces
 from fer_voting.data.module import make_datamodule
 from fer_voting.runs.plan import plan_job
 from fer_voting.runs.sweeps import Sweep
@@ -320,7 +321,8 @@ def test_a_command_that_reads_runs_runs(
 )
 def test_python_runs(page: str, text: str):
     tiny = ", ".join(repr(word) for word in (*SMALL, "model.width=4", "logger=none", "plots=false"))
-    exec(compile(text.replace('"logger=none"', tiny), page, "exec"), {})
+    (photo,) = render_faces(0, [222], ["surprise"], [222], size=256)
+    exec(compile(text.replace('"logger=none"', tiny), page, "exec"), {"photo": photo})
 
 
 # --- the README ---------------------------------------------------------------------------------------------------
