@@ -104,11 +104,6 @@ def origin(results: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def count_runs(count: int) -> str:
-    """`1 run`, `2 runs`."""
-    return "1 run" if count == 1 else f"{count} runs"
-
-
 # --- command lines --------------------------------------------------------------------------------------------------
 
 

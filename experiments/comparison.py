@@ -6,12 +6,12 @@ from functools import partial
 from itertools import pairwise
 from typing import Any
 
-from experiments.common import Report, count_runs, origin
+from experiments.common import Report, origin
 from fer_voting.results.compare import accuracies, comparisons, confusion
 from fer_voting.results.cost import cost_points, mean_cost
 from fer_voting.results.load import RunGroup
 from fer_voting.results.plots import cost_figure, draw_confusion, save, split_curves_figure
-from fer_voting.results.text import COMPARISON_NOTE, NOTHING, SPLIT_TITLES, accuracy_table, comparison_table
+from fer_voting.results.text import COMPARISON_NOTE, NOTHING, SPLIT_TITLES, accuracy_table, comparison_table, count_runs
 from fer_voting.runs.run import read_history
 from fer_voting.system.messages import duration
 

@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from experiments.common import Options, Report, belongs_to, count_runs, parse_options, publish
-from fer_voting.results.compare import Method, confusion
+from experiments.common import Options, Report, belongs_to, parse_options, publish
+from fer_voting.results.compare import Method, confusion, normalise_confusion
 from fer_voting.results.load import RunGroup
 from fer_voting.results.markdown import Table
 from fer_voting.results.missing import audit_command
 from fer_voting.results.paper import paper
-from fer_voting.results.plots import draw_class_distribution, draw_confusion, normalise_confusion
-from fer_voting.results.text import describe, title
+from fer_voting.results.plots import draw_class_distribution, draw_confusion
+from fer_voting.results.text import confusion_table, count_runs, describe, title
 from fer_voting.system.atomic import read_json
 
 BEST = Method("m1", "soft", refit="soft")
@@ -90,8 +90,7 @@ def confusion_figure(name: str, figure_of: str, options: Options) -> Report:
             draw = partial(draw_confusion, counts=counts, class_names=class_names, title=caption)
             report.add_plot(stem, draw, caption)
             share = 100 * normalise_confusion(counts)
-            rows = [[c, *(f"{value:.1f}" for value in row)] for c, row in zip(class_names, share.T, strict=True)]
-            report.add_table(Table(["decision \\ actual", *class_names], rows))
+            report.add_table(confusion_table(counts, class_names))
             summed = f"summed over {count_runs(len(runs))}"
             report.add(f"In percent of the actual class (columns; section 3.4), {how}, {summed}.")
             if group.dataset == figure_of:

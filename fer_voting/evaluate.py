@@ -38,7 +38,6 @@ def evaluate(config: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
     from fer_voting.data.module import make_datamodule
     from fer_voting.models.adaptive import adaptive_cost, has_cut
     from fer_voting.models.checkpoint import load_weights
-    from fer_voting.results.adaptive import adaptive_curve, plot_adaptive
     from fer_voting.results.evaluation import evaluate_predictions, write_predictions
     from fer_voting.results.plots import plot_evaluation
     from fer_voting.system.environment import describe_device, git_commit, package_versions
@@ -52,7 +51,7 @@ def evaluate(config: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
         recorded_fits,
         stored_validation,
     )
-    from fer_voting.votes import ALL_VOTES, soft_vote
+    from fer_voting.votes import ALL_VOTES, adaptive_curve, soft_vote
 
     part = config["stage"]
     if part not in PARTS:
@@ -147,9 +146,6 @@ def evaluate(config: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
         write_predictions(rows, names, labels.numpy(), outputs, data.class_names, vote)
     if config["plots"]:
         plot_evaluation(out, title, result)
-        if adaptive is not None:
-            note = " (synthetic faces)" if data.synthetic else ""
-            plot_adaptive(out.with_name(f"{out.stem}-adaptive.png"), adaptive, f"{title} on {data.name}, {part}{note}")
     write_json(out, result)
     return out, result
 
@@ -204,8 +200,7 @@ def _refuse_to_overwrite(out: Path, path: Path, fingerprint: str) -> None:
 
 def job(config: DictConfig) -> None:
     out, result = evaluate(resolve(config))
-    from fer_voting.results.adaptive import adaptive_text
-    from fer_voting.results.evaluation import evaluation_tables
+    from fer_voting.results.evaluation import adaptive_text, evaluation_tables
 
     print(f"{result['images']:,} {result['part']} images of {result['dataset']}, trained on {result['trained_on']}")
     if result["split"] != result["trained_split"]:

@@ -4,6 +4,7 @@ Shapes: N images, V crops an image, K classes.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,23 @@ class Reliability:
         gaps = np.abs(self.accuracy - self.confidence)
         return float(np.nansum(self.counts * gaps) / self.counts.sum())
 
+    def to_values(self) -> dict[str, Any]:
+        """Plain numbers for JSON: `error`, mean `confidence`, and by bin `counts`, `confidences` and `accuracies`.
+
+        A bin without images has None.
+        """
+        confidences, accuracies = (
+            [None if np.isnan(value) else value for value in values.tolist()]
+            for values in (self.confidence, self.accuracy)
+        )
+        return {
+            "error": self.error,
+            "confidence": float(np.nansum(self.counts * self.confidence) / self.counts.sum()),
+            "counts": self.counts.tolist(),
+            "confidences": confidences,
+            "accuracies": accuracies,
+        }
+
 
 def reliability(confidences: NDArray[np.floating], correct: NDArray[np.bool_], bins: int = BINS) -> Reliability:
     """How often the decisions of each confidence are right.
@@ -48,8 +66,8 @@ def reliability(confidences: NDArray[np.floating], correct: NDArray[np.bool_], b
     if not ((confidences >= 0) & (confidences <= 1 + 1e-6)).all():  # a float32 softmax may exceed 1 by its rounding
         raise ValueError(f"`confidences` ({confidences.min():.6g} to {confidences.max():.6g}) must be from 0 to 1")
     inner_edges = np.linspace(0, 1, bins + 1)[1:-1]
-    of_bin = np.searchsorted(inner_edges, confidences)
-    counts = np.bincount(of_bin, minlength=bins)
+    positions = np.searchsorted(inner_edges, confidences)
+    counts = np.bincount(positions, minlength=bins)
     with np.errstate(invalid="ignore"):
-        means = [np.bincount(of_bin, weights, bins) / counts for weights in (confidences, correct)]
+        means = [np.bincount(positions, weights, bins) / counts for weights in (confidences, correct)]
     return Reliability(counts, *means)

@@ -1,4 +1,4 @@
-"""What one evaluation says of a network: metrics with intervals, tables, predictions as CSV.
+"""The evaluation of one network: metrics with intervals, tables, predictions as CSV.
 
 Shapes: N images, V crops an image, K classes, R resamples.
 """
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_voting.results.calibration import Reliability, reliability
+from fer_voting.results.calibration import reliability
 from fer_voting.results.markdown import Table, markdown
 from fer_voting.results.statistics import COVERAGE, RESAMPLES
 from fer_voting.system.atomic import write_atomically
@@ -49,10 +49,10 @@ def metric_intervals(counts: NDArray[np.integer]) -> dict[str, tuple[float, floa
     """
     cells, images = counts.ravel(), int(counts.sum())
     rng = np.random.default_rng(0)  # the same interval each time
-    drawn = rng.multinomial(images, cells / images, size=RESAMPLES).reshape(-1, *counts.shape)
+    resampled = rng.multinomial(images, cells / images, size=RESAMPLES).reshape(-1, *counts.shape)
     ends = [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2]
-    found = {name: np.quantile(values, ends).tolist() for name, values in metrics_of_counts(drawn).items()}
-    return {name: (low, high) for name, (low, high) in found.items()}
+    intervals = {name: np.quantile(values, ends).tolist() for name, values in metrics_of_counts(resampled).items()}
+    return {name: (low, high) for name, (low, high) in intervals.items()}
 
 
 def evaluate_predictions(
@@ -81,7 +81,7 @@ def evaluate_predictions(
     def calibration(temperature: float) -> dict[str, Any]:
         probabilities = replace(vote, temperature=temperature).probabilities(outputs)
         confidences = probabilities.gather(1, decisions[:, None])[:, 0]
-        return _calibration(reliability(confidences.numpy(), decisions.numpy() == labels))
+        return reliability(confidences.numpy(), decisions.numpy() == labels).to_values()
 
     return {
         "macro_f1": float(metrics_of_counts(counts)["macro_f1"]),
@@ -101,37 +101,41 @@ def _shares(names: Sequence[str], parts: NDArray[np.int64], wholes: NDArray[np.i
     }
 
 
-def _calibration(found: Reliability) -> dict[str, Any]:
-    def by_bin(values: NDArray[np.float64]) -> list[float | None]:
-        return [None if np.isnan(value) else value for value in values.tolist()]
-
-    return {
-        "error": found.error,
-        "confidence": float(np.nansum(found.counts * found.confidence) / found.counts.sum()),
-        "counts": found.counts.tolist(),
-        "confidences": by_bin(found.confidence),
-        "accuracies": by_bin(found.accuracy),
-    }
-
-
 def evaluation_tables(votes: Mapping[str, Mapping[str, Any]], vote: str = "soft") -> str:
     """Two tables as Markdown: the metrics of each vote with their intervals over images, and of each class by `vote`.
 
     Args:
         votes: vote -> `recall` by class, `confusion_counts`, and what `evaluate_predictions` returns.
     """
-    names = ("accuracy", "mean_recall", "macro_f1")
-    of_votes = Table(["vote", "accuracy (%)", "mean recall (%)", "macro F1 (%)", "calibration error (%)"], [])
-    for each, metrics in votes.items():
-        of_votes.rows.append([each, *(_with_interval(metrics, name) for name in names), _calibration_text(metrics)])
+    keys = ("accuracy", "mean_recall", "macro_f1")
+    by_vote = Table(["vote", "accuracy (%)", "mean recall (%)", "macro F1 (%)", "calibration error (%)"], [])
+    for name, metrics in votes.items():
+        by_vote.rows.append([name, *(_with_interval(metrics, key) for key in keys), _calibration_text(metrics)])
     chosen = votes[vote]
-    of_classes = Table(["class", "images", "precision (%)", "recall (%)", "F1 (%)"], [])
+    by_class = Table(["class", "images", "precision (%)", "recall (%)", "F1 (%)"], [])
     images = np.sum(chosen["confusion_counts"], axis=1).tolist()
     for count, (name, recall) in zip(images, chosen["recall"].items(), strict=True):
         shares = (chosen["precision"][name], recall if count else None, chosen["f1"][name])
-        of_classes.rows.append([name, f"{count:,}", *("–" if s is None else f"{100 * s:.2f}" for s in shares)])
+        by_class.rows.append([name, f"{count:,}", *("–" if s is None else f"{100 * s:.2f}" for s in shares)])
     note = "In brackets: 95 % bootstrap intervals over images; a network of another seed may lie outside."
-    return f"{markdown(of_votes)}\n{note}\n\n{markdown(of_classes)}"
+    return f"{markdown(by_vote)}\n{note}\n\n{markdown(by_class)}"
+
+
+def adaptive_text(curve: Mapping[str, Any]) -> str:
+    """What `votes.adaptive_curve` returns, in a few lines: full map, chosen threshold, soft vote, a few points."""
+    whole, vote, chosen = curve["curve"][0], curve["vote"], curve["chosen"]
+    lines = ["accuracy by arithmetic (GMACs an image):"]
+    lines += [f"  whole map           {whole['accuracy']:.2%} at {whole['gmacs']:.3f}"]
+    if chosen is not None:
+        extra = (chosen["gmacs"] - whole["gmacs"]) / (vote["gmacs"] - whole["gmacs"])
+        lines += [
+            f"  adaptive vote       {chosen['accuracy']:.2%} at {chosen['gmacs']:.3f}, threshold "
+            f"{chosen['threshold']:.3f}: the crops of {chosen['share']:.0%} of the images, {extra:.0%} of the vote's "
+            "extra arithmetic"
+        ]
+    lines += [f"  soft vote of crops  {vote['accuracy']:.2%} at {vote['gmacs']:.3f}"]
+    points = ", ".join(f"{point['gmacs']:.3f}: {point['accuracy']:.2%}" for point in curve["curve"][::4])
+    return "\n".join([*lines, f"  curve               {points}"])
 
 
 def recalibrated(metrics: Mapping[str, Any]) -> bool:

@@ -35,7 +35,7 @@ VOTE_COLOURS = {
 SPLIT_COLOURS = {"baseline": "#767676", "input": "#CC79A7", "m1": "#0072B2", "m2": "#D55E00", "m3": "#009E73"}
 PART_COLOURS = {"train": "#0072B2", "val": "#D55E00", "test": "#009E73"}
 INK = "#111112"
-"""Of text and axes: a black used nowhere else, which a page replaces by its own colour."""
+"""Colour of text and axes: a black used nowhere else, which a page replaces by its own colour."""
 
 PANEL = (4.5, 3.4)
 """Width and height of a panel in inches: readable on a phone, and two fit a printed page."""
@@ -58,8 +58,8 @@ def save(figure: Figure, path: Path) -> None:
     FigureCanvasAgg(figure)
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}")
-    around = figure.get_tightbbox().padded(0.1)  # inches; given "tight", matplotlib would draw the figure twice
-    figure.savefig(draft, dpi=150, format=path.suffix[1:], bbox_inches=around)
+    box = figure.get_tightbbox().padded(0.1)  # inches; given "tight", matplotlib would draw the figure twice
+    figure.savefig(draft, dpi=150, format=path.suffix[1:], bbox_inches=box)
     draft.replace(path)
 
 
@@ -179,12 +179,12 @@ def _finish_epochs(*panels: Axes) -> None:
 
 
 LEAST_SPAN = 2.0
-"""Points of accuracy that an axis shows at least: fewer would make a difference of chance look like one."""
+"""Percentage points that an accuracy axis spans at least: on a shorter one, chance would look like a difference."""
 
 
 def cost_figure(
-    ours: Sequence[CostPoint],
-    theirs: Sequence[CostPoint],
+    points: Sequence[CostPoint],
+    paper_points: Sequence[CostPoint],
     title: str,
     costs: Sequence[str] = tuple(COST_LABELS),
     measure: str = "validation accuracy (%)",
@@ -193,8 +193,8 @@ def cost_figure(
     of selecting the closest possible point to the network input, depending on the available resources").
 
     Args:
-        ours: a point per split, with error bars of one standard deviation.
-        theirs: the paper's, as rings; may be empty.
+        points: a point per split, with error bars of one standard deviation.
+        paper_points: the paper's, as rings; may be empty.
         costs: keys of COST_LABELS, a panel per key.
         measure: what the points' `accuracy` is.
     """
@@ -202,8 +202,8 @@ def cost_figure(
         figure = Figure(figsize=(PANEL[0] * len(costs), PANEL[1]))
         panels = figure.subplots(1, len(costs), sharey=True, squeeze=False)[0]
         for axes, cost in zip(panels, costs, strict=True):
-            for points, own in ((theirs, False), (ours, True)):
-                _draw_points(axes, [p for p in points if getattr(p, cost) is not None], cost, own)
+            for chosen, is_paper in ((paper_points, True), (points, False)):
+                _draw_points(axes, [p for p in chosen if getattr(p, cost) is not None], cost, is_paper)
             axes.set_xlabel(COST_LABELS[cost])
             axes.set_xscale("log")
             axes.grid(alpha=0.3)
@@ -220,28 +220,22 @@ def cost_figure(
     return figure
 
 
-def _draw_points(axes: Axes, points: Sequence[CostPoint], cost: str, own: bool) -> None:
+def _draw_points(axes: Axes, points: Sequence[CostPoint], cost: str, is_paper: bool) -> None:
     costs = [getattr(point, cost) for point in points]
     front = pareto_front(costs, [point.accuracy for point in points])
-    style, label = ("-", "Pareto front") if own else (":", "Pareto front of the paper")
+    style, label = (":", "Pareto front of the paper") if is_paper else ("-", "Pareto front")
     if front:
         x, y = [costs[i] for i in front], [points[i].accuracy for i in front]
         axes.plot(x, y, style, color=INK, lw=1, alpha=0.6, drawstyle="steps-post", label=label, zorder=1)
     for point, x_value in zip(points, costs, strict=True):
         colour = SPLIT_COLOURS.get(point.split, INK)
-        face = colour if own else "none"
+        face = "none" if is_paper else colour
         if point.std is not None:
             axes.errorbar(x_value, point.accuracy, point.std, color=colour, capsize=3, lw=1, zorder=2)
         axes.plot(x_value, point.accuracy, "o", ms=8, mfc=face, mec=colour, zorder=3)
-        if own:
-            axes.annotate(
-                point.split,
-                (x_value, point.accuracy),
-                xytext=(7, -13),  # the front comes from below and leaves to the right
-                textcoords="offset points",
-                color=INK,
-                fontsize=9,
-            )
+        if not is_paper:  # the front comes from below and leaves to the right
+            look: dict[str, Any] = {"xytext": (7, -13), "textcoords": "offset points", "color": INK, "fontsize": 9}
+            axes.annotate(point.split, (x_value, point.accuracy), **look)
     if axes.lines:
         axes.legend(frameon=False, fontsize=8)
 
@@ -253,13 +247,9 @@ def draw_class_distribution(path: Path, parts: Mapping[str, Mapping[str, int]], 
     axes = figure.add_subplot()
     width = 0.8 / max(len(parts), 1)
     for place, (part, counts) in enumerate(parts.items()):
-        bars = axes.bar(
-            np.arange(len(classes)) + (place - (len(parts) - 1) / 2) * width,
-            [counts[label] for label in classes],
-            width,
-            label=f"{part} ({sum(counts.values()):,})",
-            color=PART_COLOURS[part],
-        )
+        centres = np.arange(len(classes)) + (place - (len(parts) - 1) / 2) * width
+        look: dict[str, Any] = {"label": f"{part} ({sum(counts.values()):,})", "color": PART_COLOURS[part]}
+        bars = axes.bar(centres, [counts[label] for label in classes], width, **look)
         axes.bar_label(bars, fmt="{:,.0f}", fontsize=6)
     axes.set_xticks(np.arange(len(classes)), [escape_mathtext(label) for label in classes])
     axes.set_ylabel("images")
@@ -285,16 +275,20 @@ def plot_run(run: Run, result: Mapping[str, Any]) -> None:
 def plot_evaluation(out: Path, name: str, result: Mapping[str, Any]) -> None:
     """Write the soft vote's confusion matrix to `<out's stem>.png` and the votes' reliability to `…-reliability.png`.
 
+    Where the network has an adaptive vote, also its accuracy against its arithmetic to `…-adaptive.png`.
+
     Args:
-        name: of what was evaluated.
+        name: of the network.
         result: content of the evaluation's JSON file.
     """
-    note = " (synthetic faces)" if result["synthetic"] else ""
+    place = f"{result['part']}{' (synthetic faces)' if result['synthetic'] else ''}"
     counts = np.array(result["votes"]["soft"]["confusion_counts"])
-    title = f"{name} on {result['dataset']}, soft vote, {result['part']}{note}"
+    title = f"{name} on {result['dataset']}, soft vote, {place}"
     draw_confusion(out.with_suffix(".png"), counts, result["class_names"], title)
-    title = f"{name} on {result['dataset']}, {result['part']}{note}"
+    title = f"{name} on {result['dataset']}, {place}"
     save(reliability_figure(result["votes"], title), out.with_name(f"{out.stem}-reliability.png"))
+    if result["adaptive"] is not None:
+        save(adaptive_figure(result["adaptive"], title), out.with_name(f"{out.stem}-adaptive.png"))
 
 
 def reliability_figure(votes: Mapping[str, Mapping[str, Any]], title: str) -> Figure:
@@ -311,21 +305,21 @@ def reliability_figure(votes: Mapping[str, Mapping[str, Any]], title: str) -> Fi
     )
     for panels, (vote, metrics) in zip(rows.T, votes.items(), strict=True):
         accuracies, images = panels
-        found = metrics["calibration"]
-        bars: dict[str, Any] = {"width": 1 / len(found["counts"]), "align": "edge", "edgecolor": "white", "lw": 0.5}
+        bins = metrics["calibration"]
+        bars: dict[str, Any] = {"width": 1 / len(bins["counts"]), "align": "edge", "edgecolor": "white", "lw": 0.5}
         colour = VOTE_COLOURS.get(vote, INK)
-        bars["color"] = [to_rgba(colour, 1 if count >= FEW_IMAGES else 0.3) for count in found["counts"]]
-        left = np.linspace(0, 1, len(found["counts"]), endpoint=False)
-        accuracies.bar(left, 100 * np.array(found["accuracies"], np.float64), **bars)
+        bars["color"] = [to_rgba(colour, 1 if count >= FEW_IMAGES else 0.3) for count in bins["counts"]]
+        left = np.linspace(0, 1, len(bins["counts"]), endpoint=False)
+        accuracies.bar(left, 100 * np.array(bins["accuracies"], np.float64), **bars)
         accuracies.plot([0, 1], [0, 100], "--", color=INK, lw=1)
-        accuracies.set_title(f"{vote} vote, calibration error {found['error']:.1%}", fontsize=9)
+        accuracies.set_title(f"{vote} vote, calibration error {bins['error']:.1%}", fontsize=9)
         if recalibrated(metrics):
             after = metrics["calibrated"]
             confidences, shares = (np.array(after[key], np.float64) for key in ("confidences", "accuracies"))
             label = f"temperature {metrics['temperature']:.2f}: {after['error']:.1%}"
             accuracies.plot(confidences, 100 * shares, "o-", color=INK, ms=3, lw=1, label=label)
             accuracies.legend(frameon=False, fontsize=8, loc="upper left")
-        images.bar(left, 100 * np.array(found["counts"]) / sum(found["counts"]), **bars)
+        images.bar(left, 100 * np.array(bins["counts"]) / sum(bins["counts"]), **bars)
         images.set_xlim(0, 1)
         images.set_xlabel("confidence")
         for axes in panels:
@@ -334,5 +328,35 @@ def reliability_figure(votes: Mapping[str, Mapping[str, Any]], title: str) -> Fi
     rows[0, 0].set_ylabel("accuracy (%)")
     rows[1, 0].set_ylabel("images (%)")
     figure.suptitle(escape_mathtext(title), fontsize=10)
+    figure.tight_layout()
+    return figure
+
+
+def adaptive_figure(curve: Mapping[str, Any], title: str) -> Figure:
+    """Accuracy against mean GMACs: the adaptive vote's curve, the soft vote of the crops, and the chosen threshold.
+
+    Args:
+        curve: what `votes.adaptive_curve` returns.
+    """
+    figure = Figure(figsize=(6, 3.8))
+    axes = figure.add_subplot()
+    whole, vote, chosen = curve["curve"][0], curve["vote"], curve["chosen"]
+    gmacs, accuracies = ([point[key] for point in curve["curve"]] for key in ("gmacs", "accuracy"))
+    axes.plot(gmacs, 100 * np.array(accuracies), ".-", color=VOTE_COLOURS["adaptive"], label="adaptive vote")
+    axes.plot(whole["gmacs"], 100 * whole["accuracy"], "s", color=INK, label="whole map")
+    axes.plot(vote["gmacs"], 100 * vote["accuracy"], "D", color=VOTE_COLOURS["soft"], label="soft vote of the crops")
+    axes.axhline(100 * vote["accuracy"], color=VOTE_COLOURS["soft"], lw=0.8, ls=":")
+    axes.axvline((whole["gmacs"] + vote["gmacs"]) / 2, color=INK, lw=0.8, ls="--", label="half of the extra arithmetic")
+    if chosen is not None:
+        look: dict[str, Any] = {
+            "color": VOTE_COLOURS["hard"],
+            "label": f"threshold {chosen['threshold']:.2f}, from validation",
+        }
+        axes.plot(chosen["gmacs"], 100 * chosen["accuracy"], "o", ms=9, mfc="none", **look)
+    axes.set_xlabel("multiply-accumulates (billions an image, mean)")
+    axes.set_ylabel("accuracy (%)")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False, fontsize=8)
+    axes.set_title(escape_mathtext(title), fontsize=10)
     figure.tight_layout()
     return figure

@@ -6,7 +6,7 @@ name, as they are before they are fitted. No module of this package imports torc
 
 from collections.abc import Mapping
 
-from fer_voting.votes.adaptive import AdaptiveCost, AdaptiveVote, fit_threshold
+from fer_voting.votes.adaptive import AdaptiveCost, AdaptiveVote, adaptive_curve, fit_threshold
 from fer_voting.votes.simple import (
     ConfidenceVote,
     HardVote,
@@ -64,6 +64,7 @@ __all__ = [
     "SoftprobVote",
     "Vote",
     "WeightedVote",
+    "adaptive_curve",
     "certainty",
     "confidence_vote",
     "find_vote",

@@ -11,15 +11,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from fer_voting.votes.simple import certainty
+from fer_voting.votes.simple import certainty, soft_vote
 from fer_voting.votes.vote import CropOutputs, Vote, check_number, fit_temperature
 
 if TYPE_CHECKING:  # commands that only need the votes' names start without torch
     import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
+
+CURVE_POINTS = 21
+"""Points of `adaptive_curve`, at equal steps of the share of images whose crops are computed."""
 
 
 @dataclass(frozen=True)
@@ -148,3 +151,42 @@ def fit_threshold(certainties: Tensor | NDArray[np.floating], share: float) -> f
         return 0.0
     last = int(np.flatnonzero(unsure)[-1])
     return float((levels[last] + levels[last + 1]) / 2)  # halfway, so that rounding moves no image over it
+
+
+def adaptive_curve(
+    outputs: CropOutputs, labels: Tensor, cost: AdaptiveCost, fitted: Vote | None = None
+) -> dict[str, Any]:
+    """The accuracy of the adaptive vote at each cost, as plain numbers for JSON.
+
+    `gmacs` of the parts (`trunk`, `whole`, `crops`); `vote`: `accuracy` and `gmacs` of the crops' soft vote;
+    `curve`: `share` of the images whose crops are computed, `threshold`, mean `gmacs` and `accuracy`, from the full
+    map's decision to the soft vote, thresholds by these images; `chosen`: the same at the fitted threshold, or None.
+
+    Args:
+        outputs: of N images, with the full map.
+        labels: class ids [N].
+        cost: of the network's parts.
+        fitted: the adaptive vote with a threshold chosen on validation, if there is one.
+    """
+    certainties = certainty(outputs.require_full_map())
+
+    def accuracy(vote: Vote) -> float:
+        return (vote.scores(outputs).argmax(dim=1) == labels).double().mean().item()
+
+    def at(threshold: float) -> dict[str, float]:
+        share = (certainties <= threshold).double().mean().item()
+        return {
+            "share": share,
+            "threshold": threshold,
+            "gmacs": cost.mean(share),
+            "accuracy": accuracy(AdaptiveVote("adaptive", threshold=threshold)),
+        }
+
+    shares = [i / (CURVE_POINTS - 1) for i in range(CURVE_POINTS)]
+    thresholds = dict.fromkeys(fit_threshold(certainties, share) for share in shares)  # equal certainties, one point
+    return {
+        "gmacs": {"trunk": cost.trunk, "whole": cost.full_map, "crops": cost.crops},
+        "vote": {"accuracy": accuracy(soft_vote), "gmacs": cost.cost_vote},
+        "curve": [at(each) for each in thresholds],
+        "chosen": at(fitted.threshold) if isinstance(fitted, AdaptiveVote) and fitted.threshold is not None else None,
+    }

@@ -149,10 +149,14 @@ def test_reliability_after_the_temperature_is_a_line_where_one_is_known() -> Non
     assert len(hard.lines) == 1
 
 
-def test_an_evaluation_is_drawn_beside_its_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("adaptive", [False, True])
+def test_an_evaluation_is_drawn_beside_its_file(tmp_path: Path, adaptive: bool) -> None:
     result = {"synthetic": True, "dataset": "faces", "part": "test", "class_names": ["a", "b"], "votes": VOTES}
+    points = [{"gmacs": gmacs, "accuracy": 0.5} for gmacs in (1.0, 2.0)]
+    result["adaptive"] = {"curve": points, "vote": points[1], "chosen": None} if adaptive else None
     plot_evaluation(tmp_path / "mine.json", "mine", result)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine-reliability.png", "mine.png"]
+    names = ["mine-adaptive.png"] * adaptive + ["mine-reliability.png", "mine.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
     for path in tmp_path.iterdir():
         with Image.open(path) as image:
             image.load()

@@ -1,4 +1,4 @@
-"""The adaptive vote's curve, against a loop over the images."""
+"""The accuracy of the adaptive vote at each cost, against a loop over the images."""
 
 from pathlib import Path
 
@@ -7,8 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from fer_voting.results.adaptive import adaptive_curve, adaptive_text, plot_adaptive
-from fer_voting.votes import AdaptiveCost, AdaptiveVote, CropOutputs
+from fer_voting.results.evaluation import adaptive_text
+from fer_voting.results.plots import adaptive_figure, save
+from fer_voting.votes import AdaptiveCost, AdaptiveVote, CropOutputs, adaptive_curve
 
 pytestmark = pytest.mark.slow
 
@@ -55,6 +56,6 @@ def test_text_and_picture(tmp_path: Path) -> None:
     assert f"{chosen['share']:.0%} of the images, {extra:.0%} of the vote's extra" in text
     assert "adaptive vote  " not in adaptive_text(adaptive_curve(*made(), COST, None))
     for vote in (VOTE, None):
-        plot_adaptive(tmp_path / "curve.png", adaptive_curve(*made(), COST, vote), "a title")
+        save(adaptive_figure(adaptive_curve(*made(), COST, vote), "a title"), tmp_path / "curve.png")
         with Image.open(tmp_path / "curve.png") as image:
             assert min(image.size) > 300
