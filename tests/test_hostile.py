@@ -29,11 +29,11 @@ from tiny import REPO
 import fer_voting.sweep
 from experiments.contact_sheet import main as contact_sheet
 from experiments.resolution import main as resolution
-from fer_voting.audit import format_report
 from fer_voting.config import CONF_DIR, explain, refuse_foreign_code
 from fer_voting.data.images import decode
 from fer_voting.data.index import Index, Problem, Sample
 from fer_voting.data.manifest import read_manifest, write_manifest
+from fer_voting.data.quality import format_report
 from fer_voting.data.sets.affectnet import AffectNetDataModule
 from fer_voting.data.sets.folder import FolderDataModule
 from fer_voting.data.sets.rafdb import RAFDBDataModule

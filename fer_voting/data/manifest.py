@@ -1,4 +1,4 @@
-"""A division as a file that another lab can use: part, name, label and content hash of each image, no images."""
+"""A train/val/test split as a CSV file: part, name, label and content hash of each image, no images."""
 
 import csv
 from collections import defaultdict
@@ -32,7 +32,7 @@ def read_manifest(path: Path, pack: Pack, usable: NDArray[np.bool_]) -> dict[str
     """Part -> positions in the pack, ascending, of the images that a manifest lists.
 
     Images are identified by content, so the same files in another layout match; names only distinguish copies of one
-    image. The first column may be called `split`, as in manifests of earlier versions.
+    image.
 
     Args:
         usable: bool [N], the rows that may be used.
@@ -60,10 +60,10 @@ def read_manifest(path: Path, pack: Pack, usable: NDArray[np.bool_]) -> dict[str
         else:
             candidates.remove(chosen)
             division[row["part"]].append(chosen)
-    for names_, what in ((missing, "are not here, or have other content"), (relabelled, "have another label here")):
-        if names_:
+    for wrong, reason in ((missing, "are not here, or have other content"), (relabelled, "have another label here")):
+        if wrong:
             raise ValueError(
-                f"dataset.manifest={path}: {len(names_)} of its {len(rows)} images {what}, e.g. {names_[0]}"
+                f"dataset.manifest={path}: {len(wrong)} of its {len(rows)} images {reason}, e.g. {wrong[0]}"
             )
     return {part: np.array(sorted(division[part])) for part in PARTS if division[part]}
 
@@ -78,10 +78,7 @@ def manifest_hashes(path: Path, part: str) -> set[str]:
 
 def _read_rows(path: Path, shown: str) -> list[dict[str, str]]:
     with open_table(path) as file:
-        table = csv.DictReader(file)
-        if table.fieldnames:
-            table.fieldnames = ["part" if name == "split" else name for name in table.fieldnames]
-        rows = list(table)
+        rows = list(csv.DictReader(file))
     if (
         not rows
         or list(rows[0]) != _COLUMNS

@@ -23,7 +23,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,7 +122,7 @@ class Pack:
     def __reduce__(self) -> "tuple[Callable[[Path, bytes], Pack], tuple[Path, bytes]]":
         return _reopen, (self.folder, _digest(self.key))
 
-    def names(self, positions: NDArray[np.int64] | slice = slice(None)) -> list[str]:
+    def names(self, positions: NDArray[np.int64] | Sequence[int] | slice = slice(None)) -> list[str]:
         """The samples' names at these positions."""
         return [name.decode() for name in self._names[positions]]
 
@@ -198,10 +198,10 @@ def build_pack(
             first = f": {len(index.problems):,} problems, first {index.problems[0]}" if index.problems else ""
             raise ValueError(f"there is no labelled image to pack for {folder.name}{first}")
         try:
-            with _PartialPack(folder.with_name(folder.name + ".partial"), key, index.samples) as partial:
-                for problem in partial.fill(index.samples, decoder):
-                    if stop_at_first_problem:
-                        raise ValueError(f"{problem} (dataset.on_error=raise)")
+            partial = _PartialPack(folder.with_name(folder.name + ".partial"), key, index.samples)
+            for problem in partial.fill(decoder):
+                if stop_at_first_problem:
+                    raise ValueError(f"{problem} (dataset.on_error=raise)")
             partial.finish(index)
             shutil.rmtree(folder, ignore_errors=True)
             partial.folder.replace(folder)
@@ -230,120 +230,102 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 class _PartialPack:
-    """An unfinished pack, to which rows are appended in order.
-
-    A row counts as done once its hash is on disk; hashes are written after the images they belong to.
-    """
+    """An unfinished pack. Rows are appended in order; progress.json counts those on disk, and lists their problems."""
 
     def __init__(self, folder: Path, key: PackKey, samples: Sequence[Sample]) -> None:
-        self.folder, self.key, self.count = folder, key, len(samples)
-        self.size = int(key["size"])
-        listed = content_hash(
-            "\n".join(f"{sample.name}\0{sample.path}" for sample in samples).encode(errors="surrogateescape")
-        ).hex()
-        plan = {"format": FORMAT, "key": _plain(key), "samples": listed}
-        plan_file = folder / "plan.json"
-        if not plan_file.exists() or read_json(plan_file) != plan:
+        self.folder, self.samples, self.size = folder, samples, int(key["size"])
+        names = "\n".join(f"{sample.name}\0{sample.path}" for sample in samples)
+        self.plan = {
+            "format": FORMAT,
+            "key": _plain(key),
+            "samples": content_hash(names.encode(errors="surrogateescape")).hex(),
+        }
+        try:
+            progress = read_json(folder / "progress.json")
+        except FileNotFoundError:
+            progress = {}
+        if progress.get("plan") != self.plan:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
-            with open(folder / "images.npy", "wb") as file:
-                shape = (self.count, self.size, self.size, 3)
-                header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+            with (folder / "images.npy").open("wb") as file:
+                header = {"descr": "|u1", "fortran_order": False, "shape": (len(samples), self.size, self.size, 3)}
                 np.lib.format.write_array_header_1_0(file, header)
+                progress = {"done": 0, "problems": [], "header_bytes": file.tell()}
             (folder / "hashes.bin").touch()
-            (folder / "problems.jsonl").touch()
-            write_json(plan_file, plan)
-        with open(folder / "images.npy", "rb") as file:
-            np.lib.format.read_magic(file)
-            np.lib.format.read_array_header_1_0(file)
-            self._header_bytes = file.tell()
+        self.done, self.problems, self.header_bytes = (progress[k] for k in ("done", "problems", "header_bytes"))
 
-    def __enter__(self) -> Self:
-        with ExitStack() as opened:
-            self._images = opened.enter_context((self.folder / "images.npy").open("r+b"))
-            self._hashes = opened.enter_context((self.folder / "hashes.bin").open("r+b"))
-            self._problems = opened.enter_context((self.folder / "problems.jsonl").open("r+"))
-            self._close = opened.pop_all().close
-        row_bytes = self.size**2 * 3
-        image_rows = (os.fstat(self._images.fileno()).st_size - self._header_bytes) // row_bytes
-        self.done = min(os.fstat(self._hashes.fileno()).st_size // HASH_BYTES, image_rows)
-        self._images.truncate(self._header_bytes + self.done * row_bytes)
-        self._hashes.truncate(self.done * HASH_BYTES)
-        lines = [line for line in self._problems.read().splitlines() if line.endswith("}")]
-        self._problems.seek(0)
-        self._problems.truncate()
-        self._problems.writelines(line + "\n" for line in lines if json.loads(line)["row"] < self.done)
-        self._images.seek(0, os.SEEK_END)
-        self._hashes.seek(0, os.SEEK_END)
-        self._pending = bytearray()  # bytes would be copied for each image
-        if self.done:
-            log.info(f"{self.folder}: continues after {self.done:,} of {self.count:,} images")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        try:
-            self._commit()
-        finally:
-            self._close()
-
-    def fill(self, samples: Sequence[Sample], decoder: Decoder) -> Iterator[Problem]:
+    def fill(self, decoder: Decoder) -> Iterator[Problem]:
         """Append the missing rows; yields each problem when it occurs."""
-        chunks = [samples[start : start + _CHUNK] for start in range(self.done, len(samples), _CHUNK)]
+        files = ExitStack()
+        images = files.enter_context((self.folder / "images.npy").open("r+b"))
+        hashes = files.enter_context((self.folder / "hashes.bin").open("r+b"))
+        places = ((images, self.header_bytes, self.size**2 * 3), (hashes, 0, HASH_BYTES))
+        # After a kill a file may hold more than was counted, after a power failure less.
+        rows = [(file.seek(0, os.SEEK_END) - start) // row_bytes for file, start, row_bytes in places]
+        self.done = min(self.done, *rows)
+        for file, start, row_bytes in places:
+            file.truncate(file.seek(start + self.done * row_bytes))
+        self.problems = [[row, problem] for row, problem in self.problems if row < self.done]
+        if self.done:
+            log.info(f"{self.folder}: continues after {self.done:,} of {len(self.samples):,} images")
+
+        def commit() -> None:
+            for file in (images, hashes):
+                file.flush()
+                os.fsync(file.fileno())
+            progress = {"done": self.done, "problems": self.problems, "header_bytes": self.header_bytes}
+            write_json(self.folder / "progress.json", {"plan": self.plan, **progress})
+
+        chunks = [self.samples[start : start + _CHUNK] for start in range(self.done, len(self.samples), _CHUNK)]
         empty = np.zeros((self.size, self.size, 3), np.uint8), bytes(HASH_BYTES)
         committed = time.monotonic()
-        progress = progress_bar(total=len(samples), initial=self.done, unit="image", desc="packing")
-        with progress, ThreadPoolExecutor(cores()) as pool, warnings.catch_warnings():
+        bar = progress_bar(total=len(self.samples), initial=self.done, unit="image", desc="packing")
+        with files, bar, ThreadPoolExecutor(cores()) as pool, warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"PIL\.")  # one per image with unusual metadata
-            for results in pool.map(decoder, chunks, [self.size] * len(chunks)):
-                for result in results:
-                    if isinstance(result, Problem):
-                        self._problems.write(json.dumps({"row": self.done, **asdict(result)}) + "\n")
-                        yield result
-                    image, content = empty if isinstance(result, Problem) else result
-                    self._images.write(image.tobytes())
-                    self._pending += content
-                    self.done += 1
-                progress.update(len(results))
-                if time.monotonic() - committed > _COMMIT_SECONDS:
-                    self._commit()
-                    committed = time.monotonic()
-
-    def _commit(self) -> None:
-        for file in (self._problems, self._images):
-            file.flush()
-            os.fsync(file.fileno())
-        self._hashes.write(self._pending)
-        self._hashes.flush()
-        os.fsync(self._hashes.fileno())
-        self._pending = bytearray()
+            try:
+                for results in pool.map(decoder, chunks, [self.size] * len(chunks)):
+                    for result in results:
+                        if isinstance(result, Problem):
+                            self.problems.append([self.done, asdict(result)])
+                            yield result
+                        image, content = empty if isinstance(result, Problem) else result
+                        images.write(image.tobytes())
+                        hashes.write(content)
+                        self.done += 1
+                    bar.update(len(results))
+                    if time.monotonic() - committed > _COMMIT_SECONDS:
+                        commit()
+                        committed = time.monotonic()
+            finally:
+                commit()
 
     def finish(self, index: Index) -> None:
         """Write the index and the description; remove the files that only building needs."""
-        rows = [json.loads(line) for line in (self.folder / "problems.jsonl").read_text().splitlines()]
-        good = np.ones(self.count, bool)
-        good[[row.pop("row") for row in rows]] = False
-        labels = sorted({sample.label for sample in index.samples})
+        good = np.ones(len(self.samples), bool)
+        good[[row for row, _ in self.problems]] = False
+        labels = sorted({sample.label for sample in self.samples})
         label_ids = {label: position for position, label in enumerate(labels)}
         arrays: dict[str, NDArray[Any]] = {
-            "names": np.array([sample.name.encode() for sample in index.samples], dtype=bytes),
-            "labels": np.array([label_ids[sample.label] for sample in index.samples], np.int16),
-            "parts": np.array([PARTS.index(sample.part) for sample in index.samples], np.uint8),
+            "names": np.array([sample.name.encode() for sample in self.samples], dtype=bytes),
+            "labels": np.array([label_ids[sample.label] for sample in self.samples], np.int16),
+            "parts": np.array([PARTS.index(sample.part) for sample in self.samples], np.uint8),
             "hashes": np.fromfile(self.folder / "hashes.bin", f"V{HASH_BYTES}"),
             "good": good,
         }
-        for name in index.samples[0].columns:
-            arrays[_COLUMN + name] = np.array([sample.columns[name] for sample in index.samples])
+        for name in self.samples[0].columns:
+            arrays[_COLUMN + name] = np.array([sample.columns[name] for sample in self.samples])
         np.savez(self.folder / "index.npz", allow_pickle=False, **arrays)
         meta = {
             "format": FORMAT,
-            "key": _plain(self.key),
+            "key": self.plan["key"],
             "labels": labels,
-            "problems": [*map(asdict, index.problems), *rows],
+            "problems": [*map(asdict, index.problems), *(problem for _, problem in self.problems)],
             "left_out": dict(index.left_out),
         }
         write_json(self.folder / "pack.json", meta)
-        for name in ("plan.json", "hashes.bin", "problems.jsonl"):
-            (self.folder / name).unlink()
+        for path in self.folder.iterdir():
+            if path.name not in ("images.npy", "index.npz", "pack.json"):
+                path.unlink()
 
 
 def _digest(key: PackKey) -> bytes:

@@ -1,8 +1,8 @@
-"""The audit of a data set: counts, unusable and blank images, duplicates and near duplicates."""
+"""Audits a data set: counts, unusable and blank images, duplicates and near duplicates."""
 
 import itertools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer_voting.data.index import PARTS, Problem
-from fer_voting.data.module import FERDataModule, make_datamodule
+from fer_voting.data.module import FERDataModule
 from fer_voting.data.pack import Pack
 from fer_voting.data.sampling import Positions
 from fer_voting.system.messages import progress_bar
+from fer_voting.system.text import escape
 
 BLANK_LEVELS = 8
 """An image whose brightest and darkest values differ by less is blank."""
@@ -67,8 +68,11 @@ def near_pairs(hashes: NDArray[np.uint64], max_bits: int) -> NDArray[np.int64]:
     return np.unique(np.concatenate(found), axis=0)
 
 
-def audit(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The audit of the data set that a resolved configuration names, as plain values.
+def audit(data: FERDataModule, near_duplicate_bits: int | None = None) -> dict[str, Any]:
+    """The audit of a data set, as plain values. It lists all problems, whatever `data.on_error` says.
+
+    Args:
+        near_duplicate_bits: also find images whose perceptual hashes differ by at most so many bits, 0 to 8.
 
     Returns:
         dataset, synthetic, root, layout, pack: what was audited ("root" and "layout" are null for drawn faces);
@@ -80,27 +84,25 @@ def audit(config: Mapping[str, Any]) -> dict[str, Any]:
         conflicts: the same, counting only those whose label differs from a copy's;
         duplicate_groups: name, part and label of each copy;
         near_duplicates: pairs of similar images with different content: their names and the number of different
-            hash bits; null if `near_duplicate_bits` is.
+            hash bits; null without `near_duplicate_bits`.
     """
-    bits = config["near_duplicate_bits"]
+    bits = near_duplicate_bits
     if bits is not None and not (isinstance(bits, int) and 0 <= bits <= 8):
         raise ValueError(f"near_duplicate_bits={bits} must be null or 0 to 8")
-    node = dict(config["dataset"])
-    if "on_error" in node:
-        node["on_error"] = "skip"  # an audit lists all problems
-    data = make_datamodule(node)
+    data.on_error = "skip"
     pack = data.make_pack()
-    rows = np.flatnonzero(data.usable(pack))
+    usable = data.usable(pack)
+    rows = np.flatnonzero(usable)
     blank, perceptual = _scan(pack, rows, want_hashes=bits is not None)
     groups = [rows[members] for members in same_content(pack.hashes[rows])]
     duplicates, conflicts = count_duplicates(groups, pack.part_ids, pack.label_ids)
-    report: dict[str, Any] = {
+    return {
         "dataset": data.name,
         "synthetic": data.synthetic,
         "root": pack.key.get("root"),
         "layout": pack.key.get("layout"),
         "pack": str(pack.folder),
-        "parts": data.official_counts(pack, data.usable(pack)),
+        "parts": data.official_counts(pack, usable),
         "expected": {part: {c: counts.get(c, 0) for c in data.class_names} for part, counts in data.expected.items()},
         "left_out": {**pack.left_out, **_other_classes(data, pack)},
         "problems": [asdict(problem) for problem in (*pack.problems, *blank)],
@@ -109,7 +111,42 @@ def audit(config: Mapping[str, Any]) -> dict[str, Any]:
         "duplicate_groups": [[_described(pack, row) for row in group] for group in groups],
         "near_duplicates": None if bits is None else _near_duplicates(pack, rows, perceptual, bits),
     }
-    return report
+
+
+def format_report(report: Mapping[str, Any]) -> str:
+    """The report as text for a terminal."""
+    return "\n".join(map(escape, _lines(report)))
+
+
+def _lines(report: Mapping[str, Any]) -> Iterator[str]:
+    yield f"{report['dataset']}: layout {report['layout'] or 'drawn'} in {report['root'] or report['pack']}"
+    parts, expected = report["parts"], report["expected"]
+    classes = list(next(iter(parts.values()), {}))
+    table = [["images", *classes, "all"]]
+    for part in PARTS:
+        for title, counts in ((part, parts.get(part)), (f"{part}, published", expected.get(part))):
+            if counts is not None:
+                table.append([title, *(f"{counts[c]:,}" for c in classes), f"{sum(counts.values()):,}"])
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for row in table:
+        cells = [row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]
+        yield "  " + "  ".join(cells)
+    for reason, count in report["left_out"].items():
+        yield f"left out by the data set's rules: {reason} {count:,}"
+    for kind, count in Counter(problem["kind"] for problem in report["problems"]).most_common():
+        first = next(problem for problem in report["problems"] if problem["kind"] == kind)
+        yield f"{kind}: {count:,}, e.g. {first['path']}: {first['reason']}"
+    if not report["problems"]:
+        yield "no unusable or blank images"
+    for pair, count in report["duplicates"].items():
+        part, other = pair.split("-")
+        also = "are copies of others there" if part == other else f"also occur in {other}"
+        conflicts = report["conflicts"].get(pair, 0)
+        yield f"identical images: {count:,} of {part} {also}; {conflicts:,} with conflicting labels"
+    if not report["duplicates"]:
+        yield "no identical images"
+    if report["near_duplicates"] is not None:
+        yield f"similar images: {len(report['near_duplicates']):,} pairs"
 
 
 def _scan(pack: Pack, rows: NDArray[np.int64], want_hashes: bool) -> tuple[list[Problem], NDArray[np.uint64]]:
@@ -118,16 +155,15 @@ def _scan(pack: Pack, rows: NDArray[np.int64], want_hashes: bool) -> tuple[list[
     hashes = np.zeros(len(rows), np.uint64)
     with progress_bar(total=len(rows), desc="scanning", unit="image") as progress:
         for start in range(0, len(rows), _ROWS_AT_ONCE):
-            some = rows[start : start + _ROWS_AT_ONCE]
-            images = pack.images[some]
-            flat = images.reshape(len(images), -1)
-            spread = flat.max(axis=1).astype(int) - flat.min(axis=1)
-            for row in np.flatnonzero(spread < BLANK_LEVELS):
-                reason = "all values are equal" if not spread[row] else f"values differ by at most {spread[row]} of 255"
-                blank += [Problem("blank", name, reason) for name in pack.names(some[row : row + 1])]
+            chunk = rows[start : start + _ROWS_AT_ONCE]
+            images = pack.images[chunk]
+            spread = np.ptp(images, axis=(1, 2, 3))
+            for row, levels in zip(chunk[spread < BLANK_LEVELS], spread[spread < BLANK_LEVELS], strict=True):
+                reason = f"values differ by at most {levels} of 255" if levels else "all values are equal"
+                blank.append(Problem("blank", pack.names([row])[0], reason))
             if want_hashes:
-                hashes[start : start + len(some)] = perceptual_hashes(images)
-            progress.update(len(some))
+                hashes[start : start + len(chunk)] = perceptual_hashes(images)
+            progress.update(len(chunk))
     return blank, hashes
 
 
@@ -180,9 +216,8 @@ def _near_duplicates(
 
 
 def _described(pack: Pack, row: int) -> dict[str, str]:
-    position = np.array([row])
     return {
-        "name": pack.names(position)[0],
+        "name": pack.names([row])[0],
         "part": PARTS[pack.part_ids[row]],
         "label": pack.labels[pack.label_ids[row]],
     }

@@ -22,9 +22,11 @@ from small_sets import (
     save_truncated,
 )
 
-from fer_voting.audit import format_report, job, main
+from fer_voting.audit import job, main
 from fer_voting.config import compose_config
-from fer_voting.data.quality import audit, count_duplicates
+from fer_voting.data.module import make_datamodule
+from fer_voting.data.quality import audit as audit_data
+from fer_voting.data.quality import count_duplicates, format_report
 from fer_voting.data.sets.fer2013 import FER2013DataModule
 from fer_voting.data.sets.rafdb import EXPECTED
 from fer_voting.pack import main as pack_command
@@ -40,6 +42,10 @@ def configuration(tmp_path: Path, dataset: str, **values: Any) -> dict[str, Any]
         "out": str(tmp_path / "report"),
         "near_duplicate_bits": None,
     } | values
+
+
+def audit(config: dict[str, Any]) -> dict[str, Any]:
+    return audit_data(make_datamodule(config["dataset"]), config["near_duplicate_bits"])
 
 
 @pytest.fixture

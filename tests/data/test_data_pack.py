@@ -324,7 +324,7 @@ def test_building_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_half_written_rows_of_a_killed_build_are_not_used(tmp_path: Path) -> None:
-    """SIGKILL while packing, images and problems written further than the hashes that count them."""
+    """SIGKILL while packing, images written and a problem found beyond the rows that were counted."""
     samples(tmp_path / "images", 40)
     script = f"""
 import time
@@ -340,18 +340,23 @@ def slow(some, size):
     return decode_all(some, size)
 pack.build_pack(folder / "pack", {KEY!r}, lambda: Index(listed), slow)
 """
-    hashes = tmp_path / "pack.partial" / "hashes.bin"
+    progress = tmp_path / "pack.partial" / "progress.json"
+
+    def done() -> int:
+        return json.loads(progress.read_text())["done"] if progress.exists() else 0
+
     with subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL) as process:
-        while process.poll() is None and not (hashes.exists() and hashes.stat().st_size >= 8 * 16):
+        while process.poll() is None and done() < 8:
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
-    done = hashes.stat().st_size // 16
-    assert 8 <= done < 40
+    assert 8 <= done() < 40
+    left = 40 - done()
     with (tmp_path / "pack.partial" / "images.npy").open("ab") as file:
         file.write(b"\xff" * 1000)
-    with (tmp_path / "pack.partial" / "problems.jsonl").open("a") as file:
-        file.write('{"row": 39, "kind": "missing", "path": "x", "reason": "y"}\n{"row": 3')
+    record = json.loads(progress.read_text())
+    record["problems"].append([39, {"kind": "missing", "path": "x", "reason": "y"}])
+    progress.write_text(json.dumps(record))
     listed = [Sample(str(i), "sad", "train", tmp_path / "images" / f"{i}.png") for i in range(40)]
     again: list[str] = []
 
@@ -360,7 +365,7 @@ pack.build_pack(folder / "pack", {KEY!r}, lambda: Index(listed), slow)
         return decode_all(some, size)
 
     pack = build_pack(tmp_path / "pack", KEY, lambda: Index(listed), notes)
-    assert len(again) == 40 - done
+    assert len(again) == left
     assert pack.problems == []
     assert (pack.images == build_pack(tmp_path / "other", KEY, lambda: Index(listed)).images).all()
 

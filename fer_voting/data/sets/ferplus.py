@@ -10,18 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer_voting.data.files import Layout
-from fer_voting.data.index import Index, LeftOut, Numbers, Problem, Sample, open_table
+from fer_voting.data.index import Index, LeftOut, Problem, Sample, open_table
 from fer_voting.data.labels import CLASSES, canonical
 from fer_voting.data.pack import Pack
 from fer_voting.data.sets.fer2013 import FILES, FER2013DataModule, Row, csv_file, csv_files, parse_row, rows
 
 VOTES_FILE = "fer2013new.csv"
-OTHER_VOTES = ("unknown", "NF")
-VOTE_COLUMNS = (*CLASSES, *OTHER_VOTES)
+VOTE_COLUMNS = (*CLASSES, "unknown", "NF")
+_REJECTED = {"unknown": "most raters saw no emotion", "NF": "most raters saw no face"}
 
 
 def raw_votes(path: Path) -> tuple[list[str], NDArray[np.uint8]]:
-    """What fer2013new.csv says of each row of FER2013's csv: its `Usage`, and its votes uint8 [N, 10].
+    """`Usage` and the votes of each row of fer2013new.csv, which are those of FER2013's csv: uint8 [N, 10].
 
     Columns are the eight classes, unknown, and not a face. Nothing is left out as an outlier. A row without an image
     name is not a face, and has no votes here.
@@ -32,8 +32,7 @@ def raw_votes(path: Path) -> tuple[list[str], NDArray[np.uint8]]:
     with open_table(path) as file:
         for number, row in enumerate(csv.DictReader(file)):
             try:
-                by_name = _by_name(row)
-                counts = [by_name[name] for name in VOTE_COLUMNS]
+                counts = _counts(row)
                 usages.append(row["Usage"] or "")
             except (KeyError, ValueError) as error:
                 raise ValueError(f"{path}, row {number}: votes: {error}") from error
@@ -53,15 +52,18 @@ def strict_majority(votes: NDArray[np.uint8], classes: int = 7) -> NDArray[np.in
     return np.where(strict & (winners < classes), winners, -1)
 
 
-def _by_name(row: dict[str, str | None]) -> dict[str, int]:
-    """Column -> votes, classes by their names here. Raises ValueError for a column or number that cannot be."""
+def _counts(row: dict[str, str | None]) -> list[int]:
+    """The votes for VOTE_COLUMNS. Raises KeyError or ValueError for a missing or unknown column or a wrong number."""
     if None in row:
         raise ValueError("more cells than columns")
-    columns = [name for name in row if name not in ("Usage", "Image name")]
-    by_name = {name if name in OTHER_VOTES else canonical(name): int(row[name] or 0) for name in columns}
-    if wrong := [votes for votes in by_name.values() if not 0 <= votes <= 255]:
+    votes = {
+        name if name in _REJECTED else canonical(name): int(cell or 0)
+        for name, cell in row.items()
+        if name not in ("Usage", "Image name")
+    }
+    if wrong := [count for count in votes.values() if not 0 <= count <= 255]:
         raise ValueError(f"{wrong[0]} raters")
-    return by_name
+    return [votes[name] for name in VOTE_COLUMNS]
 
 
 def read_votes(base: Path) -> Index:
@@ -73,8 +75,7 @@ def read_votes(base: Path) -> Index:
     assert path is not None
     index = Index()
     with open_table(votes_path) as file:
-        votes_table = csv.DictReader(file)
-        for numbered, votes in itertools.zip_longest(rows(path), votes_table):
+        for numbered, votes in itertools.zip_longest(rows(path), csv.DictReader(file)):
             if numbered is None or votes is None:
                 raise ValueError(f"{path} and {votes_path} have different numbers of rows: they belong together")
             index.add(_label(parse_row(path, *numbered), numbered[1], votes, f"{votes_path}, row {numbered[0]}"))
@@ -89,20 +90,14 @@ def _label(face: Sample | Problem, row: Row, votes: dict[str, str | None], where
     if not votes.get("Image name"):
         return LeftOut("not a face")
     try:
-        by_name = {name: without_outliers(count) for name, count in _by_name(votes).items()}
-        counts = tuple(by_name[name] for name in VOTE_COLUMNS)
+        # A single vote is an outlier (Barsoum et al., section 3).
+        counts = tuple(count if count > 1 else 0 for count in _counts(votes))
     except (KeyError, ValueError) as error:
         return Problem("row", where, f"votes: {error}")
-    winner = int(np.argmax(counts))
-    if winner >= len(CLASSES):
-        return LeftOut("most raters saw " + ("no face" if OTHER_VOTES[winner - len(CLASSES)] == "NF" else "no emotion"))
-    columns: dict[str, Numbers] = {"votes": counts, "fer2013_class": CLASSES.index(face.label)}
-    return replace(face, label=CLASSES[winner], columns=columns)
-
-
-def without_outliers(votes: int) -> int:
-    """0 for a single vote, which is an outlier (Barsoum et al., section 3)."""
-    return votes if votes > 1 else 0
+    winner = VOTE_COLUMNS[int(np.argmax(counts))]
+    if winner in _REJECTED:
+        return LeftOut(_REJECTED[winner])
+    return replace(face, label=winner, columns={"votes": counts, "fer2013_class": CLASSES.index(face.label)})
 
 
 class FERPlusDataModule(FER2013DataModule):
@@ -112,7 +107,7 @@ class FERPlusDataModule(FER2013DataModule):
         targets: `majority` uses images on which more than half of the votes agree, for training and evaluation;
             `votes` uses all images whose most frequent vote is a class, and trains with the classes' shares of the
             votes.
-        label_share: of each training target, the share that FER2013's own label gets, 0 to 1; FER+'s has the rest.
+        label_share: share of FER2013's own label in each training target, 0 to 1; FER+'s has the rest.
         files: see FilesDataModule.
     """
 
