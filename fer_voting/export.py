@@ -63,6 +63,9 @@ def parser() -> argparse.ArgumentParser:
         help="of the weights; float16 for folders, int8 for files and pages (default: float32)",
     )
     command.add_argument(
+        "--detector", metavar="NAME", help="with --to page: what finds the faces (default: centerface)"
+    )
+    command.add_argument(
         "--push", metavar="OWNER/MODEL", help="with --to folder: also upload it to the Hub, as private"
     )
     command.add_argument(
@@ -82,6 +85,8 @@ def export(options: argparse.Namespace) -> Path:
         raise ValueError("--precision int8 is for --to onnx and --to page")
     if options.precision == "float16" and options.to != "folder":
         raise ValueError("--precision float16 is for --to folder")
+    if options.detector is not None and options.to != "page":
+        raise ValueError("--detector is for --to page")
     if options.dataset and options.precision != "int8":
         raise ValueError(f"{options.dataset[0]!r}: the data set is read only for --precision int8")
     from fer_voting import networks
@@ -261,6 +266,7 @@ def _to_folder(network: "Network", folder: Path, options: argparse.Namespace) ->
 
 
 def _to_page(network: "Network", name: str, options: argparse.Namespace) -> Path:
+    from fer_voting.inference.options import PredictOptions
     from fer_voting.inference.web_page import build_page
 
     folder: Path = options.out or options.output_dir / "page"
@@ -271,6 +277,7 @@ def _to_page(network: "Network", name: str, options: argparse.Namespace) -> Path
         name=name,
         synthetic=network.run is not None and bool((network.run.result() or {}).get("synthetic")),
         write_network=lambda path: notes.append(_to_onnx(network, options, path)),
+        detector=options.detector or PredictOptions.detector,
     )
     print(f"{folder}: network of {notes[0]}")
     print(f"to look at it: python -m http.server --bind 127.0.0.1 --directory {shlex.quote(str(folder))}")

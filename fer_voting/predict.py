@@ -2,7 +2,7 @@
 
     python -m fer_voting.predict photo.jpg holiday/ clip.mp4 --out faces.csv --draw annotated
 
-A row a face: input, frame, time_s, face_id, left, top, width, height, face_score, class, confidence, the classes'
+Each face is a row: input, frame, time_s, face_id, left, top, width, height, face_score, class, confidence, the classes'
 probabilities, vote_agreement, status. A frame without a face has a row with the status no_face, and what cannot be
 read one with the status `unreadable: <reason>`.
 """
@@ -17,114 +17,118 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Generator
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fer_voting.inference.options import PredictOptions
 from fer_voting.system.messages import duration, progress_bar, set_up_messages
 from fer_voting.system.text import escape
 from fer_voting.votes import ALL_VOTES
 
 if TYPE_CHECKING:  # `--help` answers before torch is imported
-    from fer_voting.inference.predictor import Options, Predictor
+    from fer_voting.inference.predictor import Predictor
     from fer_voting.inference.rows import Row
 
 log = logging.getLogger("fer_voting.predict")
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
+    command = argparse.ArgumentParser(
         prog="python -m fer_voting.predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    made.add_argument("paths", nargs="*", metavar="PATH", type=Path, help="photos, videos, folders of them (in depth)")
-    made.add_argument("--camera", metavar="N", help="a camera (0 is the first) until Ctrl-C; or what OpenCV opens")
+    command.add_argument(
+        "paths", nargs="*", metavar="PATH", type=Path, help="photos, videos, folders of them (in depth)"
+    )
+    command.add_argument("--camera", metavar="N", help="a camera (0 is the first) until Ctrl-C; or what OpenCV opens")
 
-    network = made.add_argument_group("network", "by default the one that ships with the package")
-    which = network.add_mutually_exclusive_group()
-    which.add_argument("--run", help="a finished training: its name below OUTPUT_DIR/runs, or its folder")
-    which.add_argument("--checkpoint", metavar="FILE", help="a .ckpt file of a training")
-    which.add_argument("--model", metavar="MODEL", help="an exported folder or .onnx file, or a name on the Hub")
-    network.add_argument("--output-dir", default="outputs", help="holds runs/ (default: outputs)")
-    network.add_argument("--vote", choices=ALL_VOTES, help="(default: the model's own, else soft)")
-    network.add_argument("--precision", default="float32", choices=("float32", "bf16"), help="(default: float32)")
-    network.add_argument("--device", default="auto", help="cpu, cuda, … (default: a GPU where there is one)")
-    network.add_argument("--runtime", default="onnx", choices=("onnx", "openvino"), help="of an .onnx file")
-    network.add_argument("--batch-size", type=int, default=64, metavar="N", help="faces at once (default: 64)")
+    group = command.add_argument_group("network", "by default the one that ships with the package")
+    network = group.add_mutually_exclusive_group()
+    network.add_argument(
+        "--run",
+        dest="network",
+        metavar="RUN",
+        help="a finished training: its name below OUTPUT_DIR/runs, or its folder",
+    )
+    network.add_argument("--checkpoint", dest="network", metavar="FILE", help="a .ckpt file of a training")
+    network.add_argument(
+        "--model", dest="network", metavar="MODEL", help="an exported folder or .onnx file, or a name on the Hub"
+    )
+    group.add_argument("--output-dir", help="holds runs/ (default: %(default)s)")
+    group.add_argument("--vote", choices=ALL_VOTES, help="(default: the model's own, else soft)")
+    group.add_argument("--precision", choices=("float32", "bf16"), help="(default: %(default)s)")
+    group.add_argument("--device", help="cpu, cuda, … (default: a GPU where there is one)")
+    group.add_argument("--runtime", choices=("onnx", "openvino"), help="of an .onnx file (default: %(default)s)")
+    group.add_argument("--batch-size", type=int, metavar="N", help="faces at once (default: %(default)s)")
 
-    faces = made.add_argument_group("faces")
-    where = faces.add_mutually_exclusive_group()
-    where.add_argument("--aligned", action="store_true", help="the images are faces already: detect none")
-    where.add_argument(
+    group = command.add_argument_group("faces")
+    faces = group.add_mutually_exclusive_group()
+    faces.add_argument("--aligned", action="store_true", help="the images are faces already: detect none")
+    faces.add_argument(
         "--boxes", metavar="FILE", help="faces from a CSV file: input, left, top, width, height (pixels), frame"
     )
-    faces.add_argument("--face-score", type=float, default=0.35, help="the lowest of a face, 0 to 1 (default: 0.35)")
     faces.add_argument(
-        "--margin", type=float, default=0.05, help="a face is a square of 1 + MARGIN times its box (default: 0.05)"
+        "--detector", metavar="NAME", help="centerface, or your own: package.module:callable (default: %(default)s)"
     )
-    faces.add_argument("--every", type=int, default=1, metavar="N", help="every N-th frame of a video (default: 1)")
-    faces.add_argument("--track", action="store_true", help="the same face_id for a face through a video's frames")
-
-    results = made.add_argument_group("results")
-    results.add_argument("--out", type=Path, metavar="FILE", help=".csv or .jsonl (default: CSV on stdout)")
-    results.add_argument("--draw", metavar="DIR", help="write annotated photos and videos here")
-    results.add_argument(
-        "--explain", metavar="DIR", help="write for each face its crops, votes and activation map here"
+    group.add_argument("--face-score", type=float, help="the lowest of a face, 0 to 1 (default: %(default)s)")
+    group.add_argument(
+        "--margin", type=float, help="a face is a square of 1 + MARGIN times its box (default: %(default)s)"
     )
-    results.add_argument("--ray", metavar="ADDRESS", help="use a Ray cluster: its address, auto, or local")
-    return made
+    group.add_argument("--every", type=int, metavar="N", help="every N-th frame of a video (default: %(default)s)")
+    group.add_argument("--track", action="store_true", help="the same face_id for a face through a video's frames")
+
+    group = command.add_argument_group("results")
+    group.add_argument("--out", type=Path, metavar="FILE", help=".csv or .jsonl (default: CSV on stdout)")
+    group.add_argument("--draw", metavar="DIR", help="write annotated photos and videos here")
+    group.add_argument("--explain", metavar="DIR", help="write for each face its crops, votes and activation map here")
+    group.add_argument("--ray", metavar="ADDRESS", help="use a Ray cluster: its address, auto, or local")
+    command.set_defaults(**asdict(PredictOptions()))
+    return command
 
 
-def options_of(words: argparse.Namespace) -> "Options":
-    from fer_voting.inference.predictor import Options
-
-    return Options(**{name: value for name, value in vars(words).items() if name in Options.__dataclass_fields__})
-
-
-def predict(words: argparse.Namespace) -> None:
-    """Run the command.
-
-    Raises ValueError or OSError for words that do not fit.
-    """
-    if (words.camera is None) == (not words.paths):
+def predict(arguments: argparse.Namespace) -> None:
+    """Run the command. Raises ValueError or OSError for arguments that do not fit."""
+    if (arguments.camera is None) == (not arguments.paths):
         raise ValueError("give photos, videos or folders, or --camera N")
-    if words.camera is not None and words.ray is not None:
+    if arguments.camera is not None and arguments.ray is not None:
         raise ValueError("--camera and --ray exclude each other")
 
-    from fer_voting.inference.cluster import predict_on_ray
     from fer_voting.inference.frames import find_inputs
-    from fer_voting.inference.predictor import Predictor
+    from fer_voting.inference.predictor import Predictor, predict_on_ray
     from fer_voting.inference.rows import RowWriter
 
-    options = options_of(words)
-    inputs, others = find_inputs(words.paths)
+    options = PredictOptions(**{name: getattr(arguments, name) for name in asdict(PredictOptions())})
+    inputs, others = find_inputs(arguments.paths)
     if others:
         log.info("%d other files in the folders are left out", others)
-    if words.camera is None and not inputs:
-        raise ValueError(f"there is no photo or video in {', '.join(map(str, words.paths))}")
+    if arguments.camera is None and not inputs:
+        raise ValueError(f"there is no photo or video in {', '.join(map(str, arguments.paths))}")
     predictor = Predictor(options)
     describe(predictor)
     rows: Generator[list[Row]]
-    if words.camera is not None:
-        rows = predictor.camera(words.camera)
-    elif words.ray is not None:
-        rows = predict_on_ray(inputs, options, words.ray)
+    if arguments.camera is not None:
+        rows = predictor.camera(arguments.camera)
+    elif arguments.ray is not None:
+        rows = predict_on_ray(inputs, options, arguments.ray)
     else:
         rows = predictor.files(inputs)
-    opened = RowWriter(words.out, predictor.recognizer.class_names)
+    writer = RowWriter(arguments.out, predictor.recognizer.class_names)
     start = time.monotonic()
     with contextlib.closing(rows):
-        first = next(rows, [])  # what is wrong with a camera or a cluster shows here, before a file is replaced
-        summary = Summary(words.out, predictor, start, show=words.out is not None or not sys.stdout.isatty())
+        first = next(rows, [])  # errors of a camera or a cluster show here, before a file is replaced
+        show = arguments.out is not None or not sys.stdout.isatty()
+        summary = Summary(arguments.out, predictor, start, show)
         try:
-            with opened as writer:
-                for some in itertools.chain([first], rows):
-                    writer.write(some)
-                    summary.add(some)
+            with writer:
+                for frame_rows in itertools.chain([first], rows):
+                    writer.write(frame_rows)
+                    summary.add(frame_rows)
         finally:
             summary.close()
 
 
 class Summary:
-    """Counts what passes: progress while it does, one line at the end."""
+    """Counts the rows: a progress bar while they come, one line at the end."""
 
     def __init__(self, out: Path | None, predictor: "Predictor", start: float, show: bool) -> None:
         self._out, self._predictor = out, predictor
@@ -172,7 +176,8 @@ def describe(predictor: "Predictor") -> None:
     elif options.boxes is not None:
         log.info("faces: %s", options.boxes)
     else:
-        log.info("detection: CenterFace by OpenCV on cpu (%s)", describe_device(torch.device("cpu")))
+        name = getattr(predictor.recognizer.detector, "name", options.detector)
+        log.info("detection: %s (%s)", name, describe_device(torch.device("cpu")))
     kind = type(runtime).__name__.removesuffix("Runtime")
     device = runtime.device
     if device.startswith(("cpu", "cuda")):
@@ -191,12 +196,12 @@ def describe(predictor: "Predictor") -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """The command; a mistake ends it with one line on stderr and exit code 1, Ctrl-C with code 130."""
-    words = parser().parse_args(arguments)
+    parsed = parser().parse_args(arguments)
     set_up_messages()
-    # End as by Ctrl-C: with whole files.
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # End as after Ctrl-C: with complete files.
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        predict(words)
+        predict(parsed)
     except KeyboardInterrupt:
         log.info("interrupted")
         sys.exit(130)
@@ -206,7 +211,7 @@ def main(arguments: list[str] | None = None) -> None:
     except (ValueError, OSError) as error:
         sys.exit(f"error: {escape(' '.join(str(error).split()))}")
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, previous)
 
 
 if __name__ == "__main__":

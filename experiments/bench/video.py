@@ -33,9 +33,9 @@ from fer_voting.data.faces.parameters import EXPRESSION_UNITS
 from fer_voting.data.faces.renderer import render_faces
 from fer_voting.data.labels import CLASSES
 from fer_voting.inference.frames import Input, read_frames
-from fer_voting.inference.pipeline import Pipeline, RecognizedFrame, rows_of
+from fer_voting.inference.pipeline import Pipeline, RecognizedFrame
 from fer_voting.inference.recognizer import Recognizer
-from fer_voting.inference.rows import RowWriter
+from fer_voting.inference.rows import RowWriter, rows_of
 from fer_voting.inference.runtime import FaceNetwork, TorchRuntime
 from fer_voting.models import VotingResNet18
 from fer_voting.models.checkpoint import NetworkInfo

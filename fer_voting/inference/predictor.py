@@ -1,70 +1,30 @@
-"""Prediction as a command or a worker runs it: options in, rows out."""
+"""Prediction as the command or a worker of Ray runs it: options and inputs in, rows out."""
 
 import importlib.util
-from collections.abc import Generator, Iterable, Mapping, Sequence
+import json
+import logging
+import os
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import astuple
 from pathlib import Path
+from typing import Any
 
+import cv2
+import numpy as np
+
+from fer_voting.inference.draw import Drawings
+from fer_voting.inference.explain import draw_explanation, explain, explainable_network
+from fer_voting.inference.faces import make_detector
 from fer_voting.inference.frames import Frame, Input, Unreadable, camera_frames, read_frames
-from fer_voting.inference.pipeline import Locate, Pipeline, RecognizedFrame, read_boxes, rows_of, whole_frame
-from fer_voting.inference.recognizer import MARGIN, Recognizer
-from fer_voting.inference.rows import Row
-
-
-@dataclass(frozen=True)
-class Options:
-    """What to do; `python -m fer_voting.predict --help` describes each."""
-
-    run: str | None = None
-    output_dir: str = "outputs"
-    checkpoint: str | None = None
-    model: str | None = None
-    runtime: str = "onnx"
-    vote: str | None = None
-    precision: str = "float32"
-    device: str = "auto"
-    face_score: float = 0.35
-    margin: float = MARGIN
-    aligned: bool = False
-    boxes: str | None = None
-    batch_size: int = 64
-    every: int = 1
-    track: bool = False
-    draw: str | None = None
-    explain: str | None = None
-
-
-def load_recognizer(options: Options) -> Recognizer:
-    """The network that `options` name, or the one that ships with the package.
-
-    Raises as `Recognizer`'s constructors do.
-    """
-    detector = None
-    if not options.aligned and options.boxes is None:
-        from fer_voting.inference.detector import CenterFaceDetector
-
-        detector = CenterFaceDetector(options.face_score)
-    return Recognizer.load(
-        options.run or options.checkpoint or options.model,
-        options.output_dir,
-        vote=options.vote,
-        precision=options.precision,
-        device=options.device,
-        runtime=options.runtime,
-        detector=detector,
-        margin=options.margin,
-        batch_size=options.batch_size,
-    )
-
-
-def _require_av() -> None:
-    if importlib.util.find_spec("av") is None:
-        raise ValueError("videos need PyAV: pip install 'fer_voting[detect]'")
+from fer_voting.inference.options import PredictOptions
+from fer_voting.inference.pipeline import Locate, Pipeline, RecognizedFrame, whole_frame
+from fer_voting.inference.recognizer import Recognizer
+from fer_voting.inference.rows import Row, read_boxes, rows_of
 
 
 class Predictor:
-    """Recognises inputs and writes what `options` ask for besides rows.
+    """Recognises the faces of inputs; writes the drawings and explanations that the options ask for.
 
     Attributes:
         pipeline: counts frames, faces and seconds.
@@ -72,14 +32,21 @@ class Predictor:
     Raises ValueError or FileNotFoundError for options that do not fit.
     """
 
-    def __init__(self, options: Options) -> None:
-        if options.every < 1:
-            raise ValueError(f"`every` (={options.every}) must be at least 1")
+    def __init__(self, options: PredictOptions) -> None:
         self.options = options
-        self.recognizer = load_recognizer(options)
+        needs_detector = not options.aligned and options.boxes is None
+        self.recognizer = Recognizer.load(
+            options.network,
+            options.output_dir,
+            vote=options.vote,
+            precision=options.precision,
+            device=options.device,
+            runtime=options.runtime,
+            detector=make_detector(options.detector, options.face_score) if needs_detector else None,
+            margin=options.margin,
+            batch_size=options.batch_size,
+        )
         if options.explain is not None:
-            from fer_voting.inference.explain import explainable_network
-
             explainable_network(self.recognizer)
         locate: Locate | None = None
         if options.boxes is not None:
@@ -97,17 +64,19 @@ class Predictor:
     def files(self, inputs: Sequence[Input]) -> Generator[list[Row]]:
         """The rows of each frame of files, in order.
 
-        Raises ValueError if an annotated copy would replace an input, or if there are videos and nothing to read them.
+        Raises ValueError if an annotated copy would replace an input, or if there are videos and no PyAV to read them.
         """
-        if any(one.kind == "video" for one in inputs):
+        if any(file.kind == "video" for file in inputs):
             _require_av()
         if self.options.draw is not None:
             folder = Path(self.options.draw).resolve()
-            for one in inputs:
-                if (folder / one.output).resolve() == Path(one.name).resolve():
-                    raise ValueError(f"`draw` (={self.options.draw!r}) would replace {one.name}: choose another folder")
-        items = (item for one in inputs for item in read_frames(one, self.options.every))
-        return self._rows(items, {one.name: one.output for one in inputs})
+            for file in inputs:
+                if (folder / file.output).resolve() == file.path.resolve():
+                    raise ValueError(
+                        f"`draw` (={self.options.draw!r}) would replace {file.name}: choose another folder"
+                    )
+        items = (item for file in inputs for item in read_frames(file, self.options.every))
+        return self._rows(items, {file.name: file.output for file in inputs})
 
     def camera(self, source: str) -> Generator[list[Row]]:
         """The rows of each frame of a camera, until it ends. Raises ValueError if it cannot be opened."""
@@ -121,22 +90,89 @@ class Predictor:
         with ExitStack() as closing:
             drawings = None
             if self.options.draw is not None:
-                from fer_voting.inference.draw import Drawings
-
                 drawings = closing.enter_context(Drawings(Path(self.options.draw), outputs))
             for item in self.pipeline(items):
                 if isinstance(item, RecognizedFrame):
                     if drawings is not None:
                         drawings.add(item)
                     if self.options.explain is not None:
-                        self._explain(item, outputs[item.frame.input])
+                        self._explain(item, Path(self.options.explain), outputs[item.frame.input])
                 yield rows_of(item)
 
-    def _explain(self, item: RecognizedFrame, output: str) -> None:
-        from fer_voting.inference.explain import draw_explanation, explain
-
-        assert self.options.explain is not None
+    def _explain(self, item: RecognizedFrame, folder: Path, output: str) -> None:
         frame = "" if item.frame.time_s is None else f"-{item.frame.index:06d}"
         for face_id, image in zip(item.face_ids, item.images, strict=True):
-            path = Path(self.options.explain) / f"{output}{frame}-{face_id}.png"
+            path = folder / f"{output}{frame}-{face_id}.png"
             draw_explanation(path, explain(self.recognizer, image), Path(output).name)
+
+
+def _require_av() -> None:
+    if importlib.util.find_spec("av") is None:
+        raise ValueError("videos need PyAV: pip install 'fer_voting[detect]'")
+
+
+# On many machines ---------------------------------------------------------------------------------------------------
+
+
+class _Worker:
+    """A predictor in a process of Ray, in the folder of the command: its paths may be relative."""
+
+    def __init__(self, options: PredictOptions, folder: str) -> None:
+        os.chdir(folder)
+        cv2.setNumThreads(1)  # a worker has one processor; Ray tells torch so, and OpenCV would take all
+        self.predictor = Predictor(options)
+
+    def __call__(self, batch: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        for name, kind, output in zip(batch["name"], batch["kind"], batch["output"], strict=True):
+            for rows in self.predictor.files([Input(str(name), str(kind), str(output))]):  # type: ignore[arg-type]
+                yield {"row": np.array([json.dumps(row) for row in rows], dtype=object)}
+
+
+def predict_on_ray(inputs: Sequence[Input], options: PredictOptions, address: str) -> Generator[list[Row]]:
+    """The rows of files, in their order, as `Predictor.files` gives them, by the machines of a Ray cluster.
+
+    Every machine must have this package and see the files under the same paths. A worker takes a processor, or a GPU
+    if the cluster has some and `options.device` is not `cpu`. A file is read by one worker.
+
+    Args:
+        inputs: the files.
+        options: as for `Predictor`; the workers write drawings and explanations.
+        address: of a cluster; `auto`: the one of this machine; `local`: start one here for the duration.
+
+    Raises ValueError if Ray is not installed, ConnectionError if there is no cluster.
+    """
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise ValueError(f"--ray needs Ray Data ({error}): pip install 'fer_voting[ray]'") from error
+    if not inputs:
+        return
+    ray.init(
+        address=None if address == "local" else address,
+        include_dashboard=False if address == "local" else None,
+        log_to_driver=False,
+        logging_level=logging.WARNING,
+    )
+    try:
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        context.execution_options.preserve_order = True
+        resources = ray.cluster_resources()
+        gpus = int(resources.get("GPU", 0)) if options.device != "cpu" else 0
+        workers = min(gpus or int(resources.get("CPU", 1)), len(inputs))
+        dataset = ray.data.from_items(
+            [dict(zip(("name", "kind", "output"), astuple(file), strict=True)) for file in inputs],
+            override_num_blocks=min(len(inputs), 8 * workers),
+        ).map_batches(
+            _Worker,
+            fn_constructor_args=(options, os.getcwd()),
+            batch_size=None,
+            concurrency=workers,
+            num_gpus=1 if gpus else None,
+            num_cpus=None if gpus else 1,
+        )
+        for batch in dataset.iter_batches(batch_size=None):
+            yield [json.loads(row) for row in batch["row"]]
+    finally:
+        ray.shutdown()

@@ -13,18 +13,16 @@ import PIL.Image
 from numpy.typing import NDArray
 
 from fer_voting.data.images import prepare_image
+from fer_voting.inference.faces import Detector, cut_face, find_faces, make_detector
+from fer_voting.inference.options import PredictOptions
 
 if TYPE_CHECKING:  # torch takes seconds to import
-    from fer_voting.inference.detector import Detector
     from fer_voting.inference.runtime import Runtime
-
-MARGIN = 0.05
-"""FER2013's images are squares 1.05 times as high as CenterFace's box in them (median of 150)."""
 
 
 @dataclass(frozen=True, eq=False)
 class Recognition:
-    """What a network says of N faces."""
+    """Predictions for N faces."""
 
     class_names: tuple[str, ...]
     """K names."""
@@ -83,6 +81,12 @@ class DetectedFaces(Recognition):
     face_scores: NDArray[np.floating[Any]]
     """`[N]`, the detector's."""
 
+    @classmethod
+    def at(cls, boxes: NDArray[np.floating[Any]], recognition: Recognition, rows: slice = slice(None)) -> Self:
+        """Rows of a recognition as the faces of one frame. `boxes` `[N, 5]`: left, top, width, height, score."""
+        logits = recognition.crop_logits[rows]
+        return cls(recognition.class_names, recognition.probabilities[rows], logits, boxes[:, :4], boxes[:, 4])
+
     def __iter__(self) -> Iterator[Face]:
         columns = (self.boxes, self.face_scores, self.classes, self.confidences, self.agreement)
         for box, score, name, confidence, agreement in zip(*columns, strict=True):
@@ -98,7 +102,7 @@ class Recognizer:
 
     Args:
         runtime: the network.
-        detector: a callable of a frame that returns boxes with scores (`fer_voting.inference.detector`); None:
+        detector: maps a frame to `Boxes`, or the name of such a callable (`fer_voting.inference.faces`); None:
             CenterFace, when it is first needed.
         margin: a detected face is cut out as a square around its box's centre, whose side is 1 + `margin` times the
             box's longer side; as far as it lies in the frame.
@@ -110,7 +114,11 @@ class Recognizer:
     """
 
     def __init__(
-        self, runtime: "Runtime", detector: "Detector | None" = None, margin: float = MARGIN, batch_size: int = 64
+        self,
+        runtime: "Runtime",
+        detector: Detector | str | None = None,
+        margin: float = PredictOptions.margin,
+        batch_size: int = PredictOptions.batch_size,
     ) -> None:
         if not margin > -1:
             raise ValueError(f"`margin` (={margin}) must be greater than -1")
@@ -119,7 +127,7 @@ class Recognizer:
         self.runtime = runtime
         self.margin = margin
         self.batch_size = batch_size
-        self._detector = detector
+        self._detector = make_detector(detector) if isinstance(detector, str) else detector
 
     @classmethod
     def load(
@@ -184,13 +192,18 @@ class Recognizer:
         return self.runtime.class_names
 
     @property
-    def detector(self) -> "Detector":
+    def detector(self) -> Detector:
         """The detector in use. Raises ValueError if it is the default and its package is not installed."""
         if self._detector is None:
-            from fer_voting.inference.detector import CenterFaceDetector
-
-            self._detector = CenterFaceDetector()
+            self._detector = make_detector()
         return self._detector
+
+    def find(self, frame: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The faces of a frame (uint8 `[H, W, 3]`, RGB): `[N, 5]`, left, top, width, height, score.
+
+        Raises ValueError if there is no detector or it does not return `Boxes`.
+        """
+        return find_faces(self.detector, frame)
 
     def __call__(self, faces: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]) -> Recognition:
         """The expressions of images that are faces already.
@@ -220,12 +233,12 @@ class Recognizer:
         Raises ValueError for another shape or dtype, or if there is no detector.
         """
         image = _image(frame).convert("RGB")
-        faces = np.asarray(self.detector(np.asarray(image))).reshape(-1, 5)
-        squares = [face_square(box, self.margin, image.width, image.height) for box in faces]
+        boxes = self.find(np.asarray(image))
         size = self.runtime.image_size
-        prepared = [prepare_image(image.crop(square), size) for square in squares]
-        found = self.classify(np.stack(prepared) if prepared else np.zeros((0, size, size, 3), np.uint8))
-        return DetectedFaces(found.class_names, found.probabilities, found.crop_logits, faces[:, :4], faces[:, 4])
+        faces = [cut_face(image, box, size, self.margin) for box in boxes]
+        return DetectedFaces.at(
+            boxes, self.classify(np.stack(faces) if faces else np.zeros((0, size, size, 3), np.uint8))
+        )
 
     def classify(self, faces: NDArray[np.uint8]) -> Recognition:
         """The expressions of faces as the network takes them: uint8 `[N, S, S, 3]`, RGB."""
@@ -246,28 +259,3 @@ def _image(face: NDArray[np.uint8]) -> PIL.Image.Image:
     if face.dtype != np.uint8 or not (face.ndim == 2 or (face.ndim == 3 and face.shape[2] == 3)) or not face.size:
         raise ValueError(f"a face or frame must be uint8 [H, W, 3] or [H, W], not {face.dtype} {list(face.shape)}")
     return PIL.Image.fromarray(face)
-
-
-def face_square(
-    box: Sequence[float] | NDArray[Any], margin: float, width: int, height: int
-) -> tuple[int, int, int, int]:
-    """The whole pixels (left, top, right, bottom) of a frame of `width` x `height` that are cut out for a face.
-
-    Args:
-        box: left, top, width, height; what follows is not looked at.
-        margin: as `Recognizer` takes it.
-
-    Raises ValueError if the box lies outside of the frame.
-
-    >>> face_square((20, 10, 20, 40), 0.05, 640, 480)
-    (9, 9, 51, 51)
-    """
-    box_left, box_top, box_width, box_height = (float(value) for value in box[:4])
-    half = (1 + margin) * max(box_width, box_height) / 2
-    x, y = box_left + box_width / 2, box_top + box_height / 2
-    left, top = max(round(x - half), 0), max(round(y - half), 0)
-    right, bottom = min(round(x + half), width), min(round(y + half), height)
-    if not (box_width > 0 and box_height > 0 and left < right and top < bottom):
-        shown = ", ".join(f"{value:g}" for value in (box_left, box_top, box_width, box_height))
-        raise ValueError(f"the face box {shown} (left, top, width, height) lies outside of {width}x{height}")
-    return left, top, right, bottom

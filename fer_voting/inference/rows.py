@@ -1,4 +1,4 @@
-"""Predictions as rows of a CSV or JSON Lines file, written while they are made.
+"""Predictions as rows of a CSV or JSON Lines file, written while they are made; face boxes read from such a file.
 
 A row is a face, a frame without a face, or something that cannot be read:
 
@@ -14,12 +14,19 @@ import io
 import json
 import os
 import sys
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
 
-from fer_voting.system.text import csv_safe
+import numpy as np
+from numpy.typing import NDArray
+
+from fer_voting.data.index import open_table
+from fer_voting.inference.frames import Frame, Unreadable
+from fer_voting.inference.pipeline import Locate, RecognizedFrame
+from fer_voting.system.text import csv_safe, escape
 
 Row = Mapping[str, Any]
 
@@ -41,8 +48,35 @@ def columns(class_names: Sequence[str]) -> list[str]:
     return [*FRAME_COLUMNS, *FACE_COLUMNS, *probability_columns(class_names), *LAST_COLUMNS]
 
 
+def rows_of(item: RecognizedFrame | Unreadable) -> list[Row]:
+    """The rows of a frame, at least one."""
+    if isinstance(item, Unreadable):
+        return [{"input": item.input, "frame": item.index, "status": f"unreadable: {escape(item.reason)}"}]
+    frame, faces = item.frame, item.faces
+    place = {
+        "input": frame.input,
+        "frame": frame.index,
+        "time_s": None if frame.time_s is None else round(frame.time_s, 6),
+    }
+    rows: list[Row] = []
+    names = probability_columns(faces.class_names)
+    for face, face_id, probabilities in zip(faces, item.face_ids, faces.probabilities, strict=True):
+        rows.append(
+            place
+            | {"face_id": face_id}
+            | {side: round(value, 2) for side, value in zip(("left", "top", "width", "height"), face.box, strict=True)}
+            | {"face_score": None if np.isnan(face.face_score) else round(face.face_score, 4)}
+            | {"class": face.class_name, "confidence": round(face.confidence, 6)}
+            | {name: round(float(value), 6) for name, value in zip(names, probabilities, strict=True)}
+            | {"vote_agreement": round(face.agreement, 4), "status": "ok"}
+        )
+    for problem in item.unreadable:
+        rows += [{**row, **place} for row in rows_of(problem)]
+    return rows or [place | {"status": "no_face"}]
+
+
 class RowWriter:
-    """Writes rows to a file; whatever stops the program, the file holds whole rows.
+    """Writes rows to a file. After an interruption the file contains only complete rows.
 
     A CSV file is also safe to open (`system.text.csv_safe`). JSON Lines holds names as they are, escaped as JSON does.
 
@@ -102,3 +136,43 @@ class RowWriter:
                 os.truncate(self.path, self._whole_bytes)
             raise
         self._whole_bytes += len(text.getvalue().encode())
+
+
+def read_boxes(path: Path) -> Locate:
+    """Read faces from a CSV file: returns a function that maps a frame to its faces in the file.
+
+    The file has the columns input, left, top, width, height (pixels), and may have frame (default 0), face_score and
+    others, as the files of `predict` have. Rows without a box are left out. A relative `input` counts from
+    the working directory or, where there is no such file, from the CSV file's folder.
+
+    Raises FileNotFoundError, or ValueError that names the line of what is not a box.
+    """
+    boxes: dict[tuple[str, int], list[list[float]]] = defaultdict(list)
+    with open_table(path) as file:
+        reader = csv.DictReader(file)
+        lacking = {"input", "left", "top", "width", "height"} - set(reader.fieldnames or ())
+        if lacking:
+            raise ValueError(f"{path} lacks the columns {', '.join(sorted(lacking))}")
+        for row in reader:
+            if row.get("status") not in (None, "", "ok"):
+                continue
+            try:
+                box = [float(row[side]) for side in ("left", "top", "width", "height")]
+                frame = int(row.get("frame") or 0)
+                score = float(row.get("face_score") or "nan")
+                if not np.isfinite(box).all():
+                    raise ValueError("a number of the box is not finite")
+                file_of_row = _same_file(row["input"], path.parent)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"{path}, line {reader.line_num}: {error}") from error
+            boxes[file_of_row, frame].append([*box, score])
+
+    def locate(frame: Frame) -> NDArray[np.float64]:
+        return np.array(boxes.get((_same_file(frame.input, path.parent), frame.index), np.zeros((0, 5))))
+
+    return locate
+
+
+def _same_file(name: str, folder: Path) -> str:
+    path = Path(name)
+    return str(path.resolve() if path.exists() else (folder / path).resolve())

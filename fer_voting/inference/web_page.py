@@ -10,6 +10,9 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from fer_voting.inference.faces import CenterFace
+from fer_voting.inference.onnx_export import require_packages
+from fer_voting.inference.options import PredictOptions
 from fer_voting.networks.onnx import OnnxRuntime
 from fer_voting.system.atomic import write_json
 
@@ -19,6 +22,7 @@ PAGE_FILES = (
 )  # fmt: skip
 PACKAGE = "onnxruntime-web"
 RUNTIME_FILES = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
+DETECTORS_IN_BROWSER = ("centerface",)
 DETECTOR_OUTPUTS = ("537", "538", "539")
 """CenterFace's heatmap, scale and offset; 540 has landmarks."""
 
@@ -45,7 +49,14 @@ OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR
 """
 
 
-def build_page(folder: Path, npm_dir: Path, name: str, synthetic: bool, write_network: Callable[[Path], None]) -> None:
+def build_page(
+    folder: Path,
+    npm_dir: Path,
+    name: str,
+    synthetic: bool,
+    write_network: Callable[[Path], None],
+    detector: str = PredictOptions.detector,
+) -> None:
     """Write the page into `folder`, which is replaced if it holds an earlier page.
 
     Args:
@@ -53,20 +64,21 @@ def build_page(folder: Path, npm_dir: Path, name: str, synthetic: bool, write_ne
         name: of the network, as the page shows it.
         synthetic: trained on drawn faces.
         write_network: writes the exported network to a path.
+        detector: one of `DETECTORS_IN_BROWSER`.
 
-    Raises ValueError if npm, the detector's package or the export's packages are missing, or `folder` holds something
-    else.
+    Raises ValueError if the detector cannot run in a browser, if npm, the detector's package or the export's packages
+    are missing, or if `folder` holds something else.
     """
-    from fer_voting.inference.detector import CenterFaceDetector
-    from fer_voting.inference.onnx_export import require_packages
-    from fer_voting.inference.recognizer import MARGIN
-
+    if detector not in DETECTORS_IN_BROWSER:
+        raise ValueError(
+            f"the page finds faces by {', '.join(DETECTORS_IN_BROWSER)}; --detector {detector} cannot run in a browser"
+        )
     if folder.exists() and not ((folder / "model.json").is_file() or (folder.is_dir() and not any(folder.iterdir()))):
         raise ValueError(
             f"{folder} is not an earlier page: it is not replaced; choose another with --out, or remove it"
         )
     require_packages()
-    detector = CenterFaceDetector()
+    centerface = CenterFace()
     runtime = _install_runtime(npm_dir)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as draft_dir:
@@ -91,11 +103,11 @@ def build_page(folder: Path, npm_dir: Path, name: str, synthetic: bool, write_ne
             "synthetic": synthetic,
             "accuracy": dict(info.accuracy),
             "checksum": info.checksum,
-            "margin": MARGIN,
+            "margin": PredictOptions.margin,
             "detector": {
                 "outputs": list(DETECTOR_OUTPUTS),
-                "threshold": detector.face_score,
-                "long_sides": list(detector.long_sides),
+                "threshold": centerface.face_score,
+                "long_sides": list(centerface.long_sides),
             },
         }
         write_json(draft / "model.json", description)

@@ -197,6 +197,10 @@ def test_a_camera_ends_with_its_last_frame(checkpoint: Path, tmp_path: Path):
         (["IN", "--checkpoint", "CKPT", "--batch-size", "0"], "`batch_size` (=0) must be at least 1"),
         (["IN", "--checkpoint", "CKPT", "--margin", "-2"], "`margin` (=-2.0)"),
         (["IN", "--checkpoint", "CKPT", "--face-score", "2"], "`face_score` (=2.0)"),
+        (
+            ["IN", "--checkpoint", "CKPT", "--detector", "retina"],
+            "`detector` (='retina') must be centerface or",
+        ),
         (["IN", "--checkpoint", "CKPT", "--device", "cuda:77"], "`device` (='cuda:77') is not here"),
         (["IN", "--checkpoint", "CKPT", "--boxes", "nothing.csv"], "No such file"),
         (["IN", "--checkpoint", "CKPT", "--aligned", "--draw", "IN"], "would replace .*face0.png"),

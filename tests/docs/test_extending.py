@@ -60,13 +60,23 @@ def test_what_the_page_adds_trains_and_shows_in_its_table(tmp_path: Path):
             apply(checkout, block)
     write_listed_images(tmp_path / "listed")
 
-    train, table = (parse(PAGE.name, line.replace("DIR", str(tmp_path / "listed"))) for line in lines_in_blocks(PAGE))
-    assert (train.words[2], table.words[2]) == ("fer_voting.train", "experiments.recalls")
+    photo = tmp_path / "photo.png"
+    pixels = np.zeros((60, 80, 3), np.uint8)
+    pixels[28:33, 48:53] = 255
+    PIL.Image.fromarray(pixels).save(photo)
+    predict, train, table = (
+        parse(PAGE.name, line.replace("DIR", str(tmp_path / "listed")).replace("PHOTO", str(photo)))
+        for line in lines_in_blocks(PAGE)
+    )
+    assert [command.words[2] for command in (predict, train, table)] == [
+        "fer_voting.predict", "fer_voting.train", "experiments.recalls",
+    ]  # fmt: skip
     words = train.words[3:]
     # One interpreter for both: each takes seconds to start.
     script = f"""
 import sys
-import experiments.recalls, fer_voting.train
+import experiments.recalls, fer_voting.predict, fer_voting.train
+fer_voting.predict.main({predict.words[3:]!r})
 sys.argv = ["fer_voting.train", *{words!r}]
 fer_voting.train.main()
 experiments.recalls.main({table.words[3:]!r})
@@ -78,6 +88,10 @@ print(info.architecture, dict(info.options), net.crop_after, type(net.backbone).
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(checkout)}
     done = subprocess.run([sys.executable, "-c", script], cwd=checkout, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
+
+    (face,) = csv.DictReader(done.stdout.splitlines()[:2])
+    assert [float(face[side]) for side in ("left", "top", "width", "height")] == [38, 18, 24, 24]
+    assert face["status"] == "ok"
 
     folder = checkout / "outputs/runs/listed-m4-quick-seed0"
     result = json.loads((folder / "result.json").read_text())

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from experiments.bench.video import frames, main
-from fer_voting.inference.detector import CenterFaceDetector
+from fer_voting.inference.faces import CenterFace
 from fer_voting.runs.run import Run
 
 
 @pytest.mark.parametrize("faces", [1, 5])
 def test_every_face_of_the_drawn_video_is_found(faces: int) -> None:
-    detector = CenterFaceDetector()
+    detector = CenterFace()
     for index, frame in enumerate(frames(41, faces)):
         if index % 20 == 0:
             assert len(detector(frame)) == faces

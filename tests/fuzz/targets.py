@@ -26,7 +26,7 @@ from fer_voting.data.sets.fer2013 import read_csv
 from fer_voting.data.sets.ferplus import read_votes
 from fer_voting.data.sets.rafdb import read_folders, read_official
 from fer_voting.inference.frames import Frame, Input, photo, read_frames
-from fer_voting.inference.pipeline import read_boxes
+from fer_voting.inference.rows import read_boxes
 from fer_voting.models import VotingResNet18
 from fer_voting.models.checkpoint import NetworkInfo
 from fer_voting.networks import Network, load, load_network

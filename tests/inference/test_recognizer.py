@@ -14,7 +14,8 @@ from fer_voting import Recognizer
 from fer_voting.config import compose_config
 from fer_voting.data.images import prepare_image
 from fer_voting.data.module import make_datamodule
-from fer_voting.inference.recognizer import DetectedFaces, Face, Recognition, face_square
+from fer_voting.inference.faces import Boxes, face_square
+from fer_voting.inference.recognizer import DetectedFaces, Face, Recognition
 from fer_voting.inference.runtime import TorchRuntime
 from fer_voting.runs.run import Run
 
@@ -92,21 +93,21 @@ def test_detect_asks_the_detector_and_cuts_out_squares():
     frame = picture(100, 200)
     seen = []
 
-    def detector(image: np.ndarray) -> np.ndarray:
+    def detector(image: np.ndarray) -> Boxes:
         seen.append(image)
-        return np.array([[20, 10, 20, 40, 0.9], [150, 60, 30, 20, 0.5]])
+        return Boxes(np.array([[20, 10, 40, 50], [150, 60, 180, 80]]), np.array([0.75, 0.5]))
 
     recognizer = Recognizer(TorchRuntime(small_network(), small_info()), detector, margin=0.05)
     found = recognizer.detect(frame)
     assert np.array_equal(seen[0], frame)
     assert isinstance(found, DetectedFaces)
     assert found.boxes.tolist() == [[20, 10, 20, 40], [150, 60, 30, 20]]
-    assert found.face_scores.tolist() == [0.9, 0.5]
+    assert found.face_scores.tolist() == [0.75, 0.5]
     # 1.05 * 40 = 42 pixels around (30, 30); 1.05 * 30 = 31.5 around (165, 70).
     cut = recognizer([frame[9:51, 9:51], frame[54:86, 149:181]])
     np.testing.assert_allclose(found.probabilities, cut.probabilities, atol=1e-6)
     first, second = found
-    assert first == Face((20, 10, 20, 40), 0.9, cut.classes[0], found.confidences[0].item(), found.agreement[0].item())
+    assert first == Face((20, 10, 20, 40), 0.75, cut.classes[0], found.confidences[0].item(), found.agreement[0].item())
     assert second.class_name == found.classes[1]
     grey = frame[:, :, 0]
     assert len(recognizer.detect(grey)) == 2
@@ -114,7 +115,9 @@ def test_detect_asks_the_detector_and_cuts_out_squares():
 
 
 def test_a_frame_without_a_face():
-    recognizer = Recognizer(TorchRuntime(small_network(), small_info()), lambda frame: np.zeros((0, 5)))
+    recognizer = Recognizer(
+        TorchRuntime(small_network(), small_info()), lambda frame: Boxes(np.zeros((0, 4)), np.zeros(0))
+    )
     found = recognizer.detect(picture(50, 50))
     assert len(found) == 0
     assert list(found) == []

@@ -11,8 +11,7 @@ import PIL.Image
 import pytest
 
 from fer_voting.inference import web_page
-from fer_voting.inference.detector import CenterFaceDetector, merge
-from fer_voting.inference.recognizer import face_square
+from fer_voting.inference.faces import Boxes, CenterFace, face_square, merge
 from fer_voting.models.crops import crop_corners
 
 NODE = shutil.which("node")
@@ -107,22 +106,22 @@ def test_the_detectors_sizes_and_merging(tmp_path: Path) -> None:
         };
     """
     found = run_script(code, {"frames": frames, "faces": faces.tolist()}, tmp_path)
-    detector = CenterFaceDetector()
+    detector = CenterFace()
     for (width, height), sizes in zip(frames, found["sizes"], strict=True):
         expected = _sizes_of(detector, width, height)
         assert [(size["width"], size["height"]) for size in sizes] == expected
-    kept = merge(faces)
+    kept = merge(Boxes(np.concatenate([faces[:, :2], faces[:, :2] + faces[:, 2:4]], 1), faces[:, 4]))
     assert 1 < len(kept) < 40
-    np.testing.assert_allclose(found["kept"], kept[:, 4])
+    np.testing.assert_allclose(found["kept"], kept.scores)
 
 
-def _sizes_of(detector: CenterFaceDetector, width: int, height: int) -> list[tuple[int, int]]:
+def _sizes_of(detector: CenterFace, width: int, height: int) -> list[tuple[int, int]]:
     """The sizes of the images that a frame's detection looks at."""
     seen = []
 
-    def network(image: np.ndarray, threshold: float) -> tuple[np.ndarray, None]:
+    def network(image: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray]:
         seen.append((image.shape[1], image.shape[0]))
-        return np.zeros((0, 5), np.float32), None
+        return np.zeros((0, 5), np.float32), np.zeros((0, 10), np.float32)
 
     detector._networks = [network for _ in detector.long_sides]
     detector(np.zeros((height, width, 3), np.uint8))

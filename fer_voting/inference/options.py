@@ -1,0 +1,32 @@
+"""The options of `python -m fer_voting.predict`, with their defaults: the one place for both the command and Python."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """How to find and recognise faces; `python -m fer_voting.predict --help` describes each option."""
+
+    network: str | None = None
+    """As `fer_voting.networks.find` takes it; None: the network that ships."""
+    output_dir: str = "outputs"
+    runtime: str = "onnx"
+    vote: str | None = None
+    precision: str = "float32"
+    device: str = "auto"
+    batch_size: int = 64
+    detector: str = "centerface"
+    face_score: float = 0.35
+    margin: float = 0.05
+    """FER2013's images are squares 1.05 times as high as CenterFace's box in them (median of 150)."""
+    aligned: bool = False
+    boxes: str | None = None
+    every: int = 1
+    track: bool = False
+    draw: str | None = None
+    explain: str | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a value out of range."""
+        if self.every < 1:
+            raise ValueError(f"`every` (={self.every}) must be at least 1")

