@@ -1,4 +1,4 @@
-"""Augmentation of training images: the paper's five steps (section 3.3) with one of two backends."""
+"""Augmentation of training images, by one of two backends: the paper's five steps (section 3.3), and two more."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ class Steps:
     translation: Step = None
     rotation: Step = None
     erase: Step = None
+    low_resolution: Step = None
+    flip: Step = None
 
 
 def make_augment(backend: str = "batched", **steps: Step) -> AlbumentationsAugment | BatchedAugment | None:
@@ -43,7 +45,11 @@ def make_augment(backend: str = "batched", **steps: Step) -> AlbumentationsAugme
             `translation`: `probability`, `share`: largest shift in each direction, as a share of the side;
             `rotation`: `probability`, `degrees`: largest angle in either direction, about the centre;
             `erase`: `probability`, `area` [low, high] of the share set to black, `aspect` [low, high] of the
-            rectangle.
+            rectangle;
+            `low_resolution`: `probability`, `sides` [least, largest] in pixels, drawn log-uniformly: the image is
+            brought down to this side and back up, by kernels drawn from `low_resolution.DOWN` and `UP`;
+            `jpeg_probability`, `jpeg_quality` [least, greatest] of JPEG at that side;
+            `flip`: `probability` of the image's mirror image.
 
     Raises ValueError if `backend` is unknown.
     """

@@ -1,4 +1,4 @@
-"""The paper's five augmentations (section 3.3) of a whole batch, on the images' device.
+"""The paper's five augmentations (section 3.3), low resolution and flips, of a whole batch, on the images' device.
 
 Same steps, values and distribution as by_albumentations.py, with two differences for speed. Resized crop, translation
 and rotation interpolate once, where albumentations interpolates up to three times and rounds to whole levels in
@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fer_voting.data.augment import Steps
+from fer_voting.data.augment.low_resolution import NUMBERS, lower_resolution
 from fer_voting.data.sampling import SampleKey
 
 LUMA = (0.299, 0.587, 0.114)
@@ -26,7 +27,7 @@ LUMA = (0.299, 0.587, 0.114)
 CROP_ATTEMPTS = 10
 """Number of random crops tried before the whole image is used, as in albumentations."""
 
-NUMBERS_PER_IMAGE = 2 * CROP_ATTEMPTS + 20
+NUMBERS_PER_IMAGE = 2 * CROP_ATTEMPTS + 20 + NUMBERS + 1
 """Upper bound of the random numbers that the steps use."""
 
 
@@ -56,7 +57,12 @@ class BatchedAugment(Steps):
         x, visible = _resample(x, frame)
         if self.erase is not None:
             visible *= _draw_mask(side, draws, **self.erase)
-        return x.mul_(visible[:, None])
+        x.mul_(visible[:, None])
+        if self.low_resolution is not None:
+            x = lower_resolution(x, draws.uniform(0, 1, NUMBERS), **self.low_resolution)
+        if self.flip is not None:
+            x = torch.where(draws.happens(**self.flip)[:, None, None, None], x.flip(3), x)
+        return x
 
 
 # Random numbers ---------------------------------------------------------------------------------------------------

@@ -1,5 +1,7 @@
-"""The paper's five augmentations (section 3.3) with albumentations, reproducible when training resumes."""
+"""The paper's five augmentations (section 3.3) and two more by albumentations, reproducible when training resumes."""
 
+import io
+import math
 import os
 import random
 from collections.abc import Callable, Sequence
@@ -12,9 +14,11 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 import albumentations as A
 import cv2
 import numpy as np
+import PIL.Image
 from numpy.typing import NDArray
 
 from fer_voting.data.augment import Step, Steps
+from fer_voting.data.augment.low_resolution import DOWN, UP, check_values
 from fer_voting.data.sampling import SampleKey
 
 # A 48x48 image is too small for several threads.
@@ -50,6 +54,8 @@ class AlbumentationsAugment(Steps):
                 (_translation, self.translation),
                 (_rotation, self.rotation),
                 (_erase, self.erase),
+                (_low_resolution, self.low_resolution),
+                (_flip, self.flip),
             ]
             self._pipelines[size] = A.Compose([make(size, **values) for make, values in steps if values is not None])
         return self._pipelines[size]
@@ -73,3 +79,53 @@ def _rotation(size: int, probability: float, degrees: float) -> Any:
 
 def _erase(size: int, probability: float, area: Sequence[float], aspect: Sequence[float]) -> Any:
     return A.Erasing(scale=tuple(area), ratio=tuple(aspect), fill=0, p=probability)
+
+
+def _low_resolution(
+    size: int,
+    probability: float,
+    sides: Sequence[int],
+    jpeg_probability: float,
+    jpeg_quality: Sequence[int],
+) -> Any:
+    check_values(sides, jpeg_quality)
+    return _LowResolution([min(side, size) for side in sides], jpeg_probability, jpeg_quality, probability)
+
+
+def _flip(size: int, probability: float) -> Any:
+    return A.HorizontalFlip(p=probability)
+
+
+class _LowResolution(A.ImageOnlyTransform):
+    """Down to a side drawn log-uniformly, JPEG there with `jpeg_probability`, and back up."""
+
+    def __init__(self, sides: Sequence[int], jpeg_probability: float, jpeg_quality: Sequence[int], p: float) -> None:
+        super().__init__(p=p)
+        self.sides, self.jpeg_probability, self.jpeg_quality = sides, jpeg_probability, jpeg_quality
+
+    def get_params(self) -> dict[str, Any]:
+        random = self.py_random
+        return {
+            "side": round(math.exp(random.uniform(*map(math.log, self.sides)))),
+            "down": random.choice(DOWN),
+            "up": random.choice(UP),
+            "quality": random.randint(*self.jpeg_quality) if random.random() < self.jpeg_probability else None,
+        }
+
+    def apply(
+        self, img: NDArray[np.uint8], side: int, down: str, up: str, quality: int | None, **params: Any
+    ) -> NDArray[np.uint8]:
+        if down == "area":
+            small = np.asarray(cv2.resize(img, (side, side), interpolation=cv2.INTER_AREA), np.uint8)
+        else:
+            small = _resize(img, side, down)
+        if quality is not None:
+            file = io.BytesIO()
+            PIL.Image.fromarray(small).save(file, "JPEG", quality=quality, subsampling="4:4:4")
+            small = np.asarray(PIL.Image.open(file))
+        return _resize(small, len(img), up)
+
+
+def _resize(image: NDArray[np.uint8], side: int, kernel: str) -> NDArray[np.uint8]:
+    small = PIL.Image.fromarray(np.ascontiguousarray(image))
+    return np.asarray(small.resize((side, side), PIL.Image.Resampling[kernel.upper()]))

@@ -1,6 +1,7 @@
 """What a configuration's augmentation is, by either backend."""
 
 import pytest
+import torch
 from hydra.utils import instantiate
 
 from fer_voting.config import compose_config
@@ -31,3 +32,22 @@ def test_no_steps_are_no_augmentation() -> None:
 def test_an_unknown_backend_is_named() -> None:
     with pytest.raises(ValueError, match=r"augment\.backend=dali must be batched or albumentations"):
         make_augment("dali")
+
+
+def test_low_resolution_is_the_papers_steps_and_one_more() -> None:
+    paper, low_resolution = (compose_config([f"augment={name}"]).augment for name in ("paper", "low_resolution"))
+    assert {key: value for key, value in low_resolution.items() if key != "low_resolution"} == paper
+
+
+@pytest.mark.parametrize("kind", [BatchedAugment, AlbumentationsAugment])
+def test_a_flip_is_the_mirror_image_in_its_share_of_the_images(kind: type) -> None:
+    image = torch.randint(0, 256, (48, 48, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    images, positions = image.expand(400, -1, -1, -1), [(0, position) for position in range(400)]
+    augment = kind(flip={"probability": 0.5})
+    if kind is BatchedAugment:
+        changed = augment(images.permute(0, 3, 1, 2), positions, 0).round().permute(0, 2, 3, 1)
+    else:
+        changed = torch.from_numpy(augment(images.numpy(), positions, 0))
+    mirrored = (changed == image.flip(1)).flatten(1).all(dim=1)
+    assert ((changed == image).flatten(1).all(dim=1) | mirrored).all()
+    assert 0.4 < mirrored.float().mean() < 0.6
