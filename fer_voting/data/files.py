@@ -14,10 +14,22 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from fer_voting.data.division import Division
 from fer_voting.data.images import HASH_BYTES, PREPARATION_VERSION, decoder_digest
-from fer_voting.data.index import IMAGE_SUFFIXES, PARTS, Index, LeftOut, Problem, Sample, bases, image_files, links_out
-from fer_voting.data.module import Counts, Division, FERDataModule, Source, listed
-from fer_voting.data.pack import Pack
+from fer_voting.data.index import (
+    IMAGE_SUFFIXES,
+    PARTS,
+    Counts,
+    Index,
+    LeftOut,
+    Problem,
+    Sample,
+    bases,
+    image_files,
+    links_out,
+)
+from fer_voting.data.module import FERDataModule, listed
+from fer_voting.data.pack import Pack, Source
 from fer_voting.data.sampling import sample_share
 
 log = logging.getLogger(__name__)

@@ -11,6 +11,8 @@ from typing import TextIO
 
 from fer_voting.system.text import escape
 
+Counts = Mapping[str, Mapping[str, int]]
+"""part -> class -> images"""
 PARTS = ("train", "val", "test")
 """The parts of a data set; a pack stores a part as its position here."""
 

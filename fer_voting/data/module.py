@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -22,11 +20,19 @@ from torch.utils.data import DataLoader, Dataset
 
 from fer_voting.config import refuse_foreign_code
 from fer_voting.data.augment.batched import BatchedAugment
-from fer_voting.data.images import Decoder, content_hash, decode_all
-from fer_voting.data.index import PARTS, Index
+from fer_voting.data.division import (
+    Division,
+    count_classes,
+    differences,
+    fingerprint,
+    official_counts,
+    part_digest,
+    without_leaks,
+)
+from fer_voting.data.images import content_hash
 from fer_voting.data.labels import CLASSES
 from fer_voting.data.manifest import read_manifest, write_manifest
-from fer_voting.data.pack import Pack, PackKey, build_pack, cores
+from fer_voting.data.pack import Pack, Source, build_pack, cores
 from fer_voting.data.sampling import EpochSampler, EvalSampler, Positions, SampleKey, target_count
 from fer_voting.models.checkpoint import check_class_names
 from fer_voting.models.images import normalise
@@ -38,10 +44,6 @@ log = logging.getLogger(__name__)
 
 Batch = tuple[Tensor, Tensor, Tensor]
 """images, targets, positions in the pack"""
-Counts = Mapping[str, Mapping[str, int]]
-"""part -> class -> images"""
-Division = dict[str, Positions]
-"""part -> positions in the pack"""
 
 RESIDENT_SHARE = 0.25
 """Share of a GPU's free memory that a pack may take. AffectNet at 48 pixels has 2 GB."""
@@ -65,25 +67,6 @@ def reopen_datamodule(node: Mapping[str, Any], config_file: Path, **arguments: A
     if "_target_" not in node:
         raise ValueError(f"{config_file}: `dataset` lacks `_target_`")
     return make_datamodule(node, **arguments)
-
-
-@dataclass(frozen=True)
-class Source:
-    """What a pack is built from.
-
-    Attributes:
-        place: the part of the pack's key that selects its folder: packs that differ in it lie side by side.
-        state: the rest of the key: a pack that differs in it is out of date.
-        read: lists the samples.
-        decoder: makes their images.
-        expected: published numbers of images by official part and class.
-    """
-
-    place: PackKey
-    state: PackKey
-    read: Callable[[], Index]
-    decoder: Decoder = decode_all
-    expected: Counts = field(default_factory=dict)
 
 
 class BatchDataset(Dataset[Batch]):
@@ -212,18 +195,20 @@ class FERDataModule(L.LightningDataModule):
 
     # Setup ------------------------------------------------------------------------------------------------------
 
+    def prepare_data(self) -> None:
+        """Build the pack if it does not exist or is out of date. Other ranks wait, then open it."""
+        if not self._division:
+            self.make_pack()
+
     def make_pack(self) -> Pack:
         """The pack, built if it does not exist or is out of date."""
         source = self.source()
         place = content_hash(repr(sorted(source.place.items())).encode()).hex()[:8]
         self.expected = source.expected
-        self.pack = build_pack(
-            self.cache_dir / f"{self.name}-{self.size}px-{place}",
-            {**source.place, **source.state},
-            source.read,
-            source.decoder,
-            stop_at_first_problem=self.on_error == "raise",
-        )
+        folder = self.cache_dir / f"{self.name}-{self.size}px-{place}"
+        key = {**source.place, **source.state}
+        stop = self.on_error == "raise"
+        self.pack = build_pack(folder, key, source.read, source.decoder, stop_at_first_problem=stop)
         self.class_names = self.names_of_classes(self.pack)
         try:
             check_class_names(self.class_names)  # as a checkpoint will hold them
@@ -240,14 +225,15 @@ class FERDataModule(L.LightningDataModule):
         self._labels = self.class_ids(pack)
         self._targets = self.train_targets(pack)
         usable = self.usable(pack)
-        self._compare_with_expected(pack, usable)
+        for difference in differences(official_counts(pack, usable, self.class_names), self.expected):
+            log.warning(f"{self.name}: {difference}")
         division = read_manifest(self.manifest, pack, usable) if self.manifest else self.divide(pack, usable)
         nothing = np.empty(0, np.int64)
         division = {"train": nothing, "val": nothing, **division}
         if self.refit:
             division["train"] = np.sort(np.concatenate([division["train"], division.pop("val")]))
         if self.drop_leaks:
-            division = self._without_leaks(pack, division)
+            division = without_leaks(division, pack.hashes, self.name)
         for part, positions in division.items():
             if not len(positions):
                 raise ValueError(f"{self.name}: there are no {part} images of the classes {self.class_names}")
@@ -260,44 +246,6 @@ class FERDataModule(L.LightningDataModule):
     def class_ids(self, pack: Pack) -> NDArray[np.int64]:
         """Class of each row as a position in `class_names`, -1 for other labels: int64 [N]."""
         return pack.class_ids(self.class_names)
-
-    def official_counts(self, pack: Pack, usable: NDArray[np.bool_]) -> dict[str, dict[str, int]]:
-        """Official part -> class -> usable images (bool [N]); without empty parts."""
-        counts: dict[str, dict[str, int]] = {}
-        for part_id, part in enumerate(PARTS):
-            if (rows := usable & (pack.part_ids == part_id)).any():
-                counts[part] = self._count(self.class_ids(pack)[rows])
-        return counts
-
-    def _count(self, class_ids: NDArray[np.int64]) -> dict[str, int]:
-        counts = np.bincount(class_ids, minlength=len(self.class_names)).tolist()
-        return dict(zip(self.class_names, counts, strict=True))
-
-    def _compare_with_expected(self, pack: Pack, usable: NDArray[np.bool_]) -> None:
-        for part, found in self.official_counts(pack, usable).items():
-            published = {label: self.expected.get(part, {}).get(label, count) for label, count in found.items()}
-            if found != published:
-                different = ", ".join(
-                    f"{label} {count:,} instead of {published[label]:,}"
-                    for label, count in found.items()
-                    if count != published[label]
-                )
-                log.warning(
-                    f"{self.name}: the official {part} part has {sum(found.values()):,} images here "
-                    f"instead of {sum(published.values()):,} ({different})"
-                )
-
-    def _without_leaks(self, pack: Pack, division: Division) -> Division:
-        """The division without the training images that also occur in val or test, and the val images in test."""
-        disjoint, parts = dict(division), list(division)
-        for place, part in enumerate(parts[:-1], start=1):
-            later = np.concatenate([division[other] for other in parts[place:]])
-            leaks = np.isin(pack.hashes[division[part]], pack.hashes[later])
-            disjoint[part] = division[part][~leaks]
-            log.info(
-                f"{self.name}: left out {leaks.sum():,} {part} images that also occur in {' or '.join(parts[place:])}"
-            )
-        return disjoint
 
     def _make_sampler(self) -> None:
         train = self._division["train"]
@@ -346,11 +294,11 @@ class FERDataModule(L.LightningDataModule):
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Part -> class -> images, before balancing."""
-        return {part: self._count(self._labels[positions]) for part, positions in self._division.items()}
+        return {p: count_classes(self._labels[rows], self.class_names) for p, rows in self._division.items()}
 
     @property
     def fingerprint(self) -> str:
-        """`data_summary()["fingerprint"]`"""
+        """Digest of everything in the data that affects results: `data_summary()["fingerprint"]`."""
         return self._summary["fingerprint"]
 
     def data_summary(self) -> dict[str, Any]:
@@ -365,21 +313,18 @@ class FERDataModule(L.LightningDataModule):
 
     @cached_property
     def _summary(self) -> dict[str, Any]:
+        digests = {
+            part: part_digest(self.pack, positions, self._labels, self._targets if part == "train" else self._labels)
+            for part, positions in self._division.items()
+        }
         summary = {
             "classes": list(self.class_names),
             "size": self.size,
             "preparation": self.pack.key["preparation"],
             "decoder": self.pack.key.get("decoder"),
-            "digests": {part: self._digest(part) for part in self._division},
+            "digests": digests,
         }
-        return {"fingerprint": content_hash(json.dumps(summary, sort_keys=True).encode()).hex(), **summary}
-
-    def _digest(self, part: str) -> str:
-        """Hex digest of a part's names, labels, targets, content, and positions, which augmentation depends on."""
-        positions = self._division[part]
-        targets = self._targets if part == "train" else self._labels
-        arrays = (self._labels[positions], targets[positions], self.pack.hashes[positions], positions)
-        return content_hash("\0".join(self.names(part)).encode(), *(array.tobytes() for array in arrays)).hex()
+        return {"fingerprint": fingerprint(summary), **summary}
 
     # Batches ----------------------------------------------------------------------------------------------------
 

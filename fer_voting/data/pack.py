@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer_voting.data.images import HASH_BYTES, Decoder, content_hash, decode_all
-from fer_voting.data.index import PARTS, Index, Problem, Sample
+from fer_voting.data.index import PARTS, Counts, Index, Problem, Sample
 from fer_voting.system.arrays import read_npz
 from fer_voting.system.atomic import read_json, write_json
 from fer_voting.system.messages import progress_bar
@@ -45,6 +45,25 @@ _COMMIT_SECONDS = 5.0
 
 PackKey = Mapping[str, Any]
 """Plain values that determine a pack's content; "size" (the images' side in pixels) is one of them."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a pack is built from.
+
+    Attributes:
+        place: the part of the pack's key that selects its folder: packs that differ in it lie side by side.
+        state: the rest of the key: a pack that differs in it is out of date.
+        read: lists the samples.
+        decoder: makes their images.
+        expected: published numbers of images by official part and class.
+    """
+
+    place: PackKey
+    state: PackKey
+    read: Callable[[], Index]
+    decoder: Decoder = decode_all
+    expected: Counts = field(default_factory=dict)
 
 
 def cores() -> int:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fer_voting.data.division import official_counts
 from fer_voting.data.index import PARTS, Problem
 from fer_voting.data.module import FERDataModule
 from fer_voting.data.pack import Pack
@@ -102,7 +103,7 @@ def audit(data: FERDataModule, near_duplicate_bits: int | None = None) -> dict[s
         "root": pack.key.get("root"),
         "layout": pack.key.get("layout"),
         "pack": str(pack.folder),
-        "parts": data.official_counts(pack, usable),
+        "parts": official_counts(pack, usable, data.class_names),
         "expected": {part: {c: counts.get(c, 0) for c in data.class_names} for part, counts in data.expected.items()},
         "left_out": {**pack.left_out, **_other_classes(data, pack)},
         "problems": [asdict(problem) for problem in (*pack.problems, *blank)],

@@ -94,6 +94,18 @@ def test_a_wrong_value_is_named_with_what_it_may_be(tmp_path: Path, arguments: d
         rafdb(tmp_path, **arguments)
 
 
+def test_preparing_builds_the_pack_and_the_setup_opens_it(root: Path) -> None:
+    data = rafdb(root)
+    data.prepare_data()
+    images = data.pack.folder / "images.npy"
+    built = images.stat().st_mtime_ns
+    data.setup()
+    pack = data.pack
+    data.prepare_data()
+    assert data.pack is pack
+    assert images.stat().st_mtime_ns == built
+
+
 def test_an_unknown_balance_is_named(root: Path) -> None:
     with pytest.raises(ValueError, match=r"dataset\.balance\.target=average is none of mean"):
         rafdb(root, balance={"target": "average"}).setup()

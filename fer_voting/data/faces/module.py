@@ -8,12 +8,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from fer_voting.data.division import Division
 from fer_voting.data.faces.renderer import SIZES, render_faces
 from fer_voting.data.images import PREPARATION_VERSION, PreparedImage, content_hash
 from fer_voting.data.index import PARTS, Index, Sample
 from fer_voting.data.labels import CLASSES
-from fer_voting.data.module import Division, FERDataModule, Source
-from fer_voting.data.pack import Pack
+from fer_voting.data.module import FERDataModule
+from fer_voting.data.pack import Pack, Source
 from fer_voting.data.sampling import apportion
 
 # RAF-DB's training images of each class, in CLASSES' order: the drawn faces are as imbalanced.

@@ -12,10 +12,10 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from fer_voting.data.division import Division
 from fer_voting.data.files import FilesDataModule, Layout, part_folders_layout
 from fer_voting.data.index import Index, LeftOut, Problem, Sample, bases, images_by_stem, inside, open_table
 from fer_voting.data.labels import CLASSES, canonical
-from fer_voting.data.module import Division
 from fer_voting.data.pack import Pack
 from fer_voting.data.sampling import sample_by_class
 from fer_voting.system.messages import progress_bar

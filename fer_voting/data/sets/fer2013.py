@@ -9,10 +9,10 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from fer_voting.data.division import Division
 from fer_voting.data.files import FilesDataModule, Layout, part_folders_layout
 from fer_voting.data.index import Index, Problem, Sample, open_table
 from fer_voting.data.labels import canonical
-from fer_voting.data.module import Division
 from fer_voting.data.pack import Pack
 from fer_voting.system.messages import progress_bar
 from fer_voting.system.text import escape

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from fer_voting.data.division import Division
 from fer_voting.data.files import (
     FilesDataModule,
     Layout,
@@ -17,7 +18,6 @@ from fer_voting.data.files import (
 )
 from fer_voting.data.index import Index, image_files
 from fer_voting.data.labels import CLASSES, canonical
-from fer_voting.data.module import Division
 from fer_voting.data.pack import Pack
 from fer_voting.data.sampling import sample_share
 

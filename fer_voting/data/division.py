@@ -1,0 +1,76 @@
+"""The division of a data set into train, val and test: counts, leaks and digests. Functions of a pack's arrays."""
+
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fer_voting.data.images import content_hash
+from fer_voting.data.index import PARTS, Counts
+from fer_voting.data.pack import Pack
+from fer_voting.data.sampling import Positions
+
+log = logging.getLogger(__name__)
+
+Division = dict[str, Positions]
+"""part -> positions in the pack"""
+
+
+def count_classes(class_ids: NDArray[np.int64], class_names: Sequence[str]) -> dict[str, int]:
+    """Class -> images; `class_ids` [n] are positions in `class_names`."""
+    counts = np.bincount(class_ids, minlength=len(class_names)).tolist()
+    return dict(zip(class_names, counts, strict=True))
+
+
+def official_counts(pack: Pack, usable: NDArray[np.bool_], class_names: Sequence[str]) -> dict[str, dict[str, int]]:
+    """Official part -> class -> usable images (bool [N]); without empty parts."""
+    class_ids = pack.class_ids(class_names)
+    rows = {part: usable & (pack.part_ids == part_id) for part_id, part in enumerate(PARTS)}
+    return {part: count_classes(class_ids[chosen], class_names) for part, chosen in rows.items() if chosen.any()}
+
+
+def differences(counts: Counts, published: Counts) -> Iterator[str]:
+    """How the images of each official part differ from the published numbers, where these are known."""
+    for part, here in counts.items():
+        expected = {label: published.get(part, {}).get(label, count) for label, count in here.items()}
+        if here != expected:
+            classes = ", ".join(
+                f"{label} {count:,} instead of {expected[label]:,}"
+                for label, count in here.items()
+                if count != expected[label]
+            )
+            yield (
+                f"the official {part} part has {sum(here.values()):,} images here "
+                f"instead of {sum(expected.values()):,} ({classes})"
+            )
+
+
+def without_leaks(division: Division, hashes: NDArray[np.void], name: str) -> Division:
+    """The division without training images that also occur in val or test, and without val images that do in test.
+
+    Args:
+        division: its parts in the order train, val, test.
+        hashes: V16 [N], content of each image.
+        name: of the data set, for the log.
+    """
+    disjoint, parts = dict(division), list(division)
+    for place, part in enumerate(parts[:-1], start=1):
+        later = np.concatenate([division[other] for other in parts[place:]])
+        leaks = np.isin(hashes[division[part]], hashes[later])
+        disjoint[part] = division[part][~leaks]
+        log.info(f"{name}: left out {leaks.sum():,} {part} images that also occur in {' or '.join(parts[place:])}")
+    return disjoint
+
+
+def part_digest(pack: Pack, positions: Positions, labels: NDArray[np.int64], targets: NDArray[Any]) -> str:
+    """Hex digest of a part's names, labels, targets, content, and positions, which augmentation depends on."""
+    arrays = (labels[positions], targets[positions], pack.hashes[positions], positions)
+    return content_hash("\0".join(pack.names(positions)).encode(), *(array.tobytes() for array in arrays)).hex()
+
+
+def fingerprint(summary: Mapping[str, Any]) -> str:
+    """Hex digest of plain JSON values."""
+    return content_hash(json.dumps(summary, sort_keys=True).encode()).hex()
