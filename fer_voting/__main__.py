@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--version", action="version", version=f"fer_voting {__version__}")
     parser.add_argument("command", nargs="?", choices=COMMANDS, metavar="COMMAND", help=argparse.SUPPRESS)
-    # What follows the command's name is for the command.
+    # Everything after the command's name is for the command.
     name = parser.parse_args(words[:1]).command
     if name is None:
         parser.print_help()

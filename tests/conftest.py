@@ -42,7 +42,7 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(autouse=True)
 def same_threads() -> Iterator[None]:
-    """As many threads after a test as before it: Lightning sets one where several processes train on the same CPU."""
+    """Restores the number of threads: Lightning sets one where several processes train on the same CPU."""
     threads, variable = torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS")
     yield
     torch.set_num_threads(threads)
@@ -80,7 +80,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture
 def messages(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
-    """What this package, Lightning and MLflow log: commands keep it from the root logger, where caplog listens."""
+    """The log of this package, Lightning and MLflow: commands keep it from the root logger, where caplog listens."""
     set_up_messages()
     loggers = [logging.getLogger(name) for name in ("fer_voting", "lightning.pytorch", "mlflow.store")]
     for logger in loggers:

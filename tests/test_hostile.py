@@ -66,7 +66,7 @@ class Payload:
 
 
 def touch(mark: Path) -> dict[str, Any]:
-    """What Hydra would turn into a call."""
+    """A node that Hydra would turn into a call."""
     return {"_target_": "pathlib.Path.touch", "_args_": [str(mark)]}
 
 
@@ -166,7 +166,7 @@ def test_an_archive_of_arrays_runs_nothing_and_writes_nothing(tmp_path: Path) ->
 @pytest.mark.parametrize("place", ["dataset", "dataset.balance", "dataset.root", "dataset.manifest"])
 @pytest.mark.parametrize("command", [contact_sheet, resolution])
 def test_a_run_from_a_stranger_runs_no_code(run: Run, tmp_path: Path, command: Callable, place: str) -> None:
-    """Of all that read a run's config.yaml these build its data set; `export --precision int8` has its own test."""
+    """These commands build the data set of a run's config.yaml; `export --precision int8` has its own test."""
     mark = tmp_path / "mark"
     config = OmegaConf.load(run.dir / "config.yaml")
     OmegaConf.update(config, place, touch(mark), force_add=True)
@@ -179,7 +179,7 @@ def test_a_run_from_a_stranger_runs_no_code(run: Run, tmp_path: Path, command: C
 
 @pytest.mark.slow
 def test_a_report_of_a_stranger_s_runs_runs_no_code(run: Run, tmp_path: Path) -> None:
-    """The cost of what is missing is that of a network which the overrides of a recorded sweep configure."""
+    """The cost of missing runs is counted on a network that a run folder's configuration describes."""
     mark, output_dir = tmp_path / "mark", tmp_path / "outputs"
     overrides = ["dataset=faces", "model._target_=pathlib.Path.touch", f"+model._args_=['{mark}']", "split=m1"]
     Sweep(output_dir / "sweeps" / "theirs").write([], [{"overrides": overrides, "run": run.name, "voting": "soft"}])
@@ -418,7 +418,7 @@ class Tags(HTMLParser):
 
 @pytest.mark.slow
 def test_names_are_text_in_the_report(tmp_path: Path) -> None:
-    """Of classes, data sets, settings, devices, versions and errors; also where they are an attribute."""
+    """Names of classes, data sets, settings, devices, versions and errors; also where they are an attribute."""
     hostile = [f'{SCRIPT}" onmouseover="alert(1)" x="{number}' for number in range(len(CLASSES))]
     counts = {part: dict.fromkeys(hostile, 1) for part in ("train", "val", "test")}
     run = make_run(

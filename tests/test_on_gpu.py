@@ -1,4 +1,4 @@
-"""What only a GPU shows. `python -m experiments.bench.gpu --root DIR` runs these tests first."""
+"""Tests of what only a GPU shows. `python -m experiments.bench.gpu --root DIR` runs these tests first."""
 
 import contextlib
 import functools

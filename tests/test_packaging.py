@@ -1,4 +1,4 @@
-"""What is installed: all dependencies are locked, and what the wheel holds runs from anywhere, without the checkout."""
+"""The installed package: all dependencies are locked, and the wheel runs from anywhere, without the checkout."""
 
 import hashlib
 import json

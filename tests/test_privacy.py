@@ -26,7 +26,7 @@ libc.connect(libc.socket(socket.AF_INET, socket.SOCK_STREAM, 0), address, len(ad
 
 
 def attempts(tmp_path: Path, *words: str, status: int | None = 0) -> str:
-    """What a Python command tried to reach, by lines; it runs without a network where the system permits that."""
+    """Addresses that a Python command tried to reach, by lines; it has no network if the system permits that."""
     log = tmp_path / "attempts.log"
     log.unlink(missing_ok=True)
     environment = hooked_environment(tmp_path, log)

@@ -95,7 +95,7 @@ def test_the_tie_break_survives_infinite_means() -> None:
     # Classes 1 and 2 have one crop each and a mean of minus infinity; class 0 has the best mean and no crop.
     logits = crops([0, 1, -infinity], [0, -infinity, 1])
     assert hard_vote(logits).argmax() == 1
-    # In float32 the sum of class 1 overflows, that of class 0 doesn't.
+    # In float32 the sum of class 1 overflows, the sum of class 0 doesn't.
     huge = torch.tensor([[[1.0, 0.0], [0.0, 3e38], [1.0, 0.0], [0.9, 3e38]]])
     assert hard_vote(huge).argmax() == 1
 

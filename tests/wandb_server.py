@@ -14,7 +14,7 @@ KEY = "0" * 40
 
 @dataclass
 class SeenRun:
-    """What a client told of a run: `about` at its start (name, group, tags, config, …), then its files."""
+    """The data that a client sent about a run: `about` at its start (name, group, tags, config, …), then its files."""
 
     about: dict[str, Any]
     history: list[dict[str, Any]] = field(default_factory=list)

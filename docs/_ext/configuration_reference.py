@@ -67,7 +67,7 @@ def _paragraphs(lines: list[str]) -> str:
 
 
 def _constructed(key: Key) -> Key:
-    """For the target of a nested node, the node's name, its class and what that is."""
+    """The name and the class of a nested node whose target this is, and a description of the class."""
     name = key.name.removesuffix("._target_")
     if name == key.name:
         return key
@@ -144,7 +144,7 @@ def configuration_reference(conf: Path) -> str:
 
 
 def _prefix(conf: Path, path: Path) -> str:
-    """What stands before a file's keys on the command line."""
+    """The prefix of a file's keys on the command line."""
     group = path.parent.relative_to(conf).as_posix()
     package = re.match(r"# @package (\S+)", path.read_text())
     if package or group == ".":

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 BINS = 15
-"""As in Guo et al. 2017 (arXiv:1706.04599), whose definitions these are."""
+"""Number of bins in Guo et al. 2017 (arXiv:1706.04599), whose definitions these are."""
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ class Method:
 class Accuracy:
     """A method's accuracy on a part: `seeds` maps seed -> accuracy, `missing` the name of a run without it -> reason.
 
-    Each run's accuracy is that of the vote's own best epoch; a `Comparison` has both votes on the same weights.
+    Each run is measured at the vote's own best epoch; a `Comparison` has both votes on the same weights.
     """
 
     method: Method

@@ -41,8 +41,8 @@ def metrics_of_counts(counts: NDArray[np.integer]) -> dict[str, NDArray[np.float
 def metric_intervals(counts: NDArray[np.integer]) -> dict[str, tuple[float, float]]:
     """Ends of the 95 % bootstrap interval (percentiles) of each of `metrics_of_counts`, over images.
 
-    It covers the choice of the images, not that of the training's seed. Images with the same label and decision are
-    interchangeable, so that drawing N images with replacement is one multinomial draw of the cells.
+    It covers the choice of the images, not the choice of the training's seed. Images with the same label and decision
+    are interchangeable, so that drawing N images with replacement is one multinomial draw of the cells.
 
     Args:
         counts: int [K, K] (true class, decision).
@@ -122,7 +122,7 @@ def evaluation_tables(votes: Mapping[str, Mapping[str, Any]], vote: str = "soft"
 
 
 def adaptive_text(curve: Mapping[str, Any]) -> str:
-    """What `votes.adaptive_curve` returns, in a few lines: full map, chosen threshold, soft vote, a few points."""
+    """The result of `votes.adaptive_curve` in a few lines: full map, chosen threshold, soft vote, a few points."""
     whole, vote, chosen = curve["curve"][0], curve["vote"], curve["chosen"]
     lines = ["accuracy by arithmetic (GMACs an image):"]
     lines += [f"  whole map           {whole['accuracy']:.2%} at {whole['gmacs']:.3f}"]

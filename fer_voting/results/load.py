@@ -137,7 +137,7 @@ class RunGroup:
     def splits(self, refit: str = "") -> list[str]:
         """The paper's four splits and any others that were run.
 
-        The order is that of `models.SPLITS`, then the others by name, then the baseline.
+        They are in the order of `models.SPLITS`; then come the others by name, then the baseline.
         """
         present = {run.split for run in self.runs if run.refit == refit} | {"m1", "m2", "m3"}
         known = [split for split in SPLITS if split in present and split != "baseline"]
@@ -223,7 +223,7 @@ def _most_common_data(finished: Sequence[RunRecord]) -> dict[str, Any]:
 
 
 def _other_data(run: RunRecord, reference: Mapping[bool, Mapping[str, Any]]) -> str:
-    """Why the run's data is not that of the group's other runs; "" if it is."""
+    """How the run's data differs from the data of the group's other runs; "" if it does not."""
     own, usual = run.result["data_fingerprint"], reference[bool(run.refit)]["data_fingerprint"]
     if own != usual:
         return f"{OTHER_DATA}: fingerprint {own[:12]} here, {usual[:12]} in the other runs"

@@ -1,4 +1,4 @@
-"""What a network's stored predictions say beyond its accuracy: fewer crops, their agreement, and the labels.
+"""Analyses of a network's stored predictions: fewer crops, their agreement, and the labels.
 
 Pure functions of arrays. Shapes: N images, V crops an image, K classes.
 """
@@ -17,7 +17,7 @@ from fer_voting.models.crops import CROPS
 from fer_voting.votes import VOTES
 
 PLACES = CROPS // 2
-"""Of the crops, in the order of `models.crops.ten_crops`; then the same of the mirrored map."""
+"""Number of crop places. `models.crops.ten_crops` takes each place of the map, then of the mirrored map."""
 
 
 def crop_choices() -> Mapping[str, list[tuple[int, ...]]]:
@@ -48,7 +48,7 @@ def mean_accuracy(logits: Tensor, labels: NDArray[np.int64], vote: str, choices:
 
 
 def agreeing_crops(logits: Tensor, vote: str) -> NDArray[np.int64]:
-    """How many of an image's crops decide, each alone, as the vote does: `[N, V, K]` -> [N], 0 to V."""
+    """How many of an image's crops decide, each by its own logits, as the vote does: `[N, V, K]` -> [N], 0 to V."""
     decisions = VOTES[vote](logits).argmax(dim=1)
     return (logits.argmax(dim=2) == decisions[:, None]).sum(dim=1).numpy()
 

@@ -99,7 +99,7 @@ def interval_text(comparison: Comparison) -> str:
 
 
 def interval_over(seeds: int) -> str:
-    """What the interval of a paired difference covers."""
+    """Whether the interval of a paired difference covers seeds besides images."""
     return "images and seeds" if seeds >= ENOUGH_SEEDS else f"images only, {('one seed', 'two seeds')[seeds - 1]}"
 
 

@@ -29,7 +29,7 @@ def set_up_messages() -> None:
     # Loading in the training's own process is the choice of dataset.num_workers=auto, not an oversight.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message="GPU available but not used")
-    # What the evaluation logs is computed over all ranks before.
+    # The evaluation logs values that are already computed over all ranks.
     warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
     # The launcher's schema, by its name, is what conf/hydra/launcher/ray.yaml is meant to be checked by.
     warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/ray' is validated against ConfigStore schema")

@@ -47,7 +47,7 @@ VOLATILE = ("started", "seconds", "images_per_second")
 """Keys of result.json that measure time."""
 
 LIMIT_SECONDS = 600
-"""Of one command; one that takes longer hangs."""
+"""Time limit of one command; one that takes longer hangs."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Scenario:
     """A command, and what must exist before it.
 
     Attributes:
-        words: module and arguments; `{out}` is the output folder, `{data}` that of the made images.
+        words: module and arguments; `{out}` is the output folder, `{data}` the folder of the made images.
         share: of all kills.
         before: a command whose output the folder holds already.
     """
@@ -97,7 +97,7 @@ SCENARIOS = (
 
 @dataclass
 class Outcome:
-    """What was done in a scenario, and what came of it."""
+    """The kills of a scenario, and their outcome."""
 
     kills: Counter[str] = field(default_factory=Counter)
     comparisons: int = 0
@@ -204,7 +204,7 @@ def make_images(folder: Path) -> None:
 
 
 def kind_of(path: Path) -> str:
-    """What a file below an output folder holds, as the table of moments names it."""
+    """The content of a file below an output folder, as the table of moments names it."""
     if path.parts[0] == "packs":
         return "the pack"
     if path.parts[0] == "sweeps":
@@ -243,7 +243,7 @@ def results_in(folder: Path) -> list[Path]:
 
 
 def content(path: Path) -> dict[str, Any]:
-    """What a result's file holds by name, in a form that `==` compares; empty if there is no file."""
+    """The content of a result's file by name, in a form that `==` compares; empty if there is no file."""
     if not path.exists():
         return {}
     if path.suffix == ".json":

@@ -35,7 +35,7 @@ COUNTS = {"train": dict.fromkeys(SEVEN, 3), "test": dict.fromkeys(SEVEN, 2)}
 
 
 def configuration(tmp_path: Path, dataset: str, **values: Any) -> dict[str, Any]:
-    """What the command makes of `dataset=... dataset.root=...`."""
+    """The command's result for `dataset=... dataset.root=...`."""
     node = compose_config([f"dataset={dataset}", f"output_dir={tmp_path / 'outputs'}"]).dataset
     return {
         "dataset": {**{k: v for k, v in node.items() if k != "augment"}, "root": str(tmp_path / "my data")},

@@ -232,7 +232,7 @@ def test_only_the_images_that_were_evaluated_are_counted(run_evaluate):
 
 
 def test_a_run_that_kept_one_vote_is_evaluated_at_that_one(trained: Run, run_evaluate, tmp_path: Path):
-    """As a refit by the hard vote leaves it: one checkpoint, no validation."""
+    """A run folder as a refit by the hard vote leaves it: one checkpoint, no validation."""
     run = Run(tmp_path / "outputs", "refit")
     shutil.copytree(trained.dir, run.dir)
     for vote in ("soft", "softprob"):
@@ -247,7 +247,7 @@ def test_a_run_that_kept_one_vote_is_evaluated_at_that_one(trained: Run, run_eva
 
 
 def test_weighted_and_adaptive_votes_are_the_runs_own(trained: Run, run_evaluate, capsys):
-    """As the training recorded them: parameters from validation, metrics of each part."""
+    """The evaluation repeats the recorded values: parameters from validation, metrics of each part."""
     out = run_evaluate(f"checkpoint={NAME}")
     found = read(out / f"{NAME}-on-faces-test.json")
     recorded = trained.result()["votes"]

@@ -303,7 +303,7 @@ def test_votes_that_do_not_fit_are_refused_in_one_line(run: Run, words: list[str
 
 
 def test_a_run_without_the_votes_parameters_is_refused(run: Run, tmp_path: Path) -> None:
-    """As earlier versions wrote result.json: three votes."""
+    """A result.json with three votes."""
     outputs = tmp_path / "outputs"
     shutil.copytree(run.dir, outputs / "runs" / "mine")
     path = outputs / "runs" / "mine" / "result.json"

@@ -311,7 +311,7 @@ def test_help_is_there_at_once():
 
 
 def test_the_webcam_loop_of_the_documentation(shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
-    """As it is printed, but for the camera and the network."""
+    """The example as it is printed, except for the camera and the network."""
     group = PIL.Image.fromarray(photo(shared_data / "photos" / "group.jpeg")).resize((640, 426))
     clip = write_video(tmp_path / "clip.mp4", [np.asarray(group)] * 2, [0, 40])
     (text,) = [block.text for block in blocks(REPO / "docs" / "predict.md") if block.caption == "webcam.py"]

@@ -189,7 +189,7 @@ frame.addEventListener("load", () => {
 
 
 def open_in_chromium(page: str, folder: Path, width: int, *switches: str) -> tuple[dict[str, Any], list[str]]:
-    """What a page of that many pixels looks like from inside, and the errors that the browser reports."""
+    """Measurements of a page of that many pixels from inside, and the errors that the browser reports."""
     assert CHROMIUM is not None
     outer = folder / "outer.html"
     style = f'style="border:0;width:{width}px;height:900px"'

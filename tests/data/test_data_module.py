@@ -207,7 +207,7 @@ def _train(root: Path, epochs: int, checkpoint: Path | None = None, **arguments:
 
 
 def quietly(test: Any) -> Any:
-    """What Lightning says of its own insides and of few workers is no fault here."""
+    """Lightning's warnings about its own insides and about few workers are no fault here."""
     for words in ("does not have many workers", "isinstance.treespec, LeafSpec"):
         test = pytest.mark.filterwarnings(f"ignore:.*{words}")(test)
     return test

@@ -305,7 +305,7 @@ def test_two_processes_share_the_batches_of_one(tmp_path: Path) -> None:
         *whole, last = list(one)  # 18 images: batches of 8, 8 and 2, of which each rank needs both
         assert [a + b for a, b in shares] == [*whole, last + last]
     assert len(first["training"][0]) == len(one) == 3
-    # 13 images: batches of 6, 6 and 1, which the first rank evaluates alone.
+    # 13 images: batches of 6, 6 and 1, which only the first rank evaluates.
     assert [[p for _, p in batch] for batch in first["evaluation"]] == [[100, 101, 102], [106, 107, 108], [112]]
     assert [[p for _, p in batch] for batch in second["evaluation"]] == [[103, 104, 105], [109, 110, 111]]
     assert (first["lengths"], second["lengths"]) == ((3, 3), (3, 2))

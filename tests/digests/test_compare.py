@@ -1,4 +1,4 @@
-"""What the comparison of two commits' trainings takes for a difference."""
+"""Differences that the comparison of two commits' trainings reports."""
 
 from pathlib import Path
 

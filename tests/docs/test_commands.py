@@ -55,7 +55,7 @@ SMALL = (*(word for word in TINY if word.startswith("dataset")), "dataset.size=2
 
 COMMANDS = commands()
 
-# As fer_voting.system.messages does: the launcher's schema is meant to be found by its name.
+# The same filter as in fer_voting.system.messages: the launcher's schema is meant to be found by its name.
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings(r"ignore:\s*'hydra/launcher/ray' is validated against:UserWarning"),

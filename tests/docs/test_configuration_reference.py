@@ -37,7 +37,7 @@ def test_every_key_of_every_file_is_in_its_section(reference: ModuleType):
             top = key.split(".")[0]
             if top not in ("defaults", "_target_", "_partial_"):
                 name = key.removesuffix("._target_")
-                # What is written in braces, in one line, is one default.
+                # A value in braces, in one line, is one default.
                 assert any(f"{start}`" in section for start in _starts(name)), (path, key)
 
 

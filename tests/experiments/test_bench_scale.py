@@ -1,4 +1,4 @@
-"""What grows with images and runs, small; the recorded figures are of `python -m experiments.bench.scale`."""
+"""Measurements that grow with images and runs, small; `python -m experiments.bench.scale` records large ones."""
 
 import json
 from pathlib import Path

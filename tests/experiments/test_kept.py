@@ -1,4 +1,4 @@
-"""What is known of FER2013's test images, and files that do not belong together. `test_studies` keeps whole runs."""
+"""Stored facts about FER2013's test images, and files that do not belong together. `test_studies` keeps whole runs."""
 
 from pathlib import Path
 

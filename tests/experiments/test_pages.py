@@ -1,4 +1,4 @@
-"""What commands write is put between its marks in README.md and docs/, and nowhere else."""
+"""The output of commands is put between its marks in README.md and docs/, and nowhere else."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What any network does on FER2013's PublicTest, against figures computed from the csv files alone."""
+"""Any network on FER2013's PublicTest, against figures computed only from the csv files."""
 
 import csv
 import json
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def output_dir(trained: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """With a copy of the shared run, for what is found of it goes beside it."""
+    """Results for a copy of the shared run, because they are written beside it."""
     folder = tmp_path_factory.mktemp("judged") / "outputs"
     shutil.copytree(trained.dir, folder / "runs" / "trained")
     return folder

@@ -1,4 +1,4 @@
-"""What is kept of a sweep, with and without its predictions."""
+"""A sweep kept in the repository, with and without its predictions."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What code may not do while it is watched: write outside a folder, start a program, connect to another machine."""
+"""Watches code for forbidden actions: writing outside a folder, starting a program, connecting to another machine."""
 
 import os
 import sys
@@ -46,8 +46,8 @@ _watch: _Watch | None = None
 
 @contextmanager
 def watched(folder: Path) -> Iterator[list[str]]:
-    """What the code in this context does that it may not, one line each: write outside of `folder`, start a program,
-    connect. Only what goes through Python is seen."""
+    """Forbidden actions of the code in this context, one line each: writing outside of `folder`, starting a program,
+    connecting. Only what goes through Python is seen."""
     global _watch
     _watch = _watch or _Watch()
     _watch.folder, _watch.seen = os.path.realpath(folder), []

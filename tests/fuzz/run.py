@@ -42,12 +42,12 @@ MAX_BYTES = 2**30
 """Resident memory that an input may add."""
 MAX_SECONDS = 20
 PRELOADED = ["tests.fuzz.targets", "av", "onnx", "onnxruntime"]
-"""What the readers import, imported once."""
+"""Modules that the readers import, imported once."""
 
 
 @dataclass
 class Count:
-    """What became of a target's inputs."""
+    """Outcome of a target's inputs."""
 
     target: str
     inputs: int = 0

@@ -162,7 +162,7 @@ def test_a_file_that_differs_from_pytorch_is_refused(net: VotingResNet18, float3
         export_float32(FaceNetwork(DifferentWhenExported(by=1e-3)), info(), path)
     assert list(tmp_path.iterdir()) == []
     export_float32(FaceNetwork(DifferentWhenExported(by=1e-7)), info(), path)
-    # A temperature changes the scores alone, another vote too.
+    # A temperature changes the scores and no decision.
     assert parity(FaceNetwork(net, SOFT), OnnxRuntime(float32)) < MAX_DIFFERENCE
     assert parity(FaceNetwork(net, SoftVote("soft", TEMPERATURE + 0.1)), OnnxRuntime(float32)) > MAX_DIFFERENCE
 
@@ -235,7 +235,7 @@ def adaptive(net: VotingResNet18, threshold: float, tmp_path_factory: pytest.Tem
 def test_the_adaptive_file_computes_crops_where_the_whole_map_is_unsure(
     runtime: type, net: VotingResNet18, threshold: float, adaptive: Path
 ) -> None:
-    """In batches of both kinds of faces and of one kind alone, which leaves the crops an empty batch or all."""
+    """In batches of both kinds of faces and of only one kind, which leaves the crops an empty batch or all."""
     baseline = VotingResNet18("baseline", width=net.width)
     baseline.load_state_dict(net.state_dict())
     faces = noise(40)

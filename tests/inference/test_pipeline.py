@@ -46,7 +46,7 @@ def video(count: int, name: str = "clip.mp4") -> list[Frame]:
 
 
 def boxes_of(frame: Frame) -> np.ndarray:
-    """As many faces as the frame's number modulo 3."""
+    """Boxes of as many faces as the frame's number modulo 3."""
     return np.array([[5.0 + 20 * face, 10, 20, 30, 0.9 - 0.1 * face] for face in range(frame.index % 3)]).reshape(-1, 5)
 
 

@@ -1,4 +1,4 @@
-"""What a network costs: the paper's Table 2, and a measurement that leaves no trace."""
+"""The cost of a network: the paper's Table 2, and a measurement that leaves no trace."""
 
 import json
 from pathlib import Path
@@ -50,7 +50,7 @@ def test_count_parameters_counts_the_frozen_too() -> None:
 # The other rows, at the batch the table asks for, are `make table2`'s: one pass of them takes gigabytes.
 @pytest.mark.parametrize(("split", "size", "mib"), [("baseline", 40, 7.00), ("m3", 48, 14.84)])
 def test_forward_memory_is_table_2s(split: str, size: int, mib: float) -> None:
-    # What is there once a batch (BatchNorm's statistics) is shared by two images here, by 135 in the table.
+    # Memory that is needed once a batch (BatchNorm's statistics) is shared by two images here, by 135 in the table.
     images = torch.randn(2, 3, size, size)
     assert forward_mib_per_image(VotingResNet18(split), images) == pytest.approx(mib, abs=0.03)
 

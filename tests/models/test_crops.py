@@ -136,7 +136,7 @@ def test_shapes_alone_need_no_data() -> None:
 
 
 def test_an_exported_graph_cuts_the_same_crops_with_torchs_operators_alone() -> None:
-    """Of another batch than the one that was traced, and of maps that are not square."""
+    """The traced operator takes another batch than the one of the trace, and maps that are not square."""
 
     class Crops(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -49,7 +49,7 @@ def test_a_network_is_built_again_from_its_metadata() -> None:
 
 
 def test_metadata_of_before_other_networks_is_read() -> None:
-    """As every checkpoint and shared folder had it: `width`, and of checkpoints no architecture."""
+    """The values of every earlier checkpoint and shared folder: `width`, and in checkpoints no architecture."""
     values = {"split": "m1", "width": 16, "class_names": list(CLASSES), "image_size": 48, "dataset": "faces"}
     expected = NetworkInfo("m1", {"width": 16}, CLASSES, 48, "faces")
     assert NetworkInfo.from_values(values) == expected

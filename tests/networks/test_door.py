@@ -60,7 +60,7 @@ def test_a_run_by_its_name_and_by_its_folder(tmp_path: Path, monkeypatch: pytest
         soft = load(source, vote="soft")
         assert same_weights(soft, seed=0)
         assert (soft.vote, soft.accuracy) == (SoftVote("soft", 1.5), {"val": 0.75})
-        # For evaluation, initial weights and teachers: the soft vote's, whatever the run was configured for.
+        # Evaluation, initial weights and teachers take the soft vote's, whatever the run was configured for.
         assert same_weights(load_network(source), seed=0)
         assert find(source).weights_file() == run.best_checkpoint("soft")
 

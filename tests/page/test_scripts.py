@@ -20,7 +20,7 @@ WEB = web_page.SOURCES
 
 
 def run_script(code: str, given: Any, folder: Path) -> Any:
-    """What `code`, the body of a function of `given`, returns; it may use the page's modules by their names."""
+    """The value that `code` returns, the body of a function of `given`; it may use the page's modules by name."""
     assert NODE is not None
     modules = {"resize": ["resize"], "centerface": ["inputSizes", "merge", "roundHalfEven", "decode"], "faces": []}
     modules["faces"] = ["faceSquare", "cropRegions", "softmax"]

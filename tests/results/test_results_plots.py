@@ -111,7 +111,7 @@ def test_svg_is_an_element_in_the_pages_ink_and_the_same_every_time() -> None:
 
 
 def calibration(accuracies: list[float | None]) -> dict[str, Any]:
-    """Of four bins, the first empty, the last but one with few images."""
+    """Calibration in four bins: the first is empty, the last but one has few images."""
     counts, confidences = [0, 30, 2, 68], [None, 0.4, 0.7, 0.9]
     return {"error": 0.125, "counts": counts, "confidences": confidences, "accuracies": accuracies}
 

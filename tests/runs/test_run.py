@@ -79,7 +79,7 @@ def test_a_folder_belongs_to_one_configuration(tmp_path: Path):
 
 
 def test_a_configuration_that_came_to_nothing_gives_way(tmp_path: Path):
-    """Of a start that was refused before its data, which the user repeats under the same name, corrected."""
+    """A start was refused before its data; the user repeats it under the same name, corrected."""
     run = Run(tmp_path, "mine")
     with run.open(config_of("seed=1")):
         run.write_result({"status": "failed"})

@@ -1,4 +1,4 @@
-"""What a user of a command reads."""
+"""Messages that a user of a command reads."""
 
 import subprocess
 import sys

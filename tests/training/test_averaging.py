@@ -76,7 +76,7 @@ def test_the_best_checkpoint_holds_the_average_that_was_validated(tmp_path: Path
             if value.is_floating_point():  # BatchNorm's running statistics among them
                 torch.testing.assert_close(value.double(), expected[key], rtol=1e-4, atol=1e-6)
         assert not torch.equal(kept["net.fc.weight"], states[(best + 1) * STEPS_PER_EPOCH - 1]["net.fc.weight"])
-        # What is kept, evaluated once more, is as good as what was validated in that epoch.
+        # The saved weights, evaluated once more, are as good as the weights that were validated in that epoch.
         assert result["votes"][vote]["val"]["accuracy"] == pytest.approx(history[best][f"val/{vote}/accuracy"])
 
 

@@ -26,8 +26,8 @@ def plan(output_dir: Path, *words: str) -> dict:
 
 
 def test_a_split_as_teacher_is_the_run_of_the_same_words(tmp_path: Path) -> None:
-    """Of the same seed and data, at the width of its data set or experiment, without the words that only the student
-    has."""
+    """The teacher has the same seed and data, and the width of its data set or experiment, without the overrides that
+    only the student has."""
     words = ["experiment=demo", "seed=2", "split=baseline", "teacher=m3", "model.width=8", "distillation.temperature=2"]
     planned = plan_job(words, *compose_with_choices(words))
     assert planned["name"] == "faces-baseline-demo-temperature2-width8-teacher_m3-seed2"

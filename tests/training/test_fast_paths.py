@@ -124,7 +124,7 @@ def test_bfloat16_is_as_accurate_within_the_noise_of_three_seeds() -> None:
         [trained_accuracy(precision, seed, validation) for seed in range(3)] for precision in ("32-true", "bf16-mixed")
     )
     p = statistics.mean(plain)
-    # The variance over three seeds' trainings, and that of an accuracy measured on 200 images.
+    # The variance over three seeds' trainings, and the variance of an accuracy measured on 200 images.
     noise = ((statistics.variance(ours) + statistics.variance(plain) + 2 * p * (1 - p) / 200) / 3) ** 0.5
     assert abs(statistics.mean(ours) - p) <= 2 * noise, (ours, plain)
     assert 0.5 < min(ours) <= max(ours) < 1, ours  # learnt, and not so easy that every precision gets all of them right

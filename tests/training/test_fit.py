@@ -1,4 +1,4 @@
-"""What a run reads and records: inputs, device, precision."""
+"""Values that a run reads and records: inputs, device, precision."""
 
 import json
 import shutil

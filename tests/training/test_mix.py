@@ -78,7 +78,7 @@ def test_random_numbers_depend_on_seed_epoch_and_batch_alone(name: str) -> None:
 
 
 def test_the_shares_follow_the_sources_distribution() -> None:
-    """Of Beta(0.2, 0.2), mean and variance: 1/2 and 1 / (4 (2 alpha + 1))."""
+    """Mean and variance of Beta(0.2, 0.2): 1/2 and 1 / (4 (2 alpha + 1))."""
     mix = make("mixup")
     images, labels = torch.zeros(2, 3, 1, 1), torch.tensor([0, 1])
     shares = torch.stack([mix(images, labels, 0, step)[1][0, 0] for step in range(400)])

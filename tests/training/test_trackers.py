@@ -30,7 +30,7 @@ def train(output_dir: Path, *words: str) -> None:
 
 
 def inspect(run: Run, *words: str) -> str:
-    """What W&B's own reader says of a run's offline file."""
+    """A run's offline file as W&B's own reader prints it."""
     (file,) = run.dir.glob("wandb/offline-run-*/run-*.wandb")
     command = [str(Path(sys.executable).with_name("wandb")), "leet", "inspect", "--json", *words, str(file)]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout

@@ -1,4 +1,4 @@
-"""What a configuration's augmentation is, by either backend."""
+"""The augmentation of a configuration, by either backend."""
 
 import pytest
 import torch

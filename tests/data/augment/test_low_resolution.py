@@ -178,7 +178,7 @@ def test_both_backends_have_the_same_distribution(jpeg_probability: float) -> No
 
 @pytest.mark.slow
 def test_sides_and_kernels_are_drawn_as_documented() -> None:
-    """Of a single white pixel, the result tells the side and both kernels: each combination as often as it should."""
+    """The result for a single white pixel tells the side and both kernels: each combination as often as it should."""
     point = torch.zeros(1, 3, SIDE, SIDE, dtype=torch.uint8)
     point[..., 20, 20] = 255
     values = {**VALUES, "sides": [8, 16], "jpeg_probability": 0.0}

@@ -1,4 +1,4 @@
-"""What the readers list, pinned: a pack is built once, so a reader that changes must make the packs out of date."""
+"""The samples that the readers list, pinned: a pack is built once, so a changed reader must make it out of date."""
 
 from collections.abc import Callable
 from pathlib import Path
