@@ -142,7 +142,7 @@ resolution: $(INSTALLED) ## accuracy against input resolution: make resolution R
 
 # Without ROOT the tables are written again from what is kept.
 studies: $(INSTALLED) ## the comparison on FER2013 from kept predictions: make studies [ROOT=DIR] [OPTIONS="RUN ..."]
-	$(PY) -m experiments.studies $(if $(ROOT),--root "$(ROOT)") $(OPTIONS)
+	$(PY) -m experiments.fer2013_analysis $(if $(ROOT),--root "$(ROOT)") $(OPTIONS)
 
 public-test: $(INSTALLED) ## the network that ships, or another, on FER2013's PublicTest: make public-test ROOT=DIR [OPTIONS="--run NAME"]
 	$(PY) -m experiments.public_test --root "$(ROOT)" $(OPTIONS)

@@ -1,4 +1,4 @@
-"""What trained networks predict, kept in the repository without the faces: written once, read by `experiments.studies`.
+"""Predictions of trained networks without the faces: written once, read by `experiments.fer2013_analysis`.
 
 A folder of kept predictions holds
 
@@ -6,9 +6,9 @@ A folder of kept predictions holds
     runs/<name>/              a run's folder without weights: config.yaml, metrics.csv, result.json, and
       predictions/            soft-val.npz, soft-test.npz: crop logits, half precision (experiments.record);
                               studies.npz: the test images under every other split and at lower resolutions,
-                              the validation images as whole maps
+                              the full map's logits of the validation images
 
-so that everything that reads runs reads it: `python -m experiments.table3 --output-dir FOLDER`.
+so that everything that reads runs reads it: `python -m experiments.tables table3 --output-dir FOLDER`.
 Shapes: N test images, M validation images, K classes, S splits, R resolutions, W votes.
 """
 
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
 from experiments.record import record_predictions
-from experiments.resolution import RESOLUTIONS, Trained, crop_logits, lower_resolution
+from experiments.resolution import RESOLUTIONS, LoadedRun, crop_logits, lower_resolution
 from fer_voting.data.index import PARTS
 from fer_voting.data.module import FERDataModule
 from fer_voting.data.sets.fer2013 import USAGES
@@ -34,11 +34,10 @@ from fer_voting.results.load import Predictions, RunRecord, load_run
 from fer_voting.runs.run import Run
 from fer_voting.system.atomic import write_atomically, write_json
 from fer_voting.system.messages import progress_bar
-from fer_voting.training.trained import load_module
 from fer_voting.votes import VOTES, soft_vote
 
 SPLITS = ("baseline", "m1", "m2", "m3")
-"""Under which every network is evaluated: the paper's."""
+"""The splits under which every network is evaluated: the paper's."""
 STUDIES_FILE = "studies.npz"
 AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 """Lightning's name of a precision -> the dtype in which a run was trained and evaluated."""
@@ -68,7 +67,7 @@ class KeptRun:
     Attributes:
         test, val: crop logits under the run's own split.
         scores: split -> the soft vote's scores float32 [N, K] on test, the own split among them.
-        whole_val: logits float32 [M, K] of the whole map on validation.
+        full_map_val: logits float32 [M, K] of the full map on validation.
         decisions: resolution in pixels -> vote -> decisions int64 [N] on test under the own split, the own size among
             them.
     """
@@ -77,7 +76,7 @@ class KeptRun:
     test: Predictions
     val: Predictions
     scores: dict[str, NDArray[np.float32]]
-    whole_val: NDArray[np.float32]
+    full_map_val: NDArray[np.float32]
     decisions: dict[int, dict[str, NDArray[np.int64]]]
 
 
@@ -109,15 +108,15 @@ def find_faces(data: FERDataModule, positions: NDArray[np.int64]) -> Faces:
     )
 
 
-def keep(trained: Trained, folder: Path) -> bool:
+def keep(trained: LoadedRun, folder: Path) -> bool:
     """Evaluate a finished run and keep what it predicts; False if that has been done.
 
     Raises ValueError if the folder has another training under the run's name, or of other test images.
     """
     run, data = trained.run, trained.datamodule
     kept = Run(folder, run.name)
-    if (there := kept.result()) is not None:
-        if there == trained.result:
+    if (result := kept.result()) is not None:
+        if result == trained.result:
             return False
         raise ValueError(f"{kept.dir} holds another training of the same name: remove it to keep this one")
     positions = data.positions("test")
@@ -125,7 +124,7 @@ def keep(trained: Trained, folder: Path) -> bool:
     loaded = load_run(run)
     for part in ("val", "test"):
         record_predictions(loaded, part, kept.dir / "predictions")
-    arrays = _evaluate(trained, positions)
+    arrays = _evaluate(trained)
     with (kept.dir / "predictions" / STUDIES_FILE).open("wb") as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
     shutil.copyfile(run.metrics_file, kept.metrics_file)
@@ -133,16 +132,16 @@ def keep(trained: Trained, folder: Path) -> bool:
     config = {**trained.config, "dataset": dataset, "output_dir": "outputs"}  # no path of this machine
     with write_atomically(kept.dir / "config.yaml") as text:
         text.write(OmegaConf.to_yaml(OmegaConf.create(config)))
-    write_json(kept.dir / "result.json", trained.result)  # the last, for it says that the rest is there
+    write_json(kept.dir / "result.json", trained.result)  # last: the run then counts as finished
     return True
 
 
 def _keep_faces(faces: Faces, path: Path) -> None:
     if path.exists():
-        there = read_faces(path.parent)
-        if not (np.array_equal(there.rows, faces.rows) and np.array_equal(there.labels, faces.labels)):
+        known = read_faces(path.parent)
+        if not (np.array_equal(known.rows, faces.rows) and np.array_equal(known.labels, faces.labels)):
             raise ValueError(f"{path} is of other test images: keep these runs in another folder")
-        if there.votes is not None or faces.votes is None:
+        if known.votes is not None or faces.votes is None:
             return
     path.parent.mkdir(parents=True, exist_ok=True)
     arrays: dict[str, Any] = {"rows": faces.rows, "labels": faces.labels.astype(np.uint8)}
@@ -153,37 +152,33 @@ def _keep_faces(faces: Faces, path: Path) -> None:
         np.savez_compressed(file, **arrays)
 
 
-def _evaluate(trained: Trained, positions: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+def _evaluate(trained: LoadedRun) -> dict[str, NDArray[Any]]:
     """What studies.npz holds: `splits` [S], `scores` [S, N, K], `whole_val` [M, K], `resolutions` [R], `votes` [W],
     `decisions` [R, W, N]."""
-    data = trained.datamodule
-    path = trained.run.best_checkpoint("soft")
     own = trained.config["split"]["name"]
     others = [split for split in SPLITS if split != own]
-    sides = [side for side in RESOLUTIONS if side < data.size]
-    images = np.asarray(data.pack.images[positions])
-    validation = np.asarray(data.pack.images[data.positions("val")])
+    sides = [side for side in RESOLUTIONS if side < trained.datamodule.size]
+    images = trained.images("test")
     dtype = AUTOCAST.get(trained.result["precision"])
     device = "cuda" if torch.cuda.is_available() else "cpu"
     with progress_bar(total=len(others) + 1 + len(sides), desc=trained.run.name, unit="pass") as progress:
 
         def predict(split: str, *inputs: NDArray[np.uint8]) -> list[torch.Tensor]:
-            module, _ = load_module(path, data.class_names, data.name, split)
-            found = []
+            module, outputs = trained.module(split), []
             for faces in inputs:
                 with torch.autocast(device, dtype, enabled=dtype is not None):
-                    found.append(crop_logits(module, faces))
+                    outputs.append(crop_logits(module, faces))
                 progress.update()
-            return found
+            return outputs
 
-        (whole_val,) = predict("baseline", validation)
+        (full_map_val,) = predict("baseline", trained.images("val"))
         scores = [soft_vote(*predict(split, images)).numpy() for split in others]
         at_sides = predict(own, *(lower_resolution(images, side) for side in sides))
     decisions = [[vote(logits).argmax(dim=1).numpy() for vote in VOTES.values()] for logits in at_sides]
     return {
         "splits": np.array(others),
         "scores": np.array(scores, np.float16),
-        "whole_val": soft_vote(whole_val).numpy().astype(np.float16),
+        "whole_val": soft_vote(full_map_val).numpy().astype(np.float16),
         "resolutions": np.array(sides, np.int32),
         "votes": np.array(list(VOTES)),
         "decisions": np.array(decisions, np.uint8).reshape(len(sides), len(VOTES), len(images)),
@@ -215,13 +210,13 @@ def read_kept(run: RunRecord, size: int) -> KeptRun:
         scores = dict(zip(arrays["splits"].tolist(), arrays["scores"].astype(np.float32), strict=True))
         by_side = zip(arrays["resolutions"].tolist(), arrays["decisions"].astype(np.int64), strict=True)
         decisions = {side: dict(zip(arrays["votes"].tolist(), of_side, strict=True)) for side, of_side in by_side}
-        whole_val = arrays["whole_val"].astype(np.float32)
+        full_map_val = arrays["whole_val"].astype(np.float32)
     except (KeyError, ValueError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
     logits = torch.from_numpy(test.logits)
     scores[run.split] = soft_vote(logits).numpy()
     decisions[size] = {vote: function(logits).argmax(dim=1).numpy() for vote, function in VOTES.items()}
-    return KeptRun(run, test, val, scores, whole_val, decisions)
+    return KeptRun(run, test, val, scores, full_map_val, decisions)
 
 
 def _read(path: Path) -> Mapping[str, NDArray[Any]]:

@@ -1,7 +1,7 @@
-"""What any network does on FER2013's PublicTest: `python -m experiments.public_test --root DIR [--run NAME]`.
+"""The figures of any network on FER2013's PublicTest: `python -m experiments.public_test --root DIR [--run NAME]`.
 
-Of the network that ships with the package, a finished run, a folder of `fer_voting.export --to folder` (`--model`),
-or a checkpoint: accuracy by FER2013's labels and by FER+'s strict majority, recall of each class, confusion, accuracy
+For the network that ships with the package, a finished run, a folder of `fer_voting.export --to folder` (`--model`), or
+a checkpoint: accuracy by FER2013's labels and by FER+'s strict majority, recall of each class, confusion, accuracy
 by brightness and by size of the face. DIR holds fer2013.csv and, for FER+, fer2013new.csv. Prints the tables, and
 writes them with the figures and the confusion matrix into <output-dir>/public_test; `fer_voting.export --to folder`
 of the same run puts them into the model card. Ten minutes on 2 cores for the network that ships. Nothing written holds
@@ -18,20 +18,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from experiments.common import Report, publish
+from experiments.common import Report, add_folders, make_parser, open_data, publish
 from experiments.kept import find_faces
 from experiments.resolution import RESOLUTIONS, figures, lower_resolution
-from fer_voting.config import compose_config
 from fer_voting.data.index import PARTS
 from fer_voting.data.labels import CLASSES
-from fer_voting.data.module import FERDataModule, make_datamodule
+from fer_voting.data.module import FERDataModule
 from fer_voting.data.sets.ferplus import strict_majority
 from fer_voting.inference.public_test import public_test_tables
 from fer_voting.inference.recognizer import Recognizer
 from fer_voting.networks import weights_checksum
 from fer_voting.results.calibration import reliability
 from fer_voting.results.plots import draw_confusion
-from fer_voting.runs.identity import resolve
 from fer_voting.system.environment import describe_device, git_commit, package_versions
 from fer_voting.system.messages import progress_bar, set_up_messages
 
@@ -43,8 +41,8 @@ def public_test(root: Path, size: int, output_dir: Path) -> tuple[FERDataModule,
 
     Raises ValueError if there are none.
     """
-    words = ["dataset=fer2013", f"dataset.root={root}", f"dataset.size={size}", f"output_dir={output_dir}"]
-    data = make_datamodule(resolve(compose_config(words))["dataset"], augment=None)
+    overrides = ["dataset=fer2013", f"dataset.root={root}", f"dataset.size={size}", f"output_dir={output_dir}"]
+    data = open_data(overrides, augment=None)
     pack = data.make_pack()
     data.check(pack)
     positions = np.flatnonzero(data.usable(pack) & (pack.part_ids == PARTS.index("val")))
@@ -135,20 +133,19 @@ def _by_resolution(
     return rows
 
 
-def report(found: dict[str, Any]) -> Report:
-    made = Report(found["name"], f"{found['name']} on FER2013's PublicTest, {found['vote']} vote")
-    made.add(public_test_tables(found))
-    made.add(f"Split {found['split']}; commit {found['git_commit']}; {found['device']}.")
-    counts = np.array(found["by_label"]["confusion_counts"])
-    title = f"{found['name']} on FER2013's PublicTest"
-    draw = partial(draw_confusion, counts=counts, class_names=found["class_names"], title=title)
-    made.add_plot(f"{found['name']}-confusion", draw, f"confusion matrix of {title}")
-    made.rows.append(found)
-    return made
+def report(figures: dict[str, Any]) -> Report:
+    title = f"{figures['name']} on FER2013's PublicTest"
+    written = Report(figures["name"], f"{title}, {figures['vote']} vote", rows=[figures])
+    written.add(public_test_tables(figures))
+    written.add(f"Split {figures['split']}; commit {figures['git_commit']}; {figures['device']}.")
+    counts = np.array(figures["by_label"]["confusion_counts"])
+    draw = partial(draw_confusion, counts=counts, class_names=figures["class_names"], title=title)
+    written.add_plot(f"{figures['name']}-confusion", draw, f"confusion matrix of {title}")
+    return written
 
 
 def parse_options(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--root", type=Path, required=True, help="folder of fer2013.csv (and fer2013new.csv)")
     network = parser.add_mutually_exclusive_group()
     network.add_argument("--run", help="a finished training: its name below OUTPUT_DIR/runs, or its folder")
@@ -157,8 +154,7 @@ def parse_options(arguments: list[str] | None) -> argparse.Namespace:
     )
     network.add_argument("--checkpoint", type=Path, help="a .ckpt file")
     parser.add_argument("--vote", help="(default: the run's or the folder's own, else soft)")
-    parser.add_argument("--output-dir", type=Path, default=Path("outputs"), help="holds runs/ (default: outputs)")
-    parser.add_argument("--out", type=Path, help="folder of the result (default: public_test/ in the output folder)")
+    add_folders(parser, "public_test")
     return parser.parse_args(arguments)
 
 
@@ -177,10 +173,10 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         name, recognizer = open_network(options)
         data, positions = public_test(options.root, recognizer.runtime.image_size, options.output_dir)
-        found = judge(name, recognizer, data, positions)
+        result = judge(name, recognizer, data, positions)
     except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")
-    publish(report(found), options.out or options.output_dir / "public_test", ("png",))
+    publish(report(result), options.out or options.output_dir / "public_test", ("png",))
 
 
 if __name__ == "__main__":

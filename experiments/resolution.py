@@ -1,14 +1,13 @@
 """Accuracy against input resolution: `make resolution RUNS="NAME ..."`, or `python -m experiments.resolution NAME ...`.
 
-The paper's motivation is faces seen small; it reports 48 pixels alone. Here the images that a finished run was not
+The paper's motivation is small faces; it reports 48 pixels only. Here the images that a finished run was not
 trained on are brought down to 8, 12, 16, 24, 32 and 40 pixels, antialiased, and back to the size that the network
-takes. One forward pass a resolution and split serves every vote. Runs that differ in their seed alone share a row.
+takes. One forward pass a resolution and split serves every vote. Runs that differ only in their seed share a row.
 
 Writes resolution.md, .json, .png and .svg into <output-dir>/tables. No file holds a face. On 2 cores a network of
 width 16 takes a minute or two for the 3,589 test images of FER2013.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from experiments.common import SYNTHETIC, Report, origin, publish
+from experiments.common import SYNTHETIC, Report, add_folders, make_parser, origin, publish, whole_numbers
 from fer_voting.data.module import FERDataModule, normalise, reopen_datamodule
 from fer_voting.models import SPLITS
 from fer_voting.results.evaluation import metric_intervals, metrics_of_counts
@@ -72,8 +71,14 @@ def crop_logits(module: VotingModule, images: NDArray[np.uint8]) -> Tensor:
     return torch.cat(batches).float().cpu()
 
 
+def compute_in_float32() -> None:
+    """Without TensorFloat-32, as by a training's default (tf32=false)."""
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+
+
 @dataclass(frozen=True)
-class Trained:
+class LoadedRun:
     """A finished run with the data that it was trained on."""
 
     run: Run
@@ -85,8 +90,18 @@ class Trained:
     def network(self) -> str:
         return self.run.name.removesuffix(f"-seed{self.config['seed']}")
 
+    def module(self, split: str) -> VotingModule:
+        """The weights of the soft vote's best epoch under a split; of a refit that has none, its own."""
+        votes = self.result["votes"]
+        path = self.run.best_checkpoint("soft" if "soft" in votes else next(iter(votes)))
+        return load_module(path, self.datamodule.class_names, self.datamodule.name, split)[0]
 
-def open_run(output_dir: Path, name: str, part: str, root: Path | None) -> Trained:
+    def images(self, part: str) -> NDArray[np.uint8]:
+        """[N, S, S, 3]."""
+        return np.asarray(self.datamodule.pack.images[self.datamodule.positions(part)])
+
+
+def open_run(output_dir: Path, name: str, part: str, root: Path | None) -> LoadedRun:
     """A finished run and its data, as its configuration says.
 
     Args:
@@ -115,33 +130,28 @@ def open_run(output_dir: Path, name: str, part: str, root: Path | None) -> Train
         )
     if part not in datamodule.counts():
         raise ValueError(f"{name} has no {part} images that it was not trained on")
-    return Trained(run, config, result, datamodule)
+    return LoadedRun(run, config, result, datamodule)
 
 
-def measure(trained: Trained, splits: Sequence[str], resolutions: Sequence[int], part: str) -> list[Row]:
+def measure(trained: LoadedRun, splits: Sequence[str], resolutions: Sequence[int], part: str) -> list[Row]:
     """Accuracy of a run's network by split, vote and resolution. Resolutions above its image size are left out."""
-    datamodule = trained.datamodule
-    positions = datamodule.positions(part)
-    labels = datamodule.class_ids(datamodule.pack)[positions]
-    images = np.asarray(datamodule.pack.images[positions])
-    size = datamodule.size
-    classes = len(datamodule.class_names)
-    votes = trained.result["votes"]
-    path = trained.run.best_checkpoint("soft" if "soft" in votes else next(iter(votes)))
+    data = trained.datamodule
+    labels = data.class_ids(data.pack)[data.positions(part)]
+    images = trained.images(part)
+    about = {"dataset": data.name, "part": part, "image_size": data.size, "network": trained.network}
+    about |= {"run": trained.run.name, "seed": trained.config["seed"], "trained_split": trained.config["split"]["name"]}
     rows: list[Row] = []
-    sides = sorted({*(side for side in resolutions if side < size), size})
+    sides = sorted({*(side for side in resolutions if side < data.size), data.size})
     with progress_bar(total=len(splits) * len(sides), desc=trained.run.name, unit="pass") as progress:
         for split in splits:
-            module, _ = load_module(path, datamodule.class_names, datamodule.name, split)
+            module = trained.module(split)
             for side in sides:
                 progress.set_postfix_str(f"{split} at {side} px")
                 logits = crop_logits(module, lower_resolution(images, side))
                 for vote in VOTES:
-                    about = {"dataset": datamodule.name, "part": part, "image_size": size, "network": trained.network}
-                    about |= {"run": trained.run.name, "seed": trained.config["seed"]}
-                    about |= {"trained_split": trained.config["split"]["name"], "split": split}
                     decisions = VOTES[vote](logits).argmax(dim=1).numpy()
-                    rows.append(about | {"vote": vote, "resolution": side} | figures(labels, decisions, classes))
+                    row = about | {"split": split, "vote": vote, "resolution": side}
+                    rows.append(row | figures(labels, decisions, len(data.class_names)))
                 progress.update()
     return rows
 
@@ -229,10 +239,10 @@ def _looks(rows: Sequence[Row]) -> dict[tuple[str, str], dict[str, Any]]:
     return looks
 
 
-def report(runs: Sequence[Trained], rows: Sequence[Row]) -> Report:
+def report(runs: Sequence[LoadedRun], rows: Sequence[Row]) -> Report:
     """The Markdown, JSON and plots of what `measure` found: a section for each set of images."""
     written = Report("resolution", "Accuracy against input resolution")
-    by_data: dict[tuple[str, str, int], list[Trained]] = {}
+    by_data: dict[tuple[str, str, int], list[LoadedRun]] = {}
     for trained in runs:
         key = trained.datamodule.name, trained.datamodule.fingerprint, trained.datamodule.size
         by_data.setdefault(key, []).append(trained)
@@ -257,46 +267,30 @@ def report(runs: Sequence[Trained], rows: Sequence[Row]) -> Report:
     return written
 
 
-def parse_options(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="*", metavar="NAME", help="finished runs, by name")
-    parser.add_argument("--output-dir", type=Path, default=Path("outputs"), help="holds runs/ (default: outputs)")
+def main(arguments: list[str] | None = None) -> None:
+    parser = make_parser(__doc__)
+    parser.add_argument("runs", nargs="+", metavar="NAME", help="finished runs, by name")
     parser.add_argument("--part", choices=["val", "test"], default="test")
     parser.add_argument("--root", type=Path, help="the data set's folder, if it has moved since the training")
     parser.add_argument("--splits", help=f"of {','.join(SPLITS)}, or all (default: the split of each run)")
-    parser.add_argument(
-        "--resolutions", default=",".join(map(str, RESOLUTIONS)), help="pixels a side (default: %(default)s)"
-    )
-    parser.add_argument("--out", type=Path, help="folder of the result (default: tables/ in the output folder)")
+    sides = ",".join(map(str, RESOLUTIONS))
+    parser.add_argument("--resolutions", type=whole_numbers, default=sides, help="pixels a side (default: %(default)s)")
+    add_folders(parser)
     options = parser.parse_args(arguments)
-    if not options.runs:
-        parser.error('name at least one finished run: make resolution RUNS="NAME ..."')
     splits = list(SPLITS) if options.splits == "all" else options.splits and options.splits.split(",")
     if splits and (unknown := sorted(set(splits) - set(SPLITS))):
         parser.error(f"--splits: {', '.join(unknown)} must be of {', '.join(SPLITS)}")
-    options.splits = splits
-    try:
-        options.resolutions = sorted({int(word) for word in options.resolutions.split(",")})
-    except ValueError:
-        options.resolutions = [0]
-    if options.resolutions[0] < 1:
-        parser.error("--resolutions must be whole numbers above 0, e.g. 8,16,48")
-    return options
-
-
-def main(arguments: list[str] | None = None) -> None:
-    options = parse_options(arguments)
+    if min(options.resolutions) < 1:
+        parser.error("--resolutions must be above 0, e.g. 8,16,48")
     set_up_messages()
-    torch.set_float32_matmul_precision("highest")  # as a training's default, tf32=false
-    torch.backends.cudnn.allow_tf32 = False
-    runs: list[Trained] = []
+    compute_in_float32()
     rows: list[Row] = []
     try:
-        for name in dict.fromkeys(options.runs):
-            runs.append(open_run(options.output_dir, name, options.part, options.root))
+        names = dict.fromkeys(options.runs)
+        runs = [open_run(options.output_dir, name, options.part, options.root) for name in names]
         for trained in runs:
-            splits = options.splits or [trained.config["split"]["name"]]
-            rows += measure(trained, splits, options.resolutions, options.part)
+            own = trained.config["split"]["name"]
+            rows += measure(trained, splits or [own], options.resolutions, options.part)
     except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")
     publish(report(runs, rows), options.out or options.output_dir / "tables")

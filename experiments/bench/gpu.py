@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from experiments import studies, table2
+from experiments import fer2013_analysis, table2
 from experiments.bench.measure import SPLITS, BenchmarkResult, Row, measured_here, table, write_part
 from experiments.bench.network import QUICK as QUICK_SIZE
 from experiments.bench.network import Clock, Size, brief_training, open_packed, settled
@@ -135,7 +135,7 @@ def training(root: Path | None, out: Path, quick: bool) -> None:
     words = [*QUICK, *tiny] if quick else full
     run_module("fer_voting.train", "-m", *words, f"output_dir={output_dir}")
     if not quick:
-        studies.main(["--root", str(root), "--setting", "fer2013_full", "--folder", str(out / "fer2013_full")])
+        fer2013_analysis.main(["--root", str(root), "--setting", "fer2013_full", "--folder", str(out / "fer2013_full")])
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""The comparison on FER2013 and what its predictions say besides: `make studies [ROOT=DIR]`.
+"""The comparison on FER2013 and further analyses of its predictions: `make studies [ROOT=DIR]`.
 
 With the data (`--root`), every finished run of the setting that is not kept yet is evaluated once, under every split
 and at lower resolutions, and its predictions are kept in the folder, without faces (`experiments.kept`): on 2 cores a
@@ -13,9 +13,8 @@ and updates the pages that show them. Runs that are missing are listed with the 
 when there are more, it goes on. Before the first run the tables say so.
 """
 
-import argparse
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,13 +22,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from experiments import resolution
-from experiments.common import Report, publish
+from experiments.common import Report, make_parser, publish
 from experiments.comparison import comparison_report, origin_line, table_report
+from experiments.crop_analysis import agreeing_crops, area_under_roc, crop_choices, label_shares, mean_accuracy
 from experiments.kept import SPLITS, Faces, KeptRun, keep, read_faces, read_kept
 from fer_voting.data.labels import CLASSES
 from fer_voting.data.sets.ferplus import strict_majority
@@ -38,13 +37,13 @@ from fer_voting.models.adaptive import adaptive_cost
 from fer_voting.models.crops import CROPS
 from fer_voting.results.calibration import reliability
 from fer_voting.results.compare import TABLE_VOTES
-from fer_voting.results.load import RunGroup, RunTable, load_runs
+from fer_voting.results.load import RunGroup, load_runs
 from fer_voting.results.markdown import Table
 from fer_voting.results.missing import MissingRuns, missing_runs
 from fer_voting.results.plots import INK, SPLIT_COLOURS, save
 from fer_voting.results.statistics import paired_difference
-from fer_voting.results.studies import agreeing_crops, area_under_roc, crop_choices, label_shares, mean_accuracy
 from fer_voting.results.text import (
+    NOTHING,
     SPLIT_TITLES,
     VOTE_TITLES,
     interval_over,
@@ -53,22 +52,12 @@ from fer_voting.results.text import (
     two_digits,
 )
 from fer_voting.system.messages import set_up_messages
-from fer_voting.votes import (
-    ALL_VOTES,
-    VOTES,
-    AdaptiveCost,
-    AdaptiveVote,
-    CropOutputs,
-    Vote,
-    certainty,
-    fit_threshold,
-)
+from fer_voting.votes import ALL_VOTES, VOTES, AdaptiveCost, AdaptiveVote, CropOutputs, Vote, certainty, fit_threshold
 
 FOLDER = Path("experiments/recorded/fer2013")
-NOTHING = "–"
 SHARES_OF_CROPS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
-"""Wished, of the adaptive vote."""
-SAID = "what the predictions say"
+"""Shares of the images whose crops the adaptive vote may compute."""
+HEADING = "what the predictions say"
 DIFFERENCES = (
     "Differences are in percentage points, with 95 % bootstrap intervals in brackets, over what the last column says."
 )
@@ -79,26 +68,27 @@ BySplit = Mapping[str, Sequence[KeptRun]]
 """Split of the training -> its kept runs by seed; only splits that have one."""
 
 
-# --- the studies ----------------------------------------------------------------------------------------------------
-
-
-def studies_report(section: RunGroup, runs: BySplit, faces: Faces) -> Report:
-    """What the kept predictions say beyond the comparison."""
-    report = Report("studies", f"{section.title}: {SAID}")
+def analyse(group: RunGroup, runs: BySplit, faces: Faces) -> Report:
+    """The report beyond the comparison."""
+    report = Report("studies", f"{group.title}: {HEADING}")
     report.add(
         f"{len(faces.labels):,} test images. Accuracies are in percent, mean ± standard deviation over seeds, by the "
         "weights of the soft vote's best epoch."
     )
+    voting = {split: of_split for split, of_split in runs.items() if split != "baseline"}
     _splits(report, runs)
-    _votes(report, runs)
-    _crops(report, section, runs)
-    _agreement(report, section, runs)
-    _resolution(report, section, runs)
+    if voting:
+        _votes(report, voting)
+    _crops(report, group, voting)
+    if voting:
+        _agreement(report, group, voting)
+    _resolution(report, group, runs)
     _leaks(report, runs, faces)
     _labels(report, runs, faces)
     _calibration(report, runs)
-    _adaptive(report, section, runs)
-    report.add(origin_line(section))
+    if voting:
+        _adaptive(report, group, voting)
+    report.add(origin_line(group))
     return report
 
 
@@ -106,6 +96,13 @@ def _add(report: Report, study: str, table: Table, note: str) -> None:
     report.add_table(table)
     report.add(note)
     report.rows += [{"study": study} | dict(zip(table.header, row, strict=True)) for row in table.rows]
+
+
+def _by_vote(runs: BySplit, votes: Iterable[str]) -> Iterator[tuple[str, Sequence[KeptRun], list[str]]]:
+    """A vote, the runs of a split, and the first cells of their row; of the baseline, whose votes agree, one vote."""
+    for split, of_split in runs.items():
+        for vote in ["soft"] if split == "baseline" else votes:
+            yield vote, of_split, [SPLIT_TITLES[split], vote, str(len(of_split))]
 
 
 def _splits(report: Report, runs: BySplit) -> None:
@@ -125,15 +122,15 @@ def _splits(report: Report, runs: BySplit) -> None:
     _add(report, "splits", table, note)
     table = Table(["", "against", "difference", "over"], [], left=2)
     for split in (split for split in runs if split != "baseline"):
-        whole = correct(split, "baseline")
+        full_map = correct(split, "baseline")
         title = SPLIT_TITLES[split]
         for first, name, second, against in (
-            (correct(split, split), f"{title}, its vote", whole, "the same network, whole map"),
-            (whole, f"{title}, whole map", correct("baseline", "baseline"), "the network trained without crops"),
+            (correct(split, split), f"{title}, its vote", full_map, "the same network, whole map"),
+            (full_map, f"{title}, whole map", correct("baseline", "baseline"), "the network trained without crops"),
         ):
             table.rows.append([name, against, *_difference(first, second)])
     if table.rows:
-        note = f"What voting adds at the test, and what training on crops adds to the whole map. {DIFFERENCES}"
+        note = f"The gain of voting at the test, and the gain of training on crops for the whole map. {DIFFERENCES}"
         _add(report, "gain", table, note)
 
 
@@ -142,28 +139,21 @@ def _difference(first: Correct, second: Correct) -> tuple[str, str]:
     seeds = sorted(first.keys() & second.keys())
     if not seeds:
         return NOTHING, NOTHING
-    found = paired_difference(np.stack([first[seed] for seed in seeds]), np.stack([second[seed] for seed in seeds]))
-    text = f"{100 * found.mean:+.2f} ({100 * found.low:+.2f} to {100 * found.high:+.2f})"
+    pair = paired_difference(np.stack([first[seed] for seed in seeds]), np.stack([second[seed] for seed in seeds]))
+    text = f"{100 * pair.mean:+.2f} ({100 * pair.low:+.2f} to {100 * pair.high:+.2f})"
     return text, interval_over(len(seeds))
 
 
-def _votes(report: Report, runs: BySplit) -> None:
-    """Every vote on the same weights; what a vote is fitted on is validation."""
-    voting = _voting(runs)
-    if not voting:
-        return
+def _votes(report: Report, voting: BySplit) -> None:
+    """Every vote on the same weights, with parameters that are fitted on validation."""
     report.add("## Votes")
     table = Table(["architecture", "runs", *ALL_VOTES], [])
     for split, of_split in voting.items():
-        cells = []
         cost = _cost(split, of_split)
+        cells = []
         for vote in ALL_VOTES.values():
-            right = []
-            for run in of_split:
-                fitted = vote.fit(_outputs(run, "val"), run.val.labels, cost)
-                decisions = fitted.scores(_outputs(run, "test")).argmax(dim=1).numpy()
-                right.append(float((decisions == run.test.labels).mean()))
-            cells.append(mean_text(right))
+            fitted = [vote.fit(_outputs(run, "val"), run.val.labels, cost) for run in of_split]
+            cells.append(mean_text(_accuracy(run, fit) for run, fit in zip(of_split, fitted, strict=True)))
         table.rows.append([SPLIT_TITLES[split], str(len(of_split)), *cells])
     note = (
         "Every vote of the same logits, test; the weights of the weighted vote and the threshold of the adaptive vote, "
@@ -173,9 +163,15 @@ def _votes(report: Report, runs: BySplit) -> None:
 
 
 def _outputs(run: KeptRun, part: str) -> CropOutputs:
-    """The logits of the crops and of the full map; of a part, `val` or `test`."""
-    crops, full_map = (run.val.logits, run.whole_val) if part == "val" else (run.test.logits, run.scores["baseline"])
+    """The logits of the crops and of the full map for "val" or "test"."""
+    full_map = run.full_map_val if part == "val" else run.scores["baseline"]
+    crops = run.val.logits if part == "val" else run.test.logits
     return CropOutputs(torch.from_numpy(crops), torch.from_numpy(full_map))
+
+
+def _accuracy(run: KeptRun, vote: Vote) -> float:
+    decisions = vote.scores(_outputs(run, "test")).argmax(dim=1).numpy()
+    return float((decisions == run.test.labels).mean())
 
 
 def _cost(split: str, runs: Sequence[KeptRun]) -> AdaptiveCost:
@@ -184,63 +180,45 @@ def _cost(split: str, runs: Sequence[KeptRun]) -> AdaptiveCost:
     return adaptive_cost(net, config["dataset"]["size"])
 
 
-def _voting(runs: BySplit) -> BySplit:
-    return {split: of_split for split, of_split in runs.items() if split != "baseline"}
-
-
-def _crops(report: Report, section: RunGroup, runs: BySplit) -> None:
-    choices = crop_choices()
-    found = {
-        (split, vote): {
-            kind: [mean_accuracy(torch.from_numpy(run.test.logits), run.test.labels, vote, chosen) for run in of_split]
-            for kind, chosen in choices.items()
-        }
-        for split, of_split in _voting(runs).items()
-        for vote in TABLE_VOTES
-    }
+def _crops(report: Report, group: RunGroup, voting: BySplit) -> None:
     report.add("## Number of crops")
-    if not found:
+    if not voting:
         report.add("No finished run votes yet.")
         return
+    choices = crop_choices()
     table = Table(["architecture", "vote", "runs", *choices], [], left=2)
-    for (split, vote), by_kind in found.items():
-        cells = [mean_text(by_kind[kind]) for kind in choices]
-        table.rows.append([SPLIT_TITLES[split], VOTE_TITLES[vote], str(len(runs[split])), *cells])
-    _add(
-        report,
-        "crops",
-        table,
-        "Crops of one, two and all five places, without and with their mirror images; one and two places are the mean "
-        "over all choices.",
-    )
-
-    def draw(axes: Axes) -> None:
-        for (split, vote), by_kind in found.items():
-            for mirrored, style in ((False, "--"), (True, "-")):
+    lines: list[dict[str, Any]] = []
+    for split, of_split in voting.items():
+        for vote in TABLE_VOTES:
+            by_kind = {
+                kind: [mean_accuracy(torch.from_numpy(r.test.logits), r.test.labels, vote, c) for r in of_split]
+                for kind, c in choices.items()
+            }
+            cells = [mean_text(accuracies) for accuracies in by_kind.values()]
+            table.rows.append([SPLIT_TITLES[split], VOTE_TITLES[vote], str(len(of_split)), *cells])
+            for mirrored, label, style in ((False, "not mirrored", "--"), (True, "with mirror images", "-")):
                 kinds = [kind for kind in choices if ("with" in kind) == mirrored]
-                means = [100 * float(np.mean(by_kind[kind])) for kind in kinds]
                 if vote == "soft":
-                    label = f"{split}, {'with mirror images' if mirrored else 'not mirrored'}"
-                    counts = [int(kind.split(",")[0]) for kind in kinds]
-                    axes.plot(counts, means, style, marker="o", ms=4, color=SPLIT_COLOURS[split], label=label)
-        axes.set_xlabel("crops")
-        axes.set_xticks([1, 2, 4, 5, 10])
+                    points = {int(kind.split(",")[0]): 100 * float(np.mean(by_kind[kind])) for kind in kinds}
+                    look = {"ls": style, "color": SPLIT_COLOURS[split], "label": f"{split}, {label}"}
+                    lines.append({"points": points, **look})
+    note = (
+        "Crops of one, two and all five places, without and with their mirror images; one and two places are the mean "
+        "over all choices."
+    )
+    _add(report, "crops", table, note)
+    heading = f"Accuracy by number of crops on {group.title}, soft vote"
+    report.add_plot("crops", partial(_plot, lines, heading, "crops", {n: str(n) for n in (1, 2, 4, 5, 10)}), heading)
 
-    heading = f"Accuracy by number of crops on {section.title}, soft vote"
-    report.add_plot("crops", partial(_plot, draw, heading, "test accuracy (%)"), heading)
 
-
-def _agreement(report: Report, section: RunGroup, runs: BySplit) -> None:
-    voting = _voting(runs)
-    if not voting:
-        return
+def _agreement(report: Report, group: RunGroup, voting: BySplit) -> None:
     report.add("## Agreement of the crops")
-    levels = [CROPS, CROPS - 1, CROPS - 2, CROPS - 3, CROPS - 4]
-    names = [*map(str, levels), f"under {levels[-1]}"]
-    by_level: dict[str, list[list[float]]] = {}
+    least = CROPS - 4
+    names = [*map(str, range(CROPS, least - 1, -1)), f"under {least}"]
     table = Table(["crops that agree", *(f"{split}: {what}" for split in voting for what in ("images", "right"))], [])
-    columns: list[list[str]] = []
+    table.rows.extend([name] for name in names)
     areas = Table(["architecture", "runs", "agreement", "confidence of the soft vote", "… of the softmax vote"], [])
+    lines = []
     for split, of_split in voting.items():
         shares: list[list[float]] = [[] for _ in names]
         right: list[list[float]] = [[] for _ in names]
@@ -249,82 +227,65 @@ def _agreement(report: Report, section: RunGroup, runs: BySplit) -> None:
             logits = torch.from_numpy(run.test.logits)
             correct = run.test.correct("soft")
             agreeing = agreeing_crops(logits, "soft")
-            for i, level in enumerate([*levels, None]):
-                chosen = agreeing < levels[-1] if level is None else agreeing == level
-                shares[i].append(float(chosen.mean()))
-                if chosen.any():
-                    right[i].append(float(correct[chosen].mean()))
+            levels = np.minimum(CROPS - agreeing, len(names) - 1)
+            for level in range(len(names)):
+                shares[level].append(float((levels == level).mean()))
+                right[level] += [float(correct[levels == level].mean())] if (levels == level).any() else []
             scores["agreement"].append(area_under_roc(agreeing, correct))
             for vote in ("soft", "softprob"):
                 confidence = VOTES[vote].probabilities(CropOutputs(logits)).amax(dim=1).numpy()
                 scores[vote].append(area_under_roc(confidence, run.test.correct(vote)))
-        by_level[split] = right
-        columns += [[mean_text(each) for each in shares], [mean_text(each) for each in right]]
-        known = ([area for area in areas_of if not np.isnan(area)] for areas_of in scores.values())
+        for row, images, accuracies in zip(table.rows, shares, right, strict=True):
+            row += [mean_text(images), mean_text(accuracies)]
+        known = ([area for area in of_score if not np.isnan(area)] for of_score in scores.values())
         areas.rows.append([SPLIT_TITLES[split], str(len(of_split)), *map(mean_text, known)])
-    table.rows.extend([name, *cells] for name, *cells in zip(names, *columns, strict=True))
+        means = {i: 100 * float(np.mean(each)) if each else np.nan for i, each in enumerate(right)}
+        lines.append({"points": means, "color": SPLIT_COLOURS[split], "label": split})
     note = "How many of the ten crops decide as the soft vote does: share of the images, and of right ones among them."
     _add(report, "agreement", table, note)
-    _add(
-        report,
-        "doubt",
-        areas,
+    note = (
         "Area under the ROC curve in percent: how often a right decision has more agreement, or more confidence, than "
-        "a wrong one. 50 is chance. Each confidence is judged on its own vote's decisions.",
+        "a wrong one. 50 is chance. Each confidence is judged on its own vote's decisions."
     )
-
-    def draw(axes: Axes) -> None:
-        for split, right in by_level.items():
-            means = [100 * float(np.mean(each)) if each else np.nan for each in right]
-            axes.plot(range(len(names)), means, marker="o", ms=4, color=SPLIT_COLOURS[split], label=split)
-        axes.set_xticks(range(len(names)), names)
-        axes.set_xlabel("crops that agree with the soft vote")
-
-    heading = f"Accuracy by agreement of the crops on {section.title}"
-    report.add_plot("agreement", partial(_plot, draw, heading, "test accuracy (%)"), heading)
+    _add(report, "doubt", areas, note)
+    heading = f"Accuracy by agreement of the crops on {group.title}"
+    draw = partial(_plot, lines, heading, "crops that agree with the soft vote", dict(enumerate(names)))
+    report.add_plot("agreement", draw, heading)
 
 
-def _resolution(report: Report, section: RunGroup, runs: BySplit) -> None:
+def _resolution(report: Report, group: RunGroup, runs: BySplit) -> None:
     report.add("## Resolution")
     rows: list[resolution.Row] = []
     for split, of_split in runs.items():
         for run in of_split:
             about: dict[str, Any] = {"network": run.run.name.removesuffix(f"-seed{run.run.seed}"), "run": run.run.name}
             about |= {"trained_split": split, "split": split, "part": "test"}
-            classes = run.test.logits.shape[2]
             for side, by_vote in sorted(run.decisions.items()):
                 for vote, decisions in by_vote.items():
-                    figures = resolution.figures(run.test.labels, decisions, classes)
+                    figures = resolution.figures(run.test.labels, decisions, run.test.logits.shape[2])
                     rows.append(about | {"vote": vote, "resolution": side} | figures)
-    of_network = {row["network"]: SPLIT_TITLES[row["split"]] for row in rows}
+    title_of = {row["network"]: SPLIT_TITLES[row["split"]] for row in rows}
     table = resolution.table(rows)
-    cells = [[of_network[network], vote, *rest] for network, _, vote, *rest in table.rows]
-    table = Table(["architecture", *table.header[2:]], cells, left=2)
+    cells = [[title_of[network], vote, *rest] for network, _, vote, *rest in table.rows]
     sides = sorted({row["resolution"] for row in rows})
     note = (
         f"Test images brought down to as many pixels a side and back to {max(sides)}. Always the most frequent class: "
         f"{100 * rows[0]['majority']:.2f}."
     )
-    _add(report, "resolution", table, note)
+    _add(report, "resolution", Table(["architecture", *table.header[2:]], cells, left=2), note)
     gains = Table(["against the baseline", "vote", *(f"{side} px" for side in sides), "over"], [], left=2)
 
-    def correct(run: KeptRun, side: int, vote: str) -> NDArray[np.bool_]:
-        return run.decisions[side][vote] == run.test.labels
+    def correct(split: str, side: int, vote: str) -> Correct:
+        return {run.run.seed: run.decisions[side][vote] == run.test.labels for run in runs.get(split, [])}
 
-    for split, of_split in _voting(runs).items():
+    for split in (split for split in runs if split != "baseline"):
         for vote in TABLE_VOTES[:2]:
-            found = [
-                _difference(
-                    {run.run.seed: correct(run, side, vote) for run in of_split},
-                    {run.run.seed: correct(run, side, "soft") for run in runs.get("baseline", [])},
-                )
-                for side in sides
-            ]
-            gains.rows.append([SPLIT_TITLES[split], vote, *(text for text, _ in found), found[0][1]])
+            pairs = [_difference(correct(split, side, vote), correct("baseline", side, "soft")) for side in sides]
+            gains.rows.append([SPLIT_TITLES[split], vote, *(text for text, _ in pairs), pairs[0][1]])
     if gains.rows:
         note = f"Whether the vote helps more on small faces: networks of the same seed. {DIFFERENCES}"
         _add(report, "gain by resolution", gains, note)
-    heading = f"Accuracy by resolution on {section.title}"
+    heading = f"Accuracy by resolution on {group.title}"
     report.add_plot("resolution", partial(resolution.draw, rows=rows, title=heading), heading)
 
 
@@ -333,16 +294,15 @@ def _leaks(report: Report, runs: BySplit, faces: Faces) -> None:
     kinds = {"also in Training": faces.in_training, "not in Training": ~faces.in_training}
     header = [f"{kind} ({chosen.sum():,})" for kind, chosen in kinds.items()]
     table = Table(["architecture", "vote", "runs", *header], [], left=2)
-    for split, of_split in runs.items():
-        for vote in TABLE_VOTES if split != "baseline" else TABLE_VOTES[:1]:
-            shares = [
-                mean_text(float(run.test.correct(vote)[chosen].mean()) for run in of_split) if chosen.any() else NOTHING
-                for chosen in kinds.values()
-            ]
-            table.rows.append([SPLIT_TITLES[split], vote, str(len(of_split)), *shares])
-    dropped = {run.run.config["dataset"].get("drop_leaks") for of_split in runs.values() for run in of_split}
-    seen = {True: "were left out of", False: "were in"}
-    how = " or ".join(seen[bool(each)] for each in sorted(dropped, key=bool, reverse=True))
+    for vote, of_split, cells in _by_vote(runs, TABLE_VOTES):
+        shares = (
+            mean_text(float(run.test.correct(vote)[chosen].mean()) for run in of_split) if chosen.any() else NOTHING
+            for chosen in kinds.values()
+        )
+        table.rows.append([*cells, *shares])
+    dropped = {bool(run.run.config["dataset"].get("drop_leaks")) for of_split in runs.values() for run in of_split}
+    texts = {True: "were left out of", False: "were in"}
+    how = " or ".join(texts[each] for each in sorted(dropped, reverse=True))
     note = (
         f"Test images whose very pixels also occur in the official Training part, and the others. They {how} training."
     )
@@ -360,46 +320,30 @@ def _labels(report: Report, runs: BySplit, faces: Faces) -> None:
     header = ["by FER2013's label", "by FER+'s majority", "errors", "label's", "network's", "neither's"]
     table = Table(["architecture", "vote", "runs", *header], [], left=2)
     agree = images = 0.0
-    for split, of_split in runs.items():
-        for vote in TABLE_VOTES if split != "baseline" else TABLE_VOTES[:1]:
-            found = [label_shares(run.decisions[_size(run)][vote], faces.labels, majority) for run in of_split]
-            agree, images = found[0].labels_agree, found[0].images
-            shares = ("by_label", "by_other")
-            cells = [mean_text(getattr(one, key) for one in found) for key in shares]
-            cells.append(mean_text(one.errors / one.images for one in found))
-            cells += [mean_text(getattr(one, key) for one in found) for key in ("of_label", "of_network", "of_neither")]
-            table.rows.append([SPLIT_TITLES[split], vote, str(len(of_split)), *cells])
-    _add(
-        report,
-        "labels",
-        table,
+    for vote, of_split, cells in _by_vote(runs, TABLE_VOTES):
+        shares = [label_shares(run.decisions[max(run.decisions)][vote], faces.labels, majority) for run in of_split]
+        agree, images = shares[0].labels_agree, shares[0].images
+        keys = ("by_label", "by_other", "wrong", "of_label", "of_network", "of_neither")
+        table.rows.append([*cells, *(mean_text(getattr(one, key) for one in shares) for key in keys)])
+    note = (
         f"On the {images:,} test images on which more than half of FER+'s ten votes are for one of the classes; on "
         f"{100 * agree:.2f} % of them that is FER2013's label. Errors are by FER2013's label. Of these, in percent: "
         "label's, where the decision is FER+'s majority; network's, where both labels agree against it; neither's, "
-        "where the labels differ and it is neither.",
+        "where the labels differ and it is neither."
     )
-
-
-def _size(run: KeptRun) -> int:
-    return max(run.decisions)
+    _add(report, "labels", table, note)
 
 
 def _calibration(report: Report, runs: BySplit) -> None:
     report.add("## Calibration")
     table = Table(["architecture", "vote", "runs", "error", "temperature", "error with it"], [], left=2)
-    for split, of_split in runs.items():
-        for vote in VOTES if split != "baseline" else ["soft"]:
-            fits = [VOTES[vote].fit(CropOutputs(torch.from_numpy(run.val.logits)), run.val.labels) for run in of_split]
-            before = [_calibration_error(run, VOTES[vote]) for run in of_split]
-            after = [_calibration_error(run, fit) for run, fit in zip(of_split, fits, strict=True)]
-            fitted = any(fit != VOTES[vote] for fit in fits)
-            cells = [mean_text(before)]
-            cells += (
-                [two_digits(float(np.mean([fit.temperature for fit in fits]))), mean_text(after)]
-                if fitted
-                else [NOTHING, NOTHING]
-            )
-            table.rows.append([SPLIT_TITLES[split], vote, str(len(of_split)), *cells])
+    for vote, of_split, cells in _by_vote(runs, VOTES):
+        fits = [VOTES[vote].fit(CropOutputs(torch.from_numpy(run.val.logits)), run.val.labels) for run in of_split]
+        errors = [mean_text(_calibration_error(run, VOTES[vote]) for run in of_split), NOTHING, NOTHING]
+        if any(fit != VOTES[vote] for fit in fits):
+            errors[1] = two_digits(float(np.mean([fit.temperature for fit in fits])))
+            errors[2] = mean_text(_calibration_error(run, fit) for run, fit in zip(of_split, fits, strict=True))
+        table.rows.append([*cells, *errors])
     note = (
         "Expected calibration error on test in percent, 15 bins, before and after the temperature that validation "
         f"fitted; {NOTHING} where a vote's scores are shares, which no temperature changes."
@@ -413,51 +357,34 @@ def _calibration_error(run: KeptRun, vote: Vote) -> float:
     return reliability(confidence.numpy(), decisions.numpy() == run.test.labels).error
 
 
-def _adaptive(report: Report, section: RunGroup, runs: BySplit) -> None:
-    """Accuracy against mean cost where the crops are computed of the uncertain faces alone."""
-    voting = _voting(runs)
-    if not voting:
-        return
+def _adaptive(report: Report, group: RunGroup, voting: BySplit) -> None:
+    """Accuracy against mean cost if the crops are computed only for the faces of which the full map is uncertain."""
     report.add("## The adaptive vote")
     table = Table(["architecture", "crops computed (wished)", "on test", "GMACs/image", "runs", "accuracy"], [])
-    curves: dict[str, tuple[list[float], list[float]]] = {}
+    lines = []
     for split, of_split in voting.items():
-        cost = _cost(split, of_split)
-        curves[split] = [], []
+        cost, count = _cost(split, of_split), str(len(of_split))
+        points = {}
         for wished in SHARES_OF_CROPS:
-            found = [_decide_adaptively(run, wished) for run in of_split]
-            share = float(np.mean([computed for computed, _ in found]))
-            accuracies_here = [accuracy for _, accuracy in found]
-            curves[split][0].append(cost.mean(share))
-            curves[split][1].append(100 * float(np.mean(accuracies_here)))
-            cells = [f"{wished:.0%}", f"{share:.1%}", f"{cost.mean(share):.3f}", str(len(of_split))]
-            table.rows.append([SPLIT_TITLES[split], *cells, mean_text(accuracies_here)])
-        table.rows.append(
-            [
-                f"{SPLIT_TITLES[split]}, soft vote",
-                NOTHING,
-                NOTHING,
-                f"{cost.cost_vote:.3f}",
-                str(len(of_split)),
-                mean_text(float(run.test.correct("soft").mean()) for run in of_split),
-            ]
-        )
-    _add(
-        report,
-        "adaptive",
-        table,
+            results = [_decide_adaptively(run, wished) for run in of_split]
+            share = float(np.mean([computed for computed, _ in results]))
+            accuracies = [accuracy for _, accuracy in results]
+            points[cost.mean(share)] = 100 * float(np.mean(accuracies))
+            cells = [f"{wished:.0%}", f"{share:.1%}", f"{cost.mean(share):.3f}", count]
+            table.rows.append([SPLIT_TITLES[split], *cells, mean_text(accuracies)])
+        soft = mean_text(float(run.test.correct("soft").mean()) for run in of_split)
+        title = f"{SPLIT_TITLES[split]}, soft vote"
+        table.rows.append([title, NOTHING, NOTHING, f"{cost.cost_vote:.3f}", count, soft])
+        lines.append({"points": points, "color": SPLIT_COLOURS[split], "label": split})
+    note = (
         "The whole map decides where it is certain, the soft vote of the crops elsewhere; what is computed up to the "
         "cut serves both. The threshold is the one at which the wished share of the validation images has its crops "
-        "computed.",
+        "computed."
     )
-
-    def draw(axes: Axes) -> None:
-        for split, (costs, accuracies_here) in curves.items():
-            axes.plot(costs, accuracies_here, marker="o", ms=4, color=SPLIT_COLOURS[split], label=split)
-        axes.set_xlabel("multiply-accumulates (billions an image, mean)")
-
-    heading = f"Accuracy of the adaptive vote by its cost on {section.title}"
-    report.add_plot("adaptive", partial(_plot, draw, heading, "test accuracy (%)"), heading)
+    _add(report, "adaptive", table, note)
+    heading = f"Accuracy of the adaptive vote by its cost on {group.title}"
+    draw = partial(_plot, lines, heading, "multiply-accumulates (billions an image, mean)", {})
+    report.add_plot("adaptive", draw, heading)
 
 
 def _decide_adaptively(run: KeptRun, wished: float) -> tuple[float, float]:
@@ -466,33 +393,32 @@ def _decide_adaptively(run: KeptRun, wished: float) -> tuple[float, float]:
     Args:
         wished: share of the validation images, which sets the threshold.
     """
-    threshold = fit_threshold(certainty(torch.from_numpy(run.whole_val)).numpy(), wished)
-    vote, outputs = AdaptiveVote("adaptive", threshold=threshold), _outputs(run, "test")
-    decisions = vote.scores(outputs).argmax(dim=1).numpy()
-    computed = vote.undecided(outputs.require_full_map()).float().mean().item()
-    return computed, float((decisions == run.test.labels).mean())
+    threshold = fit_threshold(certainty(torch.from_numpy(run.full_map_val)).numpy(), wished)
+    vote = AdaptiveVote("adaptive", threshold=threshold)
+    undecided = vote.undecided(torch.from_numpy(run.scores["baseline"]))
+    return undecided.float().mean().item(), _accuracy(run, vote)
 
 
-def _plot(draw: Callable[[Axes], None], title: str, measure: str, path: Path) -> None:
+def _plot(lines: Sequence[Mapping[str, Any]], title: str, x_label: str, ticks: Mapping[int, str], path: Path) -> None:
+    """Test accuracies in percent.
+
+    Args:
+        lines: `points` (x -> accuracy) and matplotlib's options of each line.
+        ticks: position on the x axis -> label; without any, matplotlib's.
+    """
     figure = Figure(figsize=(6, 3.8))
     axes = figure.add_subplot()
-    draw(axes)
-    axes.set_ylabel(measure, color=INK)
+    for line in lines:
+        look = {key: value for key, value in line.items() if key != "points"}
+        axes.plot(list(line["points"]), list(line["points"].values()), marker="o", ms=4, **look)
+    if ticks:
+        axes.set_xticks(list(ticks), list(ticks.values()))
+    axes.set_xlabel(x_label)
+    axes.set_ylabel("test accuracy (%)", color=INK)
     axes.set_title(title, fontsize=10)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, fontsize=8)
     save(figure, path)
-
-
-# --- the command ----------------------------------------------------------------------------------------------------
-
-
-def keep_finished(options: argparse.Namespace, names: Iterable[str]) -> None:
-    """Evaluate the runs that the folder lacks. Raises as `resolution.open_run` and `kept.keep` do."""
-    for name in names:
-        trained = resolution.open_run(options.output_dir, name, "test", options.root)
-        done = keep(trained, options.folder)
-        print(f"{name}: {'evaluated and kept' if done else 'was kept before'}", flush=True)
 
 
 def write(folder: Path, dataset: str, setting: str) -> MissingRuns | None:
@@ -501,32 +427,31 @@ def write(folder: Path, dataset: str, setting: str) -> MissingRuns | None:
     Before the first run the tables say so. Raises ValueError if a file is damaged.
     """
     stored = replace(load_runs(folder), output_dir=Path("outputs"))  # a command must not train into the folder
-    section = stored.group(dataset, setting)
-    reports = [table_report(section), comparison_report(section)]
-    if section.finished():
+    group = stored.group(dataset, setting)
+    reports = [table_report(group), comparison_report(group)]
+    if group.finished():
         faces = read_faces(folder)
+        by_split = {split: group.finished(split) for split in SPLITS if group.finished(split)}
         runs = {
-            split: [read_kept(run, run.config["dataset"]["size"]) for run in section.finished(split)]
-            for split in SPLITS
-            if section.finished(split)
+            split: [read_kept(run, run.config["dataset"]["size"]) for run in of_split]
+            for split, of_split in by_split.items()
         }
         for run in (run for of_split in runs.values() for run in of_split):
             if not np.array_equal(run.test.names.astype(np.int64), faces.rows):
                 raise ValueError(f"{run.run.name} was evaluated on other images than faces.npz has")
-        reports.append(studies_report(section, runs, faces))
+        reports.append(analyse(group, runs, faces))
     else:
-        reports.append(Report("studies", f"{section.title}: {SAID}"))
-        reports[-1].add("No run is finished yet.")
-    missing = missing_lines([section.missing(split) for split in section.splits()])
+        reports.append(Report("studies", f"{group.title}: {HEADING}", ["No run is finished yet.\n"]))
+    missing = missing_lines([group.missing(split) for split in group.splits()])
     for report in reports:
         if missing and report.name != "table":
             report.add("\n".join(f"- {line}" for line in missing))
         publish(report, folder, ("png",))
-    return missing_runs(stored, section, section.splits())
+    return missing_runs(stored, group, group.splits())
 
 
-def parse_options(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments: list[str] | None = None) -> None:
+    parser = make_parser(__doc__)
     parser.add_argument("runs", nargs="*", metavar="RUN", help="finished runs to keep (default: all of the setting)")
     parser.add_argument(
         "--root", type=Path, help="folder of fer2013.csv (and fer2013new.csv); without it nothing is kept"
@@ -538,19 +463,14 @@ def parse_options(arguments: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.runs and options.root is None:
         parser.error("to keep runs, give the folder of fer2013.csv: --root DIR")
-    return options
-
-
-def main(arguments: list[str] | None = None) -> None:
-    options = parse_options(arguments)
     set_up_messages()
-    torch.set_float32_matmul_precision("highest")  # as a training's default, tf32=false
-    torch.backends.cudnn.allow_tf32 = False
+    resolution.compute_in_float32()
     try:
         if options.root is not None:
-            there: RunTable = load_runs(options.output_dir)
-            finished = there.group(options.dataset, options.setting).finished()
-            keep_finished(options, options.runs or [run.name for run in finished])
+            finished = load_runs(options.output_dir).group(options.dataset, options.setting).finished()
+            for name in options.runs or [run.name for run in finished]:
+                done = keep(resolution.open_run(options.output_dir, name, "test", options.root), options.folder)
+                print(f"{name}: {'evaluated and kept' if done else 'was kept before'}", flush=True)
         options.folder.mkdir(parents=True, exist_ok=True)
         missing = write(options.folder, options.dataset, options.setting)
     except (OSError, ValueError) as error:

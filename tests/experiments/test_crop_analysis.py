@@ -5,7 +5,7 @@ import pytest
 import torch
 from torchmetrics.functional.classification import binary_auroc
 
-from fer_voting.results.studies import agreeing_crops, area_under_roc, crop_choices, label_shares, mean_accuracy
+from experiments.crop_analysis import agreeing_crops, area_under_roc, crop_choices, label_shares, mean_accuracy
 
 
 def test_choices_of_crops() -> None:

@@ -25,12 +25,12 @@ def crop_choices() -> Mapping[str, list[tuple[int, ...]]]:
 
     1, 2 and 5 of the five places, as they are and each with its mirror image.
     """
-    found: dict[str, list[tuple[int, ...]]] = {}
+    choices: dict[str, list[tuple[int, ...]]] = {}
     for places in (1, 2, PLACES):
         chosen = list(itertools.combinations(range(PLACES), places))
-        found[f"{places}, not mirrored"] = chosen
-        found[f"{2 * places}, with mirror images"] = [(*one, *(i + PLACES for i in one)) for one in chosen]
-    return found
+        choices[f"{places}, not mirrored"] = chosen
+        choices[f"{2 * places}, with mirror images"] = [(*one, *(i + PLACES for i in one)) for one in chosen]
+    return choices
 
 
 def mean_accuracy(logits: Tensor, labels: NDArray[np.int64], vote: str, choices: Sequence[tuple[int, ...]]) -> float:
@@ -92,6 +92,11 @@ class LabelShares:
     of_label: float
     of_network: float
     of_neither: float
+
+    @property
+    def wrong(self) -> float:
+        """Share of the decisions that are errors."""
+        return self.errors / self.images
 
 
 def label_shares(

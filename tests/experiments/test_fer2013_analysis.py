@@ -12,7 +12,7 @@ from scipy.special import softmax
 from small_sets import SEVEN
 from tiny import train_here
 
-from experiments import resolution, studies
+from experiments import fer2013_analysis, resolution
 from experiments.kept import Faces, KeptRun, read_faces, read_kept
 from fer_voting import evaluate
 from fer_voting.results.load import load_runs
@@ -48,7 +48,9 @@ def setting(outputs: Path) -> str:
 @pytest.fixture(scope="module")
 def folder(outputs: Path, root: Path, setting: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("kept")
-    studies.main(["--root", str(root), "--output-dir", str(outputs), "--folder", str(folder), "--setting", setting])
+    fer2013_analysis.main(
+        ["--root", str(root), "--output-dir", str(outputs), "--folder", str(folder), "--setting", setting]
+    )
     return folder
 
 
@@ -184,7 +186,7 @@ def test_the_adaptive_vote(folder: Path, kept, outputs: Path) -> None:
     assert table["–"]["accuracy"] == text(vote)
     half, computed = [], []
     for run in runs:
-        of_val, of_test = (softmax(each, axis=1).max(axis=1) for each in (run.whole_val, run.scores["baseline"]))
+        of_val, of_test = (softmax(each, axis=1).max(axis=1) for each in (run.full_map_val, run.scores["baseline"]))
         least = np.sort(of_val)
         unsure = of_test <= (least[2] + least[3]) / 2  # of six validation images, three
         decisions = np.where(unsure, run.test.logits.mean(axis=1).argmax(axis=1), run.scores["baseline"].argmax(axis=1))
@@ -201,7 +203,7 @@ def test_the_tables_need_nothing_but_what_is_kept(folder: Path, setting: str, tm
     names = ("table.md", "comparison.md", "studies.md")
     for name in names:
         (copy / name).unlink()
-    studies.main(["--folder", str(copy), "--setting", setting])
+    fer2013_analysis.main(["--folder", str(copy), "--setting", setting])
     printed = capsys.readouterr().out
     for name in names:
         assert (copy / name).read_text() == (folder / name).read_text()
@@ -227,21 +229,21 @@ def test_a_run_is_evaluated_once_and_never_replaced(
     shutil.copytree(folder, copy)
     name = f"fer2013-m3-{setting}-seed1"
     words = [name, "--root", str(root), "--output-dir", str(outputs), "--folder", str(copy), "--setting", setting]
-    studies.main(words)
+    fer2013_analysis.main(words)
     assert f"{name}: was kept before" in capsys.readouterr().out
     kept = Run(copy, name)
     result = kept.result()
     assert result is not None
     kept.write_result(result | {"started": "2020-01-01T00:00:00+00:00"})
     with pytest.raises(SystemExit, match="holds another training of the same name"):
-        studies.main(words)
+        fer2013_analysis.main(words)
 
 
 def test_before_the_first_run_and_mistakes(tmp_path: Path, capsys) -> None:
-    studies.main(["--folder", str(tmp_path / "new")])
+    fer2013_analysis.main(["--folder", str(tmp_path / "new")])
     assert "experiment=fer2013" in capsys.readouterr().out
     for name in ("table", "comparison", "studies"):
         assert "not run" in (tmp_path / "new" / f"{name}.md").read_text()
     with pytest.raises(SystemExit):
-        studies.main(["some-run"])
+        fer2013_analysis.main(["some-run"])
     assert "--root DIR" in capsys.readouterr().err
