@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tiny import REPO, TINY, train_here
+from helpers.train import REPO, TINY, train_here
 
 # Before any test imports a library that asks its home server for news.
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.train import REPO, TINY
 from hydra.utils import get_class, get_object
 from omegaconf import OmegaConf
-from tiny import REPO, TINY
 
 from fer_voting.audit import main as audit
 from fer_voting.config import CONF_DIR, compose_config, compose_with_choices, explain, flatten

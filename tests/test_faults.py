@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 import torch
-from small_sets import class_folders
-from started import start
-from tiny import REPO, TINY, train_here
+from helpers.datasets import class_folders
+from helpers.processes import start
+from helpers.train import REPO, TINY, train_here
 
 from fer_voting.predict import main as predict
 from fer_voting.runs.run import Run, read_history

@@ -20,11 +20,11 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-from checkpoints import small_info, small_network, write_checkpoint
-from made_runs import CLASSES, make_run
+from helpers.datasets import SEVEN, affectnet_release2, class_image, rafdb_official, save
+from helpers.networks import small_info, small_network, write_checkpoint
+from helpers.runs import CLASSES, make_run
+from helpers.train import REPO
 from omegaconf import OmegaConf
-from small_sets import SEVEN, affectnet_release2, class_image, rafdb_official, save
-from tiny import REPO
 
 import fer_voting.sweep
 from experiments.contact_sheet import main as contact_sheet

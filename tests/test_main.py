@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny import REPO
+from helpers.train import REPO
 
 import fer_voting
 from fer_voting.__main__ import COMMANDS, main

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny import REPO
+from helpers.train import REPO
 
 FAKE = """\
 #!/bin/sh

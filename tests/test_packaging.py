@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from helpers.train import REPO
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from tiny import REPO
 
 from fer_voting import Recognizer
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import PIL.Image
 import pytest
-from no_network import hooked_environment
-from small_sets import class_image
-from tiny import REPO, TINY
+from helpers.datasets import class_image
+from helpers.no_network import hooked_environment
+from helpers.train import REPO, TINY
 
 pytestmark = pytest.mark.slow
 
@@ -34,7 +34,7 @@ def attempts(tmp_path: Path, *words: str, status: int | None = 0) -> str:
     environment.pop("NO_ALBUMENTATIONS_UPDATE", None)  # as a user's is
     command = [sys.executable, *words]
     if subprocess.run([*ALONE, "true"], capture_output=True).returncode == 0:
-        command = [*ALONE, sys.executable, str(REPO / "tests" / "no_network.py"), str(log), *command]
+        command = [*ALONE, sys.executable, str(REPO / "tests" / "helpers" / "no_network.py"), str(log), *command]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert status in (None, done.returncode), done.stderr
     return log.read_text() if log.exists() else ""

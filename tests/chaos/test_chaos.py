@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import REPO
+from helpers.train import REPO
 
 from fer_voting.system.atomic import write_json
 from tests.chaos import kill_switch

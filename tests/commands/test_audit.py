@@ -8,9 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from omegaconf import OmegaConf
-from PIL import Image
-from small_sets import (
+from helpers.datasets import (
     FERPLUS_COLUMNS,
     SEVEN,
     affectnet_release2,
@@ -21,6 +19,8 @@ from small_sets import (
     save_broken,
     save_truncated,
 )
+from omegaconf import OmegaConf
+from PIL import Image
 
 from fer_voting.audit import job, main
 from fer_voting.config import compose_config

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hub_server import serve_hub
+from helpers.hub_server import serve_hub
+from helpers.train import REPO, TINY
 from omegaconf import OmegaConf
-from tiny import REPO, TINY
 
 from fer_voting.export import main
 from fer_voting.inference.runtime import TorchRuntime

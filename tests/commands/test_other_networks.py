@@ -8,7 +8,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-from tiny import train_here
+from helpers.train import train_here
 
 from fer_voting.export import main as export
 from fer_voting.inference.onnx_export import MAX_DIFFERENCE

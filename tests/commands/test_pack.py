@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.datasets import SEVEN, rafdb_official
 from omegaconf import DictConfig, OmegaConf
-from small_sets import SEVEN, rafdb_official
 
 from fer_voting.config import compose_config
 from fer_voting.pack import job

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
-from checkpoints import SEVEN, write_checkpoint
-from doc_pages import blocks
-from started import start
-from tiny import REPO
-from videos import grey_frames, write_video
+from helpers.doc_pages import blocks
+from helpers.networks import SEVEN, write_checkpoint
+from helpers.processes import start
+from helpers.train import REPO
+from helpers.videos import grey_frames, write_video
 
 from fer_voting import Recognizer
 from fer_voting.inference.frames import photo

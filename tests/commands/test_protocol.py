@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import small_sets
-from tiny import train_here
+from helpers import datasets
+from helpers.train import train_here
 
 from fer_voting.runs.run import Run
 
@@ -19,10 +19,10 @@ WORDS = ("split=m3", "model.width=4", "dataset.size=24", "dataset.batch_size=16"
 def test_one_command_selects_refits_and_tests_on_affectnet_and_then_on_rafdb_from_its_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    names = {name: name for name in small_sets.SEVEN}
-    per_class = {split: dict.fromkeys(small_sets.SEVEN, n) for split, n in (("train", 6), ("val", 3), ("test", 2))}
-    small_sets.class_folders(tmp_path / "affectnet", per_class, names)
-    small_sets.rafdb_official(tmp_path / "rafdb", {k: per_class[k] for k in ("train", "test")})
+    names = {name: name for name in datasets.SEVEN}
+    per_class = {split: dict.fromkeys(datasets.SEVEN, n) for split, n in (("train", 6), ("val", 3), ("test", 2))}
+    datasets.class_folders(tmp_path / "affectnet", per_class, names)
+    datasets.rafdb_official(tmp_path / "rafdb", {k: per_class[k] for k in ("train", "test")})
     outputs = tmp_path / "outputs"
     monkeypatch.setenv("AFFECTNET_ROOT", str(tmp_path / "affectnet"))
     monkeypatch.setenv("RAFDB_ROOT", str(tmp_path / "rafdb"))
@@ -54,8 +54,8 @@ def test_one_command_selects_refits_and_tests_on_affectnet_and_then_on_rafdb_fro
 
 def test_a_refit_trains_on_training_and_validation_for_the_selected_epochs_and_tests_once(tmp_path: Path):
     """On AffectNet: its validation part is drawn from the training images, its test part is the official validation."""
-    per_class = {"train": dict.fromkeys(small_sets.SEVEN, 8), "val": dict.fromkeys(small_sets.SEVEN, 2)}
-    small_sets.affectnet_release2(tmp_path / "affectnet", per_class)
+    per_class = {"train": dict.fromkeys(datasets.SEVEN, 8), "val": dict.fromkeys(datasets.SEVEN, 2)}
+    datasets.affectnet_release2(tmp_path / "affectnet", per_class)
     outputs = tmp_path / "outputs"
     words = ["dataset=affectnet", f"dataset.root={tmp_path / 'affectnet'}", "dataset.val_per_class=3", "voting=hard"]
     words += [*WORDS, "dataset.schedule.epochs=3"]
@@ -66,10 +66,10 @@ def test_a_refit_trains_on_training_and_validation_for_the_selected_epochs_and_t
     train_here(outputs, *words, "refit=true")
     selection, refit = (Run(outputs, name.format(tag)).result() for tag in ("", "-refit_hard"))
     assert refit["epochs"] == selection["votes"]["hard"]["best_epoch"] + 1
-    assert selection["counts"]["train"] == dict.fromkeys(small_sets.SEVEN, 5)
-    assert selection["counts"]["val"] == dict.fromkeys(small_sets.SEVEN, 3)
-    assert selection["counts"]["test"] == refit["counts"]["test"] == dict.fromkeys(small_sets.SEVEN, 2)
-    assert refit["counts"]["train"] == dict.fromkeys(small_sets.SEVEN, 8)
+    assert selection["counts"]["train"] == dict.fromkeys(datasets.SEVEN, 5)
+    assert selection["counts"]["val"] == dict.fromkeys(datasets.SEVEN, 3)
+    assert selection["counts"]["test"] == refit["counts"]["test"] == dict.fromkeys(datasets.SEVEN, 2)
+    assert refit["counts"]["train"] == dict.fromkeys(datasets.SEVEN, 8)
     assert "val" not in refit["counts"]
     assert refit["votes"].keys() == {"hard"}
     assert refit["votes"]["hard"].keys() == {"best_epoch", "checkpoint", "test"}

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chromium import CHROMIUM, needs_chromium
-from made_runs import COMMIT, make_run
+from helpers.chromium import CHROMIUM, needs_chromium
+from helpers.runs import COMMIT, make_run
 
 from fer_voting.report import main
 from fer_voting.results.load import load_runs

@@ -10,9 +10,9 @@ from typing import Any
 
 import optuna
 import pytest
+from helpers.train import REPO, TINY
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FixedTrial, TrialState
-from tiny import REPO, TINY
 
 from fer_voting import search as searching
 from fer_voting.runs.run import Run

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.train import REPO, TINY, train_here
 from PIL import Image
-from tiny import REPO, TINY, train_here
 
 from fer_voting.models import VotingResNet18
 from fer_voting.runs.run import Run, read_history

@@ -10,9 +10,9 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
+from helpers.datasets import SEVEN, affectnet_release2, class_folders, class_image, rafdb_official, save
 from hydra.utils import get_class
 from omegaconf import OmegaConf
-from small_sets import SEVEN, affectnet_release2, class_folders, class_image, rafdb_official, save
 
 from fer_voting.config import CONF_DIR, compose_config
 from fer_voting.data.augment.batched import BatchedAugment

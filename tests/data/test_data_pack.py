@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.datasets import class_image, save, save_broken, save_truncated, shown_class
 from PIL import Image
-from small_sets import class_image, save, save_broken, save_truncated, shown_class
 
 from fer_voting.data import pack as pack_module
 from fer_voting.data.files import stamp

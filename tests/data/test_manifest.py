@@ -3,7 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_sets import RAFDB_IDS, SEVEN, class_folders, class_image, rafdb_official, save
+from helpers.datasets import RAFDB_IDS, SEVEN, class_folders, class_image, rafdb_official, save
 
 from fer_voting.data.manifest import manifest_hashes
 from fer_voting.data.sets.rafdb import RAFDBDataModule

@@ -21,12 +21,12 @@ from typing import Any
 
 import pytest
 import torch
-from doc_pages import PAGES, README, Command, blocks, commands
+from helpers.doc_pages import PAGES, README, Command, blocks, commands
+from helpers.train import REPO, TINY
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
-from tiny import REPO, TINY
 
 from fer_voting.config import CONF_DIR, compose_with_choices
 from fer_voting.data.faces.renderer import render_faces

@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 import yaml
-from tiny import REPO
+from helpers.train import REPO
 
 from fer_voting.config import CONF_DIR, flatten
 from fer_voting.data.module import FERDataModule

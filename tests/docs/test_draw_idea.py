@@ -5,7 +5,7 @@ import importlib.util
 import numpy as np
 import PIL.Image
 import pytest
-from tiny import REPO
+from helpers.train import REPO
 
 from fer_voting import Recognizer
 

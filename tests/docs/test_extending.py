@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
-from doc_pages import Block, blocks, lines_in_blocks, parse
-from tiny import REPO
+from helpers.doc_pages import Block, blocks, lines_in_blocks, parse
+from helpers.train import REPO
 
 PAGE = REPO / "docs/extending.md"
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from small_sets import fer2013_with_votes
+from helpers.datasets import fer2013_with_votes
 
 
 @pytest.fixture(scope="module")

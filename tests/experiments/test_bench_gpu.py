@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import REPO
+from helpers.train import REPO
 
 from experiments.bench.gpu import main
 from fer_voting.inference.runtime import PRECISIONS

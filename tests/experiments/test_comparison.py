@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from made_runs import make_run
+from helpers.runs import make_run
 
 from experiments.comparison import comparison_report, origin_line, shared_a_device, table_report
 from fer_voting.results.load import RunGroup, load_runs

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_runs import CLASSES, make_run
-from tiny import TINY
+from helpers.runs import CLASSES, make_run
+from helpers.train import TINY
 
 from experiments.contact_sheet import RIGHT, WRONG, contact_sheet, main
 from fer_voting.config import compose_with_choices

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import TINY
-from wandb_server import KEY, WandbServer
+from helpers.train import TINY
+from helpers.wandb_server import KEY, WandbServer
 
 from experiments.dashboard import main
 from fer_voting import train

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from made_runs import make_run
+from helpers.runs import make_run
 
 from experiments import common, distillation
 from fer_voting.runs.run import Run

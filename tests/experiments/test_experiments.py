@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_runs import make_run
+from helpers.runs import make_run
 
 from experiments import figures, reproduce, tables
 from experiments.common import belongs_to

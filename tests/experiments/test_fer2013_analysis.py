@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.datasets import SEVEN
+from helpers.train import train_here
 from scipy.special import softmax
-from small_sets import SEVEN
-from tiny import train_here
 
 from experiments import fer2013_analysis, resolution
 from experiments.kept import Faces, KeptRun, read_faces, read_kept

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_sets import SEVEN, class_folders, fer2013_with_votes
+from helpers.datasets import SEVEN, class_folders, fer2013_with_votes
 
 from experiments.kept import find_faces, read_faces
 from fer_voting.data.sets.fer2013 import FER2013DataModule

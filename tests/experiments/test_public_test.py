@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small_sets import FER2013_IDS, FERPLUS_COLUMNS, SEVEN
+from helpers.datasets import FER2013_IDS, FERPLUS_COLUMNS, SEVEN
 
 from experiments import public_test
 from experiments.resolution import lower_resolution

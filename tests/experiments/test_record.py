@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_runs import make_run
+from helpers.runs import make_run
 
 from experiments import pages, record
 from fer_voting.results.load import load_runs, read_predictions

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
-from checkpoints import small_info, small_network
-from videos import grey_frames, write_video
+from helpers.networks import small_info, small_network
+from helpers.videos import grey_frames, write_video
 
 from fer_voting.inference.draw import BOX_COLOR, Drawings, annotate
 from fer_voting.inference.frames import Frame, find_inputs, photo, read_frames

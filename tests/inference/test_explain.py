@@ -6,7 +6,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-from checkpoints import small_info, small_network
+from helpers.networks import small_info, small_network
 
 from fer_voting.inference.explain import crop_rectangles, draw_explanation, explain
 from fer_voting.inference.recognizer import Recognizer

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
-from videos import grey_frames, write_video
+from helpers.videos import grey_frames, write_video
 
 from fer_voting.inference.frames import Frame, Input, Unreadable, camera_frames, find_inputs, photo, read_frames
 

@@ -4,8 +4,8 @@ import re
 from typing import Any
 
 import pytest
+from helpers.networks import SEVEN, info
 from huggingface_hub import ModelCard
-from settled_networks import CLASSES, info
 
 from fer_voting.inference.model_card import model_card
 
@@ -16,7 +16,7 @@ def metrics(shift: float) -> dict[str, Any]:
     return {
         "accuracy": 0.5 + shift,
         "mean_recall": 0.4 + shift,
-        "recall": {name: (0.1 + shift) * i / 2 for i, name in enumerate(CLASSES)},
+        "recall": {name: (0.1 + shift) * i / 2 for i, name in enumerate(SEVEN)},
     }
 
 
@@ -28,7 +28,7 @@ RESULT: dict[str, Any] = {
     "refit": False,
     "synthetic": False,
     "started": "2026-01-02T03:04:05+00:00",
-    "counts": {"train": {name: 1000 + i for i, name in enumerate(CLASSES)}, "val": dict.fromkeys(CLASSES, 10)},
+    "counts": {"train": {name: 1000 + i for i, name in enumerate(SEVEN)}, "val": dict.fromkeys(SEVEN, 10)},
     "data_fingerprint": "0a1b",
     "epochs": 7,
     "votes": {vote: {"val": metrics(shift)} for vote, shift in (("soft", 0.1), ("softprob", 0.2), ("hard", 0.3))},

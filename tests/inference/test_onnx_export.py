@@ -8,10 +8,10 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from helpers.networks import SEVEN, noise, settled
+from helpers.train import REPO
 from numpy.typing import NDArray
 from scipy.special import softmax
-from settled_networks import CLASSES, noise, settled
-from tiny import REPO
 from torch import Tensor, nn
 
 from fer_voting.inference.onnx_export import MAX_DIFFERENCE, export_float32, export_int8, parity
@@ -28,7 +28,7 @@ SOFT = SoftVote("soft", TEMPERATURE)
 
 
 def info(split: str = "m1", vote: Vote = SOFT) -> ExportInfo:
-    return ExportInfo(CLASSES, 24, split, vote.name, "faces", "ab" * 32, "float32", vote.to_values(), {"val": 0.5})
+    return ExportInfo(SEVEN, 24, split, vote.name, "faces", "ab" * 32, "float32", vote.to_values(), {"val": 0.5})
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +127,7 @@ def test_metadata_by_name(float32: Path, int8: Path) -> None:
         assert quantised.info.accuracy.keys() == {"val", "val_float32", "val_int8"}
         assert quantised.info.accuracy["val_float32"] == 0.75
         assert (quantised.class_names, quantised.image_size, quantised.split, quantised.vote) == (
-            CLASSES,
+            SEVEN,
             24,
             "m1",
             "soft",

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
-from checkpoints import small_info, small_network
+from helpers.networks import small_info, small_network
 
 from fer_voting.data.images import prepare_image
 from fer_voting.inference.faces import Boxes

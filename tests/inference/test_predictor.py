@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
-from checkpoints import write_checkpoint
-from tiny import REPO
-from videos import grey_frames, write_video
+from helpers.networks import write_checkpoint
+from helpers.train import REPO
+from helpers.videos import grey_frames, write_video
 
 from fer_voting.predict import main as predict
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
-from checkpoints import SEVEN, small_info, small_network, write_checkpoint
-from tiny import REPO, TINY
+from helpers.networks import SEVEN, small_info, small_network, write_checkpoint
+from helpers.train import REPO, TINY
 
 from fer_voting import Recognizer
 from fer_voting.config import compose_config

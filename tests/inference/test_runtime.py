@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from checkpoints import small_info, small_network
+from helpers.networks import small_info, small_network
 
 from fer_voting.data.module import normalise
 from fer_voting.inference.runtime import FaceNetwork, TorchRuntime

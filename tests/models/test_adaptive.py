@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from settled_networks import noise, settled
+from helpers.networks import noise, settled
 from torch import Tensor
 
 from fer_voting.models import VotingResNet18

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from checkpoints import SEVEN, small_info, small_network, write_checkpoint
+from helpers.networks import SEVEN, small_info, small_network, write_checkpoint
 from omegaconf import OmegaConf
 
 from fer_voting.inference.onnx_export import export_float32

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.networks import SEVEN, info, noise, settled
 from safetensors.torch import load_file, save_file
-from settled_networks import CLASSES, info, noise, settled
 
 from fer_voting.inference.runtime import TorchRuntime
 from fer_voting.networks import SHIPPED, Network, load, load_network, weights_checksum
@@ -64,7 +64,7 @@ def test_in_half_precision_the_file_is_half_and_the_network_float32(folder: Path
 
 def test_the_packages_own_name_is_the_network_that_ships() -> None:
     found = load("fer_voting")
-    assert found.info.class_names == CLASSES[:7]
+    assert found.info.class_names == SEVEN[:7]
     assert found.info.image_size == 48
     assert found.info.dataset == "ferplus"
     assert found.vote.temperature > 0
@@ -132,10 +132,10 @@ def test_weights_that_do_not_fit_are_refused(folder: Path, change: Callable, rea
         {"architecture": "../split/m1"},
         {"image_size": "24"},
         {"class_names": "neutral"},
-        {"class_names": [*CLASSES[:6], 7]},
-        {"class_names": [*CLASSES[:6], "two\nlines"]},
-        {"class_names": [*CLASSES[:6], "happy"]},
-        {"class_names": [*CLASSES[:6], "x" * 1000]},
+        {"class_names": [*SEVEN[:6], 7]},
+        {"class_names": [*SEVEN[:6], "two\nlines"]},
+        {"class_names": [*SEVEN[:6], "happy"]},
+        {"class_names": [*SEVEN[:6], "x" * 1000]},
         {"class_names": ["one"]},
         {"dataset": None},
         {"vote": "loud"},

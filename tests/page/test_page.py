@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pytest
-from chromium import Page, needs_chromium, open_page, serve_folder
+from helpers.chromium import Page, needs_chromium, open_page, serve_folder
+from helpers.train import REPO, TINY
 from numpy.typing import NDArray
-from tiny import REPO, TINY
 
 from fer_voting.export import main
 from fer_voting.inference.frames import photo

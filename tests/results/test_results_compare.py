@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_runs import CLASSES, make_run
+from helpers.runs import CLASSES, make_run
 
 from fer_voting.results.compare import (
     Method,

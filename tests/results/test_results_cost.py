@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from made_runs import MIB, make_run
+from helpers.runs import MIB, make_run
 
 from fer_voting.results.compare import accuracies
 from fer_voting.results.cost import cost_points

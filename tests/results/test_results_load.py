@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_runs import make_run
-from tiny import REPO
+from helpers.runs import make_run
+from helpers.train import REPO
 
 from fer_voting.results.load import load_run, load_runs, read_predictions
 from fer_voting.runs.run import Run

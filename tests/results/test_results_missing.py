@@ -5,7 +5,7 @@ import shlex
 from pathlib import Path
 
 import pytest
-from made_runs import make_run
+from helpers.runs import make_run
 from omegaconf import OmegaConf
 
 from fer_voting.config import compose_config, compose_with_choices

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from made_runs import make_run
+from helpers.runs import make_run
 
 from fer_voting.results.sweep_table import sweep_table
 from fer_voting.runs.sweeps import Sweep

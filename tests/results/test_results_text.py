@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from made_runs import make_run
+from helpers.runs import make_run
 
 from fer_voting.results.compare import Accuracy, Comparison, Method, accuracies
 from fer_voting.results.load import RunTable, load_runs

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tiny import REPO, TINY
+from helpers.train import REPO, TINY
 
 from fer_voting.runs.run import Run
 from fer_voting.runs.sweeps import Sweep

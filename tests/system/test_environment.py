@@ -2,7 +2,7 @@
 
 import subprocess
 
-from tiny import REPO
+from helpers.train import REPO
 
 from fer_voting.system.environment import git_commit
 

@@ -5,7 +5,7 @@ import sys
 import time
 
 import pytest
-from tiny import REPO
+from helpers.train import REPO
 
 from fer_voting.system.messages import duration, progress_bar
 

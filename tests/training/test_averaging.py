@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from step_callbacks import Witness
-from tiny import TINY
+from helpers.callbacks import StepWitness
+from helpers.train import TINY
 
 from fer_voting.config import compose_with_choices
 from fer_voting.runs.plan import plan_job
@@ -63,8 +63,8 @@ def test_a_decay_out_of_range(decay: float) -> None:
 
 @pytest.mark.slow
 def test_the_best_checkpoint_holds_the_average_that_was_validated(tmp_path: Path) -> None:
-    run = run_words(tmp_path, "+callbacks.witness._target_=step_callbacks.Witness")
-    states = Witness.latest.states
+    run = run_words(tmp_path, "+callbacks.witness._target_=helpers.callbacks.StepWitness")
+    states = StepWitness.latest.states
     assert len(states) == 3 * STEPS_PER_EPOCH
     history, result = read_history(run.metrics_file), run.result()
     assert result is not None
@@ -84,8 +84,8 @@ def test_the_best_checkpoint_holds_the_average_that_was_validated(tmp_path: Path
 def test_a_training_that_stops_and_goes_on_ends_with_the_same_weights(tmp_path: Path) -> None:
     """With everything that has a state or random numbers of its own: the average, CutMix, one cycle, momentum."""
     more = ("mix=cutmix", "scheduler=one_cycle", "optimizer=sgd")
-    stops = "+callbacks.witness={_target_:step_callbacks.Witness,stop_after:2}"
-    goes_on = "+callbacks.witness={_target_:step_callbacks.Witness,stop_after:9}"
+    stops = "+callbacks.witness={_target_:helpers.callbacks.StepWitness,stop_after:2}"
+    goes_on = "+callbacks.witness={_target_:helpers.callbacks.StepWitness,stop_after:9}"
     whole = run_words(tmp_path / "whole", *more, goes_on)
     run = run_words(tmp_path / "stopped", *more, stops)
     assert run.status() == "interrupted"

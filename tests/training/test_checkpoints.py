@@ -5,8 +5,8 @@ from pathlib import Path
 import lightning as L
 import pytest
 import torch
+from helpers.callbacks import StepWitness
 from lightning.pytorch.callbacks import WeightAveraging
-from step_callbacks import Witness
 from torch.utils.data import DataLoader
 
 from fer_voting.runs.run import Run, read_history
@@ -126,5 +126,5 @@ def test_a_refit_keeps_its_last_epoch_and_numbers_it_from_0(tmp_path: Path) -> N
 def test_a_refit_that_ends_early_has_no_network(tmp_path: Path) -> None:
     run = Run(tmp_path, "run")
     with pytest.raises(SystemExit):  # Lightning's answer to Ctrl-C
-        train(run, [0.0, 0.0, 0.0], Witness(stop_after=2), refit_vote="soft")
+        train(run, [0.0, 0.0, 0.0], StepWitness(stop_after=2), refit_vote="soft")
     assert [path.name for path in run.last_checkpoint.parent.iterdir()] == ["last.ckpt"]

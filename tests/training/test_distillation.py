@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from checkpoints import write_checkpoint
-from tiny import TINY
+from helpers.networks import write_checkpoint
+from helpers.train import TINY
 
 from fer_voting.config import compose_with_choices
 from fer_voting.runs.plan import plan_job

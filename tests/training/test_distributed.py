@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import REPO, TINY
+from helpers.train import REPO, TINY
 
 from fer_voting import evaluate
 from fer_voting.config import compose_config
@@ -30,7 +30,7 @@ UNEVEN = ("dataset.train_size=61", "dataset.val_size=21")
 def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Output folder of a sweep whose one job trains on two ranks."""
     folder = tmp_path_factory.mktemp("distributed")
-    witness = f"+callbacks.witness={{_target_: rank_callbacks.Witness, folder: {folder}}}"
+    witness = f"+callbacks.witness={{_target_: helpers.callbacks.RankWitness, folder: {folder}}}"
     words = [*TINY, *TWO, *UNEVEN, "split=m3", "name=two", "logger=offline", witness]
     process = subprocess.run(
         [sys.executable, "-m", "fer_voting.train", "-m", *words, "output_dir=outputs"],
@@ -105,7 +105,7 @@ def test_the_result_is_what_one_process_makes_of_the_checkpoint(outputs: Path, t
 
 @pytest.mark.parametrize(("how", "named"), [("raise", "rank 1: no good"), ("kill", "rank 1: .*SIGKILL")])
 def test_a_rank_that_fails_ends_the_run_and_is_named(run_train, tmp_path: Path, how: str, named: str):
-    bad = f"+callbacks.bad={{_target_: rank_callbacks.EndsRankOne, how: {how}}}"
+    bad = f"+callbacks.bad={{_target_: helpers.callbacks.EndsRankOne, how: {how}}}"
     with pytest.raises(SystemExit, match=f"error: .*{named}"):
         run_train(*TWO, "split=baseline", "dataset.size=24", "name=bad", bad)
     run = Run(tmp_path / "outputs", "bad")

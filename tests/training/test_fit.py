@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_sets import class_folders
+from helpers.datasets import class_folders
 
 from fer_voting.config import compose_with_choices
 from fer_voting.runs.plan import plan_job

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny import TINY, train_here
-from wandb_server import KEY, WandbServer
+from helpers.train import TINY, train_here
+from helpers.wandb_server import KEY, WandbServer
 
 from fer_voting.runs.run import Run
 from fer_voting.training.trackers import best_metrics, worst_errors

@@ -2,8 +2,8 @@ import time
 
 import numpy as np
 import pytest
+from helpers.datasets import class_image
 from hydra.utils import instantiate
-from small_sets import class_image
 
 from fer_voting.config import compose_config
 from fer_voting.data.augment.by_albumentations import AlbumentationsAugment

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small_sets import (
+from helpers.datasets import (
     AFFECTNET_IDS,
     SEVEN,
     affectnet_release1,

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small_sets import FER2013_IDS, SEVEN, class_folders, fer2013_csv, shown_class
+from helpers.datasets import FER2013_IDS, SEVEN, class_folders, fer2013_csv, shown_class
 
 from fer_voting.data.sets.fer2013 import FER2013DataModule, rows
 

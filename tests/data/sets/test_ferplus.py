@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small_sets import FERPLUS_COLUMNS, SEVEN, fer2013_csv
+from helpers.datasets import FERPLUS_COLUMNS, SEVEN, fer2013_csv
 
 from fer_voting.data.labels import CLASSES
 from fer_voting.data.sets.ferplus import FERPlusDataModule, raw_votes, strict_majority

@@ -3,7 +3,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small_sets import class_folders, class_image, save, shown_class
+from helpers.datasets import class_folders, class_image, save, shown_class
 
 from fer_voting.config import compose_with_choices
 from fer_voting.data.sets.folder import FolderDataModule

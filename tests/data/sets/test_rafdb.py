@@ -4,7 +4,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small_sets import RAFDB_IDS, SEVEN, class_folders, class_image, rafdb_official, save, save_broken, shown_class
+from helpers.datasets import (
+    RAFDB_IDS,
+    SEVEN,
+    class_folders,
+    class_image,
+    rafdb_official,
+    save,
+    save_broken,
+    shown_class,
+)
 
 from fer_voting.data.sets.rafdb import RAFDBDataModule
 

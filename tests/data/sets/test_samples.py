@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from small_sets import (
+from helpers.datasets import (
     AFFECTNET_IDS,
     FER2013_IDS,
     FERPLUS_COLUMNS,

@@ -1,15 +1,16 @@
-"""Callbacks that the tests of several ranks name in a configuration, importable by every rank."""
+"""Callbacks that tests name in a configuration, importable by every rank."""
 
 import json
 import os
 import signal
 from pathlib import Path
+from typing import Any, ClassVar
 
 import lightning as L
 import torch
 
 
-class Witness(L.Callback):
+class RankWitness(L.Callback):
     """Notes which images a rank sees in each epoch, and its weights at the end."""
 
     def __init__(self, folder: str) -> None:
@@ -35,3 +36,21 @@ class EndsRankOne(L.Callback):
             raise ValueError("no good")
         if trainer.global_rank == 1 and self.how == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+class StepWitness(L.Callback):
+    """Keeps the trained weights and buffers after each step, and ends the training as Ctrl-C does after an epoch."""
+
+    latest: ClassVar["StepWitness"]
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.states: list[dict[str, torch.Tensor]] = []
+        self.stop_after = stop_after
+        type(self).latest = self
+
+    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
+        self.states.append({key: value.clone() for key, value in module.state_dict().items()})
+
+    def on_train_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        if trainer.current_epoch == self.stop_after:
+            raise KeyboardInterrupt

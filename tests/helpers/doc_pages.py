@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from helpers.train import REPO
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
-from tiny import REPO
 
 README = REPO / "README.md"
 PAGES = (README, *sorted((REPO / "docs").glob("*.md")))
