@@ -20,8 +20,8 @@ from fer_voting.data.sampling import images_per_rank
 from fer_voting.models.checkpoint import NetworkInfo, read_checkpoint
 from fer_voting.models.compiled import compile_network
 from fer_voting.models.cost import count_gmacs, count_parameters, count_torch_gmacs
+from fer_voting.models.lean import LEAN_AND_SYNC_BATCHNORM
 from fer_voting.models.registry import build_network, options_of
-from fer_voting.models.resnet import LEAN_AND_SYNC_BATCHNORM
 from fer_voting.models.voting import VotingNetwork
 from fer_voting.runs.identity import batchnorm_ranks
 from fer_voting.runs.processes import is_first_rank, other_ranks
