@@ -39,7 +39,7 @@ epoch. The study is kept in outputs/studies/NAME.db. The same command, typed aga
 adds trials. Optuna comes with the extra `search`."""
 
 DIGITS = 3
-"""Of a number in a range: more would make names long, and no accuracy depends on them."""
+"""Significant digits of a sampled value. More would only make run names longer."""
 
 
 class Space:

@@ -17,8 +17,9 @@ RULES = {
     "`that of` has no noun": r"(?<!than )(?<!from )(?<!as )\bthat of\b",
 }
 NOT_YET = (
-    *("experiments/", "fer_voting/data/", "fer_voting/inference/", "fer_voting/models/", "fer_voting/networks/"),
-    *("fer_voting/runs/", "fer_voting/search.py", "fer_voting/training/", "fer_voting/votes/", "tests/test_english.py"),
+    *("experiments/common.py", "experiments/dashboard.py", "experiments/kept.py", "experiments/public_test.py"),
+    *("experiments/resolution.py", "experiments/studies.py", "experiments/table2.py"),
+    *("fer_voting/runs/", "fer_voting/training/", "tests/test_english.py"),
 )
 """Files that are not checked: this one, and files that are still to be mended."""
 

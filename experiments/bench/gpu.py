@@ -10,7 +10,7 @@
    predictions say (`experiments.fer2013_analysis`).
 
 Figures are written into `OUT/gpu` after every case, what the training says into `OUT/fer2013_full`.
-Each part can be run alone; the training continues where it was stopped.
+Each part can be run by itself; the training continues where it was stopped.
 `--quick` shows on any machine that it runs: drawn faces, tiny sizes, figures that mean nothing.
 """
 

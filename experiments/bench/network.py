@@ -300,7 +300,7 @@ def _trained(checkpoint: Path) -> tuple[VotingResNet18, NetworkInfo]:
 
 
 def bench_trained(size: Size, options: argparse.Namespace) -> BenchmarkResult:
-    """What the precisions cost a trained network, on the validation images of a data set: accuracy, and its logits."""
+    """The loss of a trained network by each precision, on validation images: in accuracy, and in its logits."""
     result = BenchmarkResult()
     if options.checkpoint is None:
         print("not measured; give --checkpoint FILE --data dataset=... dataset.root=DIR", file=sys.stderr)

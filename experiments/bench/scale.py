@@ -2,8 +2,8 @@
 
 A synthetic index of as many images as AffectNet has (287,401), and of ten million: packing without decoding, opening
 the pack, dividing it, writing and reading its manifest, and an epoch's sample; predictions to metrics with intervals.
-Then a folder of 1,000 finished runs: `sweep status` and `report`. Each step is a process of its own; time is that of
-the processor, since other programs may be running, memory the most that was resident.
+Then a folder of 1,000 finished runs: `sweep status` and `report`. Each step is a process of its own. Time is the
+processor's, because other programs may be running; memory is the most that was resident.
 """
 
 import contextlib
@@ -48,7 +48,7 @@ SHARES = (0.26, 0.47, 0.09, 0.05, 0.02, 0.01, 0.1)
 CROPS = 10
 KEY = {"size": 1, "layout": "synthetic"}
 MOST_PREDICTIONS = 1_000_000
-"""Beyond any test set; their crop logits take 280 bytes an image."""
+"""More than any test set has; their crop logits take 280 bytes an image."""
 
 
 def _labels(count: int) -> NDArray[np.int64]:
@@ -94,7 +94,7 @@ def epoch(folder: Path, count: int) -> None:
 
 
 def metrics(folder: Path, count: int) -> None:
-    """What `evaluate` makes of the crop logits of each image."""
+    """The metrics that `evaluate` computes from the crop logits of each image."""
     labels = _labels(count)
     generator = torch.Generator().manual_seed(0)
     outputs = CropOutputs(torch.randn(count, CROPS, len(CLASSES), generator=generator))

@@ -1,7 +1,7 @@
 """How fast and how lean a video is predicted here: `python -m experiments.bench.video`, or `make bench`.
 
 The video is drawn: 640x480, H.264, with one or five faces that move. What is compared takes turns on the same video;
-the median of the rounds counts. Memory is that of a process of its own that predicts a long video. Half an hour on two
+the median of the rounds counts. Memory is taken in a process of its own that predicts a long video. Half an hour on two
 cores, which should have nothing else to do. `--checkpoint` takes a trained network instead of the paper's with initial
 weights; the speed depends on split and width, not on the weights. Writes `outputs/bench/predict-<part>.json` and
 `predict.md`.
@@ -112,7 +112,7 @@ def network(options: argparse.Namespace) -> tuple[nn.Module, NetworkInfo]:
 
 
 def recognizers(options: argparse.Namespace, folder: Path) -> dict[str, Recognizer]:
-    """What is compared: the network in PyTorch and, where their packages are installed, in the exported forms."""
+    """The compared forms: the network in PyTorch and, where their packages are installed, in the exported forms."""
     net, info = network(options)
     found = {
         f"PyTorch, {precision}": Recognizer(TorchRuntime(net, info, precision=precision, device="cpu"))

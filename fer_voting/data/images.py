@@ -18,9 +18,9 @@ PREPARATION_VERSION = 1
 """Raise it when a reader, `prepare_image` or `decode` gives other samples, pixels or hashes: packs are then rebuilt."""
 HASH_BYTES = 16
 IMAGE_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-"""What files are read as, whatever they are called. Not EPS and the like, which Pillow hands to other programs."""
+"""Formats that are read, whatever a file's name. Not EPS and the like, which Pillow hands to other programs."""
 MAX_IMAGE_BYTES = 2**28
-"""Of an image file: an archive of a few kilobytes can hold a file of gigabytes of zeros."""
+"""Limit of an image file's size: an archive of a few kilobytes can hold a file of gigabytes of zeros."""
 
 _FILE_ERRORS: dict[int | None, str] = {
     **dict.fromkeys((errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP), "missing"),

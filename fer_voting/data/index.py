@@ -1,4 +1,4 @@
-"""What a layout's reader returns before any image is decoded: samples, problems and counts of left-out images."""
+"""The result of a layout's reader, before any image is decoded: samples, problems and counts of left-out images."""
 
 import contextlib
 import csv

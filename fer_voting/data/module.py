@@ -172,7 +172,7 @@ class FERDataModule(L.LightningDataModule):
 
     @abstractmethod
     def source(self) -> Source:
-        """What the pack is built from. Its key must change with everything that could change the pack."""
+        """The source of the pack. Its key must change with everything that could change the pack."""
 
     @abstractmethod
     def divide(self, pack: Pack, usable: NDArray[np.bool_]) -> Division:

@@ -49,7 +49,7 @@ PackKey = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Source:
-    """What a pack is built from.
+    """The source of a pack.
 
     Attributes:
         place: the part of the pack's key that selects its folder: packs that differ in it lie side by side.
@@ -199,7 +199,7 @@ def build_pack(
     Args:
         folder: the pack's folder.
         key: see PackKey.
-        read: lists the samples, in an order that depends on `key` alone.
+        read: lists the samples, in an order that depends only on `key`.
         decoder: makes the images, in threads on all cores: decoding, resizing and hashing release Python's lock.
         stop_at_first_problem: raise a ValueError at the first unusable image.
     """

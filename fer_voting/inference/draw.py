@@ -18,7 +18,7 @@ from fer_voting.inference.recognizer import Face
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png")
 BOX_COLOR, TEXT_COLOR = (255, 214, 0), (0, 0, 0)
 TICKS_PER_S = 90_000
-"""Resolution of an annotated video's time stamps, that of MPEG transport streams."""
+"""Resolution of an annotated video's time stamps, as in MPEG transport streams."""
 
 
 def annotate(

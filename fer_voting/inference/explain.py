@@ -30,7 +30,7 @@ class Explanation:
     """Where the logits of one face come from."""
 
     recognition: Recognition
-    """Of the one face."""
+    """Recognition of the one face."""
     face: NDArray[np.uint8]
     """`[S, S, 3]`, RGB."""
     crops: list[NDArray[np.uint8]]

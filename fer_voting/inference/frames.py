@@ -23,7 +23,7 @@ VIDEO_SUFFIXES = frozenset(
     {".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv"}
 )
 MAX_VIDEO_PIXELS = 178_956_970
-"""Of a frame, as Pillow's of a photo: a header of a few bytes may claim frames of gigabytes."""
+"""Limit of a frame's pixels, as Pillow has one for photos: a header of a few bytes may claim frames of gigabytes."""
 LENGTH_TOLERANCE_S = 1.0
 """A video may end this much earlier than its header says: the last frame's own time, and rounding."""
 
@@ -33,7 +33,7 @@ class Input:
     """A file to read."""
 
     name: str
-    """As the rows name it: the path that was given, or the given folder's and the file's below it."""
+    """Name in the rows: the path that was given, or the given folder's and the file's below it."""
     kind: Literal["photo", "video"]
     output: str
     """Path, below a folder of results, that no other input has: the path below the given folder, or the file's name."""
@@ -192,7 +192,7 @@ def _length_s(container: Any, stream: Any) -> float | None:
 
 
 def camera_frames(source: str, every: int = 1) -> Iterator[Frame]:
-    """Frames of a camera until it ends; time is that of its arrival.
+    """Frames of a camera until it ends; a frame's time is when it arrived.
 
     Args:
         source: a number (0 is the first camera), or what else OpenCV opens: a device, a stream's address.

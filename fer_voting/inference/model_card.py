@@ -240,7 +240,7 @@ def _call(node: Mapping[str, Any]) -> str:
 
 
 def _average(config: Mapping[str, Any]) -> str:
-    """What averages the weights (conf/callbacks/ema.yaml), with its values."""
+    """The callback that averages the weights (conf/callbacks/ema.yaml), with its values."""
     node = config.get("callbacks", {}).get("average")
     if not isinstance(node, Mapping):
         return "none"

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import onnx
 
 MAX_DIFFERENCE = 1e-5
-"""Of a float32 file from PyTorch: of the scores, and of the crop logits relative to the largest."""
+"""Largest difference of a float32 file from PyTorch: in scores, and in crop logits relative to the largest."""
 OPSET = 20
 """Fixed, so that the same command writes the same operators whatever torch is installed."""
 BATCH = 32
@@ -39,7 +39,7 @@ _MISSING = (
 
 @dataclass(frozen=True)
 class Int8Report:
-    """What quantisation cost, on the same faces."""
+    """Loss by quantisation, on the same faces."""
 
     faces: int
     accuracy_float32: float
@@ -152,7 +152,7 @@ def _draft(path: Path) -> Iterator[Path]:
 
 
 def _trace(network: FaceNetwork, size: int) -> "onnx.ModelProto":
-    # Of a batch of one, the exporter would make a network for a batch of one.
+    # From a batch of one, the exporter would make a network for batches of one.
     example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.filterwarnings("ignore", category=DeprecationWarning)  # of the exporter, about itself

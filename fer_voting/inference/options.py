@@ -8,7 +8,7 @@ class PredictOptions:
     """How to find and recognise faces; `python -m fer_voting.predict --help` describes each option."""
 
     network: str | None = None
-    """As `fer_voting.networks.find` takes it; None: the network that ships."""
+    """Source, as `fer_voting.networks.find` takes it; None: the network that ships."""
     output_dir: str = "outputs"
     runtime: str = "onnx"
     vote: str | None = None

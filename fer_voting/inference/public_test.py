@@ -1,4 +1,4 @@
-"""What a network was found to do on FER2013's PublicTest, as Markdown: for a terminal and for the model card."""
+"""Results of a network on FER2013's PublicTest, as Markdown: for a terminal and for the model card."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

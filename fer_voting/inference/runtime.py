@@ -33,7 +33,7 @@ class Runtime(Protocol):
     fitted: Mapping[str, Any]
     """The vote's parameters by name, as validation images gave them (`votes.Vote.to_values`)."""
     device: str
-    """As PyTorch names it: cpu, cuda:0."""
+    """PyTorch's name of the device: cpu, cuda:0."""
 
     def __call__(self, faces: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Scores `[B, K]` and crop logits `[B, V, K]` of B >= 1 faces."""

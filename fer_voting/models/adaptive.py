@@ -30,7 +30,7 @@ def full_map_and_crops(net: VotingNetwork, images: Tensor) -> CropOutputs:
 
 
 def outputs_for(vote: Vote, net: nn.Module, images: Tensor) -> CropOutputs:
-    """What `vote` needs of the images, float32. Crops that it does not need get the logits of the full map.
+    """The outputs that `vote` needs of the images, float32. Crops that it does not need get the logits of the full map.
 
     Raises ValueError if the vote needs the full map, and `net` has no cut.
     """

@@ -25,7 +25,7 @@ class NetworkInfo:
 
     split: str
     options: Options
-    """Of the architecture: `{"width": 64}`."""
+    """Values of the architecture: `{"width": 64}`."""
     class_names: tuple[str, ...]
     image_size: int
     dataset: str

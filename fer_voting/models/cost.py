@@ -1,4 +1,4 @@
-"""What a network costs: multiply-accumulates, and the memory of a forward pass (paper, Table 2)."""
+"""The cost of a network: multiply-accumulates, and the memory of a forward pass (paper, Table 2)."""
 
 import copy
 import weakref

@@ -142,7 +142,7 @@ _gather.register_autograd(_backward, setup_context=_keep_size)
 
 @functools.cache
 def _sources(height: int, width: int, h: int, w: int, device: torch.device) -> Tensor:
-    """For each pixel of the crops, its pixel in the map, counted row by row: `[10 * h * w]` int32."""
+    """The map's pixel of each pixel of the crops, counted row by row: `[10 * h * w]` int32."""
     pixels = torch.arange(height * width, dtype=torch.int32, device=device).view(1, 1, height, width)
     return _sliced(pixels, h, w).flatten()
 

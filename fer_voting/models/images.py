@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 MEAN, STD = 0.5, 0.25
-"""Of pixels 0 to 1: what `normalise` takes off, and divides by."""
+"""Mean and standard deviation of `normalise`, for pixels from 0 to 1."""
 
 
 def normalise(images: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ Options = Mapping[str, str | int | float | bool | None]
 OF_TRAINING = ("memory", "pretrained")
 
 MAX_NUMBER = 1024
-"""Of a number in a stranger's file: channels of a layer, which may not ask for more memory than a network takes."""
+"""Limit of a number in a stranger's file, such as channels of a layer: more would take more memory than a network."""
 
 _WORD = re.compile(r"[\w./-]{1,200}", re.ASCII)  # no `${...}`, which OmegaConf would resolve
 
@@ -49,7 +49,7 @@ def build_network(model: Mapping[str, Any], split: str, num_classes: int, image_
 
 
 def options_of(architecture: str, model: Mapping[str, Any]) -> Options:
-    """What a trained network must know of its configuration's resolved `model` node: the plain values.
+    """The plain values of a resolved `model` node, which a trained network must know.
 
     Raises ValueError if another value, such as what is called, is not the file's: a checkpoint would not have it.
     """

@@ -66,7 +66,7 @@ class VotingNetwork(nn.Module):
 
     The backbone's forward pass runs as it is, on B images up to the module `crop_after` and on 10 B crops behind it.
     Its parameters keep their own names: a state_dict has no prefix, so that weights travel between splits, and to and
-    from the backbone alone.
+    from the plain backbone.
 
     Args:
         backbone: maps images `[B, 3, H, W]` to logits `[B, K]`.

@@ -33,7 +33,7 @@ class ExportInfo:
     split: str
     vote: str
     dataset: str
-    """What the network was trained on."""
+    """Data set that the network was trained on."""
     checksum: str
     """SHA-256 of the weights (`fer_voting.networks.weights_checksum`)."""
     precision: str = "float32"

@@ -1,7 +1,7 @@
 """The adaptive vote: the full map is classified first, and only where that is not certain do its ten crops vote.
 
 The map at the cut is computed once for both, and the network behind the cut has one set of weights for both. The idea
-is that of early exits (Teerapittayanon et al. 2016, arXiv:1709.01686): the more certain an image, the less arithmetic.
+comes from early exits (Teerapittayanon et al. 2016, arXiv:1709.01686): the more certain an image, the less arithmetic.
 `models.adaptive` has the parts that need a network.
 
 Shapes: B or N images, V crops an image, K classes.

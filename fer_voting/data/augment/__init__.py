@@ -32,7 +32,7 @@ class Steps:
 
 
 def make_augment(backend: str = "batched", **steps: Step) -> AlbumentationsAugment | BatchedAugment | None:
-    """The augmentation with these steps, None without any. Its result depends on (seed, epoch, position) alone.
+    """The augmentation with these steps, None without any. Its result depends only on (seed, epoch, position).
 
     The paper names the steps and gives no values: `conf/augment/paper.yaml` has ours.
 

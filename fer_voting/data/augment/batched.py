@@ -35,7 +35,7 @@ class BatchedAugment(Steps):
     """Random changes of training images; arguments as in `augment.make_augment`."""
 
     def __call__(self, images: Tensor, keys: Sequence[SampleKey] | Tensor, seed: int) -> Tensor:
-        """Changed images, float32 `[B, 3, S, S]` from 0 to 255, each determined by (seed, epoch, position) alone.
+        """Changed images, float32 `[B, 3, S, S]` from 0 to 255, each determined only by (seed, epoch, position).
 
         Args:
             images: uint8 `[B, 3, S, S]`, in any memory format.

@@ -32,7 +32,7 @@ class AlbumentationsAugment(Steps):
     _pipelines: dict[int, A.Compose] = field(default_factory=dict, init=False)
 
     def __call__(self, images_BHWC: NDArray[np.uint8], keys: Sequence[SampleKey], seed: int) -> NDArray[np.uint8]:
-        """Changed copies of `images_BHWC` (uint8 [B, S, S, 3]), each determined by (seed, epoch, position) alone."""
+        """Changed copies of `images_BHWC` (uint8 [B, S, S, 3]), each determined only by (seed, epoch, position)."""
         pipeline = self._pipeline(images_BHWC.shape[1])
         if not pipeline.transforms:
             return images_BHWC

@@ -48,7 +48,7 @@ class Face:
         self._ovals: dict[str, tuple[Point, Point]] = {}
         self._on_face: dict[str, Array] = {}
         self._around_head: dict[str, Array] = {}
-        # What is added belongs to this side: the end of its name, and the sign of its x.
+        # Added points belong to this side: the end of its name, and the sign of its x.
         self._end, self._away = "", 1.0
 
         sides = [dict(zip(AU_NAMES, row, strict=True)) for row in units.T.tolist()]

@@ -38,7 +38,7 @@ def label_of_id(number: int) -> str | LeftOut:
 
 
 def label_of_text(text: str) -> str | LeftOut:
-    """As `label_of_id`, for an id or a name in any spelling, as in folders and annotations."""
+    """`label_of_id` for an id or a name in any spelling, as in folders and annotations."""
     text = text.strip().lower()
     if text.isdigit():
         return label_of_id(int(text))

@@ -49,7 +49,7 @@ def _read_flat(root: Path) -> Index:
 
 
 class FolderDataModule(FilesDataModule):
-    """Class folders in train, val and test folders, or class folders alone. The classes are the folders: expressions
+    """Class folders in train, val and test folders, or only class folders. The classes are the folders: expressions
     in the canonical order, then others by name. Missing parts are sampled, stratified by class.
 
     Args:
