@@ -25,7 +25,7 @@ from fer_voting.data.index import PARTS
 from fer_voting.data.labels import CLASSES
 from fer_voting.data.module import FERDataModule
 from fer_voting.data.sets.ferplus import strict_majority
-from fer_voting.inference.public_test import public_test_tables
+from fer_voting.inference.model_card import public_test_tables
 from fer_voting.inference.recognizer import Recognizer
 from fer_voting.networks import weights_checksum
 from fer_voting.results.calibration import reliability

@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Any
 
 from fer_voting.system.messages import set_up_messages
 from fer_voting.system.text import escape
-from fer_voting.votes import ALL_VOTES
 
 if TYPE_CHECKING:  # `--help` answers before torch is imported
     from fer_voting.data.module import FERDataModule
@@ -46,9 +45,7 @@ def parser() -> argparse.ArgumentParser:
         "--out", type=Path, help="the file or folder (default: below OUTPUT_DIR/exports; OUTPUT_DIR/page)"
     )
     command.add_argument("--output-dir", type=Path, default=Path("outputs"), help="holds runs/ (default: outputs)")
-    command.add_argument(
-        "--vote", choices=ALL_VOTES, help="the vote: its best epoch, and in the file (default: the run's)"
-    )
+    command.add_argument("--vote", help="by whose best epoch, and in the file (default: the run's)")
     command.add_argument("--split", help="where to take the crops: baseline, input, m1, m2, m3 (default: as trained)")
     command.add_argument(
         "--mean-gmacs",

@@ -55,7 +55,9 @@ def parser() -> argparse.ArgumentParser:
         "--model", dest="network", metavar="MODEL", help="an exported folder or .onnx file, or a name on the Hub"
     )
     group.add_argument("--output-dir", help="holds runs/ (default: %(default)s)")
-    group.add_argument("--vote", choices=ALL_VOTES, help="(default: the model's own, else soft)")
+    group.add_argument(
+        "--vote", help=f"{', '.join(ALL_VOTES)}, or one of your own (default: the model's own, else soft)"
+    )
     group.add_argument("--precision", choices=("float32", "bf16"), help="(default: %(default)s)")
     group.add_argument("--device", help="cpu, cuda, … (default: a GPU where there is one)")
     group.add_argument("--runtime", choices=("onnx", "openvino"), help="of an .onnx file (default: %(default)s)")

@@ -201,6 +201,7 @@ def test_a_camera_ends_with_its_last_frame(checkpoint: Path, tmp_path: Path):
             ["IN", "--checkpoint", "CKPT", "--detector", "retina"],
             "`detector` (='retina') must be centerface or",
         ),
+        (["IN", "--checkpoint", "CKPT", "--vote", "loud"], "`vote` (='loud') must be one of soft, softprob, hard"),
         (["IN", "--checkpoint", "CKPT", "--device", "cuda:77"], "`device` (='cuda:77') is not here"),
         (["IN", "--checkpoint", "CKPT", "--boxes", "nothing.csv"], "No such file"),
         (["IN", "--checkpoint", "CKPT", "--aligned", "--draw", "IN"], "would replace .*face0.png"),

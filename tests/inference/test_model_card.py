@@ -7,7 +7,7 @@ import pytest
 from helpers.networks import SEVEN, info
 from huggingface_hub import ModelCard
 
-from fer_voting.inference.model_card import model_card
+from fer_voting.inference.model_card import model_card, public_test_tables
 
 COUNTS = [[8, 2], [1, 3]]
 
@@ -40,7 +40,8 @@ RESULT: dict[str, Any] = {
     "device": "a made-up device",
 }
 CONFIG: dict[str, Any] = {
-    "dataset": {"batch_size": 135, "schedule": {"lr_gamma_per_epoch": 0.9}, "balance": {"target": "mean"}},
+    "dataset": {"batch_size": 135, "balance": {"target": "mean"}},
+    "scheduler": {"_target_": "x.exponential_decay", "_partial_": True, "gamma": 0.9},
     "optimizer": {"_target_": "torch.optim.Adam", "lr": 0.0002},
     "augment": {"_target_": "x", "backend": "batched", "rotation": {"degrees": 10}, "erase": {}},
     "init_from": None,
@@ -64,7 +65,13 @@ def test_figures_are_the_runs() -> None:
     assert row(text, "soft vote") == ["60.00", "50.00"]
     assert row(text, "sad", table=1) == ["40.00"]  # recall by the hard vote: 0.4 * 2 / 2
     assert "1,234,567 parameters, 0.988 GMACs" in text
-    for line in ("Epochs: 7", "Batch: 135", "Optimizer: Adam", "Learning rate: 0.0002, times 0.9", "Seed: 3"):
+    for line in (
+        "Epochs: 7",
+        "Batch: 135",
+        "Optimizer: Adam",
+        "Learning rate: 0.0002, exponential decay, gamma 0.9",
+        "Seed: 3",
+    ):
         assert f"- {line}" in text
     assert "Augmentation: rotation, erase" in text
     assert "0a1b" in text
@@ -148,3 +155,50 @@ def test_a_name_stays_text(name: str) -> None:
     assert not re.search(r"^# head", text, re.MULTILINE)
     tables = [line for line in text.splitlines() if line.startswith("|")]
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in tables} <= {3, 4}
+
+
+# FER2013's PublicTest ---------------------------------------------------------------------------------------------
+
+LABELS: dict[str, Any] = {
+    "images": 1200,
+    "accuracy": 0.7,
+    "low": 0.674,
+    "high": 0.726,
+    "mean_recall": 0.5,
+    "recall": {"happy": 0.9, "sad": 0.0},
+    "confusion_counts": [[1080, 120], [0, 0]],
+}
+FIGURES: dict[str, Any] = {
+    "vote": "soft",
+    "class_names": ["happy", "sad"],
+    "by_label": LABELS,
+    "by_majority": LABELS | {"images": 900, "accuracy": 0.8},
+    "calibration_error": 0.0321,
+    "brightness": [{"darkest": 3.4, "brightest": 99.6, "images": 300, "accuracy": 0.6, "low": 0.5, "high": 0.7}],
+    "resolution": [{"resolution": 8, "by_label": 0.31, "by_majority": 0.41}],
+}
+
+
+def test_every_figure_is_there() -> None:
+    text = public_test_tables(FIGURES)
+    assert "| FER2013's label | 1,200 | 70.00 | 67.40 to 72.60 | 50.00 |" in text
+    assert "| FER+'s strict majority | 900 | 80.00 |" in text
+    assert "Expected calibration error by FER2013's label: 3.21 %." in text
+    assert "| happy | 1,200 | 90.00 | 1,200 | 90.00 |" in text
+    assert "| sad | 0 | – | 0 | – |" in text  # no image, so no recall
+    assert "| happy | 1080 | 120 |" in text
+    assert "| 3 to 100 | 300 | 60.00 | 50.00 to 70.00 |" in text
+    assert "| 8 | 31.00 | 41.00 |" in text
+
+
+def test_without_votes_there_is_nothing_of_ferplus() -> None:
+    text = public_test_tables(FIGURES | {"by_majority": None, "resolution": [{"resolution": 8, "by_label": 0.31}]})
+    assert "| 8 | 31.00 |" in text
+    assert "majority |" not in text
+
+
+def test_names_of_classes_stay_text_in_the_tables_too() -> None:
+    labels = LABELS | {"recall": {"a|b": 0.9, "<b>": 0.0}}
+    text = public_test_tables(FIGURES | {"class_names": ["a|b", "<b>"], "by_label": labels, "by_majority": None})
+    assert r"| a\|b | 1,200 | 90.00 |" in text
+    assert r"| label \ decision | a\|b | &lt;b&gt; |" in text
