@@ -55,9 +55,8 @@ def _labels(count: int) -> NDArray[np.int64]:
     return np.random.default_rng(0).choice(len(CLASSES), count, p=SHARES)
 
 
-def _decode(samples: Sequence[Sample], size: int) -> list[PreparedImage]:
-    image = np.zeros((size, size, 3), np.uint8)
-    return [(image, int(sample.name[5:]).to_bytes(16, "little")) for sample in samples]
+def _decode(sample: Sample, size: int) -> PreparedImage:
+    return np.zeros((size, size, 3), np.uint8), int(sample.name[5:]).to_bytes(16, "little")
 
 
 def pack(folder: Path, count: int) -> None:

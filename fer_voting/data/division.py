@@ -28,8 +28,13 @@ def count_classes(class_ids: NDArray[np.int64], class_names: Sequence[str]) -> d
 def official_counts(pack: Pack, usable: NDArray[np.bool_], class_names: Sequence[str]) -> dict[str, dict[str, int]]:
     """Official part -> class -> usable images (bool [N]); without empty parts."""
     class_ids = pack.class_ids(class_names)
-    rows = {part: usable & (pack.part_ids == part_id) for part_id, part in enumerate(PARTS)}
-    return {part: count_classes(class_ids[chosen], class_names) for part, chosen in rows.items() if chosen.any()}
+    return {p: count_classes(class_ids[rows], class_names) for p, rows in official_parts(pack, usable).items()}
+
+
+def official_parts(pack: Pack, usable: NDArray[np.bool_]) -> Division:
+    """Positions of the usable images (bool [N]) of each official part that has any."""
+    division = {part: np.flatnonzero(usable & (pack.part_ids == i)) for i, part in enumerate(PARTS)}
+    return {part: positions for part, positions in division.items() if len(positions)}
 
 
 def differences(counts: Counts, published: Counts) -> Iterator[str]:

@@ -14,19 +14,20 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_voting.data.division import Division
+from fer_voting.data.division import Division, official_parts
 from fer_voting.data.images import HASH_BYTES, PREPARATION_VERSION, decoder_digest
 from fer_voting.data.index import (
     IMAGE_SUFFIXES,
-    PARTS,
     Counts,
     Index,
     LeftOut,
     Problem,
     Sample,
     bases,
+    files_below,
     image_files,
     links_out,
+    suffix_of,
 )
 from fer_voting.data.module import FERDataModule, listed
 from fer_voting.data.pack import Pack, Source
@@ -167,8 +168,7 @@ class FilesDataModule(FERDataModule):
 
     def official_parts(self, pack: Pack, usable: NDArray[np.bool_]) -> Division:
         """Positions of the usable images of each official part that has any."""
-        division = {part: np.flatnonzero(usable & (pack.part_ids == i)) for i, part in enumerate(PARTS)}
-        return {part: positions for part, positions in division.items() if len(positions)}
+        return official_parts(pack, usable)
 
 
 def stamp(sources: Iterable[Path]) -> str:
@@ -178,43 +178,27 @@ def stamp(sources: Iterable[Path]) -> str:
     One `stat` per file: 3 s for the 583,300 files of AffectNet's second release on a local disk.
     """
     digest = hashlib.blake2b(digest_size=HASH_BYTES)
-    seen: set[str] = set()  # a link may lead back
 
-    def visit(folder: str) -> None:
-        lines, subfolders = [], []
-        if (real := os.path.realpath(folder)) in seen:
-            return
-        seen.add(real)
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                if entry.is_dir():
-                    subfolders.append(entry.path)
-                elif _is_source(entry.name):
-                    # A link that leads nowhere is found when its image is read.
-                    lines.append(_stamp_line(entry.name, entry.stat(follow_symlinks=os.path.exists(entry.path))))
-        digest.update("".join([folder, *sorted(lines)]).encode(errors="surrogateescape"))
-        for subfolder in sorted(subfolders):
-            visit(subfolder)
+    def add(path: str, status: os.stat_result) -> None:
+        # The change time too: it shows a file that was edited in place and got its size and modification time back.
+        line = f"{path}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}\n"
+        digest.update(line.encode(errors="surrogateescape"))
 
-    for path in sources:
-        if path.is_dir():
-            visit(str(path))
-        else:
-            digest.update(_stamp_line(str(path), path.stat()).encode(errors="surrogateescape"))
+    seen: set[str] = set()
+    for source in sources:
+        if not source.is_dir():
+            add(str(source), source.stat())
+            continue
+        for entry in files_below(source, seen):
+            if _is_source(entry.name):
+                # A link that leads nowhere is found when its image is read.
+                add(entry.path, entry.stat(follow_symlinks=os.path.exists(entry.path)))
     return digest.hexdigest()
 
 
-def _stamp_line(name: str, status: os.stat_result) -> str:
-    # The change time too: it shows a file that was edited in place and got its size and modification time back.
-    return f"{name}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}\n"
-
-
 def _is_source(name: str) -> bool:
-    suffix = os.path.splitext(name)[1].lower()
     # AffectNet's second release has four label files per image; only the expression is read.
-    return suffix in IMAGE_SUFFIXES or suffix in (".json", ".csv", ".txt") or name.endswith("_exp.npy")
+    return suffix_of(name) in (*IMAGE_SUFFIXES, ".json", ".csv", ".txt") or name.endswith("_exp.npy")
 
 
 # Class folders, the form in which most copies of face data sets are shared ---------------------------------------

@@ -5,7 +5,7 @@ import functools
 import hashlib
 import io
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import PIL.Image
@@ -30,8 +30,8 @@ _FILE_ERRORS: dict[int | None, str] = {
 
 PreparedImage = tuple[NDArray[np.uint8], bytes]
 """An image [S, S, 3] and the hash of its content."""
-Decoder = Callable[[Sequence[Sample], int], Sequence[PreparedImage | Problem]]
-"""(samples, size) -> an image or a problem for each sample."""
+Decoder = Callable[[Sample, int], PreparedImage | Problem]
+"""(sample, size) -> its image, or why it has none."""
 
 
 def content_hash(*parts: bytes) -> bytes:
@@ -109,8 +109,3 @@ def decode(sample: Sample, size: int) -> PreparedImage | Problem:
     except Exception as error:  # decoders raise many types for damaged files
         kind = "truncated" if "truncated" in str(error).lower() else "unreadable"
         return Problem(kind, str(sample.path), f"{type(error).__name__}: {error}")
-
-
-def decode_all(samples: Sequence[Sample], size: int) -> list[PreparedImage | Problem]:
-    """`decode` of each sample."""
-    return [decode(sample, size) for sample in samples]

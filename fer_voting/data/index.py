@@ -82,7 +82,7 @@ class Index:
 
 
 def bases(root: Path) -> Iterator[Path]:
-    """`root` and its folders, sorted: where a layout may begin, because copies differ by one parent folder."""
+    """`root` and its folders, sorted: a layout may begin in each, because copies differ by one parent folder."""
     yield root
     yield from sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
 
@@ -121,8 +121,8 @@ def links_out(samples: Sequence[Sample], root: Path) -> list[Path]:
     return [p for p in paths if folders[p.parent] or (os.path.islink(p) and is_out(os.path.realpath(p)))]
 
 
-def image_files(folder: Path, seen: set[str] | None = None) -> Iterator[Path]:
-    """The image files below `folder`, sorted by name; hidden files and folders are skipped.
+def files_below(folder: str | Path, seen: set[str] | None = None) -> Iterator[os.DirEntry[str]]:
+    """The files below `folder`, sorted by name; hidden files and folders are skipped.
 
     Each folder is entered once, whatever links lead to it (`seen`: the real paths of those so far).
     """
@@ -130,13 +130,23 @@ def image_files(folder: Path, seen: set[str] | None = None) -> Iterator[Path]:
     if (real := os.path.realpath(folder)) in seen:
         return
     seen.add(real)
-    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-        if entry.name.startswith("."):
-            continue
+    with os.scandir(folder) as entries:
+        visible = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+    for entry in visible:
         if entry.is_dir():
-            yield from image_files(Path(entry.path), seen)
-        elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:
-            yield Path(entry.path)
+            yield from files_below(entry.path, seen)
+        else:
+            yield entry
+
+
+def suffix_of(name: str) -> str:
+    """The suffix in lower case: `suffix_of("a.JPG") == ".jpg"`."""
+    return os.path.splitext(name)[1].lower()
+
+
+def image_files(folder: Path) -> Iterator[Path]:
+    """The image files below `folder`, sorted by name (`files_below`)."""
+    return (Path(entry.path) for entry in files_below(folder) if suffix_of(entry.name) in IMAGE_SUFFIXES)
 
 
 def images_by_stem(folder: Path) -> dict[str, Path]:

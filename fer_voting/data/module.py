@@ -26,6 +26,7 @@ from fer_voting.data.division import (
     differences,
     fingerprint,
     official_counts,
+    official_parts,
     part_digest,
     without_leaks,
 )
@@ -174,9 +175,9 @@ class FERDataModule(L.LightningDataModule):
     def source(self) -> Source:
         """The source of the pack. Its key must change with everything that could change the pack."""
 
-    @abstractmethod
     def divide(self, pack: Pack, usable: NDArray[np.bool_]) -> Division:
-        """Part -> positions of usable images (bool [N]); without "test" if the data set has no test images."""
+        """Part -> positions of usable images (bool [N]): the official parts that have any."""
+        return official_parts(pack, usable)
 
     def names_of_classes(self, pack: Pack) -> tuple[str, ...]:
         """The classes in the order of the network's outputs."""

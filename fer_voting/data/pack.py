@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_voting.data.images import HASH_BYTES, Decoder, content_hash, decode_all
+from fer_voting.data.images import HASH_BYTES, Decoder, PreparedImage, content_hash, decode
 from fer_voting.data.index import PARTS, Counts, Index, Problem, Sample
 from fer_voting.system.arrays import read_npz
 from fer_voting.system.atomic import read_json, write_json
@@ -55,14 +55,14 @@ class Source:
         place: the part of the pack's key that selects its folder: packs that differ in it lie side by side.
         state: the rest of the key: a pack that differs in it is out of date.
         read: lists the samples.
-        decoder: makes their images.
+        decoder: makes an image of each.
         expected: published numbers of images by official part and class.
     """
 
     place: PackKey
     state: PackKey
     read: Callable[[], Index]
-    decoder: Decoder = decode_all
+    decoder: Decoder = decode
     expected: Counts = field(default_factory=dict)
 
 
@@ -188,7 +188,7 @@ def build_pack(
     folder: Path,
     key: PackKey,
     read: Callable[[], Index],
-    decoder: Decoder = decode_all,
+    decoder: Decoder = decode,
     *,
     stop_at_first_problem: bool = False,
 ) -> Pack:
@@ -295,14 +295,16 @@ class _PartialPack:
             progress = {"done": self.done, "problems": self.problems, "header_bytes": self.header_bytes}
             write_json(self.folder / "progress.json", {"plan": self.plan, **progress})
 
-        chunks = [self.samples[start : start + _CHUNK] for start in range(self.done, len(self.samples), _CHUNK)]
+        def decode_chunk(start: int) -> list[PreparedImage | Problem]:
+            return [decoder(sample, self.size) for sample in self.samples[start : start + _CHUNK]]
+
         empty = np.zeros((self.size, self.size, 3), np.uint8), bytes(HASH_BYTES)
         committed = time.monotonic()
         bar = progress_bar(total=len(self.samples), initial=self.done, unit="image", desc="packing")
         with files, bar, ThreadPoolExecutor(cores()) as pool, warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"PIL\.")  # one per image with unusual metadata
             try:
-                for results in pool.map(decoder, chunks, [self.size] * len(chunks)):
+                for results in pool.map(decode_chunk, range(self.done, len(self.samples), _CHUNK)):
                     for result in results:
                         if isinstance(result, Problem):
                             self.problems.append([self.done, asdict(result)])

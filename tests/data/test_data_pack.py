@@ -20,7 +20,7 @@ from PIL import Image
 
 from fer_voting.data import pack as pack_module
 from fer_voting.data.files import stamp
-from fer_voting.data.images import content_hash, decode, decode_all, prepare_image
+from fer_voting.data.images import PreparedImage, content_hash, decode, prepare_image
 from fer_voting.data.index import Index, Problem, Sample
 from fer_voting.data.pack import Pack, build_pack, open_pack
 
@@ -301,14 +301,14 @@ def test_building_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "1.png").unlink()
     seen: list[str] = []
 
-    def stops(some: Sequence[Sample], size: int) -> list:
-        if any(sample.name == "6" for sample in some):
+    def stops(sample: Sample, size: int) -> PreparedImage | Problem:
+        if sample.name == "6":
             raise KeyboardInterrupt
-        return decode_all(some, size)
+        return decode(sample, size)
 
-    def notes(some: Sequence[Sample], size: int) -> list:
-        seen.extend(sample.name for sample in some)
-        return decode_all(some, size)
+    def notes(sample: Sample, size: int) -> PreparedImage | Problem:
+        seen.append(sample.name)
+        return decode(sample, size)
 
     with pytest.raises(KeyboardInterrupt):
         build_pack(tmp_path / "pack", KEY, lambda: Index(listed), stops)
@@ -330,14 +330,14 @@ def test_half_written_rows_of_a_killed_build_are_not_used(tmp_path: Path) -> Non
 import time
 from pathlib import Path
 from fer_voting.data import pack
-from fer_voting.data.images import decode_all
+from fer_voting.data.images import decode
 from fer_voting.data.index import Index, Sample
 pack._CHUNK, pack._COMMIT_SECONDS = 4, 0.0
 folder = Path({str(tmp_path)!r})
 listed = [Sample(str(i), "sad", "train", folder / "images" / f"{{i}}.png") for i in range(40)]
-def slow(some, size):
-    time.sleep(0.05)
-    return decode_all(some, size)
+def slow(sample, size):
+    time.sleep(0.01)
+    return decode(sample, size)
 pack.build_pack(folder / "pack", {KEY!r}, lambda: Index(listed), slow)
 """
     progress = tmp_path / "pack.partial" / "progress.json"
@@ -360,9 +360,9 @@ pack.build_pack(folder / "pack", {KEY!r}, lambda: Index(listed), slow)
     listed = [Sample(str(i), "sad", "train", tmp_path / "images" / f"{i}.png") for i in range(40)]
     again: list[str] = []
 
-    def notes(some: Sequence[Sample], size: int) -> list:
-        again.extend(sample.name for sample in some)
-        return decode_all(some, size)
+    def notes(sample: Sample, size: int) -> PreparedImage | Problem:
+        again.append(sample.name)
+        return decode(sample, size)
 
     pack = build_pack(tmp_path / "pack", KEY, lambda: Index(listed), notes)
     assert len(again) == left
@@ -373,10 +373,10 @@ pack.build_pack(folder / "pack", {KEY!r}, lambda: Index(listed), slow)
 def interrupt(folder: Path, listed: Sequence[Sample]) -> None:
     """Build the pack of `listed` in `folder` up to its last sample."""
 
-    def stops(some: Sequence[Sample], size: int) -> list:
-        if some[-1] == listed[-1]:
+    def stops(sample: Sample, size: int) -> PreparedImage | Problem:
+        if sample == listed[-1]:
             raise KeyboardInterrupt
-        return decode_all(some, size)
+        return decode(sample, size)
 
     with pytest.raises(KeyboardInterrupt):
         build_pack(folder, KEY, lambda: Index(list(listed)), stops)
@@ -411,7 +411,7 @@ def test_rows_whose_images_were_lost_are_decoded_again(tmp_path: Path, monkeypat
 def test_an_unfinished_pack_of_something_else_is_begun_anew(tmp_path: Path) -> None:
     listed = samples(tmp_path)
 
-    def stops(some: Sequence[Sample], size: int) -> list:
+    def stops(sample: Sample, size: int) -> PreparedImage | Problem:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

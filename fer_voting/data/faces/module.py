@@ -1,20 +1,17 @@
 """The embedded data set: drawn faces (renderer.py), never downloaded. Results on it are marked synthetic."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from fer_voting.data.division import Division
 from fer_voting.data.faces.renderer import SIZES, render_faces
 from fer_voting.data.images import PREPARATION_VERSION, PreparedImage, content_hash
 from fer_voting.data.index import PARTS, Index, Sample
 from fer_voting.data.labels import CLASSES
 from fer_voting.data.module import FERDataModule
-from fer_voting.data.pack import Pack, Source
+from fer_voting.data.pack import Source
 from fer_voting.data.sampling import apportion
 
 # RAF-DB's training images of each class, in CLASSES' order: the drawn faces are as imbalanced.
@@ -82,16 +79,7 @@ class FacesDataModule(FERDataModule):
             samples += [Sample(f"{part}/{number:06d}", label, part) for number, label in enumerate(labels)]
         return Index(samples)
 
-    def _draw(self, samples: Sequence[Sample], size: int) -> list[PreparedImage]:
-        numbers = [image_and_person(s.part, int(s.name.rpartition("/")[2])) for s in samples]
-        images = render_faces(
-            seed=self.data_seed,
-            indices=[image for image, _ in numbers],
-            expressions=[sample.label for sample in samples],
-            people=[person for _, person in numbers],
-            size=size,
-        )
-        return [(image, content_hash(image.tobytes())) for image in images]
-
-    def divide(self, pack: Pack, usable: NDArray[np.bool_]) -> Division:
-        return {part: np.flatnonzero(usable & (pack.part_ids == i)) for i, part in enumerate(PARTS)}
+    def _draw(self, sample: Sample, size: int) -> PreparedImage:
+        image, person = image_and_person(sample.part, int(sample.name.rpartition("/")[2]))
+        pixels = render_faces(self.data_seed, [image], [sample.label], [person], size)[0]
+        return pixels, content_hash(pixels.tobytes())

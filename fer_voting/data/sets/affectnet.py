@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_voting.data.division import Division
+from fer_voting.data.division import Division, official_parts
 from fer_voting.data.files import FilesDataModule, Layout, part_folders_layout
 from fer_voting.data.index import Index, LeftOut, Problem, Sample, bases, images_by_stem, inside, open_table
 from fer_voting.data.labels import CLASSES, canonical
@@ -256,7 +256,7 @@ class AffectNetDataModule(FilesDataModule):
         self.val_per_class = val_per_class
 
     def divide(self, pack: Pack, usable: NDArray[np.bool_]) -> Division:
-        official = self.official_parts(pack, usable)
+        official = official_parts(pack, usable)
         if "val" in official and "test" in official:
             log.info(f"{self.name}: the val and test folders are used as they are")
             return official
