@@ -13,15 +13,16 @@ from typing import Any
 
 from experiments.pages import REPO as REPO
 from experiments.pages import update_pages
-from fer_voting.config import compose_config, compose_with_choices
+from fer_voting.config import compose
 from fer_voting.data.module import FERDataModule, make_datamodule
 from fer_voting.results.compare import Comparison
 from fer_voting.results.load import RunGroup, RunTable, load_runs
 from fer_voting.results.markdown import Table, markdown
 from fer_voting.results.missing import missing_runs
 from fer_voting.results.text import COMPARISON_NOTE, NO_TEST, comparison_table, missing_lines
-from fer_voting.runs.identity import resolve, setting_of
-from fer_voting.runs.plan import plan_job
+from fer_voting.runs import naming
+from fer_voting.runs.identity import resolve
+from fer_voting.runs.naming import settle
 from fer_voting.system.atomic import write_atomically, write_json
 
 SYNTHETIC = "Synthetic faces: these figures say nothing about people."
@@ -214,17 +215,17 @@ def belongs_to(table_of: str, datasets: Sequence[str]) -> list[str]:
 
 def run_config(overrides: Sequence[str]) -> dict[str, Any]:
     """The resolved configuration of the run that a training's overrides make, with its name."""
-    return plan_job(overrides, *compose_with_choices(overrides))
+    return resolve(settle(compose(overrides)))
 
 
 def variant_of(overrides: Sequence[str]) -> str:
     """The part of a run's name between split and seed: how it differs from the data set's defaults."""
-    return setting_of(*compose_with_choices(overrides))
+    return naming.variant_of(compose(overrides))
 
 
 def open_data(overrides: Sequence[str], **values: Any) -> FERDataModule:
     """The data module of these overrides, with some values replaced."""
-    return make_datamodule(resolve(compose_config(list(overrides)))["dataset"], **values)
+    return make_datamodule(resolve(compose(list(overrides)))["dataset"], **values)
 
 
 def run_module(module: str, *words: str, run: bool = True) -> None:

@@ -17,7 +17,7 @@ from experiments.common import add_choice_of_runs, make_parser
 from fer_voting.config import explain
 from fer_voting.results.load import TITLES
 from fer_voting.system.atomic import read_json, write_json
-from fer_voting.training.trackers import CONFUSION_CHART, CONFUSION_FIELDS, PARTS, require
+from fer_voting.training.loggers import CONFUSION_CHART, CONFUSION_FIELDS, PARTS, require
 from fer_voting.votes import VOTES
 
 # W&B keeps a run's `config.split.name` at `split.value.name`.

@@ -18,11 +18,12 @@ from typing import Any
 import torch
 
 from experiments.pages import update_pages
-from fer_voting.config import CONF_DIR, compose_config, explain
+from fer_voting.config import CONF_DIR, compose, explain
 from fer_voting.models import VotingNetwork, VotingResNet18
 from fer_voting.models.cost import count_gmacs, count_parameters, count_torch_gmacs, forward_mib_per_image
 from fer_voting.models.registry import build_network
-from fer_voting.runs.identity import name_word, resolve
+from fer_voting.runs.identity import resolve
+from fer_voting.runs.naming import name_word
 from fer_voting.system.atomic import write_atomically
 from fer_voting.system.environment import git_commit
 from fer_voting.system.messages import progress_bar
@@ -71,7 +72,7 @@ def table_of(words: list[str], batch_size: int, device: str) -> tuple[list[Row],
 
     Raises ValueError if not even the baseline can be built.
     """
-    config = resolve(compose_config(words))
+    config = resolve(compose(words))
     size = config["dataset"]["size"]
     rows, left_out = [], []
     splits = sorted((path.stem for path in (CONF_DIR / "split").glob("*.yaml")), key=lambda s: (s != "baseline", s))

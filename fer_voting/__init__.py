@@ -1,18 +1,26 @@
 """Reproducible experiments with the voting residual network for facial expressions in small images."""
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fer_voting.config import compose
+    from fer_voting.experiment import train
     from fer_voting.inference.recognizer import Recognizer
 
-__all__ = ["Recognizer"]
+__all__ = ["Recognizer", "compose", "train"]
 
 __version__ = "0.1.0"
 
+_MODULES = {
+    "Recognizer": "fer_voting.inference.recognizer",
+    "compose": "fer_voting.config",
+    "train": "fer_voting.experiment",
+}
+
 
 def __getattr__(name: str) -> Any:
-    if name == "Recognizer":  # on first use, for `import fer_voting` stays light
-        from fer_voting.inference.recognizer import Recognizer
-
-        return Recognizer
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    """Import a public name when it is first used, so that `import fer_voting` stays light."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_MODULES[name]), name)

@@ -1,7 +1,7 @@
 """Run a command, or list them: `python -m fer_voting [COMMAND ...]`, installed as `fer-voting`."""
 
 import argparse
-import importlib
+import runpy
 import sys
 
 from fer_voting import __version__
@@ -17,7 +17,7 @@ COMMANDS = {
     "audit": "list a data set's unusable, duplicate and mislabelled images",
     "pack": "decode a data set once, ahead of training",
 }
-"""One line about each command. The command is the module of that name, with a function `main`."""
+"""One line about each command. The command is the module of that name."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -43,8 +43,9 @@ def main(arguments: list[str] | None = None) -> None:
     if name is None:
         parser.print_help()
         return
+    # The same as `python -m fer_voting.COMMAND`, which Lightning repeats for each further rank of a training.
     sys.argv = [f"fer-voting {name}", *words[1:]]
-    importlib.import_module(f"fer_voting.{name}").main()
+    runpy.run_module(f"fer_voting.{name}", run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":

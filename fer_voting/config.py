@@ -1,22 +1,23 @@
-"""The configuration: its folder, the schema of its top level, composing it, and one-line errors of the command line.
+"""The configuration: its folders, the schema of its top level, composing it, and one-line errors of the command line.
 
 Imports neither torch nor lightning, so that `--help` and a mistyped key are answered at once.
 """
 
+import argparse
 import difflib
-import functools
 import hashlib
+import importlib
 import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
-from hydra import compose, initialize_config_dir
+from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
@@ -28,6 +29,34 @@ _PACKAGE = Path(__file__).resolve().parent
 CONF_DIR = next(p for p in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if p.is_dir())
 """Folder of the configuration groups: inside the package in an installed wheel, next to it in a checkout."""
 
+USER_CONF_VARIABLE = "FER_VOTING_CONFIG_DIR"
+"""Environment variable with a user's own folder of configuration groups; `--config-dir DIR` sets it."""
+
+
+def conf_dirs() -> list[Path]:
+    """The package's folder of groups, and the user's own where there is one."""
+    own = os.environ.get(USER_CONF_VARIABLE)
+    return [CONF_DIR, *([Path(own)] if own else [])]
+
+
+def options_of_group(group: str) -> dict[str, Path]:
+    """The options of a group, in the package's and the user's folder: name -> file."""
+    files = [path for folder in conf_dirs() for path in sorted((folder / group).glob("*.yaml"))]
+    return {path.stem: path for path in files}
+
+
+@dataclass
+class Composition:
+    """How a configuration came about: what `train` needs to name a run, and to name the runs that it needs.
+
+    Attributes:
+        overrides: what was typed, e.g. `["split=m1"]`.
+        options: the option of each group, e.g. `{"split": "m1", "experiment": "null"}`.
+    """
+
+    overrides: list[str] = field(default_factory=list)
+    options: dict[str, str] = field(default_factory=dict)
+
 
 @dataclass
 class Schema:
@@ -37,17 +66,19 @@ class Schema:
     """
 
     dataset: Any = MISSING
+    protocol: Any = MISSING
     split: Any = MISSING
     voting: Any = MISSING
     model: Any = MISSING
+    loss: Any = MISSING
     optimizer: Any = MISSING
     scheduler: Any = MISSING
     augment: Any = MISSING
     mix: Any = MISSING
     distillation: Any = MISSING
     trainer: Any = MISSING
-    logger: Any = MISSING
-    callbacks: Any = MISSING
+    logger: Any = None
+    callbacks: Any = None
     seed: int = MISSING
     name: str | None = None
     output_dir: str = MISSING
@@ -57,9 +88,9 @@ class Schema:
     tf32: bool = False
     init_from: str | None = None
     init_missing_classes: str = MISSING
-    label_smoothing: float = 0.0
     plots: bool = True
     teacher: str | None = None
+    composition: Composition = field(default_factory=Composition)
 
 
 def _sweep_name() -> str:
@@ -91,7 +122,7 @@ def _folder_name(root: Any) -> str:
     if root is None:
         return "folder"
     name = re.sub(r"[^A-Za-z0-9._]+", "_", os.path.basename(os.path.abspath(str(root)))).strip("_.")
-    taken = {path.stem for path in (CONF_DIR / "dataset").glob("*.yaml")} - {"folder"}
+    taken = options_of_group("dataset").keys() - {"folder"}
     return f"folder_{name}" if name in taken else name or "folder"
 
 
@@ -99,40 +130,36 @@ ConfigStore.instance().store(name="schema", node=Schema)
 OmegaConf.register_new_resolver("folder_name", _folder_name, replace=True)
 # Cached: Hydra passes the cached value to the jobs of a sweep, whose own command lines differ.
 OmegaConf.register_new_resolver("sweep_name", _sweep_name, use_cache=True, replace=True)
+OmegaConf.register_new_resolver("choose", lambda condition, yes, no: yes if condition else no, replace=True)
 OmegaConf.register_new_resolver("fast_precision", _fast_precision, replace=True)
 
 
 @contextmanager
-def _hydra() -> Iterator[None]:
-    """Use the running command's Hydra, or initialise one for this context."""
+def _hydra() -> Iterator[list[str]]:
+    """Use the running command's Hydra, or initialise one for this context. Yields the overrides that it needs."""
     if GlobalHydra.instance().is_initialized():
-        yield
+        yield []
     else:
         with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-            yield
+            own = [f"'file://{folder.absolute()}'" for folder in conf_dirs()[1:]]
+            yield [f"hydra.searchpath=[{','.join(own)}]"] if own else []
 
 
-def compose_config(overrides: Sequence[str]) -> DictConfig:
-    """The configuration of these overrides, e.g. `["split=m2", "model.width=16"]`."""
-    return compose_with_choices(overrides)[0]
-
-
-def compose_with_choices(overrides: Sequence[str]) -> tuple[DictConfig, dict[str, str]]:
-    """The configuration of these overrides, and each group's option: `{"split": "m2", "experiment": "null", ...}`."""
-    return _compose(overrides, "config")
-
-
-def _compose(overrides: Sequence[str], config_name: str) -> tuple[DictConfig, dict[str, str]]:
-    with _hydra():
-        config = compose(config_name, list(overrides), return_hydra_config=True)
-    choices = name_choices(config.hydra.runtime.choices)
+def compose(overrides: Sequence[str] = (), config_name: str = "config") -> DictConfig:
+    """The configuration of these overrides, e.g. `["split=m2", "model.width=16"]`, as a command's function gets it."""
+    with _hydra() as own:
+        config = hydra.compose(config_name, [*overrides, *own], return_hydra_config=True)
+    node = config.hydra
     # Hydra's own node resolves only while a command runs.
-    return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]), choices
+    rest = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    return with_composition(rest, overrides, node.runtime.choices)
 
 
-def name_choices(choices: Mapping[str, str | None]) -> dict[str, str]:
-    """The option of each group, from Hydra's record; `null` where none is chosen."""
-    return {str(group): option or "null" for group, option in choices.items()}
+def with_composition(config: DictConfig, overrides: Sequence[str], choices: Mapping[str, str | None]) -> DictConfig:
+    """`config` with its `composition`, from Hydra's records of the overrides and of each group's option."""
+    options = {str(group): option or "null" for group, option in choices.items()}
+    OmegaConf.update(config, "composition", {"overrides": list(overrides), "options": options}, force_add=True)
+    return config
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
@@ -146,11 +173,13 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
     }
 
 
-@functools.cache
 def _targets(group: str) -> frozenset[str]:
-    """Every `_target_` in the options of a group of conf/."""
+    """Every `_target_` in the options of a group, in the package's and the user's folder."""
     return frozenset(
-        target for path in (CONF_DIR / group).rglob("*.yaml") for target in _targets_in(OmegaConf.load(path))
+        target
+        for folder in conf_dirs()
+        for path in (folder / group).rglob("*.yaml")
+        for target in _targets_in(OmegaConf.load(path))
     )
 
 
@@ -167,7 +196,7 @@ def _targets_in(node: Any) -> Iterator[str]:
 
 
 def refuse_foreign_code(node: Any, group: str, where: Any) -> None:
-    """Raises ValueError unless all that a node names as `_target_` is named in conf/<group>.
+    """Raises ValueError unless all that a node names as `_target_` is named in the group's files here (`conf_dirs`).
 
     To be asked before Hydra instantiates what a file says that anyone may have written (a run's config.yaml, a
     sweep's overrides): Hydra calls whatever `_target_` names.
@@ -177,43 +206,74 @@ def refuse_foreign_code(node: Any, group: str, where: Any) -> None:
     """
     for target in _targets_in(node):
         if target not in _targets(group):
-            raise ValueError(f"{where}: `_target_` (={target[:80]!r}) is not of conf/{group}: it is not called")
+            raise ValueError(f"{where}: `_target_` (={target[:80]!r}) is not of conf/{group} here: it is not called")
 
 
-def command(job: Callable[[DictConfig], Any], config_name: str = "config") -> None:
-    """Run `job` as a command of Hydra: an error ends it with one line on stderr and exit code 1.
+def command(job: str | Callable[[DictConfig], Any], config_name: str = "config") -> None:
+    """Run a command of Hydra: compose the configuration, then import and call `job`.
 
-    `job` imports what takes long (torch, lightning, matplotlib) itself, not its module: then `--help` and a mistyped
-    key are answered at once. HYDRA_FULL_ERROR=1 shows the traceback.
+    Args:
+        job: `module:function`, or a function.
+        config_name: the command's file in conf/.
+
+    `--help` and a mistyped key are answered before the import, which takes seconds. An error ends the command with one
+    line on stderr and exit code 1; HYDRA_FULL_ERROR=1 shows the traceback.
     """
     set_up_messages()
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    _use_config_dir()
 
-    @functools.wraps(job)
-    def reporting_job(config: DictConfig) -> Any:
+    def give_up(error: Exception) -> NoReturn:
+        if wants_traceback:
+            raise error
+        sys.exit(f"error: {explain(error, config_name)}\n(HYDRA_FULL_ERROR=1 in the environment shows the traceback)")
+
+    def run(config: DictConfig) -> Any:
         try:
-            return job(config)
-        except Exception as error:
-            if wants_traceback:
-                raise
-            _give_up(error, config_name)
+            if callable(job):
+                return job(config)
+            module, _, function = job.partition(":")
+            return getattr(importlib.import_module(module), function)(config)
+        except Exception as error:  # Hydra would print it, too
+            give_up(error)
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise its errors instead of printing them
     try:
-        hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)(reporting_job)()
+        hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)(run)()
     except KeyboardInterrupt:
         sys.exit("\ninterrupted: the same command goes on from the last checkpoint")
     except Exception as error:
-        if wants_traceback:
-            raise
-        _give_up(error, config_name)
+        give_up(error)
     finally:
         if not wants_traceback:
             del os.environ["HYDRA_FULL_ERROR"]
 
 
-def _give_up(error: Exception, config_name: str) -> NoReturn:
-    sys.exit(f"error: {explain(error, config_name)}\n(HYDRA_FULL_ERROR=1 in the environment shows the traceback)")
+def _use_config_dir() -> None:
+    """Make Hydra's `--config-dir DIR` and FER_VOTING_CONFIG_DIR one, for this process and those that it starts."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    add_config_dir(parser)
+    chosen = parser.parse_known_args(sys.argv[1:])[0].config_dir
+    if chosen is None and (own := conf_dirs()[1:]):
+        sys.argv += ["--config-dir", str(own[0])]
+
+
+def add_config_dir(parser: argparse.ArgumentParser) -> None:
+    """Add Hydra's option `--config-dir` to the parser of a command that Hydra does not compose."""
+    parser.add_argument(
+        *("--config-dir", "-cd"),
+        type=_user_conf_dir,
+        metavar="DIR",
+        help=f"your own folder of configuration groups, as {USER_CONF_VARIABLE} in the environment names it too",
+    )
+
+
+def _user_conf_dir(text: str) -> Path:
+    folder = Path(text).absolute()
+    if not folder.is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is not a folder")
+    os.environ[USER_CONF_VARIABLE] = str(folder)
+    return folder
 
 
 def explain(error: BaseException, config_name: str = "config") -> str:
@@ -239,6 +299,8 @@ def explain(error: BaseException, config_name: str = "config") -> str:
         r"Ambiguous value for argument '(.*?)';|Sweep parameters '(.*?)' requires --multirun", text
     ):
         text = f"{match[1] or match[2]} names several values: add -m to run a job for each"
+    elif "Config group override must be a string or a list" in text:
+        text = "a group takes the name of an option: e.g. logger=none, or ~logger to leave the group out"
     elif match := re.match(r"Job \S+ \(task: \d+\) with path (\S+);", text):  # submitit's message
         job = Path(match[1]).parent
         text = (
@@ -255,7 +317,7 @@ def _known_keys(key: str, text: str, config_name: str) -> str:
     full_key = match[1] if (match := re.search(r"full_key: (\S+?);?(?:\s|$)", text)) else key
     parent, _, name = full_key.rpartition(".")
     try:
-        config = _compose([], config_name)[0]
+        config = compose([], config_name)
         node = OmegaConf.select(config, parent) if parent else config
         known = sorted(str(k) for k in node)
     except Exception:  # the error above is the one to report

@@ -5,26 +5,50 @@ The network's classes are matched with the data set's by name. Writes into the f
 diagram, and the adaptive vote's accuracy against its arithmetic (PNG).
 """
 
+if __name__ == "__main__":  # compose first, import afterwards: `--help` and a misspelt key are answered at once
+    from fer_voting.config import command
+
+    command("fer_voting.evaluate:job", "evaluate")
+    raise SystemExit
+
 import contextlib
 import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 from omegaconf import DictConfig
 
-from fer_voting.config import command
-from fer_voting.runs.identity import resolve
+from fer_voting.data.module import FERDataModule, make_datamodule
+from fer_voting.experiment import make_evaluator, use_float32_precision
+from fer_voting.models.adaptive import adaptive_cost, has_cut
+from fer_voting.models.checkpoint import load_weights
+from fer_voting.results.evaluation import adaptive_text, evaluate_predictions, evaluation_tables, write_predictions
+from fer_voting.results.plots import plot_evaluation
 from fer_voting.runs.run import Run
 from fer_voting.system.atomic import read_json, write_json
+from fer_voting.system.environment import describe_device, git_commit, package_versions
+from fer_voting.training.evaluation import predict_part
+from fer_voting.training.metrics import score_metrics
+from fer_voting.training.module import VotingModule
+from fer_voting.training.trained import (
+    Validation,
+    count_trained_on,
+    fit_votes,
+    load_module,
+    recorded_fits,
+    stored_validation,
+)
+from fer_voting.votes import ALL_VOTES, AdaptiveCost, Vote, adaptive_curve, soft_vote
 
-log = logging.getLogger("fer_voting.evaluate")  # `__name__` is `__main__` where this file is the command
+log = logging.getLogger(__name__)
 
 PARTS = ("val", "test")
 
 
-def evaluate(config: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
-    """Evaluate what a resolved configuration describes; returns the JSON file's path and its content.
+def evaluate(config: DictConfig) -> tuple[Path, dict[str, Any]]:
+    """Evaluate what a configuration describes; returns the JSON file's path and its content.
 
     Images have the size at which the network was trained; `dataset.size` may only repeat it.
 
@@ -32,91 +56,43 @@ def evaluate(config: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
     set, or the file holds an evaluation of another checkpoint or of other data; FileNotFoundError if there is no such
     checkpoint.
     """
-    # Imported here: `--help` and a misspelt key need none of it, and it takes seconds.
-    import torch
-
-    from fer_voting.data.module import make_datamodule
-    from fer_voting.models.adaptive import adaptive_cost, has_cut
-    from fer_voting.models.checkpoint import load_weights
-    from fer_voting.results.evaluation import evaluate_predictions, write_predictions
-    from fer_voting.results.plots import plot_evaluation
-    from fer_voting.system.environment import describe_device, git_commit, package_versions
-    from fer_voting.training.evaluation import make_evaluator
-    from fer_voting.training.module import Predictions, score_metrics
-    from fer_voting.training.trained import (
-        Validation,
-        count_trained_on,
-        fit_votes,
-        load_module,
-        recorded_fits,
-        stored_validation,
-    )
-    from fer_voting.votes import ALL_VOTES, adaptive_curve, soft_vote
-
-    part = config["stage"]
-    if part not in PARTS:
-        raise ValueError(f"stage={part} must be {' or '.join(PARTS)}")
-    _check_temperature(config["temperature"])
-    mean_gmacs = config["mean_gmacs"]
-    if not (mean_gmacs is None or (isinstance(mean_gmacs, int | float) and mean_gmacs > 0)):
-        raise ValueError(f"mean_gmacs={mean_gmacs} must be a number greater than 0")
+    part = config.stage
+    _check_options(config)
     path, run = _checkpoint(config)
     _, info = load_weights(path)
-    if config["dataset"]["size"] not in (None, info.image_size):
+    if config.dataset.size not in (None, info.image_size):
         raise ValueError(
-            f"dataset.size={config['dataset']['size']} must be {info.image_size}, the size at which {path} was "
-            "trained; leave it out"
+            f"dataset.size={config.dataset.size} must be {info.image_size}, the size at which {path} was trained; "
+            "leave it out"
         )
-    split = config["split"]["name"] if config.get("split") else info.split
-    torch.set_float32_matmul_precision("highest")  # as a training's default, tf32=false
-    torch.backends.cudnn.allow_tf32 = False
-    evaluator = make_evaluator(config["trainer"])  # before the data: an unknown accelerator fails here
+    split = config.split.name if config.get("split") else info.split
+    use_float32_precision(tf32=False)  # as a training's default
+    evaluator = make_evaluator(config.trainer)  # before the data: an unknown accelerator fails here
     if evaluator.world_size > 1:
         raise ValueError("a checkpoint is evaluated on one device: trainer=auto, or trainer.devices=1")
-    data = make_datamodule({**config["dataset"], "size": info.image_size})
+    data = make_datamodule(config.dataset, size=info.image_size)
     data.setup()
     if part not in data.counts():
         raise ValueError(f"{data.name} has no {part} images here; stage=val evaluates on the others")
-    title = _name(path) + ("" if split == info.split else f"-as-{split}")
-    out = Path(config["out"]) / f"{title}-on-{data.name}-{part}.json"
+    name = _name(path) + ("" if split == info.split else f"-as-{split}")
+    out = Path(config.out) / f"{name}-on-{data.name}-{part}.json"
     _refuse_to_overwrite(out, path, data.fingerprint)
     module, left_out = load_module(path, data.class_names, data.name, split)
-
-    def predict(part: str) -> Predictions:
-        (evaluator.validate if part == "val" else evaluator.test)(module, datamodule=data, verbose=False)
-        return module.predictions.gather(data.positions(part))
-
-    cost = None
-    if has_cut(module.net):
-        cost = adaptive_cost(module.net, info.image_size, mean_gmacs)
-        module.with_whole_map = True
-        if mean_gmacs is not None:
-            cost.share(mean_gmacs)  # refuses what is too little before the data are evaluated
-    elif mean_gmacs is not None:
-        raise ValueError(f"mean_gmacs={mean_gmacs} is of the adaptive vote, and split {split} has nothing to adapt")
-
-    validation, recorded = None, {}
-    if config["temperature"] == "val":
-        found = predict("val")
-        validation = Validation(found.outputs(), torch.cat(found.labels))
-    elif run is not None and split == info.split:  # fitted under the split of the training
-        validation, recorded = stored_validation(run, path), recorded_fits(run, path)
-    fitted = {} if validation is None else fit_votes(validation, cost)
-    fitted |= {name: vote for name, vote in recorded.items() if not vote.needs_full_map or mean_gmacs is None}
-    if config["temperature"] not in ("auto", "val"):
-        fitted["soft"] = replace(soft_vote, temperature=float(config["temperature"]))
-    predictions = predict(part)
-    outputs, labels, positions = predictions.outputs(), torch.cat(predictions.labels), torch.cat(predictions.index)
+    cost = _cost(module, config.mean_gmacs)
+    fitted = _fitted_votes(evaluator, module, data, cost, config, path, run if split == info.split else None)
+    predictions = predict_part(evaluator, module, data, part)
+    outputs, labels = predictions.outputs, predictions.labels
     deciding = {
         name: fitted.get(name, vote)
         for name, vote in ALL_VOTES.items()
         if name in fitted or not (vote.needs or vote.needs_full_map)
     }
     adaptive = None if cost is None else adaptive_curve(outputs, labels, cost, fitted.get("adaptive"))
-    votes = {}
-    for name, vote in deciding.items():
-        votes[name] = module.evaluation.get(name) or score_metrics(vote.scores(outputs), labels, data.class_names)
-        votes[name] |= evaluate_predictions(outputs, labels.numpy(), data.class_names, vote, name in fitted)
+    votes = {
+        name: score_metrics(vote.scores(outputs), labels, data.class_names)
+        | evaluate_predictions(outputs, labels.numpy(), data.class_names, vote, name in fitted)
+        for name, vote in deciding.items()
+    }
     result = {
         "checkpoint": str(path.absolute()),
         "trained_on": info.dataset,
@@ -128,10 +104,10 @@ def evaluate(config: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
         "part": part,
         "class_names": list(data.class_names),
         "classes_left_out": left_out,
-        "images": len(labels),
-        "images_trained_on": run and count_trained_on(run, data, positions.numpy()),
+        "images": len(predictions.labels),
+        "images_trained_on": run and count_trained_on(run, data, predictions.positions.numpy()),
         "data_fingerprint": data.fingerprint,
-        "temperature_option": config["temperature"],
+        "temperature_option": config.temperature,
         "votes": votes,
         "votes_left_out": [vote for vote in ALL_VOTES if vote not in votes],
         "adaptive": adaptive,
@@ -140,24 +116,75 @@ def evaluate(config: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
         "precision": str(evaluator.precision),
         "device": describe_device(evaluator.strategy.root_device),
     }
+    names = data.pack.names(predictions.positions.numpy())
     for vote in deciding.values():
         rows = out.with_name(f"{out.stem}-{vote.name}.csv")
-        names = data.pack.names(positions.numpy())
         write_predictions(rows, names, labels.numpy(), outputs, data.class_names, vote)
-    if config["plots"]:
-        plot_evaluation(out, title, result)
+    if config.plots:
+        plot_evaluation(out, name, result)
     write_json(out, result)
     return out, result
 
 
-def _check_temperature(option: Any) -> None:
+def _cost(module: VotingModule, mean_gmacs: float | None) -> AdaptiveCost | None:
+    """The costs of the network's parts, with the mean that the adaptive vote may cost; None if it takes no crops.
+
+    Raises ValueError if `mean_gmacs` is given and the network takes no crops, or the full map costs more.
+    """
+    if has_cut(module.net):
+        cost = adaptive_cost(module.net, module.info.image_size, mean_gmacs)
+        if mean_gmacs is not None:
+            cost.share(mean_gmacs)  # refuses what is too little before the data are evaluated
+        return cost
+    if mean_gmacs is not None:
+        raise ValueError(
+            f"mean_gmacs={mean_gmacs} is for the adaptive vote, and split {module.info.split} has nothing to adapt"
+        )
+    return None
+
+
+def _fitted_votes(
+    evaluator: L.Trainer,
+    module: VotingModule,
+    data: FERDataModule,
+    cost: AdaptiveCost | None,
+    config: DictConfig,
+    path: Path,
+    run: Run | None,
+) -> dict[str, Vote]:
+    """The votes that are fitted on validation images, by name: those of the data set, or those of the run.
+
+    Args:
+        path: the checkpoint.
+        run: whose votes were fitted for this split, if the checkpoint is in its folder.
+    """
+    validation, recorded = None, {}
+    if config.temperature == "val":
+        predicted = predict_part(evaluator, module, data, "val")
+        validation = Validation(predicted.outputs, predicted.labels)
+    elif run is not None:
+        validation, recorded = stored_validation(run, path), recorded_fits(run, path)
+    fitted = {} if validation is None else fit_votes(validation, cost)
+    fitted |= {name: vote for name, vote in recorded.items() if not vote.needs_full_map or config.mean_gmacs is None}
+    if config.temperature not in ("auto", "val"):
+        fitted["soft"] = replace(soft_vote, temperature=float(config.temperature))
+    return fitted
+
+
+def _check_options(config: DictConfig) -> None:
+    if config.stage not in PARTS:
+        raise ValueError(f"stage={config.stage} must be {' or '.join(PARTS)}")
+    option = config.temperature
     if option not in ("auto", "val") and not (isinstance(option, int | float) and 0 < option < float("inf")):
         raise ValueError(f"temperature={option} must be auto, val, or a number greater than 0")
+    mean_gmacs = config.mean_gmacs
+    if not (mean_gmacs is None or (isinstance(mean_gmacs, int | float) and mean_gmacs > 0)):
+        raise ValueError(f"mean_gmacs={mean_gmacs} must be a number greater than 0")
 
 
-def _checkpoint(config: dict[str, Any]) -> tuple[Path, Run | None]:
+def _checkpoint(config: DictConfig) -> tuple[Path, Run | None]:
     """The checkpoint's path, and the run in whose folder it is, None if it is in no run's folder."""
-    checkpoint = config["checkpoint"]
+    checkpoint = config.checkpoint
     if checkpoint is None:
         raise ValueError("checkpoint is not set: give a run's name or a .ckpt file, checkpoint=...")
     if checkpoint.endswith(".ckpt"):
@@ -167,7 +194,7 @@ def _checkpoint(config: dict[str, Any]) -> tuple[Path, Run | None]:
             with contextlib.suppress(ValueError):  # a copy under a name that no run has
                 return path, Run(folder.parent.parent, folder.name)
         return path, None
-    run = Run(Path(config["output_dir"]), checkpoint)
+    run = Run(Path(config.output_dir), checkpoint)
     if (status := run.status()) != "finished":
         raise FileNotFoundError(f"checkpoint={checkpoint}: the run in {run.dir} is {status}, not finished")
     votes = (run.result() or {})["votes"]
@@ -199,9 +226,7 @@ def _refuse_to_overwrite(out: Path, path: Path, fingerprint: str) -> None:
 
 
 def job(config: DictConfig) -> None:
-    out, result = evaluate(resolve(config))
-    from fer_voting.results.evaluation import adaptive_text, evaluation_tables
-
+    out, result = evaluate(config)
     print(f"{result['images']:,} {result['part']} images of {result['dataset']}, trained on {result['trained_on']}")
     if result["split"] != result["trained_split"]:
         print(f"split {result['split']}, trained with {result['trained_split']}")
@@ -220,11 +245,3 @@ def job(config: DictConfig) -> None:
     if result["images_trained_on"]:
         print(f"{result['images_trained_on']:,} of the images are among those that the network was trained on.")
     log.info("written to %s; the CSV files and plots are in the same folder", out)
-
-
-def main() -> None:
-    command(job, "evaluate")
-
-
-if __name__ == "__main__":
-    main()

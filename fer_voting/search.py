@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+from omegaconf import DictConfig
 
-from fer_voting.config import compose_with_choices, explain
-from fer_voting.runs.plan import plan_job, words_without
+from fer_voting.config import compose, explain
+from fer_voting.runs.naming import drop_overrides, settle
+from fer_voting.runs.processes import TRAIN, run_isolated
 from fer_voting.runs.run import Run
 from fer_voting.system.messages import set_up_messages
 from fer_voting.votes import find_vote
@@ -109,7 +111,7 @@ def search(name: str, words: Sequence[str], trials: int, seed: int = 0) -> "optu
 
 def study_file(space: Space, name: str) -> Path:
     """`<output_dir>/studies/<name>.db`. Raises ValueError if `name` can't be a file's name."""
-    output_dir = Path(compose_with_choices(space.fixed)[0].output_dir)
+    output_dir = Path(compose(space.fixed).output_dir)
     return output_dir / "studies" / f"{Run(output_dir, name).name}.db"
 
 
@@ -130,7 +132,7 @@ def _finish(study: "optuna.Study", space: Space, trials: int, seed: int) -> None
     while (done := len(study.get_trials(deepcopy=False, states=[finished]))) < trials:
         number, chosen = _next_trial(study, space, seed)
         job = [*space.fixed, *chosen]
-        planned = plan_job(job, *compose_with_choices(job))
+        planned = settle(compose(job))
         log.info(f"trial {number} ({done} of {trials} finished): {' '.join(chosen)}: {planned['name']}")
         result = _train(planned)
         if result["status"] != "finished":
@@ -138,7 +140,7 @@ def _finish(study: "optuna.Study", space: Space, trials: int, seed: int) -> None
             if not done:
                 raise ChildProcessError(f"{planned['name']}: {result['error']}")
             continue
-        accuracy = result["votes"][find_vote(planned["voting"]["name"]).epoch_vote]["val"]["accuracy"]
+        accuracy = result["votes"][find_vote(planned.voting.name).epoch_vote]["val"]["accuracy"]
         study.tell(number, accuracy)
         log.info(f"trial {number}: {100 * accuracy:.2f} %; the best so far: {100 * study.best_value:.2f} %")
 
@@ -154,7 +156,7 @@ def _import_optuna() -> Any:
 
 def _claim(study: "optuna.Study", words: Sequence[str], seed: int, path: Path) -> None:
     """Record what is searched, or compare it with what an earlier start recorded."""
-    ours = {"words": sorted(words_without(words, "output_dir", "logger")), "seed": seed}
+    ours = {"words": sorted(drop_overrides(words, "output_dir", "logger")), "seed": seed}
     theirs = {key: study.user_attrs.get(key) for key in ours}
     if theirs["words"] is None:
         for key, value in ours.items():
@@ -181,12 +183,8 @@ def _next_trial(study: "optuna.Study", space: Space, seed: int) -> tuple[int, li
     return trial.number, chosen
 
 
-def _train(planned: dict[str, Any]) -> dict[str, Any]:
-    # Imported here: `--help` and a mistake need none of it, and it takes seconds.
-    from fer_voting.runs.processes import run_isolated
-    from fer_voting.train import train
-
-    return run_isolated(train, planned)
+def _train(config: DictConfig) -> dict[str, Any]:
+    return run_isolated(*TRAIN, config)
 
 
 def _table(study: "optuna.Study", space: Space) -> str:
@@ -198,7 +196,7 @@ def _table(study: "optuna.Study", space: Space) -> str:
     for trial in sorted(trials, key=lambda trial: (-(trial.value if trial.value is not None else -1), trial.number)):
         words = trial.user_attrs.get("words", [])
         job = [*space.fixed, *words]
-        name = plan_job(job, *compose_with_choices(job))["name"] if words else ""
+        name = settle(compose(job)).name if words else ""
         accuracy = trial.state.name.lower() if trial.value is None else f"{100 * trial.value:.2f}"
         values = [word.partition("=")[2] for word in words] or [""] * len(space.searched)
         table.rows.append([name, str(trial.number), *values, accuracy])
@@ -233,7 +231,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    # By its name, under which child processes import `train`.
-    from fer_voting.search import main as importable_main
-
-    importable_main()
+    main()

@@ -14,9 +14,9 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 import fer_voting
-from fer_voting.config import compose_with_choices, explain
+from fer_voting.config import compose, explain
 from fer_voting.results.sweep_table import sweep_status, sweep_table
-from fer_voting.runs.plan import plan_job, words_without
+from fer_voting.runs.naming import drop_overrides, settle
 from fer_voting.runs.sweeps import Sweep, job_overrides
 from fer_voting.system.atomic import write_atomically
 from fer_voting.system.text import escape
@@ -37,11 +37,11 @@ class SweepCallback(Callback):
         jobs = []
         try:
             for overrides in job_overrides([*params, *task]):
-                planned = plan_job(overrides, *compose_with_choices(overrides))
+                planned = settle(compose(overrides))
                 jobs.append({"overrides": overrides, "run": planned["name"], "voting": planned["voting"]["name"]})
         except Exception as error:  # Hydra turns an exception of a callback into a warning and starts the jobs
             sys.exit(f"error: {explain(error)}")
-        typed = [*words_without(config.hydra.overrides.hydra, "hydra.mode"), *task]
+        typed = [*drop_overrides(config.hydra.overrides.hydra, "hydra.mode"), *task]
         self.sweep(config).write(typed, jobs, Path(config.hydra.runtime.cwd))
         log.info(f"sweep {config.sweep}: {len(jobs)} jobs ({self.sweep(config).dir})")
 
@@ -113,7 +113,7 @@ def _retry(sweep: Sweep) -> int:
         )
     # By the same name and in the same place, wherever outputs/ may have gone since.
     place = [f"sweep='{sweep.dir.name}'", f"output_dir='{sweep.output_dir}'"]
-    words = ["-m", "fer_voting.train", "-m", *words_without(record["command"], "sweep", "output_dir"), *place]
+    words = ["-m", "fer_voting.train", "-m", *drop_overrides(record["command"], "sweep", "output_dir"), *place]
     print(escape(f"$ cd {shlex.quote(record['cwd'])} && python {shlex.join(words)}"), flush=True)
     # -P: a folder `fer_voting` in that place is not what is run.
     paths = [str(Path(fer_voting.__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]

@@ -49,6 +49,7 @@ from fer_voting.runs.run import Run
 from fer_voting.runs.sweeps import Sweep
 from fer_voting.system.arrays import read_npz
 from fer_voting.system.messages import log as messages_log
+from fer_voting.votes import CropOutputs, soft_vote
 
 LABELS = [0, 1, 2, 3, 4, 5, 6]
 RIGHT = {"val": LABELS, "test": LABELS}
@@ -189,7 +190,7 @@ def test_a_report_of_a_stranger_s_runs_runs_no_code(run: Run, tmp_path: Path) ->
     (run.dir / "config.yaml").write_text(OmegaConf.to_yaml(config))
     runs = load_runs(output_dir)
     assert "model._target_" in build_page(runs)  # as a difference from the defaults
-    gap = missing_runs(runs, runs.group("faces", run.config()["run"]["setting"]), ["m1", "m2"])
+    gap = missing_runs(runs, runs.group("faces", run.config()["composition"]["variant"]), ["m1", "m2"])
     assert gap is not None
     assert "_target_" not in gap.command
 
@@ -384,7 +385,9 @@ def test_nothing_printed_steers_a_terminal(capfd, messages) -> None:
 def test_no_file_for_a_spreadsheet_has_a_formula(tmp_path: Path, name: str) -> None:
     """`predict`'s has a test of its own."""
     logits = torch.eye(2)[:, None].repeat(1, 3, 1)
-    write_predictions(tmp_path / "rows.csv", [name, name], np.array([0, 1]), logits, [name, "sad"], "soft")
+    write_predictions(
+        tmp_path / "rows.csv", [name, name], np.array([0, 1]), CropOutputs(logits), [name, "sad"], soft_vote
+    )
     root = tmp_path / "faces"
     for label in (name, "sad"):
         for number in range(20):

@@ -16,14 +16,14 @@ SLOW = ("torch", "lightning", "matplotlib", "pandas", "scipy", "torchvision", "a
 HYDRA_COMMANDS = [name for name in COMMANDS if (REPO / "conf" / f"{name}.yaml").exists() or name == "train"]
 
 IMPORTS_OF_HELP_AND_OF_A_MISTYPED_KEY = f"""
-import importlib, sys
+import runpy, sys
 sys.path.insert(0, {str(REPO)!r})
 words = [("train", "--help"), *((name, "no_such_key=1") for name in {HYDRA_COMMANDS})]
 words += [(name, "--no-such-option") for name in {list(COMMANDS)} if name not in {HYDRA_COMMANDS}]
 for name, word in words:
     sys.argv = [name, word]
     try:
-        importlib.import_module(f"fer_voting.{{name}}").main()
+        runpy.run_module(f"fer_voting.{{name}}", run_name="__main__")
     except SystemExit as end:
         assert bool(end.code) == (word != "--help"), (name, word, end.code)
     slow = [package for package in {SLOW} if package in sys.modules]
@@ -65,6 +65,7 @@ def test_an_unknown_command_is_refused_with_those_that_there_are(
     assert arguments[0] in message
 
 
+@pytest.mark.filterwarnings("ignore:'fer_voting.* found in sys.modules")  # imported by other tests
 def test_what_follows_the_name_goes_to_the_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):

@@ -11,14 +11,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from fer_voting.config import compose_config
+from fer_voting.config import compose
 from fer_voting.data.module import make_datamodule
 from fer_voting.models import VotingResNet18
 from fer_voting.models.checkpoint import NetworkInfo
 from fer_voting.models.cost import forward_mib_per_image
 from fer_voting.models.crops import CROPS, ten_crops
 from fer_voting.runs.run import Run
-from fer_voting.training.losses import crop_cross_entropy
+from fer_voting.training.losses import CrossEntropy
 from fer_voting.training.module import VotingModule
 
 pytestmark = [pytest.mark.gpu, pytest.mark.slow]
@@ -64,7 +64,7 @@ def autocast(precision: str) -> contextlib.AbstractContextManager[object]:
 
 def gradients(net: VotingResNet18, images: Tensor, precision: str) -> list[Tensor]:
     with autocast(precision):
-        loss = crop_cross_entropy(net(images), torch.arange(len(images), device=GPU) % 7)
+        loss = CrossEntropy()(net(images), torch.arange(len(images), device=GPU) % 7)
     return list(torch.autograd.grad(loss, list(net.parameters())))
 
 
@@ -126,12 +126,13 @@ def test_batches_of_a_resident_pack_are_those_of_its_file(tmp_path: Path) -> Non
     found, images_bytes = [], 0
     for resident in (False, "auto"):
         sizes = {"train_size": 400, "val_size": 7, "test_size": 7, "batch_size": 100, "cache_dir": tmp_path}
-        options = {**compose_config(["dataset=faces", "augment=none"]).dataset, **sizes, "num_workers": 0}
+        options = {**compose(["dataset=faces", "augment=none"]).dataset, **sizes, "num_workers": 0}
         data = make_datamodule({**options, "resident": resident})
         data.setup()
         images_bytes = data.pack.images.nbytes
         module = VotingModule(
             network("m3", 16),
+            CrossEntropy(),
             functools.partial(torch.optim.Adam, lr=1e-3),
             NetworkInfo("m3", {"width": 16}, data.class_names, data.size, data.name),
         )

@@ -131,7 +131,7 @@ def training(root: Path | None, out: Path, quick: bool) -> None:
     """Train the splits; writes what `experiments.fer2013_analysis` writes, which for drawn faces is nothing."""
     output_dir = out / "outputs" if quick else Path("outputs")
     full = ["experiment=fer2013_full", f"dataset.root='{root}'", "seed=0,1,2", "split=baseline,m1,m2,m3"]
-    tiny = ["split=m3", "model.width=16", "dataset.schedule.epochs=1", "dataset.batch_size=7", "logger=none"]
+    tiny = ["split=m3", "model.width=16", "trainer.max_epochs=1", "dataset.batch_size=7", "logger=none"]
     words = [*QUICK, *tiny] if quick else full
     run_module("fer_voting.train", "-m", *words, f"output_dir={output_dir}")
     if not quick:

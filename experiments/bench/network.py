@@ -36,7 +36,7 @@ from experiments.bench.measure import (
     write_part,
 )
 from experiments.common import add_parts, make_parser, open_data, write_page
-from fer_voting.config import compose_config
+from fer_voting.config import compose
 from fer_voting.data.augment import make_augment
 from fer_voting.data.images import prepare_image
 from fer_voting.data.module import FERDataModule
@@ -52,7 +52,7 @@ from fer_voting.networks import load_network
 from fer_voting.networks.onnx import ExportInfo, OnnxRuntime, OpenVinoRuntime
 from fer_voting.system.environment import keep_freed_memory, now
 from fer_voting.system.messages import set_up_messages
-from fer_voting.training.losses import crop_cross_entropy
+from fer_voting.training.losses import CrossEntropy
 from fer_voting.training.module import VotingModule, memory_format_for
 
 Array = NDArray[Any]
@@ -112,7 +112,7 @@ def brief_training(
     """Train in bfloat16 autocast on one device, without validation, checkpoints and trackers."""
     net = VotingResNet18(split, width=width)
     info = NetworkInfo(split, {"width": width}, data.class_names, data.size, data.name)
-    module = VotingModule(net, functools.partial(torch.optim.Adam, lr=2e-4, fused=True), info)
+    module = VotingModule(net, CrossEntropy(), functools.partial(torch.optim.Adam, lr=2e-4, fused=True), info)
     if compiled:
         compile_network(net)
     trainer = L.Trainer(
@@ -159,7 +159,7 @@ def _training_step(net: nn.Module, images: Tensor, fused: bool, bf16: bool) -> C
     def step() -> None:
         optimizer.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            loss = crop_cross_entropy(net(images), targets)
+            loss = CrossEntropy()(net(images), targets)
         loss.backward()
         optimizer.step()
 
@@ -378,7 +378,7 @@ def bench_input(size: Size, options: argparse.Namespace) -> BenchmarkResult:
 
 
 def _bench_augmentation(result: BenchmarkResult, pictures_BHWC: Array, size: Size) -> None:
-    values = {k: v for k, v in compose_config([]).augment.items() if not isinstance(v, str)}
+    values = {k: v for k, v in compose([]).augment.items() if not isinstance(v, str)}
     by_image, by_batch = make_augment("albumentations", **values), make_augment("batched", **values)
     by_torchvision = _torchvision(values, size.image)
     pictures = torch.from_numpy(pictures_BHWC).permute(0, 3, 1, 2).contiguous()

@@ -51,19 +51,15 @@ RESIDENT_SHARE = 0.25
 
 
 def make_datamodule(node: Mapping[str, Any], **arguments: Any) -> FERDataModule:
-    """The data module of a resolved configuration's `dataset` node, without its values for training.
-
-    `arguments` override the node.
-    """
-    return instantiate({k: v for k, v in node.items() if k not in ("schedule", "init_from")}, **arguments)
+    """The data module of a configuration's `dataset` node. `arguments` are further ones, and override the node's."""
+    return instantiate(node, **arguments, _convert_="all")
 
 
 def reopen_datamodule(node: Mapping[str, Any], config_file: Path, **arguments: Any) -> FERDataModule:
     """The data module of the `dataset` node that a run recorded in `config_file`, without augmentation.
 
-    Raises ValueError if the node names other code than our data sets: a run's folder may come from anyone.
+    Raises ValueError if the node names code that no data set here names: a run's folder may come from anyone.
     """
-    node = {**node, "augment": None}
     refuse_foreign_code(node, "dataset", config_file)
     if "_target_" not in node:
         raise ValueError(f"{config_file}: `dataset` lacks `_target_`")
@@ -334,7 +330,7 @@ class FERDataModule(L.LightningDataModule):
             # Lightning sets the epoch of a resumed training only after the loader's workers have begun.
             progress = self.trainer.fit_loop.epoch_progress.current
             self._sampler.set_epoch(progress.processed)  # type: ignore[attr-defined]
-        return self._loader(self._targets, self.augment, self._sampler)
+        return self._loader(self._targets, self.augment, self._sampler, self._device)
 
     def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
         return [] if self.refit else self._evaluation_loader("val")
@@ -343,15 +339,24 @@ class FERDataModule(L.LightningDataModule):
         return self._evaluation_loader("test")
 
     def _evaluation_loader(self, part: str) -> DataLoader[Batch]:
-        return self._loader(self._labels, None, EvalSampler(self._division[part], batch_size=self.batch_size))
+        return self.evaluation_loader(part, self._device)
+
+    @property
+    def _device(self) -> torch.device:
+        return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
+
+    def evaluation_loader(self, part: str, device: torch.device) -> DataLoader[Batch]:
+        """Batches of a part without augmentation, in the order of evaluation, for a network on `device`."""
+        sampler = EvalSampler(self._division[part], batch_size=self.batch_size)
+        return self._loader(self._labels, None, sampler, device)
 
     def _loader(
         self,
         targets: NDArray[Any],
         augment: AlbumentationsAugment | BatchedAugment | None,
         sampler: EpochSampler | EvalSampler,
+        device: torch.device,
     ) -> DataLoader[Batch]:
-        device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
         # `batch_size=None`: the sampler already yields whole batches.
         if self._fits_on(device) if self.resident == "auto" else self.resident:
             if self._resident_images is None:
@@ -382,6 +387,27 @@ class FERDataModule(L.LightningDataModule):
         if isinstance(self.augment, BatchedAugment) and self.trainer is not None and self.trainer.training:
             keys = torch.stack([torch.full_like(positions, self.trainer.current_epoch), positions], dim=1)
             images = self.augment(images, keys, self.seed)
+        return normalise(images), targets, positions
+
+
+class PartDataModule(L.LightningDataModule):
+    """One part of a data set in the order of evaluation, for `trainer.predict`.
+
+    Args:
+        data: set up.
+        part: `train`, `val` or `test`.
+    """
+
+    def __init__(self, data: FERDataModule, part: str) -> None:
+        super().__init__()
+        self.data, self.part = data, part
+
+    def predict_dataloader(self) -> DataLoader[Batch]:
+        assert self.trainer is not None
+        return self.data.evaluation_loader(self.part, self.trainer.strategy.root_device)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        images, targets, positions = batch
         return normalise(images), targets, positions
 
 

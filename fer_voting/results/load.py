@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from fer_voting.models import SPLITS
-from fer_voting.runs.identity import run_name
+from fer_voting.runs.naming import run_name
 from fer_voting.runs.run import Run
 from fer_voting.system.arrays import read_npz
 from fer_voting.votes import VOTES
@@ -255,7 +255,7 @@ def load_run(run: Run) -> RunRecord:
     try:
         config = run.config()
         dataset, split, seed = config["dataset"]["name"], config["split"]["name"], config["seed"]
-        refit, setting = config["voting"]["name"] if config["refit"] else "", config["run"]["setting"]
+        refit, setting = config["voting"]["name"] if config["refit"] else "", config["composition"]["variant"]
         # These names become parts of commands and configurations; none is a path.
         names = (dataset, split, refit, setting)
         if not all(re.fullmatch(r"[\w.-]*", name) for name in names) or type(seed) is not int:

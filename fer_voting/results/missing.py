@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from fer_voting.config import CONF_DIR, compose_config, refuse_foreign_code
+from fer_voting.config import CONF_DIR, compose, refuse_foreign_code
 from fer_voting.models.cost import count_gmacs
 from fer_voting.models.registry import build_network
 from fer_voting.results.load import OTHER_DATA, RunGroup, RunTable
 from fer_voting.runs.identity import resolve
-from fer_voting.runs.plan import words_without
+from fer_voting.runs.naming import drop_overrides
 from fer_voting.runs.sweeps import Sweep
 from fer_voting.system.messages import duration
 
@@ -116,7 +116,7 @@ def _recorded_overrides(table: RunTable, group: RunGroup) -> list[str] | None:
         for job in jobs:
             # Overrides that name code to run may be a stranger's: then the command has a placeholder.
             if job["run"] in names and not any("_target_" in override for override in job["overrides"]):
-                kept = words_without(job["overrides"], *SET_HERE)
+                kept = drop_overrides(job["overrides"], *SET_HERE)
                 return [override for override in kept if not _only_sweeps(override, group.setting)]
     return None
 
@@ -146,7 +146,7 @@ def _output(table: RunTable) -> list[str]:
 def _composed(overrides: Sequence[str]) -> dict[str, Any] | None:
     """The configuration of these overrides; None if they are not complete."""
     try:
-        return resolve(compose_config([override for override in overrides if not override.startswith("<")]))
+        return resolve(compose([override for override in overrides if not override.startswith("<")]))
     except Exception:  # Hydra reports it to the user who types the command
         return None
 

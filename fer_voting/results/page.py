@@ -15,7 +15,7 @@ import jinja2
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from fer_voting.config import CONF_DIR, compose_config
+from fer_voting.config import CONF_DIR, compose
 from fer_voting.results.compare import (
     Accuracy,
     Comparison,
@@ -243,7 +243,7 @@ def _configuration(group: RunGroup) -> Table:
     columns = {"here": [run.config for run in group.runs]}
     if not (CONF_DIR / "dataset" / f"{group.dataset}.yaml").exists():  # a data set of the user's own name
         return _differences(columns, always=True)
-    return _differences({"defaults": [resolve(compose_config([f"dataset={group.dataset}"]))]} | columns)
+    return _differences({"defaults": [resolve(compose([f"dataset={group.dataset}"]))]} | columns)
 
 
 def _differences(columns: Mapping[str, Sequence[dict[str, Any]]], always: bool = False) -> Table:

@@ -30,7 +30,7 @@ def sweep_table(sweep: Sweep) -> tuple[str, int]:
             continue
         rows[-1] |= _results(result, votes)
         synthetic |= result["synthetic"]
-        key = result["dataset"], result["setting"], result["refit"]
+        key = result["dataset"], result["variant"], result["refit"]
         fingerprints.setdefault(key, {}).setdefault(result["data_fingerprint"], name)
     if synthetic:
         notes.append("Synthetic faces: figures of `faces` say nothing about people.")

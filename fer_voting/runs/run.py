@@ -23,8 +23,10 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from fer_voting.config import explain, flatten
-from fer_voting.runs.identity import identity, name_word
+from fer_voting.runs.identity import identity
+from fer_voting.runs.naming import name_word
 from fer_voting.system.atomic import read_json, read_yaml, write_atomically, write_json
+from fer_voting.system.ranks import is_first_rank
 
 LOCK_ATTEMPTS, LOCK_WAIT_SECONDS = 20, 0.05
 """`Run.status` of another process holds the lock for an instant; a training holds it for its whole time."""
@@ -97,6 +99,11 @@ class Run:
             raise ValueError(f"{path} is damaged: it lacks status")
         return result
 
+    def finished_result(self) -> dict[str, Any] | None:
+        """The result of a finished run; None for a run that is not finished."""
+        result = self.result()
+        return result if result is not None and result["status"] == "finished" else None
+
     def write_result(self, result: Mapping[str, Any]) -> None:
         write_json(self.dir / "result.json", result)
 
@@ -117,11 +124,14 @@ class Run:
 
     @contextmanager
     def open(self, config: Mapping[str, Any]) -> Iterator[None]:
-        """Lock the folder for the run that `config` (resolved) describes.
+        """Lock the folder for the run of a settled, resolved configuration. Ranks above 0 leave that to rank 0.
 
         Raises RunInUseError if another process holds the lock, ValueError if the folder holds a run of another
         configuration, OSError if the file system can't lock files.
         """
+        if not is_first_rank():
+            yield
+            return
         self.dir.mkdir(parents=True, exist_ok=True)
         with (self.dir / ".lock").open("w") as file:
             self._take_lock(file.fileno())
@@ -173,64 +183,87 @@ class Run:
 
     @property
     def was_started(self) -> bool:
-        """Whether an earlier start came as far as its data."""
-        return (self.dir / "inputs.json").exists() or self.metrics_file.exists()
+        """Whether an earlier start got as far as loading the data."""
+        return (self.dir / "inputs.json").exists()
 
-    def claim_inputs(self, inputs: Mapping[str, Any]) -> None:
+    def check_inputs(self, inputs: Mapping[str, Any]) -> None:
         """Record what the run reads besides its configuration, or compare it with what an earlier start recorded.
 
         Args:
             inputs: plain values; `data` holds a `fingerprint`, which decides, and values that explain it.
 
-        Raises OtherInputsError if they differ, or if the folder's run recorded none.
+        Raises OtherInputsError if they differ.
         """
+        if not is_first_rank():
+            return
         path = self.dir / "inputs.json"
-        if path.exists():
-            if different := _differences(read_json(path), inputs):
-                raise OtherInputsError(
-                    f"{self.dir} holds a run of the same name on other inputs ({'; '.join(different)}); "
-                    "it is neither returned nor overwritten: choose another name by name=..., or remove the folder"
-                )
-        elif self.metrics_file.exists():
-            raise OtherInputsError(
-                f"{self.dir} holds a run of an earlier fer_voting, which did not record its data, so it can't be "
-                "continued (tables and reports read it): choose another name by name=..., or remove the folder"
-            )
-        else:
+        if not path.exists():
             write_json(path, inputs)
+        elif different := _differences(read_json(path), inputs):
+            raise OtherInputsError(
+                f"{self.dir} holds a run of the same name on other inputs ({'; '.join(different)}); "
+                "it is neither returned nor overwritten: choose another name by name=..., or remove the folder"
+            )
 
     @contextmanager
-    def recording(self, result: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    def recording(self, about: Mapping[str, Any]) -> Iterator["Recording"]:
         """Keep result.json up to date: `running` at first, then `finished` or `failed`.
 
         After Ctrl-C or a kill it stays `running`, which `status` reads as interrupted.
 
         Args:
-            result: what is known before the training; the caller updates it.
-
-        Yields `result`; `seconds` counts earlier starts that the run continues.
+            about: what is known before the training.
         """
         earlier = self.result()
         seconds_before = earlier["seconds"] if earlier and self.last_checkpoint.exists() else 0.0
-        started = time.monotonic()  # the clock may be set while a training runs
-        result |= {"status": "running", "error": None, "seconds": seconds_before}
-        self.write_result(result)
-
-        def seconds() -> float:
-            return round(seconds_before + time.monotonic() - started, 1)
-
+        recording = Recording(self, about, seconds_before)
         try:
-            yield result
+            yield recording
+        except OtherInputsError:  # the folder is another run's, whose result stays
+            if is_first_rank() and earlier is not None:
+                self.write_result(earlier)
+            raise
         except BaseException as error:
             with suppress(OSError):  # of a full disk, which is the error under way
                 if isinstance(error, Exception):
-                    result |= {"status": "failed", "error": explain(error)}
-                    (self.dir / "error.txt").write_text(traceback.format_exc())
-                self.write_result(result | {"seconds": seconds()})
+                    recording.values |= {"status": "failed", "error": explain(error)}
+                    if is_first_rank():
+                        (self.dir / "error.txt").write_text(traceback.format_exc())
+                recording.write()
             raise
-        result |= {"status": "finished", "seconds": seconds()}
-        self.write_result(result)
-        self.last_checkpoint.unlink(missing_ok=True)  # not before the result is on the disk
+        recording.values["status"] = "finished"
+        recording.write()
+        if is_first_rank():
+            self.last_checkpoint.unlink(missing_ok=True)  # not before the result is on the disk
+
+
+class Recording:
+    """The content of a run's result.json while the run lasts. Only rank 0 writes it.
+
+    Attributes:
+        values: plain; `seconds` counts earlier starts that the run continues.
+    """
+
+    def __init__(self, run: Run, about: Mapping[str, Any], seconds_before: float) -> None:
+        self.run, self.seconds_before = run, seconds_before
+        self.started = time.monotonic()  # the clock may be set while a training runs
+        self.values: dict[str, Any] = {**about, "status": "running", "error": None}
+        self.write()
+
+    def write(self) -> None:
+        self.values["seconds"] = round(self.seconds_before + time.monotonic() - self.started, 1)
+        if is_first_rank():
+            self.run.write_result(self.values)
+
+    def begin(self, progress: Mapping[str, Any]) -> None:
+        """Record how long the training will be, for `sweep status`."""
+        self.values["progress"] = progress
+        self.write()
+
+    def complete(self, measured: Mapping[str, Any]) -> None:
+        """Take the result of the training; it is written when the recording ends."""
+        self.values.pop("progress", None)
+        self.values |= measured
 
 
 def _differences(there: Any, here: Mapping[str, Any]) -> list[str]:

@@ -10,7 +10,6 @@ import torch
 from fer_voting.data.module import FERDataModule
 from fer_voting.system.environment import describe_device
 from fer_voting.system.messages import duration
-from fer_voting.training.losses import crop_cross_entropy
 from fer_voting.training.module import VotingModule
 
 log = logging.getLogger(__name__)
@@ -24,18 +23,16 @@ EVALUATION_SHARE = 1 / 3
 def announce_duration(module: VotingModule, datamodule: FERDataModule, trainer: L.Trainer) -> None:
     """Time two steps of a copy of the network on random images, and log the expected duration of the whole run."""
     device = trainer.strategy.root_device
-    net = copy.deepcopy(module.net).to(device).train()
+    probe = copy.deepcopy(module).to(device).train()
     size = module.info.image_size
     with torch.random.fork_rng():
-        images = torch.randn(PROBE_IMAGES, 3, size, size, device=device).to(memory_format=module.memory_format)
+        images = torch.randn(PROBE_IMAGES, 3, size, size, device=device)
     labels = torch.zeros(PROBE_IMAGES, dtype=torch.long, device=device)
     seconds = []
     for _ in range(2):  # the first warms up
         start = time.perf_counter()
         with trainer.precision_plugin.forward_context():
-            loss = crop_cross_entropy(net(images), labels)
-            if module.distillation is not None:
-                module.distillation.soft_targets(images)
+            loss = probe.training_loss(images, labels)
         loss.backward()
         loss.item()  # waits for the device
         seconds.append(time.perf_counter() - start)

@@ -1,4 +1,4 @@
-"""What a training minimises: the crops' cross-entropy, and the distance from a teacher.
+"""Losses: the options of `conf/loss/`, and the distance from a teacher.
 
 Shapes: B batch, V crops an image, K classes.
 """
@@ -12,17 +12,93 @@ from torch import Tensor, nn
 from fer_voting.votes import VOTES, CropOutputs
 
 
-def crop_cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """Mean cross-entropy of every crop's FC output, never of the vote (section 3.3).
+class CropLoss(nn.Module):
+    """A loss of each crop's FC output, averaged; never of the vote (section 3.3).
+
+    A loss of one's own is a subclass with `per_crop`, named by a file of a folder `loss`. In evaluation mode, in which
+    Lightning validates, a loss leaves out what only regularises.
+    """
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The loss of a batch, a number.
+
+        Args:
+            logits: `[B, V, K]`, floating point.
+            targets: class ids `[B]` (int64), or class probabilities `[B, K]` (floating point).
+        """
+        return self.per_crop(logits.flatten(0, 1), targets.repeat_interleave(logits.shape[1], dim=0))
+
+    def per_crop(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The mean over N crops with logits `[N, K]` and targets `[N]` or `[N, K]`."""
+        raise NotImplementedError
+
+
+class CrossEntropy(CropLoss):
+    """Cross-entropy, the paper's loss.
 
     Args:
-        logits: `[B, V, K]`.
-        targets: class ids `[B]` (int64), or class probabilities `[B, K]` (floating point).
-        label_smoothing: share of each target that is spread evenly over the K classes (Szegedy et al. 2016,
-            arXiv:1512.00567, section 7).
+        label_smoothing: share of each target that is spread evenly over the K classes, in training (Szegedy et al.
+            2016, arXiv:1512.00567, section 7); at least 0 and below 1.
     """
-    per_crop = targets.repeat_interleave(logits.shape[1], dim=0)
-    return F.cross_entropy(logits.flatten(0, 1), per_crop, label_smoothing=label_smoothing)
+
+    def __init__(self, label_smoothing: float = 0.0) -> None:
+        super().__init__()
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"loss.label_smoothing={label_smoothing} must be at least 0 and below 1")
+        self.label_smoothing = label_smoothing
+
+    def per_crop(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing if self.training else 0.0)
+
+
+class GeneralizedCrossEntropy(CropLoss):
+    """(1 - p^q) / q with the probability p of the target's class (Zhang and Sabuncu 2018, arXiv:1805.07836, section 3).
+
+    Targets of probabilities weight the classes.
+
+    Args:
+        q: above 0, where the limit is the cross-entropy, to 1, half of the mean absolute error.
+    """
+
+    def __init__(self, q: float = 0.7) -> None:
+        super().__init__()
+        if not 0 < q <= 1:
+            raise ValueError(f"loss.q={q} must be above 0 and at most 1")
+        self.q = q
+
+    def per_crop(self, logits: Tensor, targets: Tensor) -> Tensor:
+        # exp(q log p): the power of a probability that underflows to 0 has no finite gradient.
+        missed = (1 - (self.q * logits.log_softmax(dim=1)).exp()) / self.q
+        return _expected(missed, targets)
+
+
+class FocalLoss(CropLoss):
+    """-(1 - p)^gamma log p with the probability p of the target's class (Lin et al. 2017, arXiv:1708.02002, section 3).
+
+    Targets of probabilities weight the classes.
+
+    Args:
+        gamma: at least 0, where it is the cross-entropy.
+    """
+
+    def __init__(self, gamma: float = 2.0) -> None:
+        super().__init__()
+        if not gamma >= 0:
+            raise ValueError(f"loss.gamma={gamma} must be at least 0")
+        self.gamma = gamma
+
+    def per_crop(self, logits: Tensor, targets: Tensor) -> Tensor:
+        log_p = logits.log_softmax(dim=1)
+        # Above 0: a root has no finite gradient at 0.
+        missed = (-log_p.expm1()).clamp_min(torch.finfo(log_p.dtype).tiny)
+        return _expected(-(missed**self.gamma) * log_p, targets)
+
+
+def _expected(values: Tensor, targets: Tensor) -> Tensor:
+    """Mean over N crops of the values `[N, K]` of the target's class, or weighted by the target's probabilities."""
+    if targets.ndim == 1:
+        return values.gather(1, targets[:, None]).mean()
+    return (values * targets).sum(dim=1).mean()
 
 
 class Distillation:

@@ -3,8 +3,8 @@
 Each function returns Lightning's configuration of one of torch's schedulers. The optimizer's learning rate is that of
 the first step (`exponential`, `cosine`), or the highest (`one_cycle`).
 
-Common arguments: `epochs` of the whole training and `steps_per_epoch`, optimizer steps of each. A refit, which stops
-earlier, passes the epochs of its selection run, so that both have the same learning rate at each step.
+`steps` are the optimizer's steps in the whole training, as Lightning estimates them. A refit, which stops earlier,
+passes those of as many epochs as its selection run was configured for, so that both have the same rate at each step.
 """
 
 from typing import Any
@@ -13,17 +13,17 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, LRScheduler, OneCycleLR
 
 
-def exponential(optimizer: Optimizer, epochs: int, steps_per_epoch: int, *, lr_gamma_per_epoch: float) -> Any:
+def exponential(optimizer: Optimizer, steps: int, *, lr_gamma_per_epoch: float) -> Any:
     """Times `lr_gamma_per_epoch` after each epoch: the paper's schedule (section 3.3)."""
     return _every("epoch", ExponentialLR(optimizer, lr_gamma_per_epoch))
 
 
-def cosine(optimizer: Optimizer, epochs: int, steps_per_epoch: int) -> Any:
+def cosine(optimizer: Optimizer, steps: int) -> Any:
     """Falls to zero along half a cosine, at every step (Loshchilov and Hutter 2017, arXiv:1608.03983, equation 5)."""
-    return _every("step", CosineAnnealingLR(optimizer, epochs * steps_per_epoch))
+    return _every("step", CosineAnnealingLR(optimizer, steps))
 
 
-def one_cycle(optimizer: Optimizer, epochs: int, steps_per_epoch: int, *, warm_up_share: float) -> Any:
+def one_cycle(optimizer: Optimizer, steps: int, *, warm_up_share: float) -> Any:
     """Rises to the optimizer's rate in the first `warm_up_share` of the steps, then falls to nearly zero.
 
     Momentum (Adam's first beta) moves the opposite way (Smith and Topin 2019, arXiv:1708.07120).
@@ -33,7 +33,7 @@ def one_cycle(optimizer: Optimizer, epochs: int, steps_per_epoch: int, *, warm_u
     if not 0 < warm_up_share < 1:
         raise ValueError(f"scheduler.warm_up_share={warm_up_share} must be between 0 and 1")
     highest = [group["lr"] for group in optimizer.param_groups]
-    return _every("step", OneCycleLR(optimizer, highest, epochs * steps_per_epoch, pct_start=warm_up_share))
+    return _every("step", OneCycleLR(optimizer, highest, steps, pct_start=warm_up_share))
 
 
 def _every(interval: str, scheduler: LRScheduler) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from fer_voting.models.registry import rebuild_network
 from fer_voting.runs.run import Run
 from fer_voting.system.arrays import read_npz
 from fer_voting.training.initialise import initialise
+from fer_voting.training.losses import CrossEntropy
 from fer_voting.training.module import VotingModule
 from fer_voting.votes import ALL_VOTES, AdaptiveCost, CropOutputs, Vote
 
@@ -43,7 +44,7 @@ def load_module(
         reason = str(error).partition("; init_missing_classes")[0]
         raise ValueError(f"{reason}: it cannot be evaluated on {dataset}") from error
     left_out = [name for name in names_before if name not in matched.values()]
-    return VotingModule(net, torch.optim.Adam, info), left_out  # the optimizer is not used
+    return VotingModule(net, CrossEntropy(), torch.optim.Adam, info), left_out  # the optimizer is not used
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ from tests.chaos import kill_switch
 # `sweep` is named: its default depends on the folder of the output.
 TRAIN = ("fer_voting.train", "dataset.size=24", "model.width=4", "logger=none", "dataset.batch_size=20", "sweep=chaos")
 MULTIRUN = (TRAIN[0], "-m", *TRAIN[1:])
-FACES = ("dataset.train_size=60", "dataset.val_size=20", "dataset.test_size=20", "dataset.schedule.epochs=3")
+FACES = ("dataset.train_size=60", "dataset.val_size=20", "dataset.test_size=20", "trainer.max_epochs=3")
 TWO_RANKS = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.strategy=ddp")
 
 VOLATILE = ("started", "seconds", "images_per_second")
@@ -83,7 +83,7 @@ SCENARIOS = (
     Scenario("sweep of three jobs", (*MULTIRUN, *FACES, "split=baseline,m1,m3", "output_dir={out}"), 0.14),
     Scenario(
         "packing and training of image files",
-        (*TRAIN, "dataset=folder", "dataset.root={data}", "dataset.schedule.epochs=1", "split=m3", "output_dir={out}"),
+        (*TRAIN, "dataset=folder", "dataset.root={data}", "trainer.max_epochs=1", "split=m3", "output_dir={out}"),
         0.12,
     ),
     Scenario(

@@ -2,7 +2,6 @@ import importlib.util
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +21,20 @@ from helpers.datasets import (
 from omegaconf import OmegaConf
 from PIL import Image
 
-from fer_voting.audit import job, main
-from fer_voting.config import compose_config
+from fer_voting.audit import job
+from fer_voting.config import command, compose
 from fer_voting.data.module import make_datamodule
 from fer_voting.data.quality import audit as audit_data
 from fer_voting.data.quality import count_duplicates, format_report
 from fer_voting.data.sets.fer2013 import FER2013DataModule
 from fer_voting.data.sets.rafdb import EXPECTED
-from fer_voting.pack import main as pack_command
 
 COUNTS = {"train": dict.fromkeys(SEVEN, 3), "test": dict.fromkeys(SEVEN, 2)}
 
 
 def configuration(tmp_path: Path, dataset: str, **values: Any) -> dict[str, Any]:
     """The command's result for `dataset=... dataset.root=...`."""
-    node = compose_config([f"dataset={dataset}", f"output_dir={tmp_path / 'outputs'}"]).dataset
+    node = compose([f"dataset={dataset}", f"output_dir={tmp_path / 'outputs'}"]).dataset
     return {
         "dataset": {**{k: v for k, v in node.items() if k != "augment"}, "root": str(tmp_path / "my data")},
         "out": str(tmp_path / "report"),
@@ -219,15 +217,15 @@ def test_the_real_faces(shared_data: Path, tmp_path: Path) -> None:
 def test_the_commands(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     words = ["dataset=rafdb", f"dataset.root={root}", f"output_dir={tmp_path / 'out put'}"]
 
-    def run(command: Callable[[], None]) -> tuple[str, str]:
+    def run(name: str) -> tuple[str, str]:
         monkeypatch.setattr(sys, "argv", ["fer_voting", *words])
-        command()
+        command(f"fer_voting.{name}:job", name)
         return capsys.readouterr()
 
-    stdout, _ = run(pack_command)
+    stdout, _ = run("pack")
     assert "39 images" in stdout
     assert "4 images can't be used: python -m fer_voting.audit lists them" in stdout
-    stdout, stderr = run(main)
+    stdout, stderr = run("audit")
     assert "packing" not in stderr  # the pack is there
     assert "rafdb: layout aligned in " in stdout
     report = json.loads((tmp_path / "out put" / "audit" / "rafdb" / "audit.json").read_text())
@@ -239,4 +237,4 @@ def test_a_mistake_ends_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     words = ["dataset=rafdb", "dataset.root=/nowhere", f"output_dir={tmp_path}"]
     monkeypatch.setattr(sys, "argv", ["fer_voting.audit", *words])
     with pytest.raises(SystemExit, match=r"^error: dataset\.root=/nowhere is not a folder\n"):
-        main()
+        command("fer_voting.audit:job", "audit")

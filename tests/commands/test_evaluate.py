@@ -11,14 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from fer_voting.config import compose_with_choices
+from fer_voting.config import command, compose
 from fer_voting.data.module import make_datamodule
-from fer_voting.evaluate import main
+from fer_voting.experiment import train
 from fer_voting.models import VotingResNet18
 from fer_voting.models.checkpoint import load_weights
-from fer_voting.runs.plan import plan_job
 from fer_voting.runs.run import Run
-from fer_voting.train import train
 from fer_voting.votes import fit_temperature
 
 pytestmark = pytest.mark.slow
@@ -29,7 +27,7 @@ SIZE = 24
 FACES = ["dataset=faces", "dataset.train_size=280", "dataset.val_size=40", "dataset.test_size=60"]
 TRAINING = [
     "dataset.batch_size=10",
-    "dataset.schedule.epochs=4",
+    "trainer.max_epochs=4",
     "model.width=8",
     "optimizer.lr=4e-3",
     "logger=none",
@@ -44,7 +42,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run with split m3, trained once for this file."""
     outputs = tmp_path_factory.mktemp("evaluate") / "outputs"
     words = [*FACES, *TRAINING, "split=m3", f"dataset.size={SIZE}", f"name={NAME}", f"output_dir={outputs}"]
-    train(plan_job(words, *compose_with_choices(words)))
+    train(compose(words))
     return Run(outputs, NAME)
 
 
@@ -56,7 +54,7 @@ def run_evaluate(trained: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
         folders = [f"output_dir={trained.dir.parent.parent}", f"out={tmp_path}"]
         first, rest = (words[:1], words[1:]) if words[:1] == ("-m",) else ((), words)
         monkeypatch.setattr(sys, "argv", ["evaluate", *first, *folders, *FACES, "plots=false", *rest])
-        main()
+        command("fer_voting.evaluate:job", "evaluate")
         return tmp_path
 
     return run
@@ -181,7 +179,7 @@ def test_a_network_is_evaluated_under_any_split(trained: Run, run_evaluate, caps
     """Against the weights in a network of that split, image by image."""
     out = run_evaluate("-m", f"checkpoint={NAME}", "split=baseline,m1")
     state, info = load_weights(trained.best_checkpoint("soft"))
-    node = compose_with_choices([*FACES, f"dataset.size={SIZE}", f"output_dir={out}"])[0].dataset
+    node = compose([*FACES, f"dataset.size={SIZE}", f"output_dir={out}"]).dataset
     datamodule = make_datamodule({**node, "seed": 0, "augment": None, "cache_dir": str(out)})
     datamodule.setup()
     positions = datamodule.positions("test")

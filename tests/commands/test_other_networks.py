@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 NAMES = ("test_convnext", "test_efficientnet")  # two of the small ones that timm has for its tests
 WORDS = (
     *("dataset=faces", "dataset.size=96", "dataset.train_size=30", "dataset.val_size=10", "dataset.test_size=10"),
-    *("dataset.schedule.epochs=1", "logger=none", "plots=false", "augment=none", "model=timm"),
+    *("trainer.max_epochs=1", "logger=none", "plots=false", "augment=none", "model=timm"),
 )
 
 

@@ -8,12 +8,12 @@ import pytest
 from helpers.datasets import SEVEN, rafdb_official
 from omegaconf import DictConfig, OmegaConf
 
-from fer_voting.config import compose_config
+from fer_voting.config import compose
 from fer_voting.pack import job
 
 
 def configuration(tmp_path: Path, **values: Any) -> DictConfig:
-    node = compose_config(["dataset=rafdb", f"output_dir={tmp_path / 'outputs'}"]).dataset
+    node = compose(["dataset=rafdb", f"output_dir={tmp_path / 'outputs'}"]).dataset
     node = {k: v for k, v in node.items() if k != "augment"} | {"root": str(tmp_path / "raf")} | values
     return OmegaConf.create({"dataset": node})
 

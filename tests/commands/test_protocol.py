@@ -26,7 +26,7 @@ def test_one_command_selects_refits_and_tests_on_affectnet_and_then_on_rafdb_fro
     outputs = tmp_path / "outputs"
     monkeypatch.setenv("AFFECTNET_ROOT", str(tmp_path / "affectnet"))
     monkeypatch.setenv("RAFDB_ROOT", str(tmp_path / "rafdb"))
-    train_here(outputs, "-m", "experiment=table3", *WORDS, "dataset.schedule.epochs=1")
+    train_here(outputs, "-m", "experiment=table3", *WORDS, "trainer.max_epochs=1")
 
     (sweep,) = (outputs / "sweeps").glob("*/sweep.json")
     runs = [Run(outputs, job["run"]) for job in json.loads(sweep.read_text())["jobs"]]
@@ -58,7 +58,7 @@ def test_a_refit_trains_on_training_and_validation_for_the_selected_epochs_and_t
     datasets.affectnet_release2(tmp_path / "affectnet", per_class)
     outputs = tmp_path / "outputs"
     words = ["dataset=affectnet", f"dataset.root={tmp_path / 'affectnet'}", "dataset.val_per_class=3", "voting=hard"]
-    words += [*WORDS, "dataset.schedule.epochs=3"]
+    words += [*WORDS, "trainer.max_epochs=3"]
     name = "affectnet-m3-batch_size16-size24-val_per_class3-width4-max_epochs3{}-seed0"
     with pytest.raises(SystemExit, match=rf"{name.format('')}.*python -m fer_voting\.train .*dataset=affectnet"):
         train_here(outputs, *words, "refit=true")  # the selection run is needed first

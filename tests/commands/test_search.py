@@ -150,7 +150,7 @@ def test_without_optuna_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.slow
 def test_a_killed_search_goes_on_from_the_last_epoch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["mine", "--trials", "2", *TINY, "split=baseline,m3", "dataset.size=24", f"output_dir={tmp_path}"]
-    words += ["dataset.schedule.epochs=3", "optimizer.lr=interval(0.001,0.002)"]
+    words += ["trainer.max_epochs=3", "optimizer.lr=interval(0.001,0.002)"]
     process = subprocess.Popen(
         [sys.executable, "-m", "fer_voting.search", *words],
         cwd=tmp_path,

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
 
-from fer_voting.config import command, compose_with_choices
+from fer_voting.config import command, compose
 from fer_voting.results.sweep_table import sweep_status, sweep_table
-from fer_voting.runs.identity import resolve
-from fer_voting.runs.plan import plan_job, words_without
+from fer_voting.runs.naming import drop_overrides, settle
 from fer_voting.runs.processes import run_isolated
 from fer_voting.runs.run import Run
 from fer_voting.runs.sweeps import JobState, Sweep, seconds_left
@@ -24,41 +24,46 @@ pytestmark = pytest.mark.slow
 
 
 def plan(*words: str) -> dict:
-    return plan_job(words, *compose_with_choices(words))
+    return settle(compose(words))
 
 
-def killed(config: dict) -> dict:
+def job_of(**values: Any) -> DictConfig:
+    """A configuration with the keys that a job's own process reads, and values for the functions below."""
+    return OmegaConf.create({"name": "x", "sweep": "s", "output_dir": "o", "composition": {"overrides": []}, **values})
+
+
+def killed(config: DictConfig) -> dict:
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError("unreachable")
 
 
-def wrong(config: dict) -> dict:
+def wrong(config: DictConfig) -> dict:
     raise ValueError(f"no good: {config['name']}")
 
 
-def doubled(config: dict) -> dict:
+def doubled(config: DictConfig) -> dict:
     return {"status": "finished", "value": 2 * config["value"], "pid": os.getpid()}
 
 
 def test_a_job_has_a_process_of_its_own():
-    outcome = run_isolated(doubled, {"name": "x", "value": 21})
+    outcome = run_isolated(__name__, "doubled", job_of(value=21))
     assert outcome["value"] == 42
     assert outcome["pid"] != os.getpid()
 
 
 def test_a_job_that_is_killed_or_fails_takes_nothing_with_it():
-    assert run_isolated(killed, {"name": "x"}) == {
+    assert run_isolated(__name__, "killed", job_of()) == {
         "status": "failed",
         "error": "the job's process was killed by SIGKILL",
     }
-    assert run_isolated(wrong, {"name": "x"}) == {"status": "failed", "error": "no good: x"}
+    assert run_isolated(__name__, "wrong", job_of()) == {"status": "failed", "error": "no good: x"}
 
 
 def test_a_job_needs_the_other_data_sets_run_of_the_same_split_seed_and_values():
     planned = plan("dataset=rafdb", "dataset.root=/r", "split=m2", "seed=3", "model.width=16")
     assert planned["name"] == "rafdb-m2-width16-seed3"
     assert planned["init_from"] == "affectnet-m2-width16-seed3"
-    command = planned["run"]["needs"]["weights"]["command"]
+    command = planned["composition"]["needs"]["weights"]["command"]
     assert command == "python -m fer_voting.train dataset=affectnet split=m2 seed=3 model.width=16"
 
 
@@ -71,7 +76,7 @@ def test_values_of_a_data_set_hold_for_the_run_that_gives_the_weights_where_it_k
 def test_a_refit_needs_its_selection():
     planned = plan("split=m3", "refit=true", "voting=hard")
     assert planned["name"] == "faces-m3-refit_hard-seed0"
-    assert planned["run"]["needs"]["selection"] == {
+    assert planned["composition"]["needs"]["selection"] == {
         "run": "faces-m3-seed0",
         "command": "python -m fer_voting.train split=m3 voting=hard",
     }
@@ -113,13 +118,13 @@ def test_a_table_shows_holes_by_name(tmp_path: Path):
 
 
 def test_resolved_configurations_travel_to_other_processes():
-    config = resolve(compose_with_choices(["split=m1"])[0])
-    assert run_isolated(doubled, {**config, "name": "x", "value": 1})["value"] == 2
+    config = settle(compose(["split=m1"]))
+    assert run_isolated(__name__, "doubled", OmegaConf.merge(config, {"value": 1}))["value"] == 2
 
 
-def test_words_without_a_key_and_what_lies_below_it():
+def test_drop_overrides_a_key_and_what_lies_below_it():
     words = ["split=m1", "+model.width=8", "model.widths=2", "~callbacks.history", "name=x"]
-    assert words_without(words, "model.width", "callbacks", "name") == ["split=m1", "model.widths=2"]
+    assert drop_overrides(words, "model.width", "callbacks", "name") == ["split=m1", "model.widths=2"]
 
 
 def test_states_rates_and_time_left(tmp_path: Path):

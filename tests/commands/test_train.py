@@ -108,7 +108,7 @@ def test_a_finished_sweep_is_not_trained_again(sweep):
 
 
 def test_a_killed_run_continues_and_ends_as_if_it_had_not_been_killed(tmp_path: Path, messages):
-    words = ("split=m3", "dataset.size=24", "dataset.schedule.epochs=4", "trainer.deterministic=true", "name=mine")
+    words = ("split=m3", "dataset.size=24", "trainer.max_epochs=4", "trainer.deterministic=true", "name=mine")
     output_dir = tmp_path / "killed"
     process = command("-m", *words, output_dir=output_dir)  # in a sweep, the training is a child of the command
     run = Run(output_dir, "mine")

@@ -67,7 +67,10 @@ Where too much differs from the defaults for the run to be named by it, `name` d
 NEEDED = {"refit": "m1-paper", "distillation": "baseline", "other-classes": "baseline"}
 """Case -> the case whose run it starts from."""
 
-MOVED: tuple[tuple[str, str, str], ...] = ()
+MOVED = (
+    ("conf/protocol/faces.yaml", "dataset.schedule.epochs", "trainer.max_epochs"),
+    ("conf/loss/cross_entropy.yaml", "label_smoothing", "loss.label_smoothing"),
+)
 """(file that exists since a key moved, start of the override before, the same since): kept for code on both sides."""
 
 MEASURED = ("seconds", "time", "images_per_second", "memory", "throughput")

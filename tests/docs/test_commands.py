@@ -19,21 +19,22 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hydra as hydra_package
 import pytest
 import torch
 from helpers.doc_pages import PAGES, README, Command, blocks, commands
 from helpers.train import REPO, TINY
-from hydra import compose, initialize_config_dir
+from hydra import initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from fer_voting.config import CONF_DIR, compose_with_choices
+from fer_voting.config import CONF_DIR, compose
 from fer_voting.data.faces.renderer import render_faces
 from fer_voting.data.module import make_datamodule
-from fer_voting.runs.plan import plan_job
+from fer_voting.experiment import train
+from fer_voting.runs.naming import settle
 from fer_voting.runs.sweeps import Sweep
-from fer_voting.train import train
 
 PLACEHOLDER = re.compile(r"\b(COMMIT|DIR|NAME|FILE|TEAM|RUN|RUNS|OWNER)\b|\.\.\.")
 OTHER_PROGRAMS = {"pip", "wandb", "tensorboard", "mlflow", "source", "git"}
@@ -51,7 +52,7 @@ LONG = {
     "tests.fuzz.run",
 }
 """Modules whose command is only parsed here: their own tests run them."""
-SMALL = (*(word for word in TINY if word.startswith("dataset")), "dataset.size=24", "dataset.schedule.epochs=1")
+SMALL = (*(word for word in TINY if word.startswith("dataset")), "dataset.size=24", "trainer.max_epochs=1")
 
 COMMANDS = commands()
 
@@ -118,7 +119,7 @@ def jobs(words: list[str]) -> list[list[str]]:
     if "-m" not in flags:
         return [words]
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        hydra = compose("config", [w for w in words if "," not in w], return_hydra_config=True).hydra
+        hydra = hydra_package.compose("config", [w for w in words if "," not in w], return_hydra_config=True).hydra
     params = [f"{key}={value}" for key, value in (hydra.sweeper.params or {}).items()]
     values = [
         [f"{one.get_key_element()}={value}" for value in one.sweep_string_iterator()]
@@ -156,12 +157,12 @@ def test_a_command_is_one_that_exists(command: Command, monkeypatch: pytest.Monk
             parse(module, words, monkeypatch)
         elif config != "config":
             with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-                composed = compose(config, words)
+                composed = hydra_package.compose(config, words)
             node = OmegaConf.to_container(composed.dataset, resolve=True)
             construct(node | {"size": node["size"] or 48})  # evaluate: null, the checkpoint's
         else:
             job = jobs(words)[-1]
-            planned = plan_job(job, *compose_with_choices(job))
+            planned = settle(compose(job))
             construct(planned["dataset"])
             with torch.device("meta"):
                 net = instantiate(planned["model"], split=planned["split"]["name"], num_classes=7)
@@ -229,7 +230,7 @@ JOBS = training_jobs()
 @functools.cache
 def jobs_by_name() -> dict[str, Job]:
     """Not with JOBS, which is found when the tests are collected: each name takes a composition of Hydra's."""
-    return {plan_job(job, *compose_with_choices(job))["name"]: (job, sweep) for job, sweep in JOBS}
+    return {settle(compose(job))["name"]: (job, sweep) for job, sweep in JOBS}
 
 
 @functools.cache
@@ -246,7 +247,7 @@ def trained(name: str) -> dict[str, Any]:
     if not is_read(name):
         small.append("output_dir=apart")
     words = ["logger=none", "plots=false", *job, *small, f"name={name}"]
-    return train(plan_job(words, *compose_with_choices(words)))
+    return train(compose(words))
 
 
 def is_read(name: str) -> bool:

@@ -8,9 +8,8 @@ from helpers.runs import CLASSES, make_run
 from helpers.train import TINY
 
 from experiments.contact_sheet import RIGHT, WRONG, contact_sheet, main
-from fer_voting.config import compose_with_choices
+from fer_voting.config import compose
 from fer_voting.data.module import make_datamodule
-from fer_voting.runs.plan import plan_job
 from fer_voting.runs.run import Run
 
 pytestmark = pytest.mark.slow
@@ -20,7 +19,7 @@ ROWS = 2
 
 def test_the_first_test_images_of_each_class_with_their_predictions(tmp_path: Path):
     words = [*TINY, "split=m1", "seed=0"]
-    data = make_datamodule(plan_job([*words, f"output_dir={tmp_path}"], *_composed(words, tmp_path))["dataset"])
+    data = make_datamodule(compose([*words, f"output_dir={tmp_path}"]).dataset)
     data.setup()
     positions = data.positions("test")
     labels = data.class_ids(data.pack)[positions].tolist()
@@ -38,10 +37,6 @@ def test_the_first_test_images_of_each_class_with_their_predictions(tmp_path: Pa
             assert text.get_text() == f"{CLASSES[decided[i]]}\n3 of 3 crops"
             assert text.get_color() == (WRONG if i % 2 else RIGHT)
         assert [len(cell.get_images()) for cell in column] == [1] * len(shown) + [0] * (ROWS - len(shown))
-
-
-def _composed(words: list[str], output_dir: Path) -> tuple:
-    return compose_with_choices([*words, f"output_dir={output_dir}"])
 
 
 def test_the_command_writes_the_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -23,7 +23,7 @@ from fer_voting.votes import ALL_VOTES, VOTES
 pytestmark = pytest.mark.slow
 
 WORDS = (
-    "model.width=4", "dataset.batch_size=20", "dataset.schedule.epochs=1", "augment=none", "logger=none", "plots=false",
+    "model.width=4", "dataset.batch_size=20", "trainer.max_epochs=1", "augment=none", "logger=none", "plots=false",
 )  # fmt: skip
 TRAINED = (("baseline", 0), ("m3", 0), ("m3", 1))
 IMAGES = 4 * 7 + 1

@@ -16,7 +16,7 @@ import PIL.Image
 import torch
 from omegaconf import OmegaConf
 
-from fer_voting.config import compose_with_choices, explain
+from fer_voting.config import compose, explain
 from fer_voting.data.images import decode
 from fer_voting.data.index import Index, Problem, Sample
 from fer_voting.data.manifest import manifest_hashes, read_manifest, write_manifest
@@ -34,7 +34,7 @@ from fer_voting.networks.onnx import ExportInfo, OnnxRuntime
 from fer_voting.results.load import load_runs, read_predictions
 from fer_voting.results.sweep_table import sweep_status
 from fer_voting.runs.identity import resolve
-from fer_voting.runs.plan import plan_job
+from fer_voting.runs.naming import settle
 from fer_voting.runs.run import read_history
 from fer_voting.runs.sweeps import Sweep
 
@@ -211,7 +211,7 @@ def _read_pack(folder: Path) -> None:
 def _manifest(folder: Path) -> Files:
     _pack(folder)
     content = (folder / "manifest.csv").read_bytes()
-    return {"manifest.csv": [content, content.replace(b"part", b"split", 1)]}
+    return {"manifest.csv": [content]}
 
 
 def _read_manifest(folder: Path) -> None:
@@ -223,7 +223,7 @@ def _read_manifest(folder: Path) -> None:
 def _run(folder: Path) -> Files:
 
     words = ["dataset=faces", "split=m1", f"output_dir={folder}"]
-    config = plan_job(words, *compose_with_choices(words))
+    config = settle(compose(words))
     run = folder / "runs" / config["name"]
     Sweep(folder / "sweeps" / "mine").write(words, [{"overrides": words, "run": config["name"], "voting": "soft"}])
     progress = {"epochs": 5, "epochs_before": 0, "images_per_epoch": 9, "since_unix_seconds": 1.5}
@@ -341,7 +341,7 @@ def _overrides(folder: Path) -> Files:
 def _read_overrides(folder: Path) -> None:
     words = (folder / "words.txt").read_bytes().decode("utf-8", "replace").split("\n")
     try:
-        resolve(compose_with_choices(words)[0])
+        resolve(compose(words))
     except Exception as error:  # the command says what `explain` does
         raise ValueError(explain(error)) from None
 

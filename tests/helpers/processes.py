@@ -8,7 +8,7 @@ import sys
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
-from fer_voting.runs.processes import PRELOADED
+from fer_voting.runs.processes import TRAIN
 
 
 def start(module: str, *words: str, printed: Path) -> ForkServerProcess:
@@ -18,7 +18,7 @@ def start(module: str, *words: str, printed: Path) -> ForkServerProcess:
         printed: file that gets stdout and stderr.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
+    context.set_forkserver_preload([TRAIN[0]])
     process = context.Process(target=_run, args=(module, words, printed, dict(os.environ)))
     process.start()
     return process

@@ -10,15 +10,16 @@ import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from fer_voting.config import compose_with_choices
+from fer_voting.config import compose
 from fer_voting.models import VotingResNet18
 from fer_voting.models.cost import count_gmacs, count_parameters
-from fer_voting.runs.plan import plan_job
+from fer_voting.runs.identity import resolve
+from fer_voting.runs.naming import settle
 from fer_voting.runs.run import Run
 from fer_voting.system.atomic import write_atomically
 from fer_voting.system.environment import package_versions
-from fer_voting.training.evaluation import _save_predictions
-from fer_voting.training.module import Predictions, vote_metrics
+from fer_voting.training.evaluation import save_predictions
+from fer_voting.training.metrics import PartPredictions, score_metrics
 from fer_voting.votes import VOTES
 
 CLASSES = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger")
@@ -55,14 +56,14 @@ def make_run(
             for part, soft in decided.items():
                 decisions = hard[part] if hard is not None and vote == "hard" else soft
                 predictions = _predictions(decisions, labels)
-                votes[vote][part] = _metrics(predictions, vote)
-                scores = VOTES[vote](torch.cat(predictions.logits))
-                _save_predictions(run.predictions_file(vote, part), predictions, scores, list(names))
+                scores = VOTES[vote](predictions.crops)
+                votes[vote][part] = score_metrics(scores, predictions.labels, CLASSES)
+                save_predictions(run.predictions_file(vote, part), predictions, scores.numpy(), list(names))
         counts = dict(zip(CLASSES, np.bincount(labels, minlength=len(CLASSES)).tolist(), strict=True))
         made_up = {
-            "format": 2,
+            "format": 3,
             "name": run.name,
-            "setting": config["run"]["setting"],
+            "variant": config["composition"]["variant"],
             "status": "finished",
             "error": None,
             "dataset": config["dataset"]["name"],
@@ -99,16 +100,16 @@ def make_run(
 def plan(words: Sequence[str]) -> dict[str, Any]:
     """The planned job of these words; seed and folder, which choose nothing else, don't cost a composition each."""
     free = {key: value for key, _, value in (word.partition("=") for word in words) if key in ("seed", "output_dir")}
-    composed, choices = _compose(tuple(word for word in words if word.partition("=")[0] not in free))
-    config = copy.deepcopy(composed)
+    config = copy.deepcopy(_compose(tuple(word for word in words if word.partition("=")[0] not in free)))
     OmegaConf.update(config, "seed", int(free.get("seed", 0)))
     OmegaConf.update(config, "output_dir", free["output_dir"])
-    return plan_job(words, config, choices)
+    config.composition.overrides = list(words)
+    return resolve(settle(config))
 
 
 @functools.cache
-def _compose(words: tuple[str, ...]) -> tuple[DictConfig, dict[str, str]]:
-    return compose_with_choices(words)
+def _compose(words: tuple[str, ...]) -> DictConfig:
+    return compose(words)
 
 
 @functools.cache
@@ -118,22 +119,10 @@ def _costs(split: str, width: int, size: int) -> dict[str, Any]:
     return {"parameters": count_parameters(net), "gmacs": gmacs, "torch_gmacs": gmacs}
 
 
-def _predictions(decided: Sequence[int], labels: Sequence[int]) -> Predictions:
+def _predictions(decided: Sequence[int], labels: Sequence[int]) -> PartPredictions:
     """Logits [N, 3, K] of three crops that agree on the decision by a margin."""
     logits = 4 * torch.nn.functional.one_hot(torch.as_tensor(decided), len(CLASSES)).float()
-    return Predictions([logits[:, None].repeat(1, 3, 1)], [torch.as_tensor(labels)], [torch.arange(len(labels))])
-
-
-def _metrics(predictions: Predictions, vote: str) -> dict[str, Any]:
-    metrics = vote_metrics(len(CLASSES))
-    metrics.update(VOTES[vote](torch.cat(predictions.logits)), torch.cat(predictions.labels))
-    values = metrics.compute()
-    return {
-        "accuracy": values["accuracy"].item(),
-        "mean_recall": values["mean_recall"].item(),
-        "recall": dict(zip(CLASSES, values["recall"].tolist(), strict=True)),
-        "confusion_counts": values["confusion_counts"].tolist(),
-    }
+    return PartPredictions(logits[:, None].repeat(1, 3, 1), None, torch.as_tensor(labels), torch.arange(len(labels)))
 
 
 def write_history(run: Run, metrics: Mapping[str, Any]) -> None:

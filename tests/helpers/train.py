@@ -14,7 +14,7 @@ TINY = (
     "dataset.test_size=20",
     "dataset.size=24",
     "dataset.batch_size=20",
-    "dataset.schedule.epochs=2",
+    "trainer.max_epochs=2",
     "model.width=4",
     "logger=none",
     "plots=false",
@@ -28,9 +28,9 @@ def train_here(output_dir: Path, *words: str) -> None:
     A single training is composed once. Hydra's own entry, which sweeps take, composes it a second time to learn that it
     is no sweep.
     """
-    from fer_voting.config import compose_with_choices, explain
-    from fer_voting.runs.plan import plan_job
-    from fer_voting.train import main, train
+    from fer_voting.config import compose, explain
+    from fer_voting.experiment import train
+    from fer_voting.train import main
 
     words = (f"output_dir={output_dir}", *words)
     if "-m" in words:
@@ -38,6 +38,6 @@ def train_here(output_dir: Path, *words: str) -> None:
             patch.setattr(sys, "argv", ["fer_voting.train", "-m", *(word for word in words if word != "-m")])
             return main()
     try:
-        train(plan_job(words, *compose_with_choices(words)))
+        train(compose(words))
     except Exception as error:
         sys.exit(f"error: {explain(error)}")

@@ -11,7 +11,7 @@ from helpers.networks import SEVEN, small_info, small_network, write_checkpoint
 from helpers.train import REPO, TINY
 
 from fer_voting import Recognizer
-from fer_voting.config import compose_config
+from fer_voting.config import compose
 from fer_voting.data.images import prepare_image
 from fer_voting.data.module import make_datamodule
 from fer_voting.inference.faces import Boxes, face_square
@@ -145,7 +145,7 @@ def test_a_run_says_what_its_training_said(run_train, tmp_path: Path):
     output_dir = run_train("split=m3", "name=mine")
     run = Run(output_dir, "mine")
     stored = np.load(run.predictions_file("soft", "test"))
-    config = compose_config([f"output_dir={output_dir}", *TINY])
+    config = compose([f"output_dir={output_dir}", *TINY])
     data = make_datamodule(config.dataset)
     data.setup()
     images = data.pack.images[data.positions("test")]

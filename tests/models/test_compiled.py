@@ -10,7 +10,7 @@ from torch import nn
 
 from fer_voting.models import VotingResNet18
 from fer_voting.models.compiled import compile_network, find_compiler
-from fer_voting.training.losses import crop_cross_entropy
+from fer_voting.training.losses import CrossEntropy
 
 
 def shallow_network() -> VotingResNet18:
@@ -29,7 +29,7 @@ def losses(net: VotingResNet18) -> list[float]:
     found = []
     for _ in range(2):
         optimizer.zero_grad()
-        loss = crop_cross_entropy(net(images), targets)
+        loss = CrossEntropy()(net(images), targets)
         loss.backward()
         optimizer.step()
         found.append(loss.item())

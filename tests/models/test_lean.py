@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fer_voting.models import SPLITS, VotingResNet18
 from fer_voting.models.cost import MIB, forward_mib_per_image
 from fer_voting.models.lean import Recomputations
-from fer_voting.training.losses import crop_cross_entropy
+from fer_voting.training.losses import CrossEntropy
 
 pytestmark = pytest.mark.slow
 
@@ -32,7 +32,7 @@ def autocast(precision: str) -> contextlib.AbstractContextManager:
 
 def step(net: nn.Module, images: Tensor, targets: Tensor, precision: str = "float32") -> Tensor:
     with autocast(precision):
-        loss = crop_cross_entropy(net(images), targets)
+        loss = CrossEntropy()(net(images), targets)
     loss.backward()
     return loss.detach()
 
@@ -73,7 +73,7 @@ def test_a_graph_can_be_used_twice() -> None:
     paper, lean = networks("m1")
     images, targets = batch()
     for net in (paper, lean):
-        loss = crop_cross_entropy(net(images), targets)
+        loss = CrossEntropy()(net(images), targets)
         loss.backward(retain_graph=True)
         loss.backward()
     for ours, theirs in zip(lean.parameters(), paper.parameters(), strict=True):
@@ -101,7 +101,7 @@ def test_nothing_is_left_when_the_graph_is_gone() -> None:
     gc.disable()
     try:
         before = count_tensors()
-        loss = crop_cross_entropy(lean(images), targets)
+        loss = CrossEntropy()(lean(images), targets)
         during = count_tensors()
         del loss
         assert count_tensors() == before < during

@@ -7,7 +7,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from fer_voting.config import CONF_DIR, compose_config
+from fer_voting.config import CONF_DIR, compose
 from fer_voting.models import VotingResNet18
 from fer_voting.models.checkpoint import NetworkInfo
 from fer_voting.models.registry import architectures, build_network, check_options, options_of, rebuild_network
@@ -17,7 +17,7 @@ CLASSES = ("happy", "sad", "anger")
 
 
 def node(*words: str) -> dict:
-    return resolve(compose_config(list(words)))["model"]
+    return resolve(compose(list(words)))["model"]
 
 
 def test_the_networks_are_the_files() -> None:

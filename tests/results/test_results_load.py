@@ -94,7 +94,7 @@ def test_every_missing_run_has_a_name_and_a_reason(tmp_path: Path) -> None:
         "faces-m1-width4-seed2": "interrupted",
         "faces-m1-width4-seed3": "damaged: result.json is no JSON, or lacks status",
         "faces-m1-width4-seed4": (
-            "damaged or of another version: result.json (format 2, written at commit 0123456789ab) lacks votes, gmacs"
+            "damaged or of another version: result.json (format 3, written at commit 0123456789ab) lacks votes, gmacs"
         ),
         "faces-m1-width4-seed5": "damaged: result.json is no JSON, or lacks status",
         "faces-m1-width4-seed6": "not run",
@@ -215,7 +215,7 @@ def test_result_keys_are_what_a_training_writes(tmp_path: Path) -> None:
     """The made-up runs of these tests have the keys of a real one."""
     made = make(tmp_path, "split=m1", "seed=0").result()
     assert made is not None
-    files = ("train.py", "training/fit.py", "runs/run.py")
+    files = ("experiment.py", "runs/run.py")
     source = "".join((REPO / "fer_voting" / file).read_text() for file in files)
     assert [key for key in made if f'"{key}"' not in source] == []
     assert json.loads(json.dumps(made)) == made

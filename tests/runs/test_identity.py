@@ -8,20 +8,25 @@ from typing import Any
 import pytest
 import torch
 
-from fer_voting.config import CONF_DIR, compose_with_choices, flatten
-from fer_voting.runs.identity import (
-    NOT_IDENTITY,
-    batchnorm_ranks,
-    identity,
-    name_run,
-    name_word,
-    resolve,
-    run_name,
-    setting_of,
-)
+from fer_voting.config import CONF_DIR, compose, flatten
+from fer_voting.runs.identity import NOT_IDENTITY, batchnorm_ranks, identity, resolve
+from fer_voting.runs.naming import name_run, name_word, run_name, variant_of
 
 GROUPS = (
-    *("dataset", "split", "voting", "model", "optimizer", "scheduler", "augment", "mix", "distillation", "callbacks"),
+    *(
+        "dataset",
+        "protocol",
+        "split",
+        "voting",
+        "model",
+        "loss",
+        "optimizer",
+        "scheduler",
+        "augment",
+        "mix",
+        "distillation",
+        "callbacks",
+    ),
     *("trainer", "logger", "experiment"),
 )
 OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONF_DIR / group).glob("*.yaml"))]
@@ -29,7 +34,7 @@ OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONF_DIR /
 
 @functools.cache  # Hydra takes a tenth of a second for each
 def config_of(*words: str) -> dict[str, Any]:
-    return resolve(compose_with_choices(list(words))[0])
+    return resolve(compose(list(words)))
 
 
 def changed(config: dict[str, Any], key: str) -> dict[str, Any]:
@@ -58,7 +63,6 @@ def test_a_key_changes_the_identity_or_is_listed_with_a_reason(group: str, optio
 @pytest.mark.slow
 def test_the_list_names_no_key_that_does_not_exist() -> None:
     keys = {key for group, option in OPTIONS for key in flatten(config_of(f"{group}={option}", "teacher=some_run"))}
-    keys.add("run.setting")
     assert [p for p in NOT_IDENTITY if not any(fnmatchcase(key, p) for key in keys)] == []
 
 
@@ -68,12 +72,9 @@ def test_a_callback_of_a_users_own_is_part_of_the_identity() -> None:
     assert identity(config_of("~callbacks.throughput")) == identity(config_of())
 
 
-def test_what_a_training_does_without_is_no_part_of_the_identity() -> None:
-    """So run folders from before these keys existed are still theirs."""
+def test_distillation_is_part_of_the_identity_only_with_a_teacher() -> None:
     plain = identity(config_of())
-    new = ("mix", "distillation", "teacher", "label_smoothing")
-    assert identity({key: value for key, value in config_of().items() if key not in new}) == plain
-    assert not [key for key in plain if key.startswith(("mix", "distillation", "teacher", "label_smoothing"))]
+    assert not [key for key in plain if key.startswith(("distillation", "teacher"))]
     assert identity(config_of("distillation.temperature=9")) == plain
     distilled = identity(config_of("teacher=some_run"))
     assert {key: value for key, value in distilled.items() if key not in plain} == {
@@ -120,14 +121,14 @@ def test_ranks_without_synchronised_batchnorm_are_another_run_with_another_name(
     joined = config_of(*words, "trainer.devices=4", "trainer.sync_batchnorm=true")
     assert identity(four) == identity(one) | {"batchnorm_ranks": 4}
     assert "batchnorm_ranks" not in identity(joined)
-    assert "ranks4" in name_run(*compose_with_choices([*words, "trainer.devices=4"]))
+    assert "ranks4" in name_run(compose([*words, "trainer.devices=4"]))
 
 
 SEVERAL = "sgd-cutmix-ema-decay0.9"
 
 
 @pytest.mark.parametrize(
-    ("words", "setting"),
+    ("words", "variant"),
     [
         ([], ""),
         (["split=m3", "seed=4"], ""),
@@ -135,10 +136,10 @@ SEVERAL = "sgd-cutmix-ema-decay0.9"
         (["experiment=table3", "dataset=rafdb"], ""),
         (["model.width=16", "experiment=demo"], "demo"),
         (["model.width=8"], "width8"),
-        (["dataset.schedule.lr_gamma_per_epoch=0.5"], "lr_gamma_per_epoch0.5"),
+        (["scheduler.lr_gamma_per_epoch=0.5"], "lr_gamma_per_epoch0.5"),
         (["scheduler=one_cycle", "scheduler.warm_up_share=0.2"], "one_cycle-warm_up_share0.2"),
         (["optimizer=sgd", "mix=cutmix", "callbacks=ema", "callbacks.average.multi_avg_fn.decay=0.9"], SEVERAL),
-        (["label_smoothing=0.1"], "label_smoothing0.1"),
+        (["loss.label_smoothing=0.1"], "label_smoothing0.1"),
         (["+trainer.accumulate_grad_batches=null"], "accumulate_grad_batchesNone"),
         (["teacher=m3"], "teacher_m3"),
         (["experiment=demo", "teacher=a-run", "distillation.temperature=2"], "demo-temperature2-teacher_a_run"),
@@ -146,8 +147,8 @@ SEVERAL = "sgd-cutmix-ema-decay0.9"
         (["name=mine"], "mine"),
     ],
 )
-def test_setting_by_hand(words: list[str], setting: str) -> None:
-    assert setting_of(*compose_with_choices(words)) == setting
+def test_variant_by_hand(words: list[str], variant: str) -> None:
+    assert variant_of(compose(words)) == variant
 
 
 def test_names_by_hand() -> None:

@@ -9,10 +9,9 @@ import torch
 from helpers.callbacks import StepWitness
 from helpers.train import TINY
 
-from fer_voting.config import compose_with_choices
-from fer_voting.runs.plan import plan_job
+from fer_voting.config import compose
+from fer_voting.experiment import train
 from fer_voting.runs.run import Run, read_history
-from fer_voting.train import train
 from fer_voting.training.averaging import ema
 
 DECAY = 0.7
@@ -23,12 +22,12 @@ def run_words(output_dir: Path, *words: str) -> Run:
     """The run of a small training with averaged weights; an interruption ends it as a kill does."""
     words = (
         *TINY,
-        *("dataset.size=24", "dataset.schedule.epochs=3", "split=m3", "callbacks=ema", "name=mine"),
+        *("dataset.size=24", "trainer.max_epochs=3", "split=m3", "callbacks=ema", "name=mine"),
         *(f"callbacks.average.multi_avg_fn.decay={DECAY}", "optimizer.lr=1e-2", f"output_dir={output_dir}"),
         *words,
     )
     with contextlib.suppress(KeyboardInterrupt):
-        train(plan_job(words, *compose_with_choices(words)))
+        train(compose(words))
     return Run(output_dir, "mine")
 
 
@@ -102,7 +101,7 @@ def test_a_training_that_stops_and_goes_on_ends_with_the_same_weights(tmp_path: 
 
 @pytest.mark.slow
 def test_averages_work_with_a_refit_and_every_option(run_train: Callable[..., Path]) -> None:
-    words = ("split=m3", "callbacks=ema", "dataset.size=24", "dataset.schedule.epochs=1")
+    words = ("split=m3", "callbacks=ema", "dataset.size=24", "trainer.max_epochs=1")
     run_train(*words)
     output_dir = run_train(*words, "refit=true")
     (refit,) = (output_dir / "runs").glob("*refit*")

@@ -12,7 +12,8 @@ from fer_voting.models import VotingResNet18
 from fer_voting.models.checkpoint import NetworkInfo
 from fer_voting.models.cost import forward_mib_per_image
 from fer_voting.runs.run import read_history
-from fer_voting.training.callbacks import ForwardMemory, History, Throughput
+from fer_voting.training.callbacks import ForwardMemory, MetricsCSV, Throughput
+from fer_voting.training.losses import CrossEntropy
 from fer_voting.training.module import VotingModule
 from fer_voting.training.schedules import exponential
 
@@ -30,15 +31,15 @@ class RandomFaces(L.LightningDataModule):
         return torch.utils.data.DataLoader(data, batch_size=15)
 
 
-def halved(optimizer: torch.optim.Optimizer) -> Any:
-    return exponential(optimizer, 1, 1, lr_gamma_per_epoch=0.5)
+def halved(optimizer: torch.optim.Optimizer, steps: int) -> Any:
+    return exponential(optimizer, steps, lr_gamma_per_epoch=0.5)
 
 
 def fit(*callbacks: L.Callback, epochs: int = 1, resume_from: Path | None = None) -> tuple[L.Trainer, VotingModule]:
     torch.manual_seed(0)
     record = NetworkInfo("m3", {"width": 4}, ("neutral", "happy", "sad"), 24, "random")
     net = VotingResNet18("m3", num_classes=3, width=4)
-    module = VotingModule(net, lambda parameters: torch.optim.SGD(parameters, 0.1), record, halved)
+    module = VotingModule(net, CrossEntropy(), lambda parameters: torch.optim.SGD(parameters, 0.1), record, halved)
     trainer = L.Trainer(
         max_epochs=epochs,
         accelerator="cpu",
@@ -84,7 +85,7 @@ def test_throughput_counts_every_epoch():
 
 
 def test_history_has_a_row_an_epoch_with_that_epochs_learning_rate(tmp_path: Path):
-    fit(History(tmp_path / "metrics.csv"), epochs=3)
+    fit(MetricsCSV(tmp_path / "metrics.csv"), epochs=3)
     with (tmp_path / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [float(row["epoch"]) for row in rows] == [0, 1, 2]
@@ -94,11 +95,11 @@ def test_history_has_a_row_an_epoch_with_that_epochs_learning_rate(tmp_path: Pat
 
 def test_history_drops_the_epochs_that_are_trained_again(tmp_path: Path):
     path = tmp_path / "metrics.csv"
-    trainer, _ = fit(History(path), epochs=1)
+    trainer, _ = fit(MetricsCSV(path), epochs=1)
     trainer.save_checkpoint(tmp_path / "last.ckpt")
-    fit(History(path), epochs=3)  # a longer training that was killed before it saved
+    fit(MetricsCSV(path), epochs=3)  # a longer training that was killed before it saved
     assert len(read_history(path)) == 3
-    fit(History(path), epochs=2, resume_from=tmp_path / "last.ckpt")
+    fit(MetricsCSV(path), epochs=2, resume_from=tmp_path / "last.ckpt")
     assert [row["epoch"] for row in read_history(path)] == [0, 1]
 
 

@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import WeightAveraging
 from torch.utils.data import DataLoader
 
 from fer_voting.runs.run import Run, read_history
-from fer_voting.training.callbacks import Checkpoints, History
+from fer_voting.training.callbacks import BestPerVote, MetricsCSV
 from fer_voting.votes import VOTES
 
 
@@ -40,21 +40,21 @@ def train(
     run: Run,
     accuracies: list[float],
     *callbacks: L.Callback,
-    refit_vote: str | None = None,
+    refit: bool = False,
     resume: bool = False,
     epochs_a_validation: int = 1,
 ) -> None:
-    history = History(run.metrics_file)
+    history = MetricsCSV(run.metrics_file)
     trainer = L.Trainer(
         max_epochs=len(accuracies),
         check_val_every_n_epoch=epochs_a_validation,
-        callbacks=[*callbacks, history, Checkpoints(run, history, refit_vote)],
+        callbacks=[*callbacks, history, BestPerVote(run, history, ["soft"] if refit else list(VOTES), refit)],
         accelerator="cpu",
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        limit_val_batches=0 if refit_vote else 1.0,
+        limit_val_batches=0 if refit else 1.0,
     )
     loader = DataLoader(torch.ones(2, 1))
     checkpoint = run.last_checkpoint if resume else None
@@ -119,12 +119,12 @@ def test_metrics_of_a_continued_run_are_the_same_bytes(tmp_path: Path) -> None:
 
 def test_a_refit_keeps_its_last_epoch_and_numbers_it_from_0(tmp_path: Path) -> None:
     run = Run(tmp_path, "run")
-    train(run, [0.0, 0.0, 0.0], refit_vote="soft")
+    train(run, [0.0, 0.0, 0.0], refit=True)
     assert best_epoch(run) == 2
 
 
-def test_a_refit_that_ends_early_has_no_network(tmp_path: Path) -> None:
+def test_the_best_epoch_of_a_refit_is_its_last_so_far(tmp_path: Path) -> None:
     run = Run(tmp_path, "run")
     with pytest.raises(SystemExit):  # Lightning's answer to Ctrl-C
-        train(run, [0.0, 0.0, 0.0], StepWitness(stop_after=2), refit_vote="soft")
-    assert [path.name for path in run.last_checkpoint.parent.iterdir()] == ["last.ckpt"]
+        train(run, [0.0, 0.0, 0.0], StepWitness(stop_after=2), refit=True)
+    assert best_epoch(run) == 1

@@ -9,32 +9,32 @@ import torch
 from helpers.networks import write_checkpoint
 from helpers.train import TINY
 
-from fer_voting.config import compose_with_choices
-from fer_voting.runs.plan import plan_job
+from fer_voting.config import compose
+from fer_voting.experiment import train
+from fer_voting.runs.naming import settle
 from fer_voting.runs.run import OtherInputsError, Run, read_history
-from fer_voting.train import train
 from fer_voting.training.trained import load_module
 
 pytestmark = pytest.mark.slow
 
-QUICK = (*TINY, "dataset.size=24", "dataset.schedule.epochs=1")
+QUICK = (*TINY, "dataset.size=24", "trainer.max_epochs=1")
 
 
 def plan(output_dir: Path, *words: str) -> dict:
     words = (*QUICK, f"output_dir={output_dir}", *words)
-    return plan_job(words, *compose_with_choices(words))
+    return settle(compose(words))
 
 
 def test_a_split_as_teacher_is_the_run_of_the_same_words(tmp_path: Path) -> None:
     """The teacher has the same seed and data, and the width of its data set or experiment, without the overrides that
     only the student has."""
     words = ["experiment=demo", "seed=2", "split=baseline", "teacher=m3", "model.width=8", "distillation.temperature=2"]
-    planned = plan_job(words, *compose_with_choices(words))
+    planned = settle(compose(words))
     assert planned["name"] == "faces-baseline-demo-temperature2-width8-teacher_m3-seed2"
     assert planned["teacher"] == "faces-m3-demo-seed2"
     command = "python -m fer_voting.train experiment=demo seed=2 split=m3"
-    assert planned["run"]["needs"]["teacher"] == {"run": "faces-m3-demo-seed2", "command": command}
-    refit = plan_job([*words, "refit=true"], *compose_with_choices([*words, "refit=true"]))
+    assert planned["composition"]["needs"]["teacher"] == {"run": "faces-m3-demo-seed2", "command": command}
+    refit = settle(compose([*words, "refit=true"]))
     assert refit["teacher"] == "faces-m3-demo-seed2"
 
 
@@ -84,8 +84,8 @@ def test_a_student_learns_the_outputs_of_its_teacher_and_not_the_labels(
     output_dir = run_train(
         *words,
         "name=mine",
-        "dataset.schedule.epochs=6",
-        "dataset.schedule.lr_gamma_per_epoch=1",
+        "trainer.max_epochs=6",
+        "scheduler.lr_gamma_per_epoch=1",
         "distillation.hard_weight=0",
         "dataset.batch_size=10",
         "distillation.temperature=1",

@@ -11,11 +11,11 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from experiments.bench.network import Reference
-from fer_voting.config import compose_config
+from fer_voting.config import compose
 from fer_voting.data.module import FERDataModule, make_datamodule, normalise
 from fer_voting.models import VotingResNet18
 from fer_voting.models.checkpoint import NetworkInfo
-from fer_voting.training.losses import crop_cross_entropy
+from fer_voting.training.losses import CrossEntropy
 from fer_voting.training.module import VotingModule
 
 pytestmark = pytest.mark.filterwarnings(
@@ -30,7 +30,7 @@ SIDE = 24  # pixels; the smallest that divides for every split
 
 def faces(folder: Path, **arguments: Any) -> FERDataModule:
     sizes = {"train_size": 32, "val_size": 7, "test_size": 7, "batch_size": 8, "size": SIDE, "cache_dir": folder}
-    datamodule = make_datamodule(compose_config(["dataset=faces", "augment=none"]).dataset, **sizes, **arguments)
+    datamodule = make_datamodule(compose(["dataset=faces", "augment=none"]).dataset, **sizes, **arguments)
     datamodule.setup()
     return datamodule
 
@@ -49,7 +49,7 @@ def plain_losses(split: str, folder: Path, dtype: torch.dtype, lr: float) -> lis
     for _ in range(EPOCHS):
         for images, targets, _ in loader:
             optimizer.zero_grad()
-            loss = crop_cross_entropy(net(normalise(images.contiguous()).to(dtype)), targets)
+            loss = CrossEntropy()(net(normalise(images.contiguous()).to(dtype)), targets)
             loss.backward()
             optimizer.step()
             losses.append(loss.item())

@@ -9,11 +9,10 @@ import pytest
 import torch
 from helpers.datasets import class_folders
 
-from fer_voting.config import compose_with_choices
-from fer_voting.runs.plan import plan_job
+from fer_voting.config import compose
+from fer_voting.experiment import train
 from fer_voting.runs.run import OtherInputsError, Run
 from fer_voting.system.environment import describe_device
-from fer_voting.train import train
 
 pytestmark = pytest.mark.slow
 
@@ -33,10 +32,10 @@ def train_on(tmp_path: Path) -> Train:
         words = (
             *("dataset=folder", f"dataset.root={root}", "dataset.size=24", "dataset.batch_size=4", "logger=none"),
             "plots=false",
-            *("split=baseline", "model.width=4", "dataset.schedule.epochs=1", f"name={name}", "dataset.name=mine"),
+            *("split=baseline", "model.width=4", "trainer.max_epochs=1", f"name={name}", "dataset.name=mine"),
             *(f"output_dir={tmp_path / 'outputs'}", *words),
         )
-        train(plan_job(words, *compose_with_choices(words)))
+        train(compose(words))
         return Run(tmp_path / "outputs", name)
 
     return train_on
@@ -89,7 +88,7 @@ def test_other_initial_weights_under_the_same_path_are_another_run(train_on: Tra
 
 
 def test_a_run_records_the_device_it_trained_on(run_train: Callable[..., Path]) -> None:
-    output_dir = run_train("split=baseline", "name=mine", "tf32=true", "dataset.schedule.epochs=1")
+    output_dir = run_train("split=baseline", "name=mine", "tf32=true", "trainer.max_epochs=1")
     result = Run(output_dir, "mine").result()
     assert result is not None
     trained_on = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -97,7 +96,7 @@ def test_a_run_records_the_device_it_trained_on(run_train: Callable[..., Path]) 
     assert result["tf32"] is True
     assert torch.backends.cudnn.allow_tf32
     assert torch.get_float32_matmul_precision() == "high"
-    run_train("split=baseline", "name=other", "dataset.schedule.epochs=1")
+    run_train("split=baseline", "name=other", "trainer.max_epochs=1")
     assert not torch.backends.cudnn.allow_tf32
     assert torch.get_float32_matmul_precision() == "highest"
 

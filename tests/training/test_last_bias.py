@@ -11,10 +11,11 @@ from torch import Tensor
 from fer_voting.models import VotingResNet18
 from fer_voting.models.checkpoint import NetworkInfo
 from fer_voting.runs.run import Run
-from fer_voting.training.callbacks import LastBias
+from fer_voting.training.callbacks import TrainLastBiasOnly
+from fer_voting.training.losses import CrossEntropy
 from fer_voting.training.module import VotingModule
 
-WORDS = ("split=m3", "dataset.size=24", "dataset.schedule.epochs=2")
+WORDS = ("split=m3", "dataset.size=24", "trainer.max_epochs=2")
 
 
 def weights(run: Run) -> dict[str, Tensor]:
@@ -43,6 +44,6 @@ def test_a_last_layer_without_a_bias() -> None:
     net = VotingResNet18("m3", width=4)
     net.backbone.fc.bias = None
     info = NetworkInfo("m3", {"width": 4}, ("a", "b", "c", "d", "e", "f", "g"), 48, "faces")
-    module = VotingModule(net, torch.optim.Adam, info)
+    module = VotingModule(net, CrossEntropy(), torch.optim.Adam, info)
     with pytest.raises(ValueError, match=r"the network's `fc` has none"):
-        LastBias().setup(L.Trainer(logger=False), module, "fit")
+        TrainLastBiasOnly().setup(L.Trainer(logger=False), module, "fit")

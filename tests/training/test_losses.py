@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 from scipy.special import log_softmax, softmax
 from torch import Tensor, nn
 
-from fer_voting.training.losses import Distillation, crop_cross_entropy
+from fer_voting.training.losses import CropLoss, CrossEntropy, Distillation, FocalLoss, GeneralizedCrossEntropy
 from fer_voting.votes import PAPER_VOTES, VOTES
 
 SETTINGS = {"temperature": 4.0, "hard_weight": 0.1, "vote": "soft"}
@@ -38,7 +39,7 @@ def random_batch(batch: int = 4, own_crops: int = 1, crops: int = 10, classes: i
 
 def test_label_smoothing_by_hand() -> None:
     logits = torch.tensor([[[math.log(3.0), 0.0]]])  # probabilities 3/4 and 1/4
-    smoothed = crop_cross_entropy(logits, torch.tensor([0]), 0.2)  # targets 0.9 and 0.1
+    smoothed = CrossEntropy(0.2)(logits, torch.tensor([0]))  # targets 0.9 and 0.1
     assert smoothed.item() == pytest.approx(-0.9 * math.log(3 / 4) - 0.1 * math.log(1 / 4))
 
 
@@ -47,8 +48,59 @@ def test_label_smoothing_of_probabilities_is_the_formula_of_its_source() -> None
     targets[3] = [0.5, 0.25, 0.25, 0, 0]
     spread = (1 - share) * targets + share / 5  # Szegedy et al., section 7: q' = (1 - e) q + e / K
     by_formula = -(spread[:, None] * log_softmax(logits, axis=2)).sum(axis=2).mean()
-    ours = crop_cross_entropy(torch.tensor(logits), torch.tensor(targets), share)
+    ours = CrossEntropy(share)(torch.tensor(logits), torch.tensor(targets))
     assert ours.item() == pytest.approx(by_formula)
+
+
+def test_labels_are_not_smoothed_in_evaluation() -> None:
+    logits, labels = torch.randn(4, 10, 5), torch.tensor([0, 2, 1, 4])
+    plain = CrossEntropy()(logits, labels)
+    assert CrossEntropy(0.3).eval()(logits, labels) == plain
+    assert CrossEntropy(0.3)(logits, labels) != plain
+
+
+PROBABILITIES = [[0.5, 0.25, 0.25, 0, 0], [0, 0, 1, 0, 0], [0, 0.1, 0.9, 0, 0], [0, 0, 0, 0, 1]]
+
+
+@pytest.mark.parametrize("targets", [[0, 2, 1, 4], PROBABILITIES], ids=["labels", "probabilities"])
+@pytest.mark.parametrize(
+    ("loss", "missed"),
+    [
+        (GeneralizedCrossEntropy(0.7), lambda p: (1 - p**0.7) / 0.7),
+        (GeneralizedCrossEntropy(1), lambda p: 1 - p),
+        (FocalLoss(2.0), lambda p: -((1 - p) ** 2) * np.log(p)),
+        (FocalLoss(0), lambda p: -np.log(p)),
+        (CrossEntropy(), lambda p: -np.log(p)),
+    ],
+    ids=["q0.7", "q1", "gamma2", "gamma0", "cross_entropy"],
+)
+def test_a_loss_is_the_formula_of_its_source(loss: CropLoss, missed: Callable, targets: list) -> None:
+    logits = np.random.default_rng(0).normal(size=(4, 10, 5))
+    weights = np.eye(5)[targets] if np.ndim(targets) == 1 else np.array(targets)
+    by_formula = (weights[:, None] * missed(softmax(logits, axis=2))).sum(axis=2).mean()
+    assert loss(torch.tensor(logits), torch.tensor(targets)).item() == pytest.approx(by_formula)
+
+
+@pytest.mark.parametrize("loss", [GeneralizedCrossEntropy(0.7), FocalLoss(0.5), CrossEntropy()])
+def test_a_class_that_is_ruled_out_has_a_finite_loss_and_gradient(loss: CropLoss) -> None:
+    logits = torch.tensor([[[200.0, 0.0]], [[0.0, 200.0]]], requires_grad=True)
+    loss(logits, torch.tensor([1, 1])).backward()
+    assert logits.grad is not None
+    assert torch.isfinite(logits.grad).all()
+
+
+@pytest.mark.parametrize(
+    ("make", "key"),
+    [
+        (lambda: CrossEntropy(1.0), "label_smoothing"),
+        (lambda: GeneralizedCrossEntropy(0), "q"),
+        (lambda: GeneralizedCrossEntropy(1.1), "q"),
+        (lambda: FocalLoss(-1), "gamma"),
+    ],
+)
+def test_a_value_of_a_loss_out_of_range(make: Callable, key: str) -> None:
+    with pytest.raises(ValueError, match=rf"loss\.{key}="):
+        make()
 
 
 @pytest.mark.parametrize("own_crops", [1, 10])

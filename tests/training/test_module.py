@@ -8,11 +8,12 @@ import torch
 from hydra.utils import instantiate
 from torch.utils.data import DataLoader, TensorDataset
 
-from fer_voting.config import compose_config
+from fer_voting.config import compose
 from fer_voting.models import VotingResNet18
 from fer_voting.models.checkpoint import NetworkInfo
-from fer_voting.training.losses import crop_cross_entropy
-from fer_voting.training.module import VotingModule, memory_format_for, vote_metrics, weight_decay_groups
+from fer_voting.training.losses import CrossEntropy
+from fer_voting.training.metrics import vote_metrics
+from fer_voting.training.module import VotingModule, memory_format_for, weight_decay_groups
 
 CLASSES = ("neutral", "happy", "sad")
 
@@ -20,13 +21,13 @@ CLASSES = ("neutral", "happy", "sad")
 def make_module(width: int = 4) -> VotingModule:
     net = VotingResNet18("m3", num_classes=3, width=width)
     record = NetworkInfo("m3", {"width": width}, CLASSES, 48, "faces")
-    return VotingModule(net, lambda parameters: torch.optim.Adam(parameters, 0.5), record)
+    return VotingModule(net, CrossEntropy(), lambda parameters: torch.optim.Adam(parameters, 0.5), record)
 
 
 def test_loss_is_the_mean_over_all_crops_and_not_that_of_the_vote():
     logits = torch.tensor([[[math.log(3.0), 0.0], [0.0, math.log(3.0)]]])  # one image, two crops that disagree
     by_hand = (-math.log(3 / 4) - math.log(1 / 4)) / 2
-    assert crop_cross_entropy(logits, torch.tensor([0])).item() == pytest.approx(by_hand)
+    assert CrossEntropy()(logits, torch.tensor([0])).item() == pytest.approx(by_hand)
     of_the_vote = math.log(2)  # the mean of the logits is even
     assert abs(by_hand - of_the_vote) > 0.1
 
@@ -35,7 +36,7 @@ def test_loss_takes_class_probabilities():
     logits = torch.randn(4, 10, 3)
     labels = torch.tensor([0, 2, 1, 2])
     one_hot = torch.nn.functional.one_hot(labels, 3).float()
-    torch.testing.assert_close(crop_cross_entropy(logits, one_hot), crop_cross_entropy(logits, labels))
+    torch.testing.assert_close(CrossEntropy()(logits, one_hot), CrossEntropy()(logits, labels))
 
 
 def test_metrics_by_hand():
@@ -53,7 +54,7 @@ def test_metrics_by_hand():
 @pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
 def test_a_step_of_each_optimizer_is_the_formula_of_its_source(name: str):
     """Two steps, of a weight that decays and of one that does not, against the formulas in plain numbers."""
-    node = compose_config([f"optimizer={name}", "optimizer.lr=0.1"]).optimizer
+    node = compose([f"optimizer={name}", "optimizer.lr=0.1"]).optimizer
     net = torch.nn.Linear(1, 1)
     module = make_module()
     module.net, module.make_optimizer = net, instantiate(node)
@@ -135,8 +136,10 @@ def test_an_evaluation_that_does_not_fit_is_split_into_parts_that_do(monkeypatch
     batches = DataLoader(TensorDataset(images, torch.arange(7) % 3, torch.arange(7)), batch_size=7)
     trainer = L.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
     monkeypatch.setattr(module.net, "forward", with_little_memory)
-    trainer.validate(module, batches, verbose=False)
-    torch.testing.assert_close(torch.cat(module.predictions.logits), expected)
+    (metrics,) = trainer.validate(module, batches, verbose=False)
+    votes = expected.mean(dim=1)
+    assert metrics["val/soft/accuracy"] == pytest.approx((votes.argmax(dim=1) == torch.arange(7) % 3).float().mean())
+    assert metrics["val/loss"] == pytest.approx(torch.nn.functional.cross_entropy(votes, torch.arange(7) % 3).item())
     assert sizes == [7, 4, 2, 2, 3, 2, 1]
     monkeypatch.setattr(module.net, "forward", lambda x: (_ for _ in ()).throw(torch.OutOfMemoryError("none")))
     with pytest.raises(torch.OutOfMemoryError):  # not even for one image

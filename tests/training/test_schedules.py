@@ -26,7 +26,7 @@ class Recorder(L.LightningModule):
     def __init__(self, name: str) -> None:
         super().__init__()
         self.weight = torch.nn.Parameter(torch.zeros(1))
-        self.schedule = functools.partial(SCHEDULES[name], epochs=EPOCHS, steps_per_epoch=STEPS)
+        self.schedule = functools.partial(SCHEDULES[name], steps=EPOCHS * STEPS)
         self.rates: list[float] = []
 
     def training_step(self, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
@@ -89,4 +89,4 @@ def test_a_training_that_stops_and_goes_on_has_the_same_rates_and_weights(name: 
 @pytest.mark.parametrize("share", [0, 1, 1.5])
 def test_one_cycle_refuses_a_warm_up_that_is_no_share(share: float) -> None:
     with pytest.raises(ValueError, match="warm_up_share"):
-        one_cycle(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], 0.1), 1, 1, warm_up_share=share)
+        one_cycle(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], 0.1), 1, warm_up_share=share)

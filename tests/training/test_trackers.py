@@ -17,7 +17,7 @@ from helpers.train import TINY, train_here
 from helpers.wandb_server import KEY, WandbServer
 
 from fer_voting.runs.run import Run
-from fer_voting.training.trackers import best_metrics, worst_errors
+from fer_voting.training.loggers import best_metrics, worst_errors
 from fer_voting.votes import VOTES
 
 OPTIONS = [word for word in TINY if word != "logger=none"] + ["dataset.size=24"]
@@ -43,7 +43,7 @@ def table(run: Run, key: str) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_what_a_run_tells_wandb(tmp_path: Path):
-    words = ["split=m3", "voting=hard", "name=mine", "sweep=a_sweep", "logger=offline", "logger.images=true"]
+    words = ["split=m3", "voting=hard", "name=mine", "sweep=a_sweep", "logger=offline", "logger.wandb.images=true"]
     train(tmp_path, *words)
     run = Run(tmp_path, "mine")
     result = run.result()
@@ -175,7 +175,7 @@ def test_without_a_server_a_run_is_kept_offline_and_uploads_later(
         never_logged_in.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{port}")
         never_logged_in.setenv("WANDB_API_KEY", KEY)
         started = time.monotonic()
-        train(tmp_path, "split=baseline", "name=mine", "logger=wandb", "logger.start_timeout_seconds=1")
+        train(tmp_path, "split=baseline", "name=mine", "logger=wandb", "logger.wandb.start_timeout_seconds=1")
         assert time.monotonic() - started < 30
     run = Run(tmp_path, "mine")
     (line,) = {line for line in messages.messages if "W&B" in line}
@@ -218,7 +218,7 @@ def test_a_server_that_is_lost_on_the_way_costs_no_training(
         watcher = threading.Thread(target=lose_it)
         watcher.start()
         started = time.monotonic()
-        words = ["split=m3", "name=mine", "logger=wandb", "logger.upload_timeout_seconds=1"]
+        words = ["split=m3", "name=mine", "logger=wandb", "logger.wandb.upload_timeout_seconds=1"]
         train(tmp_path, *words)
         assert time.monotonic() - started < 30
         watcher.join()
@@ -226,7 +226,7 @@ def test_a_server_that_is_lost_on_the_way_costs_no_training(
     warnings = {record.getMessage() for record in messages.records if record.levelname == "WARNING"}
     assert any("mine" in line for line in warnings)
     (kept,) = run.dir.glob("wandb/run-*")
-    assert any("logger.upload_timeout_seconds=1" in line and f"wandb sync {kept}" in line for line in warnings)
+    assert any("logger.wandb.upload_timeout_seconds=1" in line and f"wandb sync {kept}" in line for line in warnings)
 
 
 @pytest.mark.slow

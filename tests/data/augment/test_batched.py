@@ -13,12 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms.v2 import functional as TF
 
-from fer_voting.config import compose_config
+from fer_voting.config import compose
 from fer_voting.data.augment.batched import BatchedAugment, _Frame, _resample, uniforms
 from fer_voting.data.augment.by_albumentations import AlbumentationsAugment
 
 SIDE = 48
-PAPER = {key: value for key, value in compose_config(["augment=paper"]).augment.items() if isinstance(value, Mapping)}
+PAPER = {key: value for key, value in compose(["augment=paper"]).augment.items() if isinstance(value, Mapping)}
 ALWAYS = {name: {**values, "probability": 1.0} for name, values in PAPER.items()}
 MANY = 3000
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from hydra.utils import instantiate
 from torch import Tensor
 
-from fer_voting.config import compose_config
+from fer_voting.config import compose
 from fer_voting.data.augment.batched import BatchedAugment
 from fer_voting.data.augment.by_albumentations import AlbumentationsAugment
 from fer_voting.data.augment.low_resolution import DOWN, UP, _resize, jpeg, resize_matrices
@@ -101,7 +101,7 @@ def test_each_image_depends_on_its_key_and_the_other_steps_do_not_change() -> No
     alone = torch.cat([augment(many[row : row + 1], keys(64)[row : row + 1], seed=0) for row in range(0, 64, 9)])
     torch.testing.assert_close(alone, changed[::9], rtol=0, atol=0)
     # With the paper's steps: the images that this one leaves out have the same bits as without it.
-    paper = dict(compose_config(["augment=low_resolution"]).augment)
+    paper = dict(compose(["augment=low_resolution"]).augment)
     half = {name: paper[name] for name in ("resized_crop", "color_jitter", "translation", "rotation", "erase")}
     without = BatchedAugment(**half)(many, keys(64), seed=0)
     both = BatchedAugment(**half, low_resolution={**VALUES, "probability": 0.5})(many, keys(64), seed=0)
@@ -130,7 +130,7 @@ def test_sides_above_the_images_own_count_as_its_own(backend: type) -> None:
 @pytest.mark.parametrize("value", ["sides=[24,8]", "sides=[0,8]", "jpeg_quality=[0,50]", "jpeg_quality=[50,101]"])
 def test_values_out_of_range_are_refused(backend: str, value: str) -> None:
     words = ["augment=low_resolution", f"augment.backend={backend}", f"augment.low_resolution.{value}"]
-    augment = instantiate(compose_config(words).augment)
+    augment = instantiate(compose(words).augment)
     batch = images(2) if backend == "batched" else images(2).permute(0, 2, 3, 1).numpy()
     with pytest.raises(ValueError, match=f"low_resolution.{value.split('=')[0]}"):
         augment(batch, [(0, 0), (0, 1)], 0)

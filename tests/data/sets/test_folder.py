@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from helpers.datasets import class_folders, class_image, save, shown_class
 
-from fer_voting.config import compose_with_choices
+from fer_voting.config import compose
 from fer_voting.data.sets.folder import FolderDataModule
-from fer_voting.runs.identity import name_run
+from fer_voting.runs.naming import name_run
 
 
 def folder(root: Path | None, **arguments: Any) -> FolderDataModule:
@@ -85,9 +85,9 @@ def test_classes_of_the_users_own_follow_the_expressions(tmp_path: Path) -> None
     ],
 )
 def test_the_data_set_is_called_as_its_folder(words: list[str], name: str) -> None:
-    config, choices = compose_with_choices(["dataset=folder", *words])
+    config = compose(["dataset=folder", *words])
     assert config.dataset.name == name
-    assert name_run(config, choices) == f"{name}-m1-seed0"
+    assert name_run(config) == f"{name}-m1-seed0"
 
 
 def test_an_empty_or_absent_root_is_told(tmp_path: Path) -> None:

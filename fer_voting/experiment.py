@@ -1,0 +1,396 @@
+"""One run, from its configuration to result.json. Read this first: docs/road.md draws what happens here.
+
+The configuration becomes objects here, once; they travel, and it does not.
+"""
+
+import hashlib
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from hydra.utils import instantiate
+from lightning.pytorch.callbacks import Callback, ProgressBar
+from omegaconf import DictConfig
+
+from fer_voting.data.module import FERDataModule, make_datamodule
+from fer_voting.data.sampling import images_per_rank
+from fer_voting.models.checkpoint import NetworkInfo, read_checkpoint
+from fer_voting.models.compiled import compile_network
+from fer_voting.models.cost import count_gmacs, count_parameters, count_torch_gmacs
+from fer_voting.models.lean import LEAN_AND_SYNC_BATCHNORM
+from fer_voting.models.registry import build_network, options_of
+from fer_voting.models.voting import VotingNetwork
+from fer_voting.results.plots import plot_run
+from fer_voting.runs.identity import batchnorm_ranks, resolve
+from fer_voting.runs.naming import settle
+from fer_voting.runs.run import Recording, Run, read_history
+from fer_voting.system.environment import describe_device, git_commit, keep_freed_memory, package_versions
+from fer_voting.system.messages import set_up_messages
+from fer_voting.system.ranks import is_first_rank
+from fer_voting.training.callbacks import (
+    BestPerVote,
+    ForwardMemory,
+    MetricsCSV,
+    NameFailingRank,
+    RunProgressBar,
+    StopOnNaN,
+    Throughput,
+    TrainLastBiasOnly,
+)
+from fer_voting.training.estimate import announce_duration
+from fer_voting.training.evaluation import evaluate_votes
+from fer_voting.training.initialise import initialise
+from fer_voting.training.loggers import log_best, log_configuration, loggers_of, running_loggers
+from fer_voting.training.losses import Distillation
+from fer_voting.training.mix import Mix
+from fer_voting.training.module import VotingModule
+from fer_voting.training.trained import load_module
+from fer_voting.votes import ALL_VOTES, VOTES, Vote
+
+log = logging.getLogger(__name__)
+
+RESULT_FORMAT = 3
+
+
+def train(config: DictConfig) -> dict[str, Any]:
+    """Train the run that a composed configuration describes; returns the content of its result.json.
+
+    A finished run's result is returned as it is, an interrupted run continues from its last checkpoint, a failed one
+    is tried again.
+
+    Args:
+        config: of `fer_voting.compose`, or as a command of Hydra gets it.
+
+    Raises ValueError if the folder holds a run of another configuration, OtherInputsError (a ValueError) if it holds
+    one on other data or from other weights, FileNotFoundError if a run that this one needs is not finished,
+    RunInUseError if another process trains it.
+    """
+    set_up_messages()
+    keep_freed_memory()
+    if not is_first_rank():
+        logging.getLogger("fer_voting").setLevel(logging.WARNING)  # what rank 0 says is enough
+    config = settle(config)
+    run = Run(Path(config.output_dir), config.name)
+    with run.open(resolve(config)):
+        if (finished := run.finished_result()) is not None:
+            run.check_inputs(find_sources(config).inputs | {"data": open_data(config).data_summary()})
+            log.info(f"{run.name}: finished before, not trained again ({run.dir})")
+            run.last_checkpoint.unlink(missing_ok=True)  # left by a kill right after the result
+            return finished
+        with run.recording(about(config)) as recording:
+            # Mistakes are found before the data are read, which may take minutes.
+            sources = find_sources(config)
+            callbacks, loggers = make_callbacks(config), loggers_of(config.logger or {})
+            vote: Vote = instantiate(config.voting)
+            trainer = make_trainer(config, run, callbacks, vote, sources)
+            check(config, vote, trainer)
+            data = open_data(config)
+            run.check_inputs(sources.inputs | {"data": data.data_summary()})
+            module = make_module(config, data, vote, sources)
+            with running_loggers(loggers) as trainer.loggers:
+                log_configuration(trainer.loggers, resolve(config))
+                fit(trainer, module, data, run, recording, config.compile)
+                evaluator = make_evaluator(config.trainer)
+                votes = evaluate_votes(evaluator, module, data, run, votes_of(vote, config.refit), config.refit)
+                recording.complete(measured(trainer, module, data, run) | {"votes": votes, "tf32": config.tf32})
+                log_best(trainer.loggers, run, resolve(config), recording.values, data)
+            if config.plots and is_first_rank():
+                plot_run(run, recording.values)
+    return recording.values
+
+
+# Sources of a run ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The parts of other runs that a run needs.
+
+    Attributes:
+        weights: checkpoint of the initial weights; None: random ones.
+        teacher: checkpoint of the teacher's weights, if there is one.
+        epochs: how many a refit trains: those that its selection run found best (section 3.3). None: no refit.
+    """
+
+    weights: Path | None
+    teacher: Path | None
+    epochs: int | None
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """Digests and numbers that identify them (`Run.check_inputs`), as plain values."""
+        inputs: dict[str, Any] = {"initial_weights": self.weights and {"sha256": _sha256(self.weights)}}
+        if self.teacher is not None:
+            inputs["teacher"] = {"sha256": _sha256(self.teacher)}
+        return inputs if self.epochs is None else inputs | {"epochs": self.epochs}
+
+
+def find_sources(config: DictConfig) -> Sources:
+    """The sources of a settled configuration. Raises FileNotFoundError if one is not there or not finished."""
+    epochs = None
+    if config.refit:
+        votes = _needed_run(config, "selection").finished_result()["votes"]  # type: ignore[index]
+        epochs = votes[config.voting.name]["best_epoch"] + 1
+    return Sources(_checkpoint(config, "init_from", "weights"), _checkpoint(config, "teacher", "teacher"), epochs)
+
+
+def _checkpoint(config: DictConfig, key: str, purpose: str) -> Path | None:
+    """The checkpoint that `key` names: a file, or a finished run's best by the paper's soft vote."""
+    source = config[key]
+    if source is None:
+        return None
+    if source.endswith(".ckpt"):
+        if not Path(source).is_file():
+            raise FileNotFoundError(f"{key}={source} is not a file")
+        return Path(source)
+    if purpose in config.composition.needs:
+        run = _needed_run(config, purpose, f" (or name another: {key}=...)")
+    elif (status := (run := Run(Path(config.output_dir), source)).status()) != "finished":
+        raise FileNotFoundError(f"{key}={source}: the run in {run.dir} is {status}, not finished")
+    return run.best_checkpoint("soft")
+
+
+def _needed_run(config: DictConfig, purpose: str, hint: str = "") -> Run:
+    """The run that this one needs for a purpose, which must be finished."""
+    need = config.composition.needs[purpose]
+    run = Run(Path(config.output_dir), need.run)
+    if (status := run.status()) != "finished":
+        raise FileNotFoundError(
+            f"the run {run.name} is needed first, and is {status} in {run.dir}; train it by: {need.command}{hint}"
+        )
+    return run
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def about(config: DictConfig) -> dict[str, Any]:
+    """The part of result.json that is known before the training."""
+    return {
+        "format": RESULT_FORMAT,
+        "name": config.name,
+        "variant": config.composition.variant,
+        **{group: config[group].name for group in ("dataset", "split")},
+        **{key: config[key] for key in ("seed", "refit", "sweep")},
+        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "versions": package_versions(),
+        "git_commit": git_commit(),
+    }
+
+
+# From the configuration to objects --------------------------------------------------------------------------------
+
+
+def open_data(config: DictConfig) -> FERDataModule:
+    """The data set, packed and divided."""
+    data = make_datamodule(config.dataset, augment=config.augment, seed=config.seed, refit=config.refit)
+    data.setup()
+    return data
+
+
+def make_callbacks(config: DictConfig) -> list[Callback]:
+    """The callbacks of the configuration."""
+    callbacks: list[Callback] = [instantiate(node) for node in (config.callbacks or {}).values()]
+    if config.init_from is None and any(isinstance(callback, TrainLastBiasOnly) for callback in callbacks):
+        raise ValueError(
+            "callbacks=last_bias trains only the last layer's bias, so with `init_from` (=None) every other weight "
+            "would stay random: set init_from to a finished run or a .ckpt file"
+        )
+    return callbacks
+
+
+def make_trainer(config: DictConfig, run: Run, callbacks: list[Callback], vote: Vote, sources: Sources) -> L.Trainer:
+    """Lightning's trainer, with the callbacks of every training behind those of the configuration."""
+    # Deterministic algorithms also fill every new tensor, against code that reads uninitialised memory: 3 % of a step.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    use_float32_precision(config.tf32)
+    history = MetricsCSV(run.metrics_file)
+    bar = []
+    if config.trainer.get("enable_progress_bar", True) and not any(isinstance(c, ProgressBar) for c in callbacks):
+        bar = [RunProgressBar(run.name, vote.epoch_vote)]
+    votes = [vote.name] if config.refit else list(selecting_votes(vote))
+    # Lightning's own defaults, where the configuration says nothing, and what is ours in any case.
+    defaults = {"enable_model_summary": False, "num_sanity_val_steps": 0, "default_root_dir": str(run.dir)}
+    always: dict[str, Any] = {"use_distributed_sampler": False}  # the data module deals out each rank's share itself
+    if sources.epochs is not None:
+        always |= {"max_epochs": sources.epochs, "limit_val_batches": 0}
+    return instantiate(
+        {**defaults, **config.trainer, **always},
+        callbacks=[
+            *callbacks,
+            NameFailingRank(),
+            StopOnNaN(run),
+            history,
+            *bar,
+            BestPerVote(run, history, votes, config.refit),
+        ],
+        logger=False,
+    )
+
+
+def use_float32_precision(tf32: bool) -> None:
+    """Compute float32 products of a GPU with 10 bits of mantissa (TensorFloat-32) or with all 23."""
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+    torch.backends.cudnn.allow_tf32 = tf32
+
+
+def make_evaluator(trainer_node: Mapping[str, Any]) -> L.Trainer:
+    """A trainer that predicts, as a configuration's `trainer` node says."""
+    return instantiate(
+        {**trainer_node, "max_epochs": 1},
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+        use_distributed_sampler=False,  # the data module deals out each rank's share itself
+    )
+
+
+def check(config: DictConfig, vote: Vote, trainer: L.Trainer) -> None:
+    """Raises ValueError for what cannot work, before the data are read."""
+    if config.refit and vote.needs:
+        raise ValueError(
+            f"a refit trains on the validation images that the {vote.name} vote would be fitted on: "
+            f"choose another for refit=true, e.g. voting={vote.epoch_vote}"
+        )
+    if config.model.get("memory") == "lean" and config.trainer.get("sync_batchnorm"):
+        raise ValueError(LEAN_AND_SYNC_BATCHNORM)
+    if not config.trainer.get("sync_batchnorm") and trainer.world_size != batchnorm_ranks(resolve(config)):
+        raise ValueError(
+            f"this training has {trainer.world_size} ranks, and trainer.devices={config.trainer.devices} "
+            f"trainer.num_nodes={config.trainer.get('num_nodes', 1)} say {batchnorm_ranks(resolve(config))}: "
+            "set both to what the launcher starts"
+        )
+    every, epochs = trainer.check_val_every_n_epoch, trainer.max_epochs
+    if not config.refit and (trainer.limit_val_batches == 0 or (every or 1) > (epochs or 0)):
+        raise ValueError(
+            f"trainer.check_val_every_n_epoch (={every}) must be at most trainer.max_epochs (={epochs}), and "
+            f"trainer.limit_val_batches (={trainer.limit_val_batches}) above 0: validation chooses the best epoch"
+        )
+    images_per_rank(config.dataset.batch_size, trainer.world_size)  # refuses a batch that the ranks cannot share
+    options_of(config.composition.options.model, resolve(config)["model"])
+    make_network(config, 2)  # refuses images that are too small for it
+
+
+def make_network(config: DictConfig, num_classes: int) -> VotingNetwork:
+    """The network, with random weights or those that timm gives it."""
+    return build_network(resolve(config)["model"], config.split.name, num_classes, config.dataset.size)
+
+
+def make_module(config: DictConfig, data: FERDataModule, vote: Vote, sources: Sources) -> VotingModule:
+    """The LightningModule: network, loss, optimizer, schedule, and what changes batches and targets."""
+    L.seed_everything(config.seed, workers=True, verbose=False)
+    net = make_network(config, len(data.class_names))
+    if sources.weights is not None:
+        initialise(net, data.class_names, sources.weights, config.init_missing_classes)
+    architecture = config.composition.options.model
+    info = NetworkInfo(
+        split=config.split.name,
+        options=options_of(architecture, resolve(config)["model"]),
+        class_names=data.class_names,
+        image_size=config.dataset.size,
+        dataset=config.dataset.name,
+        architecture=architecture,
+    )
+    mix = Mix(instantiate(config.mix)(num_classes=len(data.class_names)), config.seed) if config.mix else None
+    return VotingModule(
+        net,
+        instantiate(config.loss),
+        instantiate(config.optimizer),
+        info,
+        instantiate(config.scheduler),
+        mix=mix,
+        distillation=make_distillation(config, data, sources.teacher),
+        votes=selecting_votes(vote),
+        schedule_epochs=config.trainer.max_epochs if config.refit else None,  # a refit stops earlier
+    )
+
+
+def make_distillation(config: DictConfig, data: FERDataModule, path: Path | None) -> Distillation | None:
+    """Raises ValueError if the teacher does not know one of the classes, or takes images of another size."""
+    if path is None:
+        return None
+    try:
+        teacher, _ = load_module(path, data.class_names, data.name)
+    except ValueError as error:
+        raise ValueError(f"teacher={config.teacher}: {error}") from error
+    if teacher.info.image_size != data.size:
+        raise ValueError(
+            f"teacher={config.teacher} was trained on images of {teacher.info.image_size} pixels, and "
+            f"dataset.size={data.size}"
+        )
+    return Distillation(teacher, **config.distillation)
+
+
+def selecting_votes(vote: Vote) -> dict[str, Vote]:
+    """The votes that select epochs, by name: the built-in ones, and the configured one unless it is fitted."""
+    return {**VOTES} if vote.needs else {**VOTES, vote.name: vote}
+
+
+def votes_of(vote: Vote, refit: bool) -> dict[str, Vote]:
+    """The votes that are evaluated, by name: the built-in ones and the configured one.
+
+    A refit is evaluated only with the vote that chose its number of epochs.
+    """
+    return {vote.name: vote} if refit else {**ALL_VOTES, vote.name: vote}
+
+
+# Training ---------------------------------------------------------------------------------------------------------
+
+
+def fit(
+    trainer: L.Trainer, module: VotingModule, data: FERDataModule, run: Run, recording: Recording, compiled: bool
+) -> None:
+    """Train, from the run's last checkpoint where it has one."""
+    checkpoint = run.last_checkpoint if run.last_checkpoint.exists() else None
+    if checkpoint:
+        read_checkpoint(checkpoint)  # refuses what holds anything but tensors and plain values, in one line
+        log.info(f"{run.name}: continues from {checkpoint}")
+    elif is_first_rank():
+        announce_duration(module, data, trainer)
+    if compiled:
+        compile_network(module.net)
+    recording.begin(
+        {
+            "epochs": trainer.max_epochs,
+            "epochs_before": len(read_history(run.metrics_file)) if checkpoint else 0,
+            "images_per_epoch": data.train_size,
+            "since_unix_seconds": time.time(),
+        }
+    )
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    except SystemExit as error:  # Lightning's answer to Ctrl-C
+        raise KeyboardInterrupt from error
+
+
+def measured(trainer: L.Trainer, module: VotingModule, data: FERDataModule, run: Run) -> dict[str, Any]:
+    """The part of result.json that is known after the training, besides the metrics of the votes."""
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    memory = next((c for c in callbacks if isinstance(c, ForwardMemory)), None)
+    throughput = next((c for c in callbacks if isinstance(c, Throughput)), None)
+    return {
+        "synthetic": data.synthetic,
+        "class_names": list(data.class_names),
+        "counts": data.counts(),
+        "data": data.data_summary(),
+        "data_fingerprint": data.fingerprint,
+        "epochs": len(read_history(run.metrics_file)),  # of a training that is stopped early, fewer than max_epochs
+        "forward_mib_per_image": memory and memory.mib_per_image,
+        "forward_memory_measure": memory and memory.measure,
+        "images_per_second": throughput and throughput.images_per_second,
+        "parameters": count_parameters(module.net),
+        "gmacs": count_gmacs(module.net, module.info.image_size),
+        "torch_gmacs": count_torch_gmacs(module.net, module.info.image_size),
+        "precision": str(trainer.precision),
+        "ranks": trainer.world_size,
+        "device": describe_device(trainer.strategy.root_device),
+    }

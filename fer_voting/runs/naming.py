@@ -1,0 +1,149 @@
+"""Names of runs: what a configuration's run is called, and which runs it needs.
+
+`settle` turns a composed configuration into the one that `train` works by and records.
+"""
+
+import functools
+import re
+import shlex
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from fer_voting.config import compose, options_of_group
+from fer_voting.runs.identity import identity, matches, resolve
+
+MAX_NAME_LENGTH = 120
+
+# Each has a place of its own in the name.
+PLACED_IN_NAME = ("seed", "split.*", "dataset.name", "refit", "refit_voting", "init_from", "teacher")
+NAMING_GROUPS = ("model", "loss", "optimizer", "scheduler", "augment", "mix", "distillation", "callbacks", "trainer")
+
+
+def settle(config: DictConfig) -> DictConfig:
+    """The configuration, resolved, with the run's name and the names of the runs that it needs. Idempotent.
+
+    Sets `name`; in `init_from` and `teacher` the name of a run where a data set or a split was given; and in
+    `composition` the `variant` (`variant_of`) and `needs`: of the run whose weights it starts from (`weights`), of its
+    teacher (`teacher`), and of the run that selected the epochs of a refit (`selection`), the name (`run`) and the
+    command that trains it (`command`).
+    """
+    if "variant" in config.composition:
+        return config
+    overrides = list(config.composition.overrides)
+    settled = {**resolve(config), "name": config.name or name_run(config)}
+    needs = {}
+    if settled["init_from"] in options_of_group("dataset"):
+        needs["weights"] = _needed(_overrides_for_dataset(overrides, settled["init_from"]))
+        settled["init_from"] = needs["weights"]["run"]
+    if settled["teacher"] in options_of_group("split"):
+        # The teacher of a narrower network is as wide as its data set's or experiment's networks are.
+        own = drop_overrides(overrides, "teacher", "distillation", "split", "model", "refit", "name")
+        needs["teacher"] = _needed([*own, f"split={settled['teacher']}"])
+        settled["teacher"] = needs["teacher"]["run"]
+    if settled["refit"]:
+        needs["selection"] = _needed(drop_overrides(overrides, "refit", "name"))
+    settled["composition"] |= {"variant": variant_of(config), "needs": needs}
+    return OmegaConf.create(settled)
+
+
+def _needed(overrides: Sequence[str]) -> dict[str, str]:
+    return {
+        "run": name_run(compose(overrides)),
+        "command": " ".join(["python -m fer_voting.train", *map(shlex.quote, overrides)]),
+    }
+
+
+def _overrides_for_dataset(overrides: Sequence[str], dataset: str) -> list[str]:
+    """The overrides of the run of another data set that is like this one.
+
+    Overrides of `dataset` are kept if the other data set has the key, except `root`, `layout` and `manifest`.
+    """
+    known = compose([f"dataset={dataset}"]).dataset.keys() - {"root", "layout", "manifest"}
+    kept = [f"dataset={dataset}"]
+    for override in drop_overrides(overrides, "init_from", "refit", "name"):
+        group, _, key = _key(override).partition(".")
+        if group != "dataset" or key.split(".")[0] in known:
+            kept.append(override)
+    return kept
+
+
+def drop_overrides(overrides: Iterable[str], *keys: str) -> list[str]:
+    """The overrides that don't set one of these keys, or a value below it."""
+    return [each for each in overrides if not any(f"{_key(each)}.".startswith(f"{key}.") for key in keys)]
+
+
+def _key(override: str) -> str:
+    """`dataset.size` of `+dataset.size=48`."""
+    return override.lstrip("+~").partition("=")[0]
+
+
+def name_run(config: DictConfig) -> str:
+    """The name of a composed configuration's run: the user's, or `run_name` of what the run is.
+
+    Raises ValueError if so much differs from the defaults that the name would exceed 120 characters.
+    """
+    if config.name:
+        return str(config.name)
+    refit = config.voting.name if config.refit else ""
+    name = run_name(config.dataset.name, config.split.name, variant_of(config), refit, config.seed)
+    if len(name) > MAX_NAME_LENGTH:
+        raise ValueError(
+            f"the run differs from the defaults in too many values to be named by them ({name[:60]}…): "
+            "set its name by name=..."
+        )
+    return name
+
+
+def run_name(dataset: str, split: str, variant: str, refit: str, seed: int) -> str:
+    """`<dataset>-<split>[-<variant>][-refit_<vote>]-seed<k>`.
+
+    Args:
+        refit: vote of a refit, "" for a run that selects by validation.
+    """
+    parts = [dataset, split, variant, refit and f"refit_{refit}", f"seed{seed}"]
+    return "-".join(part for part in parts if part)
+
+
+def variant_of(config: DictConfig) -> str:
+    """What distinguishes a run from its data set's defaults, besides split, seed and refit; "" if nothing does.
+
+    The variant of a run whose name the user chose is that name, so that no table mixes it with others.
+    """
+    values, options = resolve(config), config.composition.options
+    if values["name"]:
+        return str(values["name"])
+    parts = []
+    chosen = tuple(f"{group}={options[group]}" for group in ("dataset", "split"))
+    reference, usual = _reference(chosen)
+    if options["experiment"] != "null":
+        chosen += (f"experiment={options['experiment']}",)
+        of_experiment, usual = _reference(chosen)
+        if of_experiment != reference:  # an experiment that only lists what to sweep over is no variant
+            parts.append(options["experiment"])
+    if values["teacher"]:
+        chosen += ("teacher=any",)  # so that the reference has the keys of a distillation
+    switched = {group: options[group] for group in NAMING_GROUPS if options[group] != usual[group]}
+    reference, _ = _reference((*chosen, *(f"{group}={option}" for group, option in switched.items())))
+    parts += switched.values()
+    for key, value in sorted(identity(values).items()):
+        if reference.get(key, ...) != value and not matches(key, PLACED_IN_NAME):
+            parts.append(name_word(key.rpartition(".")[2] + str(value)))
+    if values["init_from"] != values["protocol"]["init_from"]:
+        parts.append(f"from_{name_word(str(values['init_from']))}")
+    if values["teacher"]:
+        parts.append(f"teacher_{name_word(values['teacher'])}")
+    return "-".join(map(str, parts))
+
+
+@functools.lru_cache
+def _reference(overrides: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Identity, and option of each group, of the configuration that only these overrides give."""
+    config = compose(overrides)
+    return identity(resolve(config)), dict(config.composition.options)
+
+
+def name_word(text: str) -> str:
+    """`text` with runs of characters that file names or Hydra's command line reserve replaced by `_`."""
+    return re.sub(r"[^A-Za-z0-9._]+", "_", text).strip("_.")

@@ -1,0 +1,97 @@
+"""Metrics of classes, and the predictions from which they are computed after a training.
+
+Shapes: V crops an image, K classes, N images.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+from torch import Tensor
+from torchmetrics import MetricCollection
+from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix, MulticlassRecall
+
+from fer_voting.votes import CropOutputs
+
+
+def vote_metrics(num_classes: int, sync_on_compute: bool = True) -> MetricCollection:
+    """Overall accuracy (equation 1), mean of the per-class recalls, per-class recall, and confusion counts.
+
+    Fed with scores `[B, K]` and class ids `[B]`; of all ranks together, unless `sync_on_compute` is false.
+    """
+    return MetricCollection(
+        {
+            "accuracy": MulticlassAccuracy(num_classes, average="micro", sync_on_compute=sync_on_compute),
+            "mean_recall": MulticlassRecall(num_classes, average="macro", sync_on_compute=sync_on_compute),
+            "recall": MulticlassRecall(num_classes, average=None, sync_on_compute=sync_on_compute),
+            "confusion_counts": MulticlassConfusionMatrix(num_classes, sync_on_compute=sync_on_compute),
+        }
+    )
+
+
+def score_metrics(scores: Tensor, labels: Tensor, class_names: Sequence[str]) -> dict[str, Any]:
+    """`vote_metrics` as plain numbers of the scores `[N, K]` and class ids `[N]` of a whole part, on this process."""
+    metrics = vote_metrics(len(class_names), sync_on_compute=False)
+    metrics.update(scores, labels)
+    return plain_metrics(metrics.compute(), class_names)
+
+
+def plain_metrics(values: Mapping[str, Tensor], class_names: Sequence[str]) -> dict[str, Any]:
+    """Computed `vote_metrics` as plain numbers, `recall` by class name."""
+    return {
+        "accuracy": values["accuracy"].item(),
+        "mean_recall": values["mean_recall"].item(),
+        "recall": dict(zip(class_names, values["recall"].tolist(), strict=True)),
+        "confusion_counts": values["confusion_counts"].tolist(),
+    }
+
+
+@dataclass
+class PartPredictions:
+    """A network's outputs for N images, float32, on the CPU.
+
+    Attributes:
+        crops: logits of the crops `[N, V, K]`.
+        full_map: logits of the whole map `[N, K]`; None if the network takes no crops.
+        labels: class ids `[N]`.
+        positions: of the images in the pack `[N]`.
+    """
+
+    crops: Tensor
+    full_map: Tensor | None
+    labels: Tensor
+    positions: Tensor
+
+    @property
+    def outputs(self) -> CropOutputs:
+        """The logits as a vote takes them."""
+        return CropOutputs(self.crops, self.full_map)
+
+    @classmethod
+    def gather(cls, batches: Iterable["PartPredictions"], positions: NDArray[np.int64]) -> "PartPredictions":
+        """The predictions of all ranks in the order of `positions` (int64 [N], in the pack). Every rank must call it.
+
+        Positions that were not evaluated (`trainer.limit_predict_batches`) are left out.
+
+        Raises ValueError if nothing was evaluated.
+        """
+        batches = list(batches)
+        if dist.is_initialized():
+            of_ranks = [batches] * dist.get_world_size()
+            dist.all_gather_object(of_ranks, batches)
+            batches = [batch for of_rank in of_ranks for batch in of_rank]
+        if not batches:
+            raise ValueError("no image was evaluated: trainer.limit_predict_batches must be above 0")
+        row_of = {position: row for row, position in enumerate(_joined(batches, "positions").tolist())}
+        rows = torch.tensor([row_of[position] for position in positions.tolist() if position in row_of])
+        full_map = None if batches[0].full_map is None else _joined(batches, "full_map")[rows]
+        crops, labels, index = (_joined(batches, name)[rows] for name in ("crops", "labels", "positions"))
+        return cls(crops, full_map, labels, index)
+
+
+def _joined(batches: Iterable[PartPredictions], name: str) -> Tensor:
+    return torch.cat([getattr(batch, name) for batch in batches])
