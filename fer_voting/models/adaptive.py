@@ -25,8 +25,8 @@ def require_cut(net: nn.Module) -> VotingNetwork:
 
 def full_map_and_crops(net: VotingNetwork, images: Tensor) -> CropOutputs:
     """The logits of the full map and of all crops, by one pass up to the cut."""
-    maps, full_map = net.maps_and_logits(images)
-    return CropOutputs(net.rest(net.crop(maps)).unflatten(0, (len(images), net.votes)), full_map)
+    maps, full_map = net.trunk_and_full_map(images)
+    return CropOutputs(net.head(net.crop(maps)).unflatten(0, (len(images), net.votes)), full_map)
 
 
 def outputs_for(vote: Vote, net: nn.Module, images: Tensor) -> CropOutputs:
@@ -37,7 +37,7 @@ def outputs_for(vote: Vote, net: nn.Module, images: Tensor) -> CropOutputs:
     if not vote.needs_full_map:
         return CropOutputs(net(images).float())
     net = require_cut(net)
-    maps, full_map = net.maps_and_logits(images)
+    maps, full_map = net.trunk_and_full_map(images)
     full_map = full_map.float()
     undecided = vote.undecided(full_map).nonzero()[:, 0]
     crops = full_map[:, None].repeat(1, net.votes, 1)
@@ -45,7 +45,7 @@ def outputs_for(vote: Vote, net: nn.Module, images: Tensor) -> CropOutputs:
         torch._check(undecided.shape[0] > 0)  # only for the tracer: the exported file also takes none
     elif not len(undecided):
         return CropOutputs(crops, full_map)
-    computed = net.rest(net.crop(maps[undecided])).float().unflatten(0, (-1, net.votes))
+    computed = net.head(net.crop(maps[undecided])).float().unflatten(0, (-1, net.votes))
     return CropOutputs(crops.index_copy(0, undecided, computed), full_map)
 
 
@@ -71,4 +71,4 @@ class _Part(nn.Module):
         self.net, self.full_map = net, full_map
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.net.maps_and_logits(images)[1] if self.full_map else self.net.maps(images)
+        return self.net.trunk_and_full_map(images)[1] if self.full_map else self.net.trunk(images)

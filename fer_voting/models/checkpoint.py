@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.errors import InstantiationException
 from torch import Tensor
 
-from fer_voting.models.registry import Options, check_options
+from fer_voting.models.registry import Options, build_network, check_options, read_node
+from fer_voting.models.voting import VotingNetwork
 
 INFO_KEY = "fer_voting"
 """Key of the metadata in a checkpoint."""
@@ -54,16 +56,13 @@ class NetworkInfo:
 
     @classmethod
     def from_values(cls, values: Any) -> "NetworkInfo":
-        """Plain values by name (`class_names` a list), checked; of earlier versions, with `width` for `options`.
+        """Plain values by name (`class_names` a list), checked.
 
         Raises ValueError that names what is missing, unknown, of the wrong type or out of range.
         """
         names = [field.name for field in fields(cls)]
         if not isinstance(values, Mapping):
             raise ValueError(f"a network's metadata must be a mapping, not a {type(values).__name__}")
-        if "width" in values and "options" not in values:
-            values = {"architecture": "resnet18", **values, "options": {"width": values["width"]}}
-            del values["width"]
         if wrong := [
             *(f"lacks {n}" for n in names if n not in values),
             *(f"has {n!r}" for n in values if n not in names),
@@ -93,6 +92,20 @@ def check_class_names(names: Any) -> None:
 def _check_name(name: Any) -> None:
     if not isinstance(name, str) or not 1 <= len(name) <= MAX_NAME_LENGTH or not name.isprintable():
         raise ValueError(f"a name (={str(name)[:40]!r}) must be a line of 1 to {MAX_NAME_LENGTH} letters")
+
+
+def rebuild_network(info: NetworkInfo) -> VotingNetwork:
+    """The network of a checkpoint's metadata, initialised: its weights are to be loaded.
+
+    Raises ValueError, in one line, if the values do not make a network.
+    """
+    check_options(info.architecture, info.options)
+    node = {**read_node(info.architecture), **info.options}
+    try:
+        return build_network(node, info.split, len(info.class_names), info.image_size)
+    except InstantiationException as error:
+        reason = " ".join(str(error.__cause__ or error).split())[:200]
+        raise ValueError(f"`options` (={dict(info.options)}) do not make a {info.architecture}: {reason}") from error
 
 
 def load_weights(path: Path) -> tuple[dict[str, Tensor], NetworkInfo]:

@@ -14,7 +14,7 @@ def normalise(images: Tensor) -> Tensor:
     return images.to(torch.float32).div_(255 * STD).sub_(MEAN / STD)
 
 
-class OwnStatistics(nn.Module):
+class InputNormalisation(nn.Module):
     """Normalised images `[B, 3, H, W]` -> the same, normalised by a backbone's own mean and standard deviation.
 
     Args:

@@ -107,7 +107,7 @@ class Recomputations(TorchFunctionMode):
         if function is Tensor.add_ or (function is F.relu and kwargs.get("inplace")):
             before = self._find(args[0])
             if before is not None:  # marked before the call, which itself may save its output
-                getters = [self.getter(operand) for operand in args[1:]]
+                getters: Any = [self.getter(operand) for operand in args[1:]]
                 self.discard(args[0], lambda: function(before(), *(get() for get in getters), **kwargs))
         return function(*args, **kwargs)
 

@@ -6,7 +6,7 @@ installation say what is called.
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
@@ -14,9 +14,6 @@ from omegaconf import OmegaConf
 
 from fer_voting.config import CONF_DIR
 from fer_voting.models.voting import VotingNetwork
-
-if TYPE_CHECKING:
-    from fer_voting.models.checkpoint import NetworkInfo
 
 Options = Mapping[str, str | int | float | bool | None]
 """Values of an architecture's keys, by name."""
@@ -53,7 +50,7 @@ def options_of(architecture: str, model: Mapping[str, Any]) -> Options:
 
     Raises ValueError if another value, such as what is called, is not the file's: a checkpoint would not have it.
     """
-    in_file = _node(architecture)
+    in_file = read_node(architecture)
     for key in sorted(model.keys() | in_file.keys()):
         value = model.get(key)
         if not _is_option(key, value) and value != in_file.get(key):
@@ -77,7 +74,7 @@ def check_options(architecture: Any, options: Any) -> None:
         )
     if not isinstance(options, Mapping):
         raise ValueError(f"`options` must be a mapping, not a {type(options).__name__}")
-    known = _plain(_node(architecture))
+    known = _plain(read_node(architecture))
     for key, value in options.items():
         if key not in known:
             raise ValueError(f"`options` has {str(key)[:40]!r}; {architecture} has {', '.join(known)}")
@@ -91,21 +88,7 @@ def check_options(architecture: Any, options: Any) -> None:
             raise ValueError(f"`{key}` (={value!r}) must be a number above 0, at most {MAX_NUMBER}")
 
 
-def rebuild_network(info: "NetworkInfo") -> VotingNetwork:
-    """The network of a checkpoint's metadata, initialised: its weights are to be loaded.
-
-    Raises ValueError, in one line, if the values do not make a network.
-    """
-    check_options(info.architecture, info.options)
-    node = {**_node(info.architecture), **info.options}
-    try:
-        return build_network(node, info.split, len(info.class_names), info.image_size)
-    except InstantiationException as error:
-        reason = " ".join(str(error.__cause__ or error).split())[:200]
-        raise ValueError(f"`options` (={dict(info.options)}) do not make a {info.architecture}: {reason}") from error
-
-
-def _node(architecture: str) -> dict[str, Any]:
+def read_node(architecture: str) -> dict[str, Any]:
     node = OmegaConf.to_container(OmegaConf.load(CONF_DIR / "model" / f"{architecture}.yaml"))
     assert isinstance(node, dict)
     return {str(key): value for key, value in node.items()}

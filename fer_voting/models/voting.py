@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fer_voting.models.crops import CROPS, ten_crops
-from fer_voting.models.images import OwnStatistics
+from fer_voting.models.images import InputNormalisation
 
 SPLITS = ("baseline", "input", "m1", "m2", "m3")
 """The splits of the paper, in the order of tables. A network may have further stages (`m4`)."""
@@ -37,14 +37,14 @@ def find_cut(split: str, stages: Mapping[str, str]) -> str | None:
     return {**always, **stages}[split]
 
 
-class _Reached(Exception):
+class _StopForward(Exception):
     """Ends a forward pass of the backbone at the cut."""
 
     def __init__(self, maps: Tensor) -> None:
         self.maps = maps
 
 
-def find_head(net: nn.Module, num_classes: int) -> str:
+def find_last_layer(net: nn.Module, num_classes: int) -> str:
     """Name, as in the state_dict, of the last layer: the last linear one, or convolution, with K outputs.
 
     Raises ValueError if there is none.
@@ -93,12 +93,12 @@ class VotingNetwork(nn.Module):
         self.backbone = backbone
         self.crop_after = crop_after
         self.image_size = image_size
-        self.own_statistics = None if mean is None or std is None else OwnStatistics(mean, std)
-        self._at_cut: Callable[[Tensor], Tensor] | None = None  # what the hook does in `maps` and `rest`
-        self._blanks = 0  # images with which `rest` runs the backbone up to the cut
+        self.input_normalisation = None if mean is None or std is None else InputNormalisation(mean, std)
+        self._at_cut: Callable[[Tensor], Tensor] | None = None  # what the hook does in `trunk` and `head`
+        self._dummy_images = 0  # images with which `head` runs the backbone up to the cut
         cut = None if crop_after in (None, INPUT) else _submodule(backbone, str(crop_after))
         if image_size is not None:
-            self._blanks = _find_blanks(backbone, crop_after, image_size, stages or {})
+            self._dummy_images = _count_dummy_images(backbone, crop_after, image_size, stages or {})
         if cut is not None:
             cut.register_forward_hook(self._hook)  # a method, not a closure: it follows a deep copy
         self.register_state_dict_post_hook(_without_prefix)
@@ -133,7 +133,7 @@ class VotingNetwork(nn.Module):
             return _crop_tokens(maps, getattr(self.backbone, "num_prefix_tokens", 0))
         return ten_crops(maps).flatten(0, 1)
 
-    def maps(self, images: Tensor) -> Tensor:
+    def trunk(self, images: Tensor) -> Tensor:
         """Images `[B, 3, H, W]` -> the maps `[B, C, h, w]` that `forward` crops. The rest of the backbone does not run.
 
         Raises ValueError if the network has no cut.
@@ -141,15 +141,15 @@ class VotingNetwork(nn.Module):
         if self.crop_after == INPUT:
             return self._prepare(images)
         try:
-            self._run(self._prepare(images), _stop)
-        except _Reached as reached:
+            self._run(self._prepare(images), _stop_forward)
+        except _StopForward as reached:
             return reached.maps
         raise ValueError(f"the {type(self.backbone).__name__} does not run `{self.crop_after}` as a module")
 
-    def rest(self, maps: Tensor) -> Tensor:
+    def head(self, maps: Tensor) -> Tensor:
         """Whole maps or crops of them `[N, C, h', w']`, of any size -> logits `[N, K]`, by what is behind the cut.
 
-        `rest(crop(maps(images)))` is `forward(images)`, crop by crop. For evaluation: in training mode, BatchNorm
+        `head(crop(trunk(images)))` is `forward(images)`, crop by crop. For evaluation: in training mode, BatchNorm
         before the cut would see other images. The backbone's own forward pass runs. Before the cut it has no images,
         which costs nothing, and an exported graph has none of it; only a backbone that fails without images, which was
         found out if `image_size` was given, runs on a blank one.
@@ -160,11 +160,11 @@ class VotingNetwork(nn.Module):
             return self.backbone(maps)
         side = self.image_size or 64
         channels_last = torch.channels_last if maps.ndim == 4 else torch.contiguous_format
-        blank = torch.zeros(self._blanks, 3, side, side, dtype=maps.dtype, device=maps.device)
+        blank = torch.zeros(self._dummy_images, 3, side, side, dtype=maps.dtype, device=maps.device)
         return self._run(blank.contiguous(memory_format=channels_last), lambda _: maps)
 
-    def maps_and_logits(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Images `[B, 3, H, W]` -> `maps(images)` and the logits of the whole maps `[B, K]`, by one pass.
+    def trunk_and_full_map(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Images `[B, 3, H, W]` -> `trunk(images)` and the logits of the whole maps `[B, K]`, by one pass.
 
         Raises ValueError if the network has no cut.
         """
@@ -181,7 +181,7 @@ class VotingNetwork(nn.Module):
         return kept[0], logits
 
     def _prepare(self, images: Tensor) -> Tensor:
-        return images if self.own_statistics is None else self.own_statistics(images)
+        return images if self.input_normalisation is None else self.input_normalisation(images)
 
     def _run(self, images: Tensor, at_cut: Callable[[Tensor], Tensor]) -> Tensor:
         if self.crop_after is None:
@@ -224,8 +224,8 @@ def vote_in(
     return VotingNetwork(backbone(num_classes=num_classes), cut, image_size, stages, mean, std)
 
 
-def _stop(maps: Tensor) -> Tensor:
-    raise _Reached(maps)
+def _stop_forward(maps: Tensor) -> Tensor:
+    raise _StopForward(maps)
 
 
 def _crop_tokens(tokens: Tensor, prefix: int) -> Tensor:
@@ -246,8 +246,8 @@ def _submodule(backbone: nn.Module, name: str) -> nn.Module:
         ) from error
 
 
-def _find_blanks(backbone: nn.Module, crop_after: str | None, image_size: int, stages: Mapping[str, str]) -> int:
-    """The images with which `rest` must run the backbone before the cut: 0, or 1 if it fails without any.
+def _count_dummy_images(backbone: nn.Module, crop_after: str | None, image_size: int, stages: Mapping[str, str]) -> int:
+    """The images with which `head` must run the backbone before the cut: 0, or 1 if it fails without any.
 
     Raises ValueError if it cannot take such images, or not their crops: with the stages after which it can.
     """
@@ -265,7 +265,7 @@ def _find_blanks(backbone: nn.Module, crop_after: str | None, image_size: int, s
         return 0
     net.image_size = image_size
     try:
-        net.rest(maps)
+        net.head(maps)
     except Exception:
         return 1
     return 0

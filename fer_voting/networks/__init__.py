@@ -27,7 +27,7 @@ from torch import nn
 from fer_voting.data.labels import canonical
 from fer_voting.models.adaptive import require_cut
 from fer_voting.models.checkpoint import NetworkInfo
-from fer_voting.models.voting import find_head
+from fer_voting.models.voting import find_last_layer
 from fer_voting.networks.hub import download, is_hub_name
 from fer_voting.networks.network import CONFIG_FILE, WEIGHTS_FILE, Network, build, weights_checksum
 from fer_voting.networks.onnx import OnnxNetwork, open_onnx
@@ -210,7 +210,7 @@ def copy_weights(
     if missing_classes not in ("error", "random"):
         raise ValueError(f"`init_missing_classes` (={missing_classes!r}) must be error or random")
     state, own = network.net.state_dict(), net.state_dict()
-    last_layer = find_head(net, len(class_names))
+    last_layer = find_last_layer(net, len(class_names))
     head = [key for key in own if key.rpartition(".")[0] == last_layer]
     missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     if missing or unknown:

@@ -22,8 +22,7 @@ import torch
 from torch import Tensor
 
 from fer_voting.models.adaptive import require_cut
-from fer_voting.models.checkpoint import NetworkInfo, load_weights
-from fer_voting.models.registry import rebuild_network
+from fer_voting.models.checkpoint import NetworkInfo, load_weights, rebuild_network
 from fer_voting.models.voting import VotingNetwork
 from fer_voting.networks import hub
 from fer_voting.runs.run import Run

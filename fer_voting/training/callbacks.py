@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from fer_voting.config import explain
 from fer_voting.models.cost import forward_mib_per_image
-from fer_voting.models.voting import VotingNetwork, find_head
+from fer_voting.models.voting import VotingNetwork, find_last_layer
 from fer_voting.runs.run import Run, read_history
 from fer_voting.system.atomic import write_atomically
 from fer_voting.system.environment import now
@@ -181,7 +181,7 @@ class TrainLastBiasOnly(L.Callback):
         """Before the optimizer is made. Raises ValueError if the last layer has no bias."""
         net = module.get_submodule("net")
         assert isinstance(net, VotingNetwork)
-        head = find_head(net, len(module.class_names))  # type: ignore[arg-type]
+        head = find_last_layer(net, len(module.class_names))  # type: ignore[arg-type]
         bias = net.backbone.get_submodule(head).bias
         if bias is None:
             raise ValueError(f"callbacks=last_bias trains the last layer's bias, but the network's `{head}` has none")

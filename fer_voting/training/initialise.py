@@ -8,7 +8,7 @@ from torch import nn
 
 from fer_voting.data.labels import canonical
 from fer_voting.models.checkpoint import NetworkInfo, load_weights
-from fer_voting.models.voting import find_head
+from fer_voting.models.voting import find_last_layer
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ def initialise(
         raise ValueError(f"`init_missing_classes` (={missing_classes!r}) must be error or random")
     state, info = load_weights(path)
     own = net.state_dict()
-    last_layer = find_head(net, len(class_names))
+    last_layer = find_last_layer(net, len(class_names))
     head = [key for key in own if key.rpartition(".")[0] == last_layer]
     missing = sorted(own.keys() - state.keys())
     extra = sorted(state.keys() - own.keys())

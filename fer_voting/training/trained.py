@@ -10,8 +10,7 @@ from torch import Tensor
 from fer_voting.data.manifest import manifest_hashes
 from fer_voting.data.module import FERDataModule
 from fer_voting.data.sampling import Positions
-from fer_voting.models.checkpoint import load_weights
-from fer_voting.models.registry import rebuild_network
+from fer_voting.models.checkpoint import load_weights, rebuild_network
 from fer_voting.runs.run import Run
 from fer_voting.system.arrays import read_npz
 from fer_voting.training.initialise import initialise

@@ -27,12 +27,12 @@ def test_the_whole_map_is_the_baselines_and_the_crops_are_the_splits(split: str)
     net, baseline = settled(split), VotingResNet18("baseline", width=4).eval()
     baseline.load_state_dict(net.state_dict())
     with torch.no_grad():
-        maps, logits = net.maps_and_logits(images())
+        maps, logits = net.trunk_and_full_map(images())
         outputs = full_map_and_crops(net, images())
         whole, crops = outputs.require_full_map(), outputs.crops
-        assert torch.equal(maps, net.maps(images()))
+        assert torch.equal(maps, net.trunk(images()))
         assert torch.equal(logits, whole)
-        torch.testing.assert_close(net.rest(maps), whole, rtol=0, atol=1e-5)
+        torch.testing.assert_close(net.head(maps), whole, rtol=0, atol=1e-5)
         torch.testing.assert_close(whole, baseline(images())[:, 0], rtol=0, atol=1e-5)
         torch.testing.assert_close(crops, net(images()), rtol=0, atol=1e-5)
 

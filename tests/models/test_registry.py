@@ -9,8 +9,8 @@ from omegaconf import OmegaConf
 
 from fer_voting.config import CONF_DIR, compose
 from fer_voting.models import VotingResNet18
-from fer_voting.models.checkpoint import NetworkInfo
-from fer_voting.models.registry import architectures, build_network, check_options, options_of, rebuild_network
+from fer_voting.models.checkpoint import NetworkInfo, rebuild_network
+from fer_voting.models.registry import architectures, build_network, check_options, options_of
 from fer_voting.runs.identity import resolve
 
 CLASSES = ("happy", "sad", "anger")

@@ -11,7 +11,7 @@ from fer_voting.models.cost import count_gmacs, count_torch_gmacs
 from fer_voting.models.crops import ten_crops
 from fer_voting.models.images import normalise
 from fer_voting.models.timm_network import timm_network
-from fer_voting.models.voting import VotingNetwork, find_head
+from fer_voting.models.voting import VotingNetwork, find_last_layer
 
 pytestmark = pytest.mark.slow
 
@@ -58,18 +58,18 @@ def test_stages_are_those_of_a_quarter_an_eighth_a_sixteenth(name: str, modules:
         net = network(split, name, 96)
         assert net.crop_after == module
         images = normalise(pixels(96))
-        maps = net.maps(images)
+        maps = net.trunk(images)
         assert maps.shape[-1] == 96 // reduction
         logits = net(images)
         assert logits.shape == (2, 10, 7)
-        assert torch.equal(net.rest(net.crop(maps)).unflatten(0, (2, 10)), logits)
-        assert find_head(net, 7) in ("fc", "head.fc", "classifier")
+        assert torch.equal(net.head(net.crop(maps)).unflatten(0, (2, 10)), logits)
+        assert find_last_layer(net, 7) in ("fc", "head.fc", "classifier")
 
 
 @torch.no_grad()
 def test_a_vision_transformer_keeps_the_tokens_of_no_place() -> None:
     net = network("m1", "vit_tiny_patch16_224", 96, crop_after="blocks.5")
-    tokens = net.maps(normalise(pixels(96)))
+    tokens = net.trunk(normalise(pixels(96)))
     assert tokens.shape == (2, 1 + 6 * 6, 192)
     crops = net.crop(tokens).unflatten(0, (2, 10))
     assert crops.shape == (2, 10, 1 + 5 * 5, 192)

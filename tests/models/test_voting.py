@@ -10,7 +10,7 @@ from torchvision.models import resnet18
 from torchvision.transforms.v2.functional import ten_crop
 
 from fer_voting.models import VotingNetwork, VotingResNet18
-from fer_voting.models.images import OwnStatistics, normalise
+from fer_voting.models.images import InputNormalisation, normalise
 
 SIDE = 24
 
@@ -51,14 +51,14 @@ def test_the_rest_sees_torchvisions_ten_crops(crop_after: str) -> None:
     expected = torch.stack([torch.cat([behind(crop) for crop in ten_crop(one[None], [side, side])]) for one in maps])
     assert net.votes == 10
     torch.testing.assert_close(net(x), expected)
-    torch.testing.assert_close(net.maps(x), maps)
+    torch.testing.assert_close(net.trunk(x), maps)
 
 
 def test_without_a_cut_it_is_the_backbone() -> None:
     net = small(None)
     assert torch.equal(net(images())[:, 0], net.backbone(images()))
     assert net.votes == 1
-    for part in (net.maps, net.rest):
+    for part in (net.trunk, net.head):
         with pytest.raises(ValueError, match="no cut"):
             part(images())
 
@@ -68,22 +68,22 @@ def test_without_a_cut_it_is_the_backbone() -> None:
 def test_maps_and_rest_are_the_forward_pass_cut_in_two(split: str) -> None:
     torch.manual_seed(0)
     net = VotingResNet18(split, width=4).eval()
-    maps = net.maps(images())
-    crops = net.rest(net.crop(maps)).unflatten(0, (3, 10))
+    maps = net.trunk(images())
+    crops = net.head(net.crop(maps)).unflatten(0, (3, 10))
     torch.testing.assert_close(crops, net(images()), rtol=0, atol=0)
     whole = VotingResNet18("baseline", width=4).eval()
     whole.load_state_dict(net.state_dict())
-    torch.testing.assert_close(net.rest(maps), whole(images())[:, 0], rtol=0, atol=0)
+    torch.testing.assert_close(net.head(maps), whole(images())[:, 0], rtol=0, atol=0)
 
 
 def test_the_trunk_runs_once_for_the_whole_map_and_the_crops() -> None:
     net, seen = small("first"), []
     net.backbone.first[0].register_forward_hook(lambda module, args, output: seen.append(len(output)))
     net.backbone.second.register_forward_hook(lambda module, args, output: seen.append(-len(output)))
-    maps = net.maps(images())
+    maps = net.trunk(images())
     assert seen == [3]
-    net.rest(maps)
-    net.rest(net.crop(maps))
+    net.head(maps)
+    net.head(net.crop(maps))
     assert seen == [3, 0, -3, 0, -30]  # of no images before the cut
 
 
@@ -94,9 +94,9 @@ def test_a_backbone_that_fails_without_images_gets_a_blank_one() -> None:
 
     torch.manual_seed(0)
     net = VotingNetwork(Picky(), "first", SIDE).eval()
-    net.rest(net.maps(images()))
+    net.head(net.trunk(images()))
     with pytest.raises(ZeroDivisionError):
-        VotingNetwork(Picky(), "first").rest(net.maps(images()))
+        VotingNetwork(Picky(), "first").head(net.trunk(images()))
 
 
 def test_a_copy_has_a_cut_of_its_own() -> None:
@@ -105,7 +105,7 @@ def test_a_copy_has_a_cut_of_its_own() -> None:
         assert torch.equal(other(images()), net(images()))
         nn.init.zeros_(other.backbone.head.weight)
         assert not torch.equal(other(images()), net(images()))
-        assert torch.equal(other.maps(images()), net.maps(images()))
+        assert torch.equal(other.trunk(images()), net.trunk(images()))
 
 
 def test_weights_have_the_names_of_the_backbone_alone() -> None:
@@ -140,7 +140,7 @@ def test_a_backbone_that_passes_the_cut_by_is_an_error() -> None:
     with pytest.raises(ValueError, match="does not run `first` once as a module"):
         VotingNetwork(Direct(), "first")(images())
     with pytest.raises(ValueError, match="does not run `first`"):
-        VotingNetwork(Direct(), "first").maps(images())
+        VotingNetwork(Direct(), "first").trunk(images())
 
 
 class FixedSize(Small):
@@ -166,9 +166,9 @@ def test_own_statistics_are_those_of_pixels_from_0_to_1() -> None:
     pixels = torch.arange(12, dtype=torch.uint8).view(1, 3, 2, 2) * 20
     mean, std = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]
     expected = (pixels / 255 - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
-    torch.testing.assert_close(OwnStatistics(mean, std)(normalise(pixels)), expected)
+    torch.testing.assert_close(InputNormalisation(mean, std)(normalise(pixels)), expected)
     net = VotingNetwork(nn.Flatten(), None, mean=mean, std=std)
     torch.testing.assert_close(net(normalise(pixels))[:, 0], expected.flatten(1))
     assert not net.state_dict()
     with pytest.raises(ValueError, match="three numbers"):
-        OwnStatistics([0.5], [0.5])
+        InputNormalisation([0.5], [0.5])

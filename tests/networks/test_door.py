@@ -214,7 +214,7 @@ def test_other_sizes_are_named(tmp_path: Path):
     with pytest.raises(ValueError, match=r"`init_missing_classes` \(='maybe'\) must be error or random"):
         copy_weights(trained, wide, SEVEN[:2], "maybe")
     thin = replace(small_info(), options={"width": 16})
-    from fer_voting.models.registry import rebuild_network
+    from fer_voting.models.checkpoint import rebuild_network
 
     with pytest.raises(ValueError, match=r"does not fit the network: .*; it is model=resnet18 model\.width=8$"):
         copy_weights(trained, rebuild_network(thin), SEVEN)
