@@ -20,46 +20,6 @@ SPLITS = ("baseline", "input", "m1", "m2", "m3")
 INPUT = "input"
 """`crop_after` of a network that sees crops of the images."""
 
-_PREFIX = "backbone."
-
-
-def find_cut(split: str, stages: Mapping[str, str]) -> str | None:
-    """The `crop_after` of a split: `baseline` and `input`, or the module after which a stage ends.
-
-    Args:
-        stages: split -> name of the module.
-
-    Raises ValueError that names the splits there are.
-    """
-    always = {"baseline": None, "input": INPUT}
-    if split not in always and split not in stages:
-        raise ValueError(f"`split` (={split!r}) must be one of {', '.join([*always, *stages])}")
-    return {**always, **stages}[split]
-
-
-class _StopForward(Exception):
-    """Ends a forward pass of the backbone at the cut."""
-
-    def __init__(self, maps: Tensor) -> None:
-        self.maps = maps
-
-
-def find_last_layer(net: nn.Module, num_classes: int) -> str:
-    """Name, as in the state_dict, of the last layer: the last linear one, or convolution, with K outputs.
-
-    Raises ValueError if there is none.
-    """
-    backbone = net.backbone if isinstance(net, VotingNetwork) else net
-    heads = [
-        name
-        for name, module in backbone.named_modules()
-        if (isinstance(module, nn.Linear) and module.out_features == num_classes)
-        or (isinstance(module, nn.Conv2d) and module.out_channels == num_classes)
-    ]
-    if not heads:
-        raise ValueError(f"the {type(backbone).__name__} has no linear layer or convolution with {num_classes} outputs")
-    return heads[-1]
-
 
 class VotingNetwork(nn.Module):
     """A backbone that classifies ten crops of one of its own maps.
@@ -94,8 +54,8 @@ class VotingNetwork(nn.Module):
         self.crop_after = crop_after
         self.image_size = image_size
         self.input_normalisation = None if mean is None or std is None else InputNormalisation(mean, std)
-        self._at_cut: Callable[[Tensor], Tensor] | None = None  # what the hook does in `trunk` and `head`
-        self._dummy_images = 0  # images with which `head` runs the backbone up to the cut
+        self._at_cut: Callable[[Tensor], Tensor] | None = None  # what the hook does with the map, if not cropping it
+        self._dummy_images = 0  # the number with which `head` runs the backbone up to the cut
         cut = None if crop_after in (None, INPUT) else _submodule(backbone, str(crop_after))
         if image_size is not None:
             self._dummy_images = _count_dummy_images(backbone, crop_after, image_size, stages or {})
@@ -127,14 +87,14 @@ class VotingNetwork(nn.Module):
     def crop(self, maps: Tensor) -> Tensor:
         """Maps `[B, C, h, w]` -> their ten crops, image by image, `[B * 10, C, h', w']`.
 
-        Of tokens `[B, P + h * w, C]` the P that belong to no place go with every crop: `[B * 10, P + h' * w', C]`.
+        Tokens `[B, P + h * w, C]` -> `[B * 10, P + h' * w', C]`: the P that belong to no place go with every crop.
         """
         if maps.ndim == 3:
             return _crop_tokens(maps, getattr(self.backbone, "num_prefix_tokens", 0))
         return ten_crops(maps).flatten(0, 1)
 
     def trunk(self, images: Tensor) -> Tensor:
-        """Images `[B, 3, H, W]` -> the maps `[B, C, h, w]` that `forward` crops. The rest of the backbone does not run.
+        """Images `[B, 3, H, W]` -> the maps `[B, C, h, w]` that `forward` crops. Nothing behind the cut runs.
 
         Raises ValueError if the network has no cut.
         """
@@ -142,29 +102,29 @@ class VotingNetwork(nn.Module):
             return self._prepare(images)
         try:
             self._run(self._prepare(images), _stop_forward)
-        except _StopForward as reached:
-            return reached.maps
+        except _StopForward as stop:
+            return stop.maps
         raise ValueError(f"the {type(self.backbone).__name__} does not run `{self.crop_after}` as a module")
 
     def head(self, maps: Tensor) -> Tensor:
-        """Whole maps or crops of them `[N, C, h', w']`, of any size -> logits `[N, K]`, by what is behind the cut.
+        """Full maps or crops of them `[N, C, h', w']`, of any size -> logits `[N, K]`, by the layers behind the cut.
 
-        `head(crop(trunk(images)))` is `forward(images)`, crop by crop. For evaluation: in training mode, BatchNorm
-        before the cut would see other images. The backbone's own forward pass runs. Before the cut it has no images,
-        which costs nothing, and an exported graph has none of it; only a backbone that fails without images, which was
-        found out if `image_size` was given, runs on a blank one.
+        `head(crop(trunk(images)))` is `forward(images)`, crop by crop. Only for evaluation: in training mode, BatchNorm
+        before the cut would see other images. The backbone's own forward pass runs, on an empty batch up to the cut,
+        which costs nothing and is not in an exported graph. A backbone that fails on an empty batch, which the trial
+        with `image_size` finds out, runs on one blank image.
 
         Raises ValueError if the network has no cut.
         """
         if self.crop_after == INPUT:
             return self.backbone(maps)
         side = self.image_size or 64
-        channels_last = torch.channels_last if maps.ndim == 4 else torch.contiguous_format
-        blank = torch.zeros(self._dummy_images, 3, side, side, dtype=maps.dtype, device=maps.device)
-        return self._run(blank.contiguous(memory_format=channels_last), lambda _: maps)
+        memory_format = torch.channels_last if maps.ndim == 4 else torch.contiguous_format
+        dummies = torch.zeros(self._dummy_images, 3, side, side, dtype=maps.dtype, device=maps.device)
+        return self._run(dummies.contiguous(memory_format=memory_format), lambda _: maps)
 
     def trunk_and_full_map(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Images `[B, 3, H, W]` -> `trunk(images)` and the logits of the whole maps `[B, K]`, by one pass.
+        """Images `[B, 3, H, W]` -> `trunk(images)` and the logits of the full maps `[B, K]`, by one pass.
 
         Raises ValueError if the network has no cut.
         """
@@ -206,7 +166,7 @@ def vote_in(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> VotingNetwork:
-    """The vote in a network of anybody's: what a file of conf/model calls.
+    """Let any network vote; a file of conf/model can call this.
 
     Args:
         backbone: called with `num_classes`, returns a module that maps images `[B, 3, H, W]` to logits `[B, K]`.
@@ -222,6 +182,47 @@ def vote_in(
         stages = dict.fromkeys(stages or ("m1",), crop_after)
     cut = find_cut(split, stages)
     return VotingNetwork(backbone(num_classes=num_classes), cut, image_size, stages, mean, std)
+
+
+def find_cut(split: str, stages: Mapping[str, str]) -> str | None:
+    """The `crop_after` of a split: `baseline` and `input`, or the module after which a stage ends.
+
+    Args:
+        stages: split -> name of the module.
+
+    Raises ValueError that names the splits there are.
+    """
+    always = {"baseline": None, "input": INPUT}
+    if split not in always and split not in stages:
+        raise ValueError(f"`split` (={split!r}) must be one of {', '.join([*always, *stages])}")
+    return {**always, **stages}[split]
+
+
+def find_last_layer(net: nn.Module, num_classes: int) -> str:
+    """Name, as in the state_dict, of the last layer: the last linear one, or convolution, with K outputs.
+
+    Raises ValueError if there is none.
+    """
+    backbone = net.backbone if isinstance(net, VotingNetwork) else net
+    heads = [
+        name
+        for name, module in backbone.named_modules()
+        if (isinstance(module, nn.Linear) and module.out_features == num_classes)
+        or (isinstance(module, nn.Conv2d) and module.out_channels == num_classes)
+    ]
+    if not heads:
+        raise ValueError(f"the {type(backbone).__name__} has no linear layer or convolution with {num_classes} outputs")
+    return heads[-1]
+
+
+# At the cut -----------------------------------------------------------------------------------------------------------
+
+
+class _StopForward(Exception):
+    """Ends a forward pass of the backbone at the cut."""
+
+    def __init__(self, maps: Tensor) -> None:
+        self.maps = maps
 
 
 def _stop_forward(maps: Tensor) -> Tensor:
@@ -246,49 +247,45 @@ def _submodule(backbone: nn.Module, name: str) -> nn.Module:
         ) from error
 
 
+# The trial: forward passes on the meta device -------------------------------------------------------------------------
+
+
 def _count_dummy_images(backbone: nn.Module, crop_after: str | None, image_size: int, stages: Mapping[str, str]) -> int:
-    """The images with which `head` must run the backbone before the cut: 0, or 1 if it fails without any.
+    """Try a network on the meta device. Returns the images with which `head` must run it up to the cut: 0, or 1.
 
     Raises ValueError if it cannot take such images, or not their crops: with the stages after which it can.
     """
-    tried = _on_meta(backbone)
+    images = torch.empty(2, 3, image_size, image_size, device="meta")
     try:
-        net, maps = _try(tried, crop_after, image_size)
+        net = _try(_on_meta(backbone), crop_after, images)
     except Exception as error:  # a backbone may raise anything
         fresh = _on_meta(backbone)
-        working = [f"{split} ({name})" for split, name in stages.items() if _works(fresh, name, image_size)]
+        working = [f"{split} ({name})" for split, name in stages.items() if _works(fresh, name, images)]
         where = "" if crop_after is None else f", with crops after {crop_after}"
         hint = "" if crop_after is None else f"; crops work after {', '.join(working) or 'no stage'}"
         what = f"the {type(backbone).__name__} does not work on images of {image_size} pixels{where}"
         raise ValueError(f"{what}: {_short(error)}{hint}") from error
-    if maps is None:
+    if crop_after in (None, INPUT):
         return 0
     net.image_size = image_size
     try:
-        net.head(maps)
+        with torch.no_grad():
+            net.head(net.trunk(images))
     except Exception:
         return 1
     return 0
 
 
 @torch.no_grad()
-def _try(backbone: nn.Module, crop_after: str | None, image_size: int) -> tuple[VotingNetwork, Tensor | None]:
-    """The voting network of a backbone on the meta device, after a forward pass, and the maps before they were cropped.
-
-    None in place of the maps if no module's output is cropped. The backbone keeps the hooks of this trial.
-    """
-    inside = crop_after not in (None, INPUT)
-    if inside and getattr(backbone, "output_fmt", "NCHW") != "NCHW":
+def _try(backbone: nn.Module, crop_after: str | None, images: Tensor) -> VotingNetwork:
+    """The voting network of a backbone, after a forward pass. The backbone keeps its hook."""
+    if crop_after not in (None, INPUT) and getattr(backbone, "output_fmt", "NCHW") != "NCHW":
         raise ValueError("its maps are [B, h, w, C] and go through windows of a fixed size, so that it takes no crops")
-    maps: list[Tensor] = []
-    if inside:  # before the network's own hook, which crops them
-        cut = backbone.get_submodule(str(crop_after))
-        cut.register_forward_hook(lambda module, inputs, output: maps.append(output))
     net = VotingNetwork(backbone, crop_after)
-    logits = net(torch.empty(2, 3, image_size, image_size, device="meta"))
+    logits = net(images)
     if logits.ndim != 3:
         raise ValueError(f"its output for an image has the shape {list(logits.shape[2:])}, not that of K logits")
-    return net, maps[0] if inside else None
+    return net
 
 
 def _on_meta(backbone: nn.Module) -> nn.Module:
@@ -296,9 +293,9 @@ def _on_meta(backbone: nn.Module) -> nn.Module:
     return copy.deepcopy(backbone).to("meta").eval()
 
 
-def _works(backbone: nn.Module, crop_after: str, image_size: int) -> bool:
+def _works(backbone: nn.Module, crop_after: str, images: Tensor) -> bool:
     try:
-        _try(copy.deepcopy(backbone), crop_after, image_size)
+        _try(copy.deepcopy(backbone), crop_after, images)
     except Exception:
         return False
     return True
@@ -307,6 +304,11 @@ def _works(backbone: nn.Module, crop_after: str, image_size: int) -> bool:
 def _short(error: Exception) -> str:
     text = " ".join(str(error).split())[:160]
     return text if isinstance(error, ValueError) else f"{type(error).__name__}: {text}"
+
+
+# The names of a state_dict --------------------------------------------------------------------------------------------
+
+_PREFIX = "backbone."
 
 
 def _without_prefix(net: nn.Module, state: dict[str, Any], prefix: str, local_metadata: dict[str, Any]) -> None:
