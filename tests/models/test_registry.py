@@ -48,15 +48,6 @@ def test_a_network_is_built_again_from_its_metadata() -> None:
         rebuild_network(replace(info, split="m9"))
 
 
-def test_metadata_of_before_other_networks_is_read() -> None:
-    """The values of every earlier checkpoint and shared folder: `width`, and in checkpoints no architecture."""
-    values = {"split": "m1", "width": 16, "class_names": list(CLASSES), "image_size": 48, "dataset": "faces"}
-    expected = NetworkInfo("m1", {"width": 16}, CLASSES, 48, "faces")
-    assert NetworkInfo.from_values(values) == expected
-    assert NetworkInfo.from_values({**values, "architecture": "resnet18"}) == expected
-    assert values["width"] == 16  # the caller's stay
-
-
 @pytest.mark.parametrize(
     ("architecture", "options", "reason"),
     [
