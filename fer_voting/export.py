@@ -121,8 +121,8 @@ def export(options: argparse.Namespace) -> Path:
 
 
 def _needs_run(options: argparse.Namespace) -> list[str]:
-    """The options that need what only a run's folder records."""
-    given = {
+    """The given options that need the folder of a run."""
+    needing = {
         "--vote": options.vote,
         "--split": options.split,
         "--mean-gmacs": options.mean_gmacs,
@@ -130,11 +130,11 @@ def _needs_run(options: argparse.Namespace) -> list[str]:
         "--to folder": "folder" if options.to == "folder" else None,
         f"--precision {options.precision}": options.precision if options.precision != "float32" else None,
     }
-    return [name for name, value in given.items() if value is not None]
+    return [name for name, value in needing.items() if value is not None]
 
 
 def _with_mean_gmacs(network: "Network", mean_gmacs: float) -> "Network":
-    """The network of a run with the adaptive vote's threshold that its validation images give for a mean cost.
+    """The network of a run, the adaptive vote's threshold fitted on its validation images for a mean cost.
 
     Raises ValueError if it has another vote, the cost is less than that of the whole map, or the stored logits are
     damaged; FileNotFoundError if there are none.
@@ -156,7 +156,7 @@ def _with_mean_gmacs(network: "Network", mean_gmacs: float) -> "Network":
 
 
 def _to_onnx(network: "Network", options: argparse.Namespace, path: Path) -> str:
-    """Write the network to `path`; returns what is worth knowing about the file."""
+    """Write the network to `path`; returns a description of the file."""
     from fer_voting.inference.onnx_export import export_float32, require_packages
     from fer_voting.inference.runtime import FaceNetwork
     from fer_voting.networks.onnx import ExportInfo

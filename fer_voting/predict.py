@@ -207,7 +207,7 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         log.info("interrupted")
         sys.exit(130)
-    except BrokenPipeError:  # the reader of stdout has seen enough
+    except BrokenPipeError:  # the reader of stdout has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except (ValueError, OSError) as error:

@@ -50,7 +50,7 @@ def annotate(
 
 
 class Drawings:
-    """Annotated copies of everything that passes: a photo as a photo, a video or camera as H.264 in MP4.
+    """Writes annotated copies of frames: a photo as a photo, a video or camera as H.264 in MP4.
 
     A video keeps its time stamps and loses its sound. A photo that is neither JPEG nor PNG becomes a PNG.
 
@@ -73,7 +73,7 @@ class Drawings:
         self._close()
 
     def add(self, item: RecognizedFrame) -> None:
-        """Draw the next frame; it must hold its pixels."""
+        """Draw the next frame, which must have its pixels."""
         frame = item.frame
         tracked = item.face_ids if frame.time_s is not None else None
         image = annotate(frame.image, item.faces, tracked)
@@ -113,7 +113,7 @@ class _VideoWriter:
         frame = av.VideoFrame.from_ndarray(image, format="rgb24")
         if (frame.width, frame.height) != (self._stream.width, self._stream.height):
             frame = frame.reformat(self._stream.width, self._stream.height)
-        self._last = frame.pts = max(self._last + 1, round(time_s * TICKS_PER_S))  # the encoder takes rising ones only
+        self._last = frame.pts = max(self._last + 1, round(time_s * TICKS_PER_S))  # they must rise
         frame.time_base = Fraction(1, TICKS_PER_S)
         self._container.mux(self._stream.encode(frame))
 

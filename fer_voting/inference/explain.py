@@ -34,11 +34,11 @@ class Explanation:
     face: NDArray[np.uint8]
     """`[S, S, 3]`, RGB."""
     crops: list[NDArray[np.uint8]]
-    """V images `[h, w, 3]`: the part of the face that each crop covers, mirrored where the network sees it mirrored."""
+    """V images `[h, w, 3]`: the part of the face in each crop, mirrored if the network sees it mirrored."""
     rectangles: list[Rectangle]
     """Where each crop lies in the face."""
     crop_maps: NDArray[np.float32]
-    """`[V, K, h', w']`, in logits: the mean over a crop's map is its logit of the class, less the bias."""
+    """`[V, K, h', w']`, in logits: the mean over a crop's map, plus the bias, is the crop's logit of the class."""
     maps: NDArray[np.float32]
     """`[K, S, S]`, in logits: the crops' maps in the face's pixels, averaged where they overlap."""
     coverage: NDArray[np.int64]
@@ -88,7 +88,9 @@ def explainable_network(recognizer: Recognizer) -> "VotingResNet18":
 
     runtime = recognizer.runtime
     if not isinstance(runtime, TorchRuntime):
-        raise ValueError("an exported file cannot be explained, for it lacks the last map: give a run or a checkpoint")
+        raise ValueError(
+            "an exported file cannot be explained, because it lacks the last map: give a run or a checkpoint"
+        )
     if runtime.network.vote.needs_full_map:
         raise ValueError(
             f"the {runtime.vote} vote cannot be explained, because it leaves crops out: choose another vote"
@@ -101,9 +103,9 @@ def explainable_network(recognizer: Recognizer) -> "VotingResNet18":
 
 
 def _shares(pixels: int, cells: int) -> NDArray[np.float64]:
-    """Which share of each pixel lies in each cell, both along the same line: `[pixels, cells]`, rows sum to 1.
+    """Overlap of each pixel with each cell, along one axis: `[pixels, cells]`, rows sum to 1.
 
-    So a line of cells becomes a line of pixels with the same mean, whatever their numbers.
+    The product with a line of cells is a line of pixels with the same mean.
     """
     starts, cell = np.arange(pixels)[:, None] / pixels, np.arange(cells)[None] / cells
     return pixels * (np.minimum(starts + 1 / pixels, cell + 1 / cells) - np.maximum(starts, cell)).clip(min=0)
@@ -149,9 +151,9 @@ def draw_explanation(path: Path, explanation: Explanation, title: str = "") -> N
     heat = explanation.maps[chosen]
     limit = float(np.abs(heat).max()) or 1.0
     map_axes.imshow(explanation.face.mean(axis=2), cmap="gray")
-    shown = map_axes.imshow(heat, cmap="RdBu_r", vmin=-limit, vmax=limit, alpha=0.55, interpolation="bilinear")
+    overlay = map_axes.imshow(heat, cmap="RdBu_r", vmin=-limit, vmax=limit, alpha=0.55, interpolation="bilinear")
     map_axes.set_title(f"class-activation map of {name}", fontsize=10)
-    left.colorbar(shown, ax=[face_axes, map_axes], location="bottom", shrink=0.6, label="logits")
+    left.colorbar(overlay, ax=[face_axes, map_axes], location="bottom", shrink=0.6, label="logits")
     axes: Any = right.subplots(2 if crops > 1 else 1, columns, squeeze=False)
     for position, crop in enumerate(explanation.crops):
         axis = axes.flat[position]

@@ -110,9 +110,9 @@ class CenterFace:
                 continue
             size = tuple(max(_STRIDE, round(side * scale / _STRIDE) * _STRIDE) for side in (width, height))
             resized = whole if size == whole.size else whole.resize(size, PIL.Image.Resampling.BILINEAR)
-            found, landmarks = network(np.asarray(resized), self.face_score)
+            corners, landmarks = network(np.asarray(resized), self.face_score)
             factors = np.array([width / size[0], height / size[1]])
-            rows.append(np.concatenate([found[:, :4] * np.tile(factors, 2), found[:, 4:]], axis=1))
+            rows.append(np.concatenate([corners[:, :4] * np.tile(factors, 2), corners[:, 4:]], axis=1))
             points.append(landmarks.reshape(-1, 5, 2) * factors)
         faces = np.concatenate(rows)
         boxes = Boxes(faces[:, :4], faces[:, 4], np.concatenate(points))

@@ -25,7 +25,7 @@ VIDEO_SUFFIXES = frozenset(
 MAX_VIDEO_PIXELS = 178_956_970
 """Limit of a frame's pixels, as Pillow has one for photos: a header of a few bytes may claim frames of gigabytes."""
 LENGTH_TOLERANCE_S = 1.0
-"""A video may end this much earlier than its header says: the last frame's own time, and rounding."""
+"""A video may end this much before the time in its header: the duration of its last frame, and rounding."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Input:
     """Name in the rows: the path that was given, or the given folder's and the file's below it."""
     kind: Literal["photo", "video"]
     output: str
-    """Path, below a folder of results, that no other input has: the path below the given folder, or the file's name."""
+    """Unique path below a folder of results: the path below the given folder, or the file's name."""
 
     @property
     def path(self) -> Path:
@@ -66,8 +66,9 @@ class Unreadable:
 
 
 def find_inputs(paths: Iterable[Path]) -> tuple[list[Input], int]:
-    """The photos and videos that `paths` name or contain, folders in depth, in the order of their names; and how many
-    other files the folders hold.
+    """The photos and videos that `paths` name or contain, in the order of their names, and the number of other files.
+
+    Folders are searched in depth.
 
     A file that is named itself is taken for a photo unless its suffix is a video's. Hidden files and folders are left
     out, and links to folders are not followed.
@@ -104,7 +105,7 @@ def find_inputs(paths: Iterable[Path]) -> tuple[list[Input], int]:
                 if name.startswith("."):
                     continue
                 if os.path.exists(file) and not os.path.isfile(file):
-                    others += 1  # a pipe would wait for ever
+                    others += 1  # reading a pipe would never end
                 elif suffix in VIDEO_SUFFIXES:
                     add(file, "video", os.path.relpath(file, path))
                 elif suffix in IMAGE_SUFFIXES:
@@ -121,7 +122,7 @@ def read_frames(source: Input, every: int = 1) -> Iterator[Frame | Unreadable]:
         return
     try:
         yield Frame(source.name, 0, None, photo(source.path))
-    except Exception as error:  # a decoder raises whatever its file makes it stumble over
+    except Exception as error:  # decoders raise many exception types
         yield Unreadable(source.name, None, _reason(error))
 
 
@@ -148,7 +149,7 @@ def _video_frames(source: Input, every: int) -> Iterator[Frame | Unreadable]:
     index, last_s = 0, 0.0
     damaged = False
     try:
-        # Only the file itself: a playlist in it may not name other files or servers.
+        # Read only the file itself: it may be a playlist that names other files or servers.
         with av.open(source.name, options={"protocol_whitelist": "file"}) as container:
             if not container.streams.video:
                 raise ValueError("it has no video stream")
@@ -160,13 +161,13 @@ def _video_frames(source: Input, every: int) -> Iterator[Frame | Unreadable]:
                 try:
                     frames = packet.decode()
                 except av.FFmpegError as error:
-                    if not damaged:  # one row for a damaged stretch
+                    if not damaged:  # one row for consecutive damaged frames
                         yield Unreadable(source.name, index, _reason(error))
                     damaged = True
                     continue
                 for frame in frames:
                     damaged = False
-                    # Without time stamps (a bare stream of H.264), by the rate that the stream claims.
+                    # A bare stream of H.264 has no time stamps: use the frame rate that it claims.
                     time_s = index / float(stream.guessed_rate or 25) if frame.time is None else frame.time - start_s
                     last_s = max(last_s, time_s)
                     if index % every == 0:
@@ -179,16 +180,16 @@ def _video_frames(source: Input, every: int) -> Iterator[Frame | Unreadable]:
             yield Unreadable(source.name, None, "it has no frames")
         elif length_s is not None and last_s + LENGTH_TOLERANCE_S < length_s:
             yield Unreadable(source.name, index, f"it ends at {last_s:.1f} s of {length_s:.1f} s: cut off or damaged")
-    except Exception as error:  # a decoder raises whatever its file makes it stumble over
+    except Exception as error:  # decoders raise many exception types
         yield Unreadable(source.name, index or None, _reason(error))
 
 
 def _length_s(container: Any, stream: Any) -> float | None:
-    """Seconds that a video should last by its header, if that says so."""
+    """Duration of a video in seconds according to its header, or None."""
     if stream.duration is not None:
         return float(stream.duration * stream.time_base)
-    alone = len(container.streams) == 1  # else the sound may be what lasts
-    return container.duration / 1e6 if alone and container.duration is not None else None
+    is_only_stream = len(container.streams) == 1  # else the sound may be longer
+    return container.duration / 1e6 if is_only_stream and container.duration is not None else None
 
 
 def camera_frames(source: str, every: int = 1) -> Iterator[Frame]:
@@ -209,8 +210,8 @@ def camera_frames(source: str, every: int = 1) -> Iterator[Frame]:
         start, index = time.monotonic(), 0
         while camera.grab():
             if index % every == 0:
-                found, image = camera.retrieve()
-                if found:
+                is_read, image = camera.retrieve()
+                if is_read:
                     rgb: Any = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
                     yield Frame(f"camera:{source}", index, time.monotonic() - start, rgb)
             index += 1

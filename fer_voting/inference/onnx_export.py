@@ -110,8 +110,9 @@ def export_int8(
 
 
 def parity(network: FaceNetwork, runtime: OnnxRuntime) -> float:
-    """Largest difference of a runtime from PyTorch, on noise: of the scores, and of the crop logits relative to the
-    largest; at two batch sizes, so that a size that was fixed by mistake shows.
+    """Largest difference of a runtime from PyTorch on noise: in scores, and in crop logits relative to the largest.
+
+    Two batch sizes are tried, to notice a batch size that was fixed by mistake.
 
     A vote that is not continuous jumps where two classes of a crop are equal to rounding; such faces count only by
     their logits.
@@ -141,7 +142,7 @@ def require_packages() -> None:
 
 @contextlib.contextmanager
 def _draft(path: Path) -> Iterator[Path]:
-    """A file to write to that takes the place of `path` when all went well, and is removed otherwise."""
+    """A file to write to: it replaces `path` at the end of the context, and is removed after an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.stem}.{os.getpid()}.onnx")
     try:
@@ -155,7 +156,7 @@ def _trace(network: FaceNetwork, size: int) -> "onnx.ModelProto":
     # From a batch of one, the exporter would make a network for batches of one.
     example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.filterwarnings("ignore", category=DeprecationWarning)  # of the exporter, about itself
+        warnings.filterwarnings("ignore", category=DeprecationWarning)  # the exporter's own
         program = torch.onnx.export(
             network,
             (example,),
@@ -171,7 +172,7 @@ def _trace(network: FaceNetwork, size: int) -> "onnx.ModelProto":
 
 
 def _describe(model: "onnx.ModelProto", info: ExportInfo) -> None:
-    """Replace all metadata by ours; the exporter's holds stack traces with the paths of this machine."""
+    """Replace the exporter's metadata, which holds stack traces with the paths of this machine, by `info`."""
     import onnx
 
     graph = model.graph
@@ -179,8 +180,7 @@ def _describe(model: "onnx.ModelProto", info: ExportInfo) -> None:
     for entry in (*graph.node, *graph.input, *graph.output, *graph.initializer, *graph.value_info):
         entry.ClearField("metadata_props")
         entry.doc_string = ""
-    # The shapes of the maps stay: without them, ONNX Runtime before 1.32 reshapes them in a way that fails where the
-    # adaptive vote takes no crops.
+    # Keep the shapes of the maps: without them, ONNX Runtime before 1.32 fails where the adaptive vote takes no crops.
     batch = graph.input[0].type.tensor_type.shape.dim[0].dim_param
     for value in (*graph.input, *graph.output, *graph.value_info):
         for dim in value.type.tensor_type.shape.dim:
@@ -218,7 +218,7 @@ def _quantise(source: Path, target: Path, calibration: NDArray[np.uint8]) -> Non
 
 @contextlib.contextmanager
 def _quiet_root_logger() -> Iterator[None]:
-    """The quantiser warns by the root logger of what does not concern a user."""
+    """Hide warnings: the quantiser sends some to the root logger that do not concern users."""
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.ERROR)

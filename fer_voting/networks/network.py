@@ -13,7 +13,7 @@ network's class comes from the files of `conf/model` (`fer_voting.models.registr
 import hashlib
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
@@ -141,13 +141,7 @@ class Network:
         state, info = load_weights(path)
         try:
             with torch.device("meta"):  # a description that does not fit the weights costs no memory
-                described = {key: value.shape for key, value in build(info).state_dict().items()}
-            if wrong := [
-                key for key in {**described, **state} if key not in state or described.get(key) != state[key].shape
-            ]:
-                raise ValueError(
-                    f"{', '.join(wrong[:4])} {'is' if len(wrong) == 1 else 'are'} missing, unknown or misshapen"
-                )
+                _check_shapes(build(info), {name: tensor.shape for name, tensor in state.items()})
             net = build(info)
             net.load_state_dict(state)
         except (RuntimeError, ValueError) as error:
@@ -196,6 +190,20 @@ def build(info: NetworkInfo) -> VotingNetwork:
         return rebuild_network(info)
 
 
+def _check_shapes(net: VotingNetwork, shapes: Mapping[str, Sequence[int]]) -> None:
+    """Raises ValueError that names the weights of a file that are missing, unknown or misshapen for `net`."""
+    own = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
+    stored = {name: tuple(shape) for name, shape in shapes.items()}
+    wrong = [
+        *(f"{name} is missing" for name in own if name not in stored),
+        *(f"{name} is unknown" for name in stored if name not in own),
+        *(f"{name} is {stored[name]}, not {own[name]}" for name in own if stored.get(name, own[name]) != own[name]),
+    ]
+    if wrong:
+        more = f" (and {len(wrong) - 3} more)" if len(wrong) > 3 else ""
+        raise ValueError(f"{'; '.join(wrong[:3])}{more}")
+
+
 def weights_checksum(state: Mapping[str, Tensor]) -> str:
     """SHA-256 (hex) of weights: names, dtypes, shapes and values, whatever file they come from."""
     digest = hashlib.sha256()
@@ -239,22 +247,12 @@ def _read_weights(path: Path, expected: VotingNetwork) -> dict[str, Tensor]:
     own = expected.state_dict()
     try:
         with safe_open(path, framework="pt") as file:
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-            wrong = [
-                *(f"{name} is missing" for name in own if name not in shapes),
-                *(f"{name} is unknown" for name in shapes if name not in own),
-                *(
-                    f"{name} is {shapes[name]}, not {tuple(tensor.shape)}"
-                    for name, tensor in own.items()
-                    if name in shapes and shapes[name] != tuple(tensor.shape)
-                ),
-            ]
-            if wrong:
-                more = f" (and {len(wrong) - 3} more)" if len(wrong) > 3 else ""
-                raise ValueError(f"{path} does not fit {CONFIG_FILE}: {'; '.join(wrong[:3])}{more}")
+            _check_shapes(expected, {name: file.get_slice(name).get_shape() for name in file.keys()})  # noqa: SIM118
             state = {name: _widened(file.get_tensor(name)) for name in own}
     except SafetensorError as error:
         raise ValueError(f"{path} cannot be read as safetensors: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{path} does not fit {CONFIG_FILE}: {error}") from error
     for name, tensor in state.items():
         if tensor.dtype != own[name].dtype:
             raise ValueError(f"{path}: {name} is {tensor.dtype}, not {own[name].dtype}")

@@ -87,6 +87,8 @@ def test_without_a_run_it_is_the_network_that_ships(tmp_path: Path) -> None:
     for refused in (["folder"], ["onnx", "--precision", "int8"], ["onnx", "--vote", "hard"], ["page", "--split", "m1"]):
         with pytest.raises(SystemExit, match="is for the network of a training: give --run RUN"):
             main([*words, *refused])
+    with pytest.raises(SystemExit, match=r"fer_voting-float32\.onnx is exported already"):
+        main([*words, "page", "--run", str(tmp_path / "exports" / "fer_voting-float32.onnx")])
 
 
 def test_another_split_and_vote_into_a_file_of_its_own(run: Run, tmp_path: Path) -> None:

@@ -114,6 +114,17 @@ def test_detect_asks_the_detector_and_cuts_out_squares():
     assert seen[1].shape == (100, 200, 3)
 
 
+def test_a_detector_is_chosen_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    source = "from fer_voting.inference.faces import Boxes\nimport numpy as np\n"
+    source += "def find(image):\n    return Boxes(np.array([[20, 10, 40, 50]]), np.array([0.75]))\n"
+    (tmp_path / "one_face_detector.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    runtime = TorchRuntime(small_network(), small_info())
+    assert Recognizer(runtime, "one_face_detector:find").detect(picture(100, 200)).boxes.tolist() == [[20, 10, 20, 40]]
+    with pytest.raises(ValueError, match=r"`detector` \(='retina'\) must be centerface or package\.module:callable"):
+        Recognizer(runtime, "retina")
+
+
 def test_a_frame_without_a_face():
     recognizer = Recognizer(
         TorchRuntime(small_network(), small_info()), lambda frame: Boxes(np.zeros((0, 4)), np.zeros(0))
