@@ -1,4 +1,4 @@
-"""What the experiments share: their command lines, the runs that they ask for, and how results are written."""
+"""Shared parts of the experiments: their command lines, the runs that they ask for, and how results are written."""
 
 import argparse
 import os
@@ -30,7 +30,7 @@ SYNTHETIC = "Synthetic faces: these figures say nothing about people."
 
 @dataclass
 class Report:
-    """What a script writes: Markdown, rows of JSON, plots, and the commands for what is missing."""
+    """The output of a script: Markdown, rows of JSON, plots, and the commands for what is missing."""
 
     name: str
     heading: str
@@ -63,7 +63,7 @@ class Report:
             self.add(COMPARISON_NOTE)
 
     def add_notes(self, options: "Options", group: RunGroup, missing: Iterable[Mapping[str, str]]) -> None:
-        """What is missing and why, other settings if there are no runs, the synthetic note, and the origin."""
+        """Missing runs and their reasons, other settings if there are no runs, the synthetic note, and the origin."""
         if lines := missing_lines(missing):
             self.add("\n".join(f"- {line}" for line in lines))
         settings = options.runs.settings(group.dataset)

@@ -85,7 +85,7 @@ def workspace(entity: str, project: str, dataset: str, setting: str) -> Any:
 
 
 def specification(made: Any) -> dict[str, Any]:
-    """What W&B keeps of a workspace, as JSON."""
+    """A workspace as W&B stores it, as JSON."""
     view = made._to_model()  # the package gives no other way to it
     return json.loads(view.spec.model_dump_json(by_alias=True, exclude_none=True))
 

@@ -81,7 +81,7 @@ class KeptRun:
 
 
 def find_faces(data: FERDataModule, positions: NDArray[np.int64]) -> Faces:
-    """What is known of images of FER2013's csv.
+    """The known facts about images of FER2013's csv.
 
     Args:
         positions: in the pack.
@@ -153,7 +153,7 @@ def _keep_faces(faces: Faces, path: Path) -> None:
 
 
 def _evaluate(trained: LoadedRun) -> dict[str, NDArray[Any]]:
-    """What studies.npz holds: `splits` [S], `scores` [S, N, K], `whole_val` [M, K], `resolutions` [R], `votes` [W],
+    """The content of studies.npz: `splits` [S], `scores` [S, N, K], `whole_val` [M, K], `resolutions` [R], `votes` [W],
     `decisions` [R, W, N]."""
     own = trained.config["split"]["name"]
     others = [split for split in SPLITS if split != own]

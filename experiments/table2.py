@@ -1,5 +1,5 @@
-"""Table 2 of the paper, measured: `python -m experiments.table2`, or `make table2`; and that of any other network:
-`make table2 MODEL="model=timm model.name=convnext_atto dataset.size=96"`.
+"""Table 2 of the paper, measured: `python -m experiments.table2`, or `make table2`; and the same table of any other
+network: `make table2 MODEL="model=timm model.name=convnext_atto dataset.size=96"`.
 
 Needs no training and no data: one forward pass in training mode per row. At the paper's batch of 135 the largest row,
 crops before the network, keeps 9.5 GB; all rows take two minutes on two CPU cores.

@@ -16,11 +16,7 @@ RULES = {
     "`for` means because": r", for (?:it|they|there|nothing|what|(?:its|their|the|an?|no) \w+ (?:is|are|has|may))\b",
     "`that of` has no noun": r"(?<!than )(?<!from )(?<!as )\bthat of\b",
 }
-NOT_YET = (
-    *("experiments/common.py", "experiments/dashboard.py", "experiments/kept.py", "experiments/public_test.py"),
-    *("experiments/resolution.py", "experiments/studies.py", "experiments/table2.py"),
-    *("fer_voting/runs/", "fer_voting/training/", "tests/test_english.py"),
-)
+NOT_YET = ("fer_voting/runs/", "fer_voting/training/", "tests/test_english.py")
 """Files that are not checked: this one, and files that are still to be mended."""
 
 

@@ -104,7 +104,8 @@ class Recomputations(TorchFunctionMode):
             dtype = output.dtype  # autocast, which casts the weight, is off in the backward pass
             self.discard(output, lambda: function(get_input(), weight.to(dtype), *others))
             return output
-        if function is Tensor.add_ or (function is F.relu and kwargs.get("inplace")):
+        in_place = function is Tensor.add_ or (function is F.relu and kwargs.get("inplace"))
+        if in_place:
             before = self._find(args[0])
             if before is not None:  # marked before the call, which itself may save its output
                 getters: Any = [self.getter(operand) for operand in args[1:]]
