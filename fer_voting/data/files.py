@@ -6,7 +6,7 @@ import hashlib
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -107,11 +107,11 @@ class FilesDataModule(FERDataModule):
         for layout in candidates:
             if (base := layout.find(root)) is not None:
                 return layout, base
-        found = sorted(entry.name for entry in root.iterdir())[:8]
+        names = sorted(entry.name for entry in root.iterdir())[:8]
         looked_for = "; ".join(f"({layout.name}) {layout.looks_for}" for layout in candidates)
         raise FileNotFoundError(
             f"dataset.root={self.root} holds no known layout of {self.name}: looked for {looked_for}; "
-            f"found {', '.join(found) or 'an empty folder'}"
+            f"found {', '.join(names) or 'an empty folder'}"
         )
 
     def source(self) -> Source:
@@ -217,11 +217,11 @@ def class_folders(folder: Path) -> list[Path]:
     return sorted(Path(entry) for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
 
 
-def part_folders(base: Path) -> dict[str, Path]:
-    """Part -> the folder in `base` with one of the part's names, in any case."""
+def part_folders(base: Path, names: Mapping[str, Sequence[str]] = _PART_NAMES) -> dict[str, Path]:
+    """Part -> the folder in `base` with the first of the part's names, in any case."""
     folders = {path.name.lower(): path for path in class_folders(base)}
-    found = {part: next((folders[n] for n in names if n in folders), None) for part, names in _PART_NAMES.items()}
-    return {part: path for part, path in found.items() if path is not None}
+    # Backwards, so that the first name remains.
+    return {part: folders[name] for part in names for name in reversed(names[part]) if name in folders}
 
 
 def find_part_folders(root: Path, label_of: LabelOf) -> Path | None:

@@ -126,8 +126,7 @@ class Pack:
         return np.load(self.folder / "images.npy", mmap_mode="r")
 
     def was_changed_in_place(self) -> bool:
-        """Whether another program wrote into the mapped images. A pack that was rebuilt is another file, and does not
-        change what is mapped."""
+        """Whether another program modified the mapped file. (A rebuilt pack is a new file.)"""
         try:
             now = os.stat(self.folder / "images.npy")
         except OSError:
@@ -243,8 +242,8 @@ def _locked(folder: Path) -> Iterator[None]:
             log.info(f"{folder} is being built by another process: waiting for it")
             fcntl.flock(lock, fcntl.LOCK_EX)
         except OSError as error:
-            what = f"dataset.cache_dir must be on a file system with flock: {error.strerror}"
-            raise OSError(error.errno, what, lock.name) from error
+            reason = f"dataset.cache_dir must be on a file system with flock: {error.strerror}"
+            raise OSError(error.errno, reason, lock.name) from error
         yield
 
 

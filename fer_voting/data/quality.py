@@ -54,7 +54,7 @@ def near_pairs(hashes: NDArray[np.uint64], max_bits: int) -> NDArray[np.int64]:
     agree in a band are compared.
     """
     bands = np.array_split(np.arange(_HASH_BITS, dtype=np.uint64), max_bits + 1)
-    found = [np.empty((0, 2), np.int64)]
+    pairs = [np.empty((0, 2), np.int64)]
     for band in bands:
         key = (hashes >> band[0]) & np.uint64(2 ** len(band) - 1)
         order = np.argsort(key, kind="stable")
@@ -65,8 +65,8 @@ def near_pairs(hashes: NDArray[np.uint64], max_bits: int) -> NDArray[np.int64]:
                 others = members[row + 1 :]
                 near = others[np.bitwise_count(hashes[others] ^ hashes[first]) <= max_bits]
                 if len(near):
-                    found.append(np.stack([np.full_like(near, first), near], axis=1))
-    return np.unique(np.concatenate(found), axis=0)
+                    pairs.append(np.stack([np.full_like(near, first), near], axis=1))
+    return np.unique(np.concatenate(pairs), axis=0)
 
 
 def audit(data: FERDataModule, near_duplicate_bits: int | None = None) -> dict[str, Any]:

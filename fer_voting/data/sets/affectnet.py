@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer_voting.data.division import Division, official_parts
-from fer_voting.data.files import FilesDataModule, Layout, part_folders_layout
+from fer_voting.data.files import FilesDataModule, Layout, part_folders, part_folders_layout
 from fer_voting.data.index import Index, LeftOut, Problem, Sample, bases, images_by_stem, inside, open_table
 from fer_voting.data.labels import CLASSES, canonical
 from fer_voting.data.pack import Pack
@@ -129,12 +129,6 @@ def _release1_row(
 _SET_NAMES = {"train": ("train_set",), "val": ("val_set", "valid_set", "validation_set")}
 
 
-def _set_folders(base: Path) -> dict[str, Path]:
-    """Part -> the folder with its images and annotations."""
-    found = {part: next((base / n for n in names if (base / n).is_dir()), None) for part, names in _SET_NAMES.items()}
-    return {part: folder for part, folder in found.items() if folder is not None}
-
-
 def _annotation_files(folder: Path, ending: str) -> Iterator[tuple[str, Path]]:
     """(image id, file) of every annotation in a folder."""
     with os.scandir(folder) as entries:
@@ -153,7 +147,7 @@ def _find_annotated(root: Path, ending: str) -> Path | None:
 
 def _read_annotated(base: Path, ending: str, read_label: Callable[[Path], str | LeftOut]) -> Index:
     index = Index()
-    for part, folder in _set_folders(base).items():
+    for part, folder in part_folders(base, _SET_NAMES).items():
         annotations = dict(_annotation_files(folder / "annotations", ending))
         images = images_by_stem(folder / "images")
         for name in sorted(images.keys() - annotations.keys()):
@@ -207,7 +201,7 @@ def _annotated_layout(name: str, looks_for: str, ending: str, read_label: Any, *
         looks_for,
         find=lambda root: _find_annotated(root, ending),
         read=lambda base: _read_annotated(base, ending, read_label),
-        sources=lambda base: _set_folders(base).values(),
+        sources=lambda base: part_folders(base, _SET_NAMES).values(),
         **expected,
     )
 
