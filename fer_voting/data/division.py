@@ -25,6 +25,11 @@ def count_classes(class_ids: NDArray[np.int64], class_names: Sequence[str]) -> d
     return dict(zip(class_names, counts, strict=True))
 
 
+def format_counts(counts: Mapping[str, int]) -> str:
+    """`"happy 1,234, sad 56"`."""
+    return ", ".join(f"{name} {count:,}" for name, count in counts.items())
+
+
 def official_counts(pack: Pack, usable: NDArray[np.bool_], class_names: Sequence[str]) -> dict[str, dict[str, int]]:
     """Official part -> class -> usable images (bool [N]); without empty parts."""
     class_ids = pack.class_ids(class_names)
@@ -76,6 +81,6 @@ def part_digest(pack: Pack, positions: Positions, labels: NDArray[np.int64], tar
     return content_hash("\0".join(pack.names(positions)).encode(), *(array.tobytes() for array in arrays)).hex()
 
 
-def fingerprint(summary: Mapping[str, Any]) -> str:
+def json_digest(values: Mapping[str, Any]) -> str:
     """Hex digest of plain JSON values."""
-    return content_hash(json.dumps(summary, sort_keys=True).encode()).hex()
+    return content_hash(json.dumps(values, sort_keys=True).encode()).hex()

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_voting.data.division import Division, official_parts
+from fer_voting.data.division import Division, format_counts, official_parts
 from fer_voting.data.images import HASH_BYTES, PREPARATION_VERSION, decoder_digest
 from fer_voting.data.index import (
     IMAGE_SUFFIXES,
@@ -29,7 +29,7 @@ from fer_voting.data.index import (
     links_out,
     suffix_of,
 )
-from fer_voting.data.module import FERDataModule, listed
+from fer_voting.data.module import FERDataModule
 from fer_voting.data.pack import Pack, Source
 from fer_voting.data.sampling import sample_share
 
@@ -145,7 +145,7 @@ class FilesDataModule(FERDataModule):
             raise ValueError(f"{bad[0]} (dataset.on_error=raise)")
         total = int(pack.good.sum()) + len(bad)
         kinds = Counter(problem.kind for problem in bad)
-        message = f"{self.name}: {len(bad):,} of {total:,} images can't be used ({listed(kinds)}), e.g. {bad[0]}"
+        message = f"{self.name}: {len(bad):,} of {total:,} images can't be used ({format_counts(kinds)}), e.g. {bad[0]}"
         if len(bad) > self.max_bad_fraction * total:
             raise ValueError(
                 f"{message}; dataset.max_bad_fraction={self.max_bad_fraction} allows fewer: "

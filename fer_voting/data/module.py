@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -16,15 +16,17 @@ import torch
 from hydra.utils import instantiate
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from fer_voting.config import refuse_foreign_code
 from fer_voting.data.augment.batched import BatchedAugment
+from fer_voting.data.batches import Batch, BatchDataset
 from fer_voting.data.division import (
     Division,
     count_classes,
     differences,
-    fingerprint,
+    format_counts,
+    json_digest,
     official_counts,
     official_parts,
     part_digest,
@@ -34,7 +36,7 @@ from fer_voting.data.images import content_hash
 from fer_voting.data.labels import CLASSES
 from fer_voting.data.manifest import read_manifest, write_manifest
 from fer_voting.data.pack import Pack, Source, build_pack, cores
-from fer_voting.data.sampling import EpochSampler, EvalSampler, Positions, SampleKey, target_count
+from fer_voting.data.sampling import EpochSampler, EvalSampler, Positions, target_count
 from fer_voting.models.checkpoint import check_class_names
 from fer_voting.models.images import normalise
 
@@ -42,9 +44,6 @@ if TYPE_CHECKING:
     from fer_voting.data.augment.by_albumentations import AlbumentationsAugment
 
 log = logging.getLogger(__name__)
-
-Batch = tuple[Tensor, Tensor, Tensor]
-"""images, targets, positions in the pack"""
 
 RESIDENT_SHARE = 0.25
 """Share of a GPU's free memory that a pack may take. AffectNet at 48 pixels has 2 GB."""
@@ -64,33 +63,6 @@ def reopen_datamodule(node: Mapping[str, Any], config_file: Path, **arguments: A
     if "_target_" not in node:
         raise ValueError(f"{config_file}: `dataset` lacks `_target_`")
     return make_datamodule(node, **arguments)
-
-
-class BatchDataset(Dataset[Batch]):
-    """A pack by whole batches: `dataset[[(epoch, position), ...]]`.
-
-    Args:
-        images: the pack, read from its file, or all its images uint8 [N, S, S, 3] as a tensor on any device.
-        targets: of each row, [N] or [N, K].
-        augment: changes of a pack's images.
-        seed: of the augmentation.
-    """
-
-    def __init__(
-        self, images: Pack | Tensor, targets: NDArray[Any], augment: AlbumentationsAugment | None = None, seed: int = 0
-    ) -> None:
-        self.images, self.augment, self.seed = images, augment, seed
-        self.targets = torch.as_tensor(targets, device=images.device if isinstance(images, Tensor) else None)
-
-    def __getitem__(self, keys: Sequence[SampleKey]) -> Batch:
-        """images uint8 [B, 3, S, S] in channels_last order, targets [B] or [B, K], positions int64 [B]."""
-        positions = torch.tensor([position for _, position in keys]).to(self.targets.device, non_blocking=True)
-        if isinstance(self.images, Tensor):
-            images = self.images[positions]
-        else:
-            images_BHWC = self.images.images[positions.numpy()]
-            images = torch.from_numpy(self.augment(images_BHWC, keys, self.seed) if self.augment else images_BHWC)
-        return images.permute(0, 3, 1, 2), self.targets[positions], positions
 
 
 class FERDataModule(L.LightningDataModule):
@@ -247,7 +219,7 @@ class FERDataModule(L.LightningDataModule):
     def _make_sampler(self) -> None:
         train = self._division["train"]
         for part, classes in self.counts().items():
-            log.info(f"{self.name}: {part}: {sum(classes.values()):,} images ({listed(classes)})")
+            log.info(f"{self.name}: {part}: {sum(classes.values()):,} images ({format_counts(classes)})")
         counts = [count for count in self.counts()["train"].values() if count]
         target = target_count(counts, self.balance_target)
         self._sampler = EpochSampler(
@@ -321,7 +293,7 @@ class FERDataModule(L.LightningDataModule):
             "decoder": self.pack.key.get("decoder"),
             "digests": digests,
         }
-        return {"fingerprint": fingerprint(summary), **summary}
+        return {"fingerprint": json_digest(summary), **summary}
 
     # Batches ----------------------------------------------------------------------------------------------------
 
@@ -409,8 +381,3 @@ class PartDataModule(L.LightningDataModule):
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         images, targets, positions = batch
         return normalise(images), targets, positions
-
-
-def listed(counts: Mapping[str, int]) -> str:
-    """`"happy 1,234, sad 56"`."""
-    return ", ".join(f"{name} {count:,}" for name, count in counts.items())

@@ -17,9 +17,10 @@ from omegaconf import OmegaConf
 from fer_voting.config import CONF_DIR, compose
 from fer_voting.data.augment.batched import BatchedAugment
 from fer_voting.data.augment.by_albumentations import AlbumentationsAugment
+from fer_voting.data.batches import BatchDataset
 from fer_voting.data.files import FilesDataModule
 from fer_voting.data.images import decoder_digest
-from fer_voting.data.module import BatchDataset, make_datamodule, normalise
+from fer_voting.data.module import make_datamodule, normalise
 from fer_voting.data.sets.rafdb import RAFDBDataModule
 
 COUNTS = {"train": dict.fromkeys(SEVEN, 10), "test": dict.fromkeys(SEVEN, 2)}

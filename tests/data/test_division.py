@@ -3,7 +3,7 @@ import logging
 import numpy as np
 import pytest
 
-from fer_voting.data.division import count_classes, differences, fingerprint, without_leaks
+from fer_voting.data.division import count_classes, differences, json_digest, without_leaks
 
 
 def test_classes_are_counted_by_name() -> None:
@@ -30,5 +30,5 @@ def test_a_leak_is_left_out_of_the_earlier_part(caplog: pytest.LogCaptureFixture
     assert "x: left out 1 val images that also occur in test" in caplog.text
 
 
-def test_a_fingerprint_does_not_depend_on_the_order_of_keys() -> None:
-    assert fingerprint({"a": 1, "b": [2]}) == fingerprint({"b": [2], "a": 1}) != fingerprint({"a": 1, "b": [3]})
+def test_a_digest_does_not_depend_on_the_order_of_keys() -> None:
+    assert json_digest({"a": 1, "b": [2]}) == json_digest({"b": [2], "a": 1}) != json_digest({"a": 1, "b": [3]})

@@ -1,0 +1,47 @@
+"""A pack by whole batches, as a loader asks for them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from fer_voting.data.pack import Pack
+from fer_voting.data.sampling import SampleKey
+
+if TYPE_CHECKING:
+    from fer_voting.data.augment.by_albumentations import AlbumentationsAugment
+
+Batch = tuple[Tensor, Tensor, Tensor]
+"""images, targets, positions in the pack"""
+
+
+class BatchDataset(Dataset[Batch]):
+    """A pack by whole batches: `dataset[[(epoch, position), ...]]`.
+
+    Args:
+        images: the pack, read from its file, or all its images uint8 [N, S, S, 3] as a tensor on any device.
+        targets: of each row, [N] or [N, K].
+        augment: changes of a pack's images.
+        seed: of the augmentation.
+    """
+
+    def __init__(
+        self, images: Pack | Tensor, targets: NDArray[Any], augment: AlbumentationsAugment | None = None, seed: int = 0
+    ) -> None:
+        self.images, self.augment, self.seed = images, augment, seed
+        self.targets = torch.as_tensor(targets, device=images.device if isinstance(images, Tensor) else None)
+
+    def __getitem__(self, keys: Sequence[SampleKey]) -> Batch:
+        """images uint8 [B, 3, S, S] in channels_last order, targets [B] or [B, K], positions int64 [B]."""
+        positions = torch.tensor([position for _, position in keys]).to(self.targets.device, non_blocking=True)
+        if isinstance(self.images, Tensor):
+            images = self.images[positions]
+        else:
+            images_BHWC = self.images.images[positions.numpy()]
+            images = torch.from_numpy(self.augment(images_BHWC, keys, self.seed) if self.augment else images_BHWC)
+        return images.permute(0, 3, 1, 2), self.targets[positions], positions
