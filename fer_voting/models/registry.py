@@ -12,7 +12,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from fer_voting.config import CONF_DIR
+from fer_voting.config import options_of_group
 from fer_voting.models.voting import VotingNetwork
 
 Options = Mapping[str, str | int | float | bool | None]
@@ -29,7 +29,7 @@ _WORD = re.compile(r"[\w./-]{1,200}", re.ASCII)  # no `${...}`, which OmegaConf 
 
 def architectures() -> tuple[str, ...]:
     """Names of the networks."""
-    return tuple(sorted(path.stem for path in (CONF_DIR / "model").glob("*.yaml")))
+    return tuple(sorted(options_of_group("model")))
 
 
 def build_network(model: Mapping[str, Any], split: str, num_classes: int, image_size: int) -> VotingNetwork:
@@ -89,7 +89,8 @@ def check_options(architecture: Any, options: Any) -> None:
 
 
 def read_node(architecture: str) -> dict[str, Any]:
-    node = OmegaConf.to_container(OmegaConf.load(CONF_DIR / "model" / f"{architecture}.yaml"))
+    """The content of an architecture's file."""
+    node = OmegaConf.to_container(OmegaConf.load(options_of_group("model")[architecture]))
     assert isinstance(node, dict)
     return {str(key): value for key, value in node.items()}
 

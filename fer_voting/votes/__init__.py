@@ -32,7 +32,7 @@ PAPER_VOTES = ("soft", "softprob", "hard")
 
 
 def find_vote(name: str) -> Vote:
-    """The vote of that name, built-in or a file of conf/voting, as it is before it is fitted.
+    """The vote of that name before it is fitted: a built-in one, or a file of the group `voting`, also a user's own.
 
     Raises ValueError if there is none.
     """
@@ -41,9 +41,9 @@ def find_vote(name: str) -> Vote:
     from hydra.utils import instantiate
     from omegaconf import OmegaConf
 
-    from fer_voting.config import CONF_DIR
+    from fer_voting.config import options_of_group
 
-    files = {path.stem: path for path in sorted((CONF_DIR / "voting").glob("*.yaml"))}
+    files = options_of_group("voting")
     if name not in files:
         raise ValueError(f"`vote` (={name!r}) must be one of {', '.join({**ALL_VOTES, **files})}")
     vote = instantiate(OmegaConf.load(files[name]))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from fer_voting.config import CONF_DIR, compose
+from fer_voting.config import CONF_DIR, USER_CONF_VARIABLE, compose
 from fer_voting.models import VotingResNet18
 from fer_voting.models.checkpoint import NetworkInfo, rebuild_network
 from fer_voting.models.registry import architectures, build_network, check_options, options_of
@@ -93,7 +93,7 @@ def test_any_importable_network_takes_one_file(tmp_path: Path, monkeypatch: pyte
         "crop_after": None,
     }
     OmegaConf.save(OmegaConf.create(file), tmp_path / "model" / "squeezenet.yaml")
-    monkeypatch.setattr("fer_voting.models.registry.CONF_DIR", tmp_path)
+    monkeypatch.setenv(USER_CONF_VARIABLE, str(tmp_path))
     info = NetworkInfo("m2", options_of("squeezenet", file), CLASSES, 48, "faces", "squeezenet")
     net = rebuild_network(NetworkInfo.from_values(info.to_values())).eval()
     with torch.no_grad():

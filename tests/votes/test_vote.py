@@ -16,7 +16,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from fer_voting.config import CONF_DIR
+from fer_voting.config import CONF_DIR, USER_CONF_VARIABLE
 from fer_voting.votes import (
     ALL_VOTES,
     VOTES,
@@ -156,7 +156,7 @@ class MedianVote(Vote):
 def test_a_vote_of_ones_own_is_a_class_and_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "voting").mkdir()
     (tmp_path / "voting" / "median.yaml").write_text(f"_target_: {__name__}.MedianVote\nname: median\n")
-    monkeypatch.setattr("fer_voting.config.CONF_DIR", tmp_path)
+    monkeypatch.setenv(USER_CONF_VARIABLE, str(tmp_path))
     vote = find_vote("median")
     logits, labels = unequal_crops(300, [0.5, 0.5, 2.0])
     fitted = vote.fit(CropOutputs(torch.tensor(logits)), labels)
