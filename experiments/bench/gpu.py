@@ -31,7 +31,6 @@ from experiments.bench.network import Clock, Size, brief_training, open_packed, 
 from experiments.common import REPO, add_parts, make_parser, run_module, write_page
 from fer_voting.inference.runtime import PRECISIONS, TorchRuntime
 from fer_voting.models import VotingResNet18
-from fer_voting.models.checkpoint import NetworkInfo
 from fer_voting.models.cost import count_gmacs
 from fer_voting.system.environment import keep_freed_memory
 from fer_voting.system.messages import progress_bar, set_up_messages
@@ -100,8 +99,7 @@ def prediction(out: Path, quick: bool) -> None:
     result = BenchmarkResult()
     size = QUICK_SIZE if quick else Size()
     for split in progress_bar(SPLITS if not quick else ("m1",), desc="prediction", unit="split"):
-        net = settled(split, size)
-        info = NetworkInfo(split, {"width": size.width}, tuple(map(str, range(net.num_classes))), size.image, "none")
+        net, info = settled(split, size)
         runtimes = {name: TorchRuntime(copy.deepcopy(net), info, precision=name) for name in PRECISIONS}
         for count in (1, 1024) if not quick else (3,):
             faces = np.random.default_rng(0).integers(0, 256, (count, size.image, size.image, 3), dtype=np.uint8)

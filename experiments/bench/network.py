@@ -26,15 +26,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
-from experiments.bench.measure import (
-    SPLITS,
-    BenchmarkResult,
-    measured_here,
-    read_parts,
-    seconds_of,
-    table,
-    write_part,
-)
+from experiments.bench import measure
+from experiments.bench.measure import SPLITS, BenchmarkResult, seconds_of, table
 from experiments.common import add_parts, make_parser, open_data, write_page
 from fer_voting.config import compose
 from fer_voting.data.augment import make_augment
@@ -123,9 +116,8 @@ def brief_training(
     trainer.fit(module, datamodule=data)
 
 
-def bench_crops(size: Size, options: argparse.Namespace) -> BenchmarkResult:
+def bench_crops(result: BenchmarkResult, size: Size, options: argparse.Namespace) -> None:
     """The crop operation, forward and backward, on the maps of each split."""
-    result = BenchmarkResult()
     for module, split, least in ((1, "m1", 2.5), (2, "m2", 4.0), (3, "m3", 4.0)):
         side, channels = size.image >> (module - 1), size.width << (module - 1)
         maps = torch.randn(size.batch, channels, side, side)
@@ -139,7 +131,6 @@ def bench_crops(size: Size, options: argparse.Namespace) -> BenchmarkResult:
         }
         loop, operation = result.time(f"crops after {split}", functions, size.repeats).values()
         result.add(f"crops after {split}, forward + backward", loop / operation, "times faster", least=least)
-    return result
 
 
 def _forward_backward(operation: Callable[[Tensor], Tensor], x: Tensor, gradient: Tensor) -> Callable[[], None]:
@@ -166,9 +157,8 @@ def _training_step(net: nn.Module, images: Tensor, fused: bool, bf16: bool) -> C
     return step
 
 
-def bench_training(size: Size, options: argparse.Namespace) -> BenchmarkResult:
+def bench_training(result: BenchmarkResult, size: Size, options: argparse.Namespace) -> None:
     """A training step of each split, and how much of the processor's arithmetic it reaches."""
-    result = BenchmarkResult()
     images = torch.randn(size.batch, 3, size.image, size.image)
     functions: dict[str, Callable[[], Any]] = {}
     for split in SPLITS:
@@ -197,11 +187,10 @@ def bench_training(size: Size, options: argparse.Namespace) -> BenchmarkResult:
             reached = 3 * 2 * gmacs * 1e9 * size.batch / best[f"{split} {name}"]
             what = f"{split} training step, {name}, of the product's FLOP/s"
             result.add(what, 100 * reached / product, "%")
-    return result
 
 
-def settled(split: str, size: Size) -> VotingResNet18:
-    """A network whose BatchNorm has the running statistics of its inputs, as after a training."""
+def settled(split: str, size: Size) -> tuple[VotingResNet18, NetworkInfo]:
+    """A network of unnamed classes whose BatchNorm has the running statistics of its inputs, as after a training."""
     torch.manual_seed(0)
     net = VotingResNet18(split, width=size.width)
     for module in net.modules():
@@ -210,7 +199,8 @@ def settled(split: str, size: Size) -> VotingResNet18:
     with torch.no_grad():
         for _ in range(3):
             net(torch.randn(size.batch, 3, size.image, size.image))
-    return net.eval()
+    names = tuple(map(str, range(net.num_classes)))
+    return net.eval(), NetworkInfo(split, {"width": size.width}, names, size.image, "nothing")
 
 
 class PlainPyTorch:
@@ -227,18 +217,18 @@ class PlainPyTorch:
         return scores.numpy(), logits.numpy()
 
 
-def _exported(
-    net: VotingResNet18,
-    class_names: tuple[str, ...],
-    image: int,
-    calibration: Array,
-    folder: Path,
-) -> dict[str, Runtime]:
-    """The network exported in float32 and int8, by each runtime."""
-    info = ExportInfo(class_names, image, net.split, "soft", "bench", "")
+def export(net: nn.Module, info: NetworkInfo, calibration: Array, folder: Path) -> tuple[Path, Path]:
+    """The files of a network in float32 and int8; the accuracy of int8 is not of interest here."""
+    about = ExportInfo(info.class_names, info.image_size, info.split, "soft", info.dataset, "")
     float32, int8 = folder / "float32.onnx", folder / "int8.onnx"
-    export_float32(FaceNetwork(net), info, float32)
+    export_float32(FaceNetwork(net), about, float32)
     export_int8(float32, int8, calibration, calibration[:1], np.zeros(1, np.int64))
+    return float32, int8
+
+
+def _exported(net: VotingResNet18, info: NetworkInfo, calibration: Array, folder: Path) -> dict[str, Runtime]:
+    """The exported network by each runtime."""
+    float32, int8 = export(net, info, calibration, folder)
     return {
         "ONNX Runtime, float32": OnnxRuntime(float32),
         "ONNX Runtime, int8": OnnxRuntime(int8),
@@ -248,9 +238,8 @@ def _exported(
     }
 
 
-def bench_inference(size: Size, options: argparse.Namespace) -> BenchmarkResult:
+def bench_inference(result: BenchmarkResult, size: Size, options: argparse.Namespace) -> None:
     """Aligned faces, one and 64 at once, by exported files against plain PyTorch, and the error of their logits."""
-    result = BenchmarkResult()
     generator = np.random.default_rng(0)
 
     def faces(count: int, side: int) -> Array:
@@ -259,16 +248,15 @@ def bench_inference(size: Size, options: argparse.Namespace) -> BenchmarkResult:
     splits = ["m1", "m3"]
     if size is QUICK:  # an export takes seconds at any size
         splits = ["m1"] if options.checkpoint is None else []
-    networks = {split: (settled(split, size), size.image) for split in splits}
+    networks = {split: settled(split, size) for split in splits}
     if options.checkpoint is not None:
         net, info = _trained(options.checkpoint)
-        networks[f"{info.split} of width {info.options['width']}, trained on {info.dataset}"] = (net, info.image_size)
-    for split, (net, side) in networks.items():
-        many = faces(size.face_batch, side)
-        names = tuple(map(str, range(net.num_classes)))
+        networks[f"{info.split} of width {info.options['width']}, trained on {info.dataset}"] = (net, info)
+    for split, (net, info) in networks.items():
+        many = faces(size.face_batch, info.image_size)
         with tempfile.TemporaryDirectory() as folder:
             runs: dict[str, Callable[[Any], Any]] = {"plain PyTorch": PlainPyTorch(net)}
-            runs |= _exported(net, names, side, faces(4 * size.batch, side), Path(folder))
+            runs |= _exported(net, info, faces(4 * size.batch, info.image_size), Path(folder))
             for batch in (1, size.face_batch):
                 some = many[:batch]
                 functions = {f"{split} {name} at {batch}": lambda run=run, x=some: run(x) for name, run in runs.items()}
@@ -281,13 +269,21 @@ def bench_inference(size: Size, options: argparse.Namespace) -> BenchmarkResult:
                     if name != "plain PyTorch":
                         least = 3.0 if batch > 1 and name == "OpenVINO, int8" else None
                         result.add(what, plain / seconds, "times faster", least=least)
-            with torch.no_grad():
-                exact = net.double()(normalise(torch.from_numpy(many).permute(0, 3, 1, 2)).double()).numpy()
+            exact = exact_logits(net, many)
             for name, run in runs.items():
-                off = np.linalg.norm(run(many)[1] - exact) / np.linalg.norm(exact)
-                most = 1e-5 if name.endswith("float32") else None
-                result.add(f"{split}, {name}: relative error of the logits", float(off), most=most)
-    return result
+                add_error(result, f"{split}, {name}", run(many)[1], exact)
+
+
+@torch.no_grad()
+def exact_logits(net: VotingResNet18, faces: Array) -> Array:
+    """In float64, in which the network then is."""
+    return net.double()(normalise(torch.from_numpy(faces).permute(0, 3, 1, 2)).double()).numpy()
+
+
+def add_error(result: BenchmarkResult, what: str, logits: Array, exact: Array) -> None:
+    error = float(np.linalg.norm(logits - exact) / np.linalg.norm(exact))
+    most = 1e-5 if what.endswith("float32") else None
+    result.add(f"{what}: relative error of the logits", error, most=most)
 
 
 def _trained(checkpoint: Path) -> tuple[VotingResNet18, NetworkInfo]:
@@ -299,12 +295,11 @@ def _trained(checkpoint: Path) -> tuple[VotingResNet18, NetworkInfo]:
     return net, info
 
 
-def bench_trained(size: Size, options: argparse.Namespace) -> BenchmarkResult:
-    """The loss of a trained network by each precision, on validation images: in accuracy, and in its logits."""
-    result = BenchmarkResult()
+def bench_trained(result: BenchmarkResult, size: Size, options: argparse.Namespace) -> None:
+    """Accuracy and error of the logits of a trained network by precision, on the validation images of a data set."""
     if options.checkpoint is None:
         print("not measured; give --checkpoint FILE --data dataset=... dataset.root=DIR", file=sys.stderr)
-        return result
+        return
     net, info = _trained(options.checkpoint)
     data = open_packed(options.data)
     chosen = np.random.default_rng(0).permutation(data.positions("train"))[:512]
@@ -312,27 +307,20 @@ def bench_trained(size: Size, options: argparse.Namespace) -> BenchmarkResult:
     faces, labels = data.pack.images[positions], data.class_ids(data.pack)[positions]
     batches = [faces[first : first + size.paper_batch] for first in range(0, len(faces), size.paper_batch)]
     with tempfile.TemporaryDirectory() as folder:
-        runs = _exported(net, info.class_names, info.image_size, data.pack.images[np.sort(chosen)], Path(folder))
+        runs = _exported(net, info, data.pack.images[np.sort(chosen)], Path(folder))
         logits = {name: np.concatenate([run(batch)[1] for batch in batches]) for name, run in runs.items()}
-    net.double()
-    with torch.no_grad():
-        exact = np.concatenate(
-            [net(normalise(torch.from_numpy(batch).permute(0, 3, 1, 2)).double()).numpy() for batch in batches]
-        )
+    exact = np.concatenate([exact_logits(net, batch) for batch in batches])
 
     def accuracy(logits: Array) -> float:
         return 100 * float((logits.mean(axis=1).argmax(axis=1) == labels).mean())
 
     on = f"{info.split} of width {info.options['width']} on {data.name}'s {len(labels):,} validation images"
     result.add(f"{on}, float64: accuracy", accuracy(exact), "%")
-    for name, found in logits.items():
-        off = float(np.linalg.norm(found - exact) / np.linalg.norm(exact))
-        most = 1e-5 if name.endswith("float32") else None
-        result.add(f"{on}, {name}: relative error of the logits", off, most=most)
-    for name, found in logits.items():
+    for name, each in logits.items():
+        add_error(result, f"{on}, {name}", each, exact)
+    for name, each in logits.items():
         most = 0.3 if name.endswith("int8") else None
-        result.add(f"{on}, {name}: accuracy lost", accuracy(exact) - accuracy(found), "points", most=most)
-    return result
+        result.add(f"{on}, {name}: accuracy lost", accuracy(exact) - accuracy(each), "points", most=most)
 
 
 def open_packed(overrides: list[str]) -> FERDataModule:
@@ -358,9 +346,8 @@ def _torchvision(values: Mapping[str, Any], size: int) -> Callable[[Tensor], Ten
     return v2.Compose(steps)
 
 
-def bench_input(size: Size, options: argparse.Namespace) -> BenchmarkResult:
+def bench_input(result: BenchmarkResult, size: Size, options: argparse.Namespace) -> None:
     """Augmentation on one core, images read from files and from a pack, and the share of a step spent on waiting."""
-    result = BenchmarkResult()
     with tempfile.TemporaryDirectory() as folder:
         images = 3 * size.paper_batch
         sizes = [f"dataset.train_size={images}", "dataset.val_size=7", "dataset.test_size=7"]
@@ -374,7 +361,6 @@ def bench_input(size: Size, options: argparse.Namespace) -> BenchmarkResult:
             brief_training(data, split, size.width, size.steps, clock)
             what = f"waiting for data: {split}, bf16, batch {size.paper_batch}, from a pack, of a step"
             result.add(what, 100 * clock.share_between_steps, "%", most=1.0)
-    return result
 
 
 def _bench_augmentation(result: BenchmarkResult, pictures_BHWC: Array, size: Size) -> None:
@@ -442,32 +428,27 @@ class Clock(L.Callback):
         return between / (self.ended[-1] - self.ended[0])
 
 
-def bench_compile(size: Size, options: argparse.Namespace) -> BenchmarkResult:
+def bench_compile(result: BenchmarkResult, size: Size, options: argparse.Namespace) -> None:
     """Time of a training step of m1 with `compile=true`, and of the first one, which compiles."""
-    result = BenchmarkResult()
     if find_compiler() is None:
         print("not measured: there is no C++ compiler here", file=sys.stderr)
-        return result
+        return
     nets = [_network("m1", size) for _ in range(2)]
     compile_network(nets[1])
     images = _images(size.batch, size)
-    functions = {
-        name: _training_step(net, images, True, True) for name, net in zip(("eager", "compiled"), nets, strict=True)
-    }
+    steps = [_training_step(net, images, True, True) for net in nets]
+    functions = dict(zip(("eager", "compiled"), steps, strict=True))
     with tempfile.TemporaryDirectory() as folder:  # without the cache of an earlier run
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
         first = seconds_of(functions["compiled"], 1)
         del os.environ["TORCHINDUCTOR_CACHE_DIR"]
     result.add("m1 training step, bf16, compiled: the first", first, "s")
     best = result.time("compiled steps", functions, size.repeats)
-    what = "m1 training step, bf16, compiled, of the eager time"
-    result.add(what, best["compiled"] / best["eager"])
-    return result
+    result.add("m1 training step, bf16, compiled, of the eager time", best["compiled"] / best["eager"])
 
 
-def bench_memory(size: Size, options: argparse.Namespace) -> BenchmarkResult:
+def bench_memory(result: BenchmarkResult, size: Size, options: argparse.Namespace) -> None:
     """MiB that a training's forward pass leaves allocated, and the time of a step."""
-    result = BenchmarkResult()
     functions = {}
     for memory, mosts in (("paper", (None, None)), ("lean", (20.0, 10.0))):
         net = _network("m1", size, memory)
@@ -477,12 +458,10 @@ def bench_memory(size: Size, options: argparse.Namespace) -> BenchmarkResult:
             result.add(f"forward memory of m1, {memory}, {name}", mib, "MiB an image", most=most)
         functions[f"{memory} step"] = _training_step(net, _images(size.batch, size), True, True)
     best = result.time("lean steps", functions, size.repeats)
-    what = "m1 training step, bf16, lean, of paper's time"
-    result.add(what, best["lean step"] / best["paper step"])
-    return result
+    result.add("m1 training step, bf16, lean, of paper's time", best["lean step"] / best["paper step"])
 
 
-PARTS: dict[str, Callable[[Size, argparse.Namespace], BenchmarkResult]] = {
+PARTS: dict[str, Callable[[BenchmarkResult, Size, argparse.Namespace], None]] = {
     "crops": bench_crops,
     "training": bench_training,
     "inference": bench_inference,
@@ -506,13 +485,14 @@ def main(arguments: list[str] | None = None) -> None:
     set_up_messages()
     keep_freed_memory()
     torch.manual_seed(0)
-    environment = measured_here(seed=0, quick=options.quick)
+    environment = measure.measured_here(seed=0, quick=options.quick)
     for name in options.parts or PARTS:
         print(f"{name}: {(PARTS[name].__doc__ or '').splitlines()[0]}", file=sys.stderr)
-        result = PARTS[name](QUICK if options.quick else Size(), options)
+        result = BenchmarkResult()
+        PARTS[name](result, QUICK if options.quick else Size(), options)
         medians = {what: statistics.median(seconds) for what, seconds in result.seconds.items()}
         path = options.out / f"{name}.json"
-        write_part(path, environment, result.rows, seconds=result.seconds, median_seconds=medians)
+        measure.write_part(path, environment, result.rows, seconds=result.seconds, median_seconds=medians)
         print(table(result.rows) if result.rows else "", flush=True)
     write_page(options.out / "table.md", _all_parts(options.out))
     print(f"Written to {options.out}")
@@ -520,7 +500,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _all_parts(out: Path) -> str:
     """The rows of all parts measured into this folder, with the machine and the date."""
-    parts = read_parts(out, PARTS).values()
+    parts = measure.read_parts(out, PARTS).values()
     origin = "{device}; commit {git_commit}; {date}; seed {seed}"
     origins = dict.fromkeys(origin.format_map(part["environment"]) for part in parts)
     note = " Quick sizes: the figures mean nothing." if any(part["environment"]["quick"] for part in parts) else ""

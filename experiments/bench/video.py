@@ -8,7 +8,6 @@ weights; the speed depends on split and width, not on the weights. Writes `outpu
 """
 
 import argparse
-import importlib.util
 import json
 import os
 import statistics
@@ -28,6 +27,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from experiments.bench.measure import Row, measured_here, read_parts, table, write_part
+from experiments.bench.network import export
 from experiments.common import add_parts, make_parser, write_page
 from fer_voting.data.faces.parameters import EXPRESSION_UNITS
 from fer_voting.data.faces.renderer import render_faces
@@ -36,7 +36,7 @@ from fer_voting.inference.frames import Input, read_frames
 from fer_voting.inference.pipeline import Pipeline, RecognizedFrame
 from fer_voting.inference.recognizer import Recognizer
 from fer_voting.inference.rows import RowWriter, rows_of
-from fer_voting.inference.runtime import FaceNetwork, TorchRuntime
+from fer_voting.inference.runtime import TorchRuntime
 from fer_voting.models import VotingResNet18
 from fer_voting.models.checkpoint import NetworkInfo
 from fer_voting.networks import load_network
@@ -112,31 +112,18 @@ def network(options: argparse.Namespace) -> tuple[nn.Module, NetworkInfo]:
 
 
 def recognizers(options: argparse.Namespace, folder: Path) -> dict[str, Recognizer]:
-    """The compared forms: the network in PyTorch and, where their packages are installed, in the exported forms."""
+    """The network in PyTorch and in the exported forms."""
     net, info = network(options)
-    found = {
-        f"PyTorch, {precision}": Recognizer(TorchRuntime(net, info, precision=precision, device="cpu"))
-        for precision in ("float32", "bf16")
-    }
-    if importlib.util.find_spec("onnxscript") is None or importlib.util.find_spec("onnxruntime") is None:
-        print("ONNX Runtime and OpenVINO are not measured: their packages are not installed", file=sys.stderr)
-        return found
-    from fer_voting.inference.onnx_export import export_float32, export_int8
-    from fer_voting.networks.onnx import ExportInfo
-
-    about = ExportInfo(info.class_names, info.image_size, info.split, "soft", info.dataset, checksum="")
-    float32, int8 = folder / "float32.onnx", folder / "int8.onnx"
-    export_float32(FaceNetwork(net), about, float32)
     names = [CLASSES[i % 7] for i in range(64)]
-    faces = render_faces(0, range(64), names, range(64), info.image_size)
-    labels = np.arange(64) % len(info.class_names)  # what int8 costs is not of interest here
-    export_int8(float32, int8, faces, faces, labels)
-    found["ONNX Runtime, float32"] = Recognizer.from_onnx(float32)
-    found["ONNX Runtime, int8"] = Recognizer.from_onnx(int8)
-    if importlib.util.find_spec("openvino") is not None:
-        found["OpenVINO, bf16"] = Recognizer.from_onnx(float32, "openvino", "bf16")
-        found["OpenVINO, int8"] = Recognizer.from_onnx(int8, "openvino")
-    return found
+    float32, int8 = export(net, info, render_faces(0, range(64), names, range(64), info.image_size), folder)
+    return {
+        "PyTorch, float32": Recognizer(TorchRuntime(net, info, precision="float32", device="cpu")),
+        "PyTorch, bf16": Recognizer(TorchRuntime(net, info, precision="bf16", device="cpu")),
+        "ONNX Runtime, float32": Recognizer.from_onnx(float32),
+        "ONNX Runtime, int8": Recognizer.from_onnx(int8),
+        "OpenVINO, bf16": Recognizer.from_onnx(float32, "openvino", "bf16"),
+        "OpenVINO, int8": Recognizer.from_onnx(int8, "openvino"),
+    }
 
 
 def speed(video: Path, recognizer: Recognizer, folder: Path) -> dict[str, float]:
