@@ -11,8 +11,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from experiments.pages import REPO as REPO
-from experiments.pages import update_pages
 from fer_voting.config import compose
 from fer_voting.data.module import FERDataModule, make_datamodule
 from fer_voting.results.compare import Comparison
@@ -25,6 +23,9 @@ from fer_voting.runs.identity import resolve
 from fer_voting.runs.naming import settle
 from fer_voting.system.atomic import write_atomically, write_json
 
+REPO = Path(__file__).resolve().parent.parent
+MARKS = re.compile(r"(<!-- (\S+\.md) -->\n).*?(<!-- end -->)", re.DOTALL)
+"""A page shows a Markdown file of the repository between the lines `<!-- FILE -->` and `<!-- end -->`."""
 SYNTHETIC = "Synthetic faces: these figures say nothing about people."
 
 
@@ -236,6 +237,28 @@ def run_module(module: str, *words: str, run: bool = True) -> None:
 
 
 # --- results --------------------------------------------------------------------------------------------------------
+
+
+def update_pages(file: Path) -> list[str]:
+    """Names of the pages (README.md, docs/) that show `file`; their text between its marks is now its content.
+
+    Headings are left out; links to plots in the file's folder become relative to the page.
+    """
+    shown = []
+    text = re.sub(r"^#+ .*\n+", "", file.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    for page in (REPO / "README.md", *sorted((REPO / "docs").rglob("*.md"))):
+        folder = Path(os.path.relpath(file.resolve().parent, page.parent)).as_posix()
+        linked = re.sub(r"\]\((?=[^)/]+\.png\))", f"]({folder}/", text)
+        old = new = page.read_text(encoding="utf-8")
+        for start, name, end in MARKS.findall(old):
+            if REPO / name == file.resolve():
+                before, _, after = new.partition(start)
+                new = before + start + linked + end + after.partition(end)[2]
+                shown.append(page.relative_to(REPO).as_posix())
+        if new != old:
+            with write_atomically(page) as out:
+                out.write(new)
+    return shown
 
 
 def write_page(path: Path, text: str) -> list[str]:

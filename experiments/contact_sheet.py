@@ -37,8 +37,7 @@ def contact_sheet(run: Run, rows: int) -> Figure:
     if not path.is_file():
         raise ValueError(f"the run {run.name} has no test predictions ({path})")
     keys = ("logits", "scores", "labels", "names")
-    predictions = read_npz(path, *keys)
-    logits, scores, labels, names = (predictions[key] for key in keys)
+    logits, scores, labels, names = map(read_npz(path, *keys).__getitem__, keys)
     decided = scores.argmax(axis=1)
     agreement = (logits.argmax(axis=2) == decided[:, None]).sum(axis=1)
     classes = result["class_names"]

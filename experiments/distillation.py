@@ -18,17 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from experiments.common import (
-    SYNTHETIC,
-    Report,
-    add_folders,
-    make_parser,
-    origin,
-    publish,
-    run_config,
-    run_module,
-    whole_numbers,
-)
+from experiments import common
+from experiments.common import SYNTHETIC, Report, make_parser, origin, publish, run_config, whole_numbers
 from fer_voting.models import SPLITS
 from fer_voting.results.load import TITLES, RunRecord, load_run
 from fer_voting.results.markdown import Table
@@ -79,7 +70,7 @@ def train_missing(network: Network, seeds: Sequence[int], output_dir: Path) -> N
     """Trains the runs that are not finished; ends the command if one fails."""
     missing = [seed for seed in seeds if network.run(output_dir, seed).status() != "finished"]
     if missing:
-        run_module("fer_voting.train", "-m", *network.overrides, f"seed={','.join(map(str, missing))}")
+        common.run_module("fer_voting.train", "-m", *network.overrides, f"seed={','.join(map(str, missing))}")
     for seed in seeds:
         run = load_run(network.run(output_dir, seed))
         if run.problem:
@@ -149,7 +140,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--teacher", default="m3", choices=voting, help="its split (default: %(default)s)")
     parser.add_argument("--widths", type=whole_numbers, default="8", help="of narrower networks (default: %(default)s)")
     parser.add_argument("--seeds", type=whole_numbers, default="0,1,2", help="(default: %(default)s)")
-    add_folders(parser)
+    common.add_folders(parser)
     options = parser.parse_intermixed_args(arguments)
     overrides = [*(options.overrides or ["experiment=demo"]), f"output_dir={options.output_dir}"]
     if taken := [word for word in overrides if word.partition("=")[0] in ("split", "seed", "teacher", "name")]:

@@ -13,8 +13,6 @@ Shapes: N test images, M validation images, K classes, S splits, R resolutions, 
 """
 
 import shutil
-import zipfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +30,7 @@ from fer_voting.data.sets.fer2013 import USAGES
 from fer_voting.data.sets.ferplus import VOTES_FILE, raw_votes
 from fer_voting.results.load import Predictions, RunRecord, load_run
 from fer_voting.runs.run import Run
+from fer_voting.system.arrays import read_npz
 from fer_voting.system.atomic import write_atomically, write_json
 from fer_voting.system.messages import progress_bar
 from fer_voting.votes import VOTES, soft_vote
@@ -100,12 +99,7 @@ def find_faces(data: FERDataModule, positions: NDArray[np.int64]) -> Faces:
         if len(usages) <= rows.max() or [USAGES.get(usages[row]) for row in rows] != expected:
             raise ValueError(f"{path} does not belong to the csv beside it: the parts of their rows differ")
         votes = all_votes[rows]
-    return Faces(
-        rows,
-        data.class_ids(pack)[positions],
-        np.isin(pack.hashes[positions], training),
-        votes,
-    )
+    return Faces(rows, data.class_ids(pack)[positions], np.isin(pack.hashes[positions], training), votes)
 
 
 def keep(trained: LoadedRun, folder: Path) -> bool:
@@ -124,9 +118,7 @@ def keep(trained: LoadedRun, folder: Path) -> bool:
     loaded = load_run(run)
     for part in ("val", "test"):
         record_predictions(loaded, part, kept.dir / "predictions")
-    arrays = _evaluate(trained)
-    with (kept.dir / "predictions" / STUDIES_FILE).open("wb") as file:
-        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+    np.savez_compressed(kept.dir / "predictions" / STUDIES_FILE, **_evaluate(trained))
     shutil.copyfile(run.metrics_file, kept.metrics_file)
     dataset = {**trained.config["dataset"], "root": "DIR", "cache_dir": "outputs/packs"}
     config = {**trained.config, "dataset": dataset, "output_dir": "outputs"}  # no path of this machine
@@ -144,16 +136,13 @@ def _keep_faces(faces: Faces, path: Path) -> None:
         if known.votes is not None or faces.votes is None:
             return
     path.parent.mkdir(parents=True, exist_ok=True)
-    arrays: dict[str, Any] = {"rows": faces.rows, "labels": faces.labels.astype(np.uint8)}
-    arrays["in_training"] = faces.in_training
-    if faces.votes is not None:
-        arrays["votes"] = faces.votes
-    with path.open("wb") as file:
-        np.savez_compressed(file, **arrays)
+    labels = faces.labels.astype(np.uint8)
+    votes: dict[str, Any] = {} if faces.votes is None else {"votes": faces.votes}
+    np.savez_compressed(path, rows=faces.rows, labels=labels, in_training=faces.in_training, **votes)
 
 
-def _evaluate(trained: LoadedRun) -> dict[str, NDArray[Any]]:
-    """The content of studies.npz: `splits` [S], `scores` [S, N, K], `whole_val` [M, K], `resolutions` [R], `votes` [W],
+def _evaluate(trained: LoadedRun) -> dict[str, Any]:
+    """The arrays of studies.npz: `splits` [S], `scores` [S, N, K], `whole_val` [M, K], `resolutions` [R], `votes` [W],
     `decisions` [R, W, N]."""
     own = trained.config["split"]["name"]
     others = [split for split in SPLITS if split != own]
@@ -187,12 +176,8 @@ def _evaluate(trained: LoadedRun) -> dict[str, NDArray[Any]]:
 
 def read_faces(folder: Path) -> Faces:
     """Raises FileNotFoundError if no run was kept there, ValueError if the file is damaged."""
-    path = folder / "faces.npz"
-    arrays = _read(path)
-    try:
-        return Faces(arrays["rows"], arrays["labels"].astype(np.int64), arrays["in_training"], arrays.get("votes"))
-    except KeyError as error:
-        raise ValueError(f"{path} lacks {error}") from error
+    arrays = read_npz(folder / "faces.npz", "rows", "labels", "in_training")
+    return Faces(arrays["rows"], arrays["labels"].astype(np.int64), arrays["in_training"], arrays.get("votes"))
 
 
 def read_kept(run: RunRecord, size: int) -> KeptRun:
@@ -203,25 +188,13 @@ def read_kept(run: RunRecord, size: int) -> KeptRun:
 
     Raises FileNotFoundError or ValueError if a file is missing or damaged.
     """
-    path = run.run.dir / "predictions" / STUDIES_FILE
-    arrays = _read(path)
+    keys = ("splits", "scores", "whole_val", "resolutions", "votes", "decisions")
+    arrays = read_npz(run.run.dir / "predictions" / STUDIES_FILE, *keys)
     test, val = run.predictions("test"), run.predictions("val")
-    try:
-        scores = dict(zip(arrays["splits"].tolist(), arrays["scores"].astype(np.float32), strict=True))
-        by_side = zip(arrays["resolutions"].tolist(), arrays["decisions"].astype(np.int64), strict=True)
-        decisions = {side: dict(zip(arrays["votes"].tolist(), of_side, strict=True)) for side, of_side in by_side}
-        full_map_val = arrays["whole_val"].astype(np.float32)
-    except (KeyError, ValueError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
+    scores = dict(zip(arrays["splits"].tolist(), arrays["scores"].astype(np.float32), strict=True))
+    by_side = zip(arrays["resolutions"].tolist(), arrays["decisions"].astype(np.int64), strict=True)
+    decisions = {side: dict(zip(arrays["votes"].tolist(), of_side, strict=True)) for side, of_side in by_side}
     logits = torch.from_numpy(test.logits)
     scores[run.split] = soft_vote(logits).numpy()
     decisions[size] = {vote: function(logits).argmax(dim=1).numpy() for vote, function in VOTES.items()}
-    return KeptRun(run, test, val, scores, full_map_val, decisions)
-
-
-def _read(path: Path) -> Mapping[str, NDArray[Any]]:
-    try:
-        with path.open("rb") as file, np.load(file) as arrays:
-            return dict(arrays)
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
+    return KeptRun(run, test, val, scores, arrays["whole_val"].astype(np.float32), decisions)

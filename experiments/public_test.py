@@ -8,7 +8,6 @@ of the same run puts them into the model card. Ten minutes on 2 cores for the ne
 a face.
 """
 
-import argparse
 import sys
 from functools import partial
 from pathlib import Path
@@ -92,7 +91,7 @@ def judge(name: str, recognizer: Recognizer, data: FERDataModule, positions: NDA
         "by_majority": None if majority is None else of_labels(majority, decisions),
         "calibration_error": reliability(confidences, decisions == faces.labels).error,
         "brightness": _by_brightness(images, faces.labels, decisions, len(classes)),
-        "resolution": _by_resolution(recognizer, columns, images, faces.labels, majority, decisions),
+        "resolution": _by_resolution(recognizer, columns, images, {"by_label": faces.labels, "by_majority": majority}),
         "device": describe_device(torch.device(runtime.device)),
         "git_commit": git_commit(),
         "versions": package_versions(),
@@ -112,23 +111,17 @@ def _by_brightness(
 
 
 def _by_resolution(
-    recognizer: Recognizer,
-    columns: list[int],
-    images: NDArray[np.uint8],
-    labels: NDArray[np.int64],
-    majority: NDArray[np.int64] | None,
-    own: NDArray[np.int64],
+    recognizer: Recognizer, columns: list[int], images: NDArray[np.uint8], labels: dict[str, NDArray[np.int64] | None]
 ) -> list[dict[str, Any]]:
+    """The share of right decisions by each kind of label, at each size; None without such labels."""
     size = images.shape[1]
     rows = []
     sides = sorted({*(side for side in RESOLUTIONS if side < size), size})
     for side in progress_bar(sides, desc="judging at each size", unit="size"):
-        decisions = own
-        if side < size:
-            decisions = recognizer.classify(lower_resolution(images, side)).probabilities[:, columns].argmax(axis=1)
-        row: dict[str, Any] = {"resolution": side, "by_label": float((decisions == labels).mean())}
-        known = None if majority is None else majority >= 0
-        row["by_majority"] = None if known is None else float((decisions == majority)[known].mean())
+        decisions = recognizer.classify(lower_resolution(images, side)).probabilities[:, columns].argmax(axis=1)
+        row: dict[str, Any] = {"resolution": side}
+        for kind, known in labels.items():
+            row[kind] = None if known is None else float((decisions == known)[known >= 0].mean())
         rows.append(row)
     return rows
 
@@ -144,7 +137,7 @@ def report(figures: dict[str, Any]) -> Report:
     return written
 
 
-def parse_options(arguments: list[str] | None) -> argparse.Namespace:
+def main(arguments: list[str] | None = None) -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--root", type=Path, required=True, help="folder of fer2013.csv (and fer2013new.csv)")
     network = parser.add_mutually_exclusive_group()
@@ -155,23 +148,16 @@ def parse_options(arguments: list[str] | None) -> argparse.Namespace:
     network.add_argument("--checkpoint", type=Path, help="a .ckpt file")
     parser.add_argument("--vote", help="(default: the run's or the folder's own, else soft)")
     add_folders(parser, "public_test")
-    return parser.parse_args(arguments)
-
-
-def open_network(options: argparse.Namespace) -> tuple[str, Recognizer]:
-    """The network that the command line names, and a name for its files."""
-    if options.run is not None:
-        return Path(options.run).name, Recognizer.from_run(options.run, options.output_dir, options.vote)
-    if options.checkpoint is not None:
-        return options.checkpoint.stem, Recognizer.from_checkpoint(options.checkpoint, options.vote)
-    return Path(options.model).name, Recognizer.from_pretrained(options.model, options.vote)
-
-
-def main(arguments: list[str] | None = None) -> None:
-    options = parse_options(arguments)
+    options = parser.parse_args(arguments)
     set_up_messages()
     try:
-        name, recognizer = open_network(options)
+        if options.run is not None:
+            recognizer = Recognizer.from_run(options.run, options.output_dir, options.vote)
+        elif options.checkpoint is not None:
+            recognizer = Recognizer.from_checkpoint(options.checkpoint, options.vote)
+        else:
+            recognizer = Recognizer.from_pretrained(options.model, options.vote)
+        name = options.checkpoint.stem if options.checkpoint else Path(options.run or options.model).name
         data, positions = public_test(options.root, recognizer.runtime.image_size, options.output_dir)
         result = judge(name, recognizer, data, positions)
     except (OSError, ValueError) as error:

@@ -2,7 +2,7 @@
 
 `python -m experiments.record outputs/sweeps/NAME experiments/recorded/NAME` writes into the folder `table.md`,
 `results.json` (each run's result.json) and the plots of each run's soft vote, and updates the pages that show the
-table (`experiments.pages`). With `--predictions test`, also each run's crop logits of the test images
+table. With `--predictions test`, also each run's crop logits of the test images
 (`predictions/<vote>-test.npz`): about 140 bytes an image for ten crops. Nothing recorded has a face or a file name.
 """
 

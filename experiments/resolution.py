@@ -90,6 +90,11 @@ class LoadedRun:
     def network(self) -> str:
         return self.run.name.removesuffix(f"-seed{self.config['seed']}")
 
+    @property
+    def images_key(self) -> tuple[str, int]:
+        """Equal for runs on the same images."""
+        return self.datamodule.fingerprint, self.datamodule.size
+
     def module(self, split: str) -> VotingModule:
         """The weights of the soft vote's best epoch under a split; of a refit that has none, its own."""
         votes = self.result["votes"]
@@ -240,30 +245,22 @@ def _looks(rows: Sequence[Row]) -> dict[tuple[str, str], dict[str, Any]]:
 
 
 def report(runs: Sequence[LoadedRun], rows: Sequence[Row]) -> Report:
-    """The Markdown, JSON and plots of what `measure` found: a section for each set of images."""
-    written = Report("resolution", "Accuracy against input resolution")
-    by_data: dict[tuple[str, str, int], list[LoadedRun]] = {}
-    for trained in runs:
-        key = trained.datamodule.name, trained.datamodule.fingerprint, trained.datamodule.size
-        by_data.setdefault(key, []).append(trained)
-    for number, ((dataset, _, size), members) in enumerate(by_data.items()):
-        names = {trained.run.name for trained in members}
-        own = [row for row in rows if row["run"] in names]
-        note = " (synthetic faces)" if members[0].datamodule.synthetic else ""
-        title = f"{dataset}{note}, {own[0]['part']}, {own[0]['images']:,} images of {size} px"
-        stem = "resolution" if number == 0 else f"resolution-{number + 1}"
-        written.add(f"## {title}")
-        written.add_plot(stem, partial(draw, rows=own, title=title), f"accuracy by resolution, {title}")
-        written.add_table(table(own))
-        written.add(
-            f"Accuracy in percent of images brought down to as many pixels a side and back to {size}; several runs as "
-            f"mean ± standard deviation. Always the most frequent class: {100 * own[0]['majority']:.2f}. "
-            "resolution.json has each run's 95 % interval over images."
-        )
-        if members[0].datamodule.synthetic:
-            written.add(SYNTHETIC)
-        written.add(origin([trained.result for trained in members]))
-    written.rows += rows
+    """The table, plot and JSON of runs on the same images."""
+    data = runs[0].datamodule
+    written = Report("resolution", "Accuracy against input resolution", rows=list(rows))
+    note = " (synthetic faces)" if data.synthetic else ""
+    title = f"{data.name}{note}, {rows[0]['part']}, {rows[0]['images']:,} images of {data.size} px"
+    written.add(f"## {title}")
+    written.add_plot("resolution", partial(draw, rows=rows, title=title), f"accuracy by resolution, {title}")
+    written.add_table(table(rows))
+    written.add(
+        f"Accuracy in percent of images brought down to as many pixels a side and back to {data.size}; several runs as "
+        f"mean ± standard deviation. Always the most frequent class: {100 * rows[0]['majority']:.2f}. "
+        "resolution.json has each run's 95 % interval over images."
+    )
+    if data.synthetic:
+        written.add(SYNTHETIC)
+    written.add(origin([run.result for run in runs]))
     return written
 
 
@@ -289,6 +286,8 @@ def main(arguments: list[str] | None = None) -> None:
         names = dict.fromkeys(options.runs)
         runs = [open_run(options.output_dir, name, options.part, options.root) for name in names]
         for trained in runs:
+            if trained.images_key != runs[0].images_key:
+                raise ValueError(f"{trained.run.name} has other images than {runs[0].run.name}: give one command each")
             own = trained.config["split"]["name"]
             rows += measure(trained, splits or [own], options.resolutions, options.part)
     except (OSError, ValueError) as error:

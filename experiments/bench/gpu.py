@@ -14,6 +14,7 @@ Each part can be run by itself; the training continues where it was stopped.
 `--quick` shows on any machine that it runs: drawn faces, tiny sizes, figures that mean nothing.
 """
 
+import argparse
 import copy
 import subprocess
 import sys
@@ -36,7 +37,6 @@ from fer_voting.system.environment import keep_freed_memory
 from fer_voting.system.messages import progress_bar, set_up_messages
 from fer_voting.training.callbacks import Throughput
 
-PARTS = ("tests", "speed", "prediction", "memory", "training")
 H100_TFLOPS = 989
 """Dense bfloat16 of an H100 SXM, by its data sheet."""
 TARGETS = {"baseline": 40_000.0, "m1": 7_500.0, "m2": 10_000.0, "m3": 16_000.0}
@@ -44,7 +44,7 @@ TARGETS = {"baseline": 40_000.0, "m1": 7_500.0, "m2": 10_000.0, "m3": 16_000.0}
 QUICK = ["dataset=faces", "dataset.train_size=28", "dataset.val_size=7", "dataset.test_size=7", "dataset.size=24"]
 
 
-def tests() -> None:
+def tests(options: argparse.Namespace) -> None:
     """Run the tests marked `gpu`, which stand in one file. Raises SystemExit if one fails."""
     command = [sys.executable, "-m", "pytest", "-rs", "tests/test_on_gpu.py"]
     if code := subprocess.run(command, cwd=REPO).returncode:
@@ -80,66 +80,72 @@ def measure(words: list[str], split: str, batch_size: int, mode: str, width: int
     ]
 
 
-def speed(words: list[str], out: Path, quick: bool) -> None:
+def speed(options: argparse.Namespace) -> None:
     """Measure training steps, all splits in one mode before the next; writes `speed.json` and `speed.md`."""
-    rows = []
+    quick = options.quick
+    words = QUICK if quick else ["dataset=fer2013", f"dataset.root='{options.root}'"]
     cases = [
         (split, batch_size, mode)
         for mode in (MODES if not quick else [", deterministic"])
         for batch_size in ((1024, 135) if not quick else (7,))
         for split in (SPLITS if not quick else ("m1",))
     ]
-    for split, batch_size, mode in progress_bar(cases, desc="training steps", unit="case"):
-        rows += measure(words, split, batch_size, mode, *((16, 2) if quick else (64, 3)))
-        write(rows, out, "speed", quick)
+    rows = []
+    with tempfile.TemporaryDirectory() as packs:  # of drawn faces, which nobody needs again
+        words = [*words, f"output_dir={packs if quick else 'outputs'}"]
+        for split, batch_size, mode in progress_bar(cases, desc="training steps", unit="case"):
+            rows += measure(words, split, batch_size, mode, *((16, 2) if quick else (64, 3)))
+            write(rows, options, "speed")
 
 
-def prediction(out: Path, quick: bool) -> None:
+def prediction(options: argparse.Namespace) -> None:
     """Measure `TorchRuntime`, which `predict` runs; writes `prediction.json` and `prediction.md`."""
     result = BenchmarkResult()
-    size = QUICK_SIZE if quick else Size()
-    for split in progress_bar(SPLITS if not quick else ("m1",), desc="prediction", unit="split"):
+    size = QUICK_SIZE if options.quick else Size()
+    for split in progress_bar(SPLITS if not options.quick else ("m1",), desc="prediction", unit="split"):
         net, info = settled(split, size)
         runtimes = {name: TorchRuntime(copy.deepcopy(net), info, precision=name) for name in PRECISIONS}
-        for count in (1, 1024) if not quick else (3,):
+        for count in (1, 1024) if not options.quick else (3,):
             faces = np.random.default_rng(0).integers(0, 256, (count, size.image, size.image, 3), dtype=np.uint8)
             functions = {f"{split} {name} {count}": partial(run, faces) for name, run in runtimes.items()}
             best = result.time(f"{split}: {count} faces at once", functions, size.repeats)
             for name in runtimes:
                 what = f"{split}, aligned faces, {count:,} at once, {name}"
                 result.add(what, count / best[f"{split} {name} {count}"], "faces/s")
-        write(result.rows, out, "prediction", quick)
+        write(result.rows, options, "prediction")
 
 
-def write(rows: list[Row], out: Path, name: str, quick: bool) -> None:
+def write(rows: list[Row], options: argparse.Namespace, name: str) -> None:
     """Write `NAME.json` and the table `NAME.md`, with where and when."""
-    environment = measured_here("cuda" if torch.cuda.is_available() else "cpu", quick=quick)
-    write_part(out / f"{name}.json", environment, rows)
-    write_page(
-        out / f"{name}.md", f"{table(rows)}\n{{device}}; commit {{git_commit}}; {{date}}.\n".format_map(environment)
-    )
+    environment = measured_here("cuda" if torch.cuda.is_available() else "cpu", quick=options.quick)
+    write_part(options.out / "gpu" / f"{name}.json", environment, rows)
+    origin = "{device}; commit {git_commit}; {date}.".format_map(environment)
+    write_page(options.out / "gpu" / f"{name}.md", f"{table(rows)}\n{origin}\n")
 
 
-def memory(out: Path, quick: bool) -> None:
+def memory(options: argparse.Namespace) -> None:
     """Measure Table 2; writes `table2.json` and `table2.md`."""
-    table2.main(["--output-dir", str(out), *(["--batch-size", "2"] if quick else [])])
+    table2.main(["--output-dir", str(options.out / "gpu"), *(["--batch-size", "2"] if options.quick else [])])
 
 
-def training(root: Path | None, out: Path, quick: bool) -> None:
+def training(options: argparse.Namespace) -> None:
     """Train the splits; writes what `experiments.fer2013_analysis` writes, which for drawn faces is nothing."""
-    output_dir = out / "outputs" if quick else Path("outputs")
-    full = ["experiment=fer2013_full", f"dataset.root='{root}'", "seed=0,1,2", "split=baseline,m1,m2,m3"]
     tiny = ["split=m3", "model.width=16", "trainer.max_epochs=1", "dataset.batch_size=7", "logger=none"]
-    words = [*QUICK, *tiny] if quick else full
-    run_module("fer_voting.train", "-m", *words, f"output_dir={output_dir}")
-    if not quick:
-        fer2013_analysis.main(["--root", str(root), "--setting", "fer2013_full", "--folder", str(out / "fer2013_full")])
+    if options.quick:
+        return run_module("fer_voting.train", "-m", *QUICK, *tiny, f"output_dir={options.out / 'outputs'}")
+    root = f"dataset.root='{options.root}'"
+    run_module("fer_voting.train", "-m", "experiment=fer2013_full", root, "seed=0,1,2", f"split={','.join(SPLITS)}")
+    folder = options.out / "fer2013_full"
+    fer2013_analysis.main(["--root", str(options.root), "--setting", "fer2013_full", "--folder", str(folder)])
+
+
+PARTS = {"tests": tests, "speed": speed, "prediction": prediction, "memory": memory, "training": training}
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = make_parser(__doc__)
     add_parts(parser, PARTS)
-    parser.add_argument("--root", type=Path, help="folder with fer2013.csv")
+    parser.add_argument("--root", type=lambda text: Path(text).absolute(), help="folder with fer2013.csv")
     parser.add_argument("--out", type=Path, default=Path("experiments/recorded"), help="default: experiments/recorded")
     parser.add_argument("--quick", action="store_true", help="tiny sizes on drawn faces: shows that it runs")
     options = parser.parse_args(arguments)
@@ -149,21 +155,8 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error("--root is missing: the folder with fer2013.csv")
     set_up_messages()
     keep_freed_memory()
-    root = options.root and options.root.absolute()
-    words = QUICK if options.quick else ["dataset=fer2013", f"dataset.root='{root}'"]
-    parts, folder = options.parts or PARTS, options.out / "gpu"
-    if "tests" in parts:
-        tests()
-    if "speed" in parts:
-        with tempfile.TemporaryDirectory() as packs:  # of drawn faces, which nobody needs again
-            output_dir = packs if options.quick else "outputs"
-            speed([*words, f"output_dir={output_dir}"], folder, options.quick)
-    if "prediction" in parts:
-        prediction(folder, options.quick)
-    if "memory" in parts:
-        memory(folder, options.quick)
-    if "training" in parts:
-        training(root, options.out, options.quick)
+    for name in options.parts or PARTS:
+        PARTS[name](options)
 
 
 if __name__ == "__main__":

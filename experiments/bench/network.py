@@ -9,6 +9,7 @@ otherwise. Writes `outputs/bench/<part>.json` and `table.md`.
 import argparse
 import functools
 import io
+import itertools
 import os
 import statistics
 import sys
@@ -170,11 +171,9 @@ def bench_training(result: BenchmarkResult, size: Size, options: argparse.Namesp
         functions[f"product {name}"] = lambda a=a, b=b: a @ b  # type: ignore[misc]
     best = result.time("training steps", functions, size.repeats)
     most = {("m1", "float32"): 0.80, ("m1", "bf16"): 0.48}
-    for split in SPLITS:
-        for name in ("float32", "bf16"):
-            share = best[f"{split} {name}"] / best[f"{split} reference"]
-            what = f"{split} training step, {name}, of the reference's time"
-            result.add(what, share, most=most.get((split, name)))
+    for split, name in itertools.product(SPLITS, ("float32", "bf16")):
+        share = best[f"{split} {name}"] / best[f"{split} reference"]
+        result.add(f"{split} training step, {name}, of the reference's time", share, most=most.get((split, name)))
     for name in ("float32", "bf16"):
         ratio = best[f"m1 {name}"] / best[f"baseline {name}"]
         result.add(f"m1's time an image over the baseline's, {name}", ratio, "times", most=5.4)
@@ -185,8 +184,7 @@ def bench_training(result: BenchmarkResult, size: Size, options: argparse.Namesp
             gmacs = count_gmacs(VotingResNet18(split, width=size.width), size.image)
             # The backward pass computes twice as much as the forward pass.
             reached = 3 * 2 * gmacs * 1e9 * size.batch / best[f"{split} {name}"]
-            what = f"{split} training step, {name}, of the product's FLOP/s"
-            result.add(what, 100 * reached / product, "%")
+            result.add(f"{split} training step, {name}, of the product's FLOP/s", 100 * reached / product, "%")
 
 
 def settled(split: str, size: Size) -> tuple[VotingResNet18, NetworkInfo]:
@@ -393,17 +391,15 @@ def _bench_reading(result: BenchmarkResult, data: FERDataModule, positions: Arra
         files.append(folder / f"{number}.jpg")
         PIL.Image.fromarray(data.pack.images[position]).resize((100, 100)).save(files[-1], quality=90)
 
-    def from_files() -> None:
-        pictures = []
-        for file in files:
-            with PIL.Image.open(io.BytesIO(file.read_bytes())) as picture:
-                pictures.append(prepare_image(picture, size.image))
-        torch.from_numpy(np.stack(pictures))
+    def read(file: Path) -> Array:
+        with PIL.Image.open(io.BytesIO(file.read_bytes())) as picture:
+            return prepare_image(picture, size.image)
 
-    def from_pack() -> None:
-        torch.from_numpy(data.pack.images[positions])
-
-    best = result.time("reading", {"JPEG files of 100 pixels": from_files, "pack": from_pack}, size.repeats)
+    functions: dict[str, Callable[[], Any]] = {
+        "JPEG files of 100 pixels": lambda: torch.from_numpy(np.stack([read(file) for file in files])),
+        "pack": lambda: torch.from_numpy(data.pack.images[positions]),
+    }
+    best = result.time("reading", functions, size.repeats)
     for name, seconds in best.items():
         result.add(f"reading from {name}", len(positions) / seconds, "images/s")
 

@@ -45,7 +45,7 @@ LONG = {
     "experiments.bench.network",
     "experiments.bench.video",
     "experiments.distillation",
-    "experiments.bench.scale",
+    "tests.scale.run",
     "experiments.bench.gpu",
     "experiments.dashboard",
     "tests.chaos.run",

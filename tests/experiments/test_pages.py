@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import pages
+from experiments import common
 
 MARKED = """a
 <!-- experiments/x/table.md -->
@@ -25,44 +25,30 @@ def repo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, text in (("x", "# Heading\n\n| new |\n\n![cost](cost.png)\n"), ("y", "from y\n")):
         (tmp_path / "experiments" / name).mkdir(parents=True)
         (tmp_path / "experiments" / name / "table.md").write_text(text)
-    monkeypatch.setattr(pages, "REPO", tmp_path)
+    monkeypatch.setattr(common, "REPO", tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 def test_a_file_is_put_between_its_marks_on_every_page(repo: Path) -> None:
-    assert pages.update_pages(Path("experiments/x/table.md")) == ["README.md", "docs/results/fer2013.md"]
+    assert common.update_pages(Path("experiments/x/table.md")) == ["README.md", "docs/results/fer2013.md"]
     for page, folder in (("README.md", "experiments/x"), ("docs/results/fer2013.md", "../../experiments/x")):
         new = f"| new |\n\n![cost]({folder}/cost.png)\n"
         assert (repo / page).read_text() == MARKED.replace("old\n", new)
     assert (repo / "docs" / "index.md").read_text() == "no marks\n"
-    assert pages.update_pages(repo / "experiments" / "x" / "table.md") == ["README.md", "docs/results/fer2013.md"]
-
-
-def test_all_files_at_once(repo: Path) -> None:
-    assert pages.update_pages() == ["README.md", "docs/results/fer2013.md"]
-    readme = (repo / "README.md").read_text()
-    assert "| new |" in readme
-    assert "kept" not in readme
-    assert "from y" in readme
+    assert common.update_pages(repo / "experiments" / "x" / "table.md") == ["README.md", "docs/results/fer2013.md"]
 
 
 def test_a_file_without_marks_changes_nothing(repo: Path) -> None:
     (repo / "table.md").write_text("new\n")
-    assert pages.update_pages(Path("table.md")) == []
+    assert common.update_pages(Path("table.md")) == []
     assert (repo / "README.md").read_text() == MARKED
-
-
-def test_a_mark_of_a_file_that_is_gone_is_an_error(repo: Path) -> None:
-    (repo / "experiments" / "y" / "table.md").unlink()
-    with pytest.raises(FileNotFoundError, match=r"experiments/y/table\.md"):
-        pages.update_pages()
 
 
 def test_pages_of_the_repository_say_what_their_files_say() -> None:
     shown = {}
-    for page in (pages.REPO / "README.md", *(pages.REPO / "docs").rglob("*.md")):
+    for page in (common.REPO / "README.md", *(common.REPO / "docs").rglob("*.md")):
         shown[page] = page.read_text()
-        for _, name, _ in pages.MARKS.findall(shown[page]):
-            first_row = next(line for line in (pages.REPO / name).read_text().splitlines() if line.startswith("|"))
-            assert first_row in shown[page], f"{page} does not show {name} as it is: python -m experiments.pages"
+        for _, name, _ in common.MARKS.findall(shown[page]):
+            first_row = next(line for line in (common.REPO / name).read_text().splitlines() if line.startswith("|"))
+            assert first_row in shown[page], f"{page} does not show {name} as it is"

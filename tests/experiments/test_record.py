@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from helpers.runs import make_run
 
-from experiments import pages, record
+from experiments import common, record
 from fer_voting.results.load import load_runs, read_predictions
 from fer_voting.results.plots import plot_run
 from fer_voting.runs.run import Run
@@ -42,7 +42,7 @@ def sweep(tmp_path: Path) -> Sweep:
 
 def test_table_results_and_plots_are_kept(sweep: Sweep, tmp_path: Path, monkeypatch, capsys) -> None:
     folder = tmp_path / "recorded" / "mine"
-    monkeypatch.setattr(pages, "REPO", tmp_path)
+    monkeypatch.setattr(common, "REPO", tmp_path)
     (tmp_path / "README.md").write_text("<!-- recorded/mine/table.md -->\n<!-- end -->\n")
     record.main([str(sweep.dir), str(folder)])
     assert "shown by README.md" in capsys.readouterr().out

@@ -1,12 +1,12 @@
-"""Measurements that grow with images and runs, small; `python -m experiments.bench.scale` records large ones."""
+"""Measurements that grow with images and runs, small; `python -m tests.scale.run` records large ones."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from experiments.bench.scale import RUN_STEPS, STEPS, main, make_runs, status
 from fer_voting.results.load import load_runs
+from tests.scale.run import RUN_STEPS, STEPS, main, make_runs, status
 
 
 def test_the_steps_work_on_one_another_s_files(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Time and memory by the number of images and of runs: `python -m experiments.bench.scale [--images N ...] [--runs N]`.
+"""Time and memory by the number of images and of runs: `python -m tests.scale.run [--images N ...] [--runs N]`.
 
 A synthetic index of as many images as AffectNet has (287,401), and of ten million: packing without decoding, opening
 the pack, dividing it, writing and reading its manifest, and an epoch's sample; predictions to metrics with intervals.
