@@ -57,5 +57,5 @@ def test_damaged_files_say_so(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"faces\.npz is damaged"):
         read_faces(tmp_path)
     np.savez(tmp_path / "faces.npz", rows=np.zeros(3, np.int32))
-    with pytest.raises(ValueError, match="lacks 'labels'"):
+    with pytest.raises(ValueError, match="lacks the array labels"):
         read_faces(tmp_path)

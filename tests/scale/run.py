@@ -142,7 +142,7 @@ def make_runs(output_dir: Path, count: int) -> str:
                 "seconds": 100.0, "versions": package_versions(), "git_commit": "0123456789ab", "synthetic": True,
                 "class_names": list(CLASSES), "counts": {"train": counts, "val": counts, "test": counts},
                 "data_fingerprint": "00", "data": {"fingerprint": "00"}, "epochs": 2, "votes": of_votes,
-                "forward_mib_per_image": 1.0, "parameters": 1, "gmacs": 0.1, "images_per_second": 50.0,
+                "forward_mib_per_image": 1.0, "parameters": 1, "gmacs": 0.1, "torch_gmacs": 0.1, "images_per_second": 50.0,
                 "precision": "32-true", "device": "none", "tf32": False, "ranks": 1,
             }  # fmt: skip
             (run.dir / "result.json").write_text(json.dumps(result, indent=1))
