@@ -137,13 +137,13 @@ def make_runs(output_dir: Path, count: int) -> str:
             own = text.replace("-seed0", f"-seed{seed}").replace("\nseed: 0\n", f"\nseed: {seed}\n")
             (run.dir / "config.yaml").write_text(own)
             result = {
-                "format": 2, "name": run.name, "setting": "", "status": "finished", "error": None, "dataset": "faces",
+                "format": 2, "name": run.name, "variant": "", "status": "finished", "error": None, "dataset": "faces",
                 "split": split, "seed": seed, "refit": False, "sweep": "large", "started": "2026-01-02T03:04:05+00:00",
                 "seconds": 100.0, "versions": package_versions(), "git_commit": "0123456789ab", "synthetic": True,
                 "class_names": list(CLASSES), "counts": {"train": counts, "val": counts, "test": counts},
                 "data_fingerprint": "00", "data": {"fingerprint": "00"}, "epochs": 2, "votes": of_votes,
-                "forward_mib_per_image": 1.0, "parameters": 1, "gmacs": 0.1, "torch_gmacs": 0.1, "images_per_second": 50.0,
-                "precision": "32-true", "device": "none", "tf32": False, "ranks": 1,
+                "forward_mib_per_image": 1.0, "parameters": 1, "gmacs": 0.1, "torch_gmacs": 0.1,
+                "images_per_second": 50.0, "precision": "32-true", "device": "none", "tf32": False, "ranks": 1,
             }  # fmt: skip
             (run.dir / "result.json").write_text(json.dumps(result, indent=1))
             run.metrics_file.write_text("epoch,train/loss,val/soft/accuracy\n0,1.9,0.5\n1,1.5,0.6\n")
