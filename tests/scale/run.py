@@ -137,7 +137,7 @@ def make_runs(output_dir: Path, count: int) -> str:
             own = text.replace("-seed0", f"-seed{seed}").replace("\nseed: 0\n", f"\nseed: {seed}\n")
             (run.dir / "config.yaml").write_text(own)
             result = {
-                "format": 2, "name": run.name, "variant": "", "status": "finished", "error": None, "dataset": "faces",
+                "format": 3, "name": run.name, "variant": "", "status": "finished", "error": None, "dataset": "faces",
                 "split": split, "seed": seed, "refit": False, "sweep": "large", "started": "2026-01-02T03:04:05+00:00",
                 "seconds": 100.0, "versions": package_versions(), "git_commit": "0123456789ab", "synthetic": True,
                 "class_names": list(CLASSES), "counts": {"train": counts, "val": counts, "test": counts},
