@@ -17,7 +17,6 @@ from omegaconf import OmegaConf
 from fer_voting.config import CONF_DIR, compose
 from fer_voting.data.augment.batched import BatchedAugment
 from fer_voting.data.augment.by_albumentations import AlbumentationsAugment
-from fer_voting.data.batches import BatchDataset
 from fer_voting.data.files import FilesDataModule
 from fer_voting.data.images import decoder_digest
 from fer_voting.data.module import make_datamodule, normalise
@@ -441,19 +440,3 @@ def test_affectnet_protocol_on_a_copy_of_other_order_is_the_same(tmp_path: Path)
         data.setup()
         contents.append({part: {h.tobytes() for h in data.pack.hashes[data.positions(part)]} for part in data.counts()})
     assert contents[0] == contents[1]
-
-
-# --- the dataset of batches -----------------------------------------------------------------------------------
-
-
-def test_resident_batches_are_those_from_the_file(root: Path) -> None:
-    data = rafdb(root)
-    data.setup()
-    targets = torch.eye(7)[data.pack.label_ids].numpy()
-    ours = BatchDataset(torch.tensor(data.pack.images), targets)
-    theirs = BatchDataset(data.pack, targets)
-    keys = [(0, 3), (0, 11), (0, 3), (0, 0)]
-    for one, other in zip(ours[keys], theirs[keys], strict=True):
-        assert torch.equal(one, other)
-        assert one.dtype == other.dtype
-        assert one.stride() == other.stride()
