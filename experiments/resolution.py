@@ -25,14 +25,14 @@ from torch import Tensor
 from experiments.common import SYNTHETIC, Report, add_folders, make_parser, origin, publish, whole_numbers
 from fer_voting.data.module import FERDataModule, normalise, reopen_datamodule
 from fer_voting.models import SPLITS
+from fer_voting.networks import load_network, match_classes
 from fer_voting.results.evaluation import metric_intervals, metrics_of_counts
 from fer_voting.results.markdown import Table
 from fer_voting.results.plots import INK, SPLIT_COLOURS, save
 from fer_voting.results.text import mean_text
 from fer_voting.runs.run import Run
 from fer_voting.system.messages import progress_bar, set_up_messages
-from fer_voting.training.module import VotingModule
-from fer_voting.training.trained import load_module
+from fer_voting.training.module import VotingModule, evaluation_module
 from fer_voting.votes import VOTES
 
 RESOLUTIONS = (8, 12, 16, 24, 32, 40, 48)
@@ -97,9 +97,8 @@ class LoadedRun:
 
     def module(self, split: str) -> VotingModule:
         """The weights of the soft vote's best epoch under a split; of a refit that has none, its own."""
-        votes = self.result["votes"]
-        path = self.run.best_checkpoint("soft" if "soft" in votes else next(iter(votes)))
-        return load_module(path, self.datamodule.class_names, self.datamodule.name, split)[0]
+        network = load_network(self.run.dir)
+        return evaluation_module(match_classes(network, self.datamodule.class_names, self.datamodule.name, split)[0])
 
     def images(self, part: str) -> NDArray[np.uint8]:
         """[N, S, S, 3]."""

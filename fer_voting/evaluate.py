@@ -11,7 +11,6 @@ if __name__ == "__main__":  # compose first, import afterwards: `--help` and a m
     command("fer_voting.evaluate:job", "evaluate")
     raise SystemExit
 
-import contextlib
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from omegaconf import DictConfig
 from fer_voting.data.module import FERDataModule, make_datamodule
 from fer_voting.experiment import make_evaluator, use_float32_precision
 from fer_voting.models.adaptive import adaptive_cost, has_cut
-from fer_voting.models.checkpoint import load_weights
+from fer_voting.networks import load_network, match_classes
 from fer_voting.results.evaluation import adaptive_text, evaluate_predictions, evaluation_tables, write_predictions
 from fer_voting.results.plots import plot_evaluation
 from fer_voting.runs.run import Run
@@ -31,12 +30,11 @@ from fer_voting.system.atomic import read_json, write_json
 from fer_voting.system.environment import describe_device, git_commit, package_versions
 from fer_voting.training.evaluation import predict_part
 from fer_voting.training.metrics import score_metrics
-from fer_voting.training.module import VotingModule
+from fer_voting.training.module import VotingModule, evaluation_module
 from fer_voting.training.trained import (
     Validation,
     count_trained_on,
     fit_votes,
-    load_module,
     recorded_fits,
     stored_validation,
 )
@@ -58,8 +56,11 @@ def evaluate(config: DictConfig) -> tuple[Path, dict[str, Any]]:
     """
     part = config.stage
     _check_options(config)
-    path, run = _checkpoint(config)
-    _, info = load_weights(path)
+    if config.checkpoint is None:
+        raise ValueError("checkpoint is not set: give a run's name or a .ckpt file, checkpoint=...")
+    network = load_network(config.checkpoint, config.output_dir)
+    assert network.path is not None
+    path, run, info = network.path, network.run, network.info
     if config.dataset.size not in (None, info.image_size):
         raise ValueError(
             f"dataset.size={config.dataset.size} must be {info.image_size}, the size at which {path} was trained; "
@@ -77,7 +78,8 @@ def evaluate(config: DictConfig) -> tuple[Path, dict[str, Any]]:
     name = _name(path) + ("" if split == info.split else f"-as-{split}")
     out = Path(config.out) / f"{name}-on-{data.name}-{part}.json"
     _refuse_to_overwrite(out, path, data.fingerprint)
-    module, left_out = load_module(path, data.class_names, data.name, split)
+    matched, left_out = match_classes(network, data.class_names, data.name, split)
+    module = evaluation_module(matched)
     cost = _cost(module, config.mean_gmacs)
     fitted = _fitted_votes(evaluator, module, data, cost, config, path, run if split == info.split else None)
     predictions = predict_part(evaluator, module, data, part)
@@ -180,25 +182,6 @@ def _check_options(config: DictConfig) -> None:
     mean_gmacs = config.mean_gmacs
     if not (mean_gmacs is None or (isinstance(mean_gmacs, int | float) and mean_gmacs > 0)):
         raise ValueError(f"mean_gmacs={mean_gmacs} must be a number greater than 0")
-
-
-def _checkpoint(config: DictConfig) -> tuple[Path, Run | None]:
-    """The checkpoint's path, and the run in whose folder it is, None if it is in no run's folder."""
-    checkpoint = config.checkpoint
-    if checkpoint is None:
-        raise ValueError("checkpoint is not set: give a run's name or a .ckpt file, checkpoint=...")
-    if checkpoint.endswith(".ckpt"):
-        path = Path(checkpoint)
-        folder = path.absolute().parent.parent
-        if path.parent.name == "checkpoints" and folder.parent.name == "runs":
-            with contextlib.suppress(ValueError):  # a copy under a name that no run has
-                return path, Run(folder.parent.parent, folder.name)
-        return path, None
-    run = Run(Path(config.output_dir), checkpoint)
-    if (status := run.status()) != "finished":
-        raise FileNotFoundError(f"checkpoint={checkpoint}: the run in {run.dir} is {status}, not finished")
-    votes = (run.result() or {})["votes"]
-    return run.best_checkpoint("soft" if "soft" in votes else next(iter(votes))), run  # a refit has one vote's
 
 
 def _name(path: Path) -> str:

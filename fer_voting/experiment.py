@@ -26,6 +26,7 @@ from fer_voting.models.cost import count_gmacs, count_parameters, count_torch_gm
 from fer_voting.models.lean import LEAN_AND_SYNC_BATCHNORM
 from fer_voting.models.registry import build_network, options_of
 from fer_voting.models.voting import VotingNetwork
+from fer_voting.networks import Source, copy_weights, find, match_classes
 from fer_voting.results.plots import plot_run
 from fer_voting.runs.identity import batchnorm_ranks, resolve
 from fer_voting.runs.naming import settle
@@ -45,12 +46,10 @@ from fer_voting.training.callbacks import (
 )
 from fer_voting.training.estimate import announce_duration
 from fer_voting.training.evaluation import evaluate_votes
-from fer_voting.training.initialise import initialise
 from fer_voting.training.loggers import log_best, log_configuration, loggers_of, running_loggers
 from fer_voting.training.losses import Distillation
 from fer_voting.training.mix import Mix
-from fer_voting.training.module import VotingModule
-from fer_voting.training.trained import load_module
+from fer_voting.training.module import VotingModule, evaluation_module
 from fer_voting.votes import ALL_VOTES, VOTES, Vote
 
 log = logging.getLogger(__name__)
@@ -113,13 +112,13 @@ class Sources:
     """The parts of other runs that a run needs.
 
     Attributes:
-        weights: checkpoint of the initial weights; None: random ones.
-        teacher: checkpoint of the teacher's weights, if there is one.
+        weights: the network whose weights are the initial ones; None: random ones.
+        teacher: the teacher, if there is one.
         epochs: how many a refit trains: those that its selection run found best (section 3.3). None: no refit.
     """
 
-    weights: Path | None
-    teacher: Path | None
+    weights: Source | None
+    teacher: Source | None
     epochs: int | None
 
     @property
@@ -137,23 +136,19 @@ def find_sources(config: DictConfig) -> Sources:
     if config.refit:
         votes = _needed_run(config, "selection").finished_result()["votes"]  # type: ignore[index]
         epochs = votes[config.voting.name]["best_epoch"] + 1
-    return Sources(_checkpoint(config, "init_from", "weights"), _checkpoint(config, "teacher", "teacher"), epochs)
+    return Sources(_network(config, "init_from", "weights"), _network(config, "teacher", "teacher"), epochs)
 
 
-def _checkpoint(config: DictConfig, key: str, purpose: str) -> Path | None:
-    """The checkpoint that `key` names: a file, or a finished run's best by the paper's soft vote."""
-    source = config[key]
-    if source is None:
+def _network(config: DictConfig, key: str, purpose: str) -> Source | None:
+    """The trained network that `key` names; of a run, by the soft vote's best epoch."""
+    if config[key] is None:
         return None
-    if source.endswith(".ckpt"):
-        if not Path(source).is_file():
-            raise FileNotFoundError(f"{key}={source} is not a file")
-        return Path(source)
     if purpose in config.composition.needs:
-        run = _needed_run(config, purpose, f" (or name another: {key}=...)")
-    elif (status := (run := Run(Path(config.output_dir), source)).status()) != "finished":
-        raise FileNotFoundError(f"{key}={source}: the run in {run.dir} is {status}, not finished")
-    return run.best_checkpoint("soft")
+        return find(_needed_run(config, purpose, f" (or name another: {key}=...)").dir)
+    try:
+        return find(config[key], config.output_dir)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{key}={config[key]}: {error}") from error
 
 
 def _needed_run(config: DictConfig, purpose: str, hint: str = "") -> Run:
@@ -167,8 +162,8 @@ def _needed_run(config: DictConfig, purpose: str, hint: str = "") -> Run:
     return run
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
+def _sha256(source: Source) -> str:
+    with source.weights_file().open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -290,7 +285,7 @@ def make_module(config: DictConfig, data: FERDataModule, vote: Vote, sources: So
     L.seed_everything(config.seed, workers=True, verbose=False)
     net = make_network(config, len(data.class_names))
     if sources.weights is not None:
-        initialise(net, data.class_names, sources.weights, config.init_missing_classes)
+        copy_weights(sources.weights.load_network(), net, data.class_names, config.init_missing_classes)
     architecture = config.composition.options.model
     info = NetworkInfo(
         split=config.split.name,
@@ -314,12 +309,12 @@ def make_module(config: DictConfig, data: FERDataModule, vote: Vote, sources: So
     )
 
 
-def make_distillation(config: DictConfig, data: FERDataModule, path: Path | None) -> Distillation | None:
+def make_distillation(config: DictConfig, data: FERDataModule, source: Source | None) -> Distillation | None:
     """Raises ValueError if the teacher does not know one of the classes, or takes images of another size."""
-    if path is None:
+    if source is None:
         return None
     try:
-        teacher, _ = load_module(path, data.class_names, data.name)
+        teacher, _ = match_classes(source.load_network(), data.class_names, data.name)
     except ValueError as error:
         raise ValueError(f"teacher={config.teacher}: {error}") from error
     if teacher.info.image_size != data.size:
@@ -327,7 +322,7 @@ def make_distillation(config: DictConfig, data: FERDataModule, path: Path | None
             f"teacher={config.teacher} was trained on images of {teacher.info.image_size} pixels, and "
             f"dataset.size={data.size}"
         )
-    return Distillation(teacher, **config.distillation)
+    return Distillation(evaluation_module(teacher), **config.distillation)
 
 
 def selecting_votes(vote: Vote) -> dict[str, Vote]:

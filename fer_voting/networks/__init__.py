@@ -70,6 +70,11 @@ class Source:
             return self.run.best_checkpoint("soft" if "soft" in votes else next(iter(votes)))
         return self.path / WEIGHTS_FILE if self.kind == "folder" else self.path
 
+    def load_network(self) -> Network:
+        """The network with the weights of `weights_file`. Raises as `load_network`."""
+        path = self.weights_file()
+        return Network.from_folder(self.path) if self.kind == "folder" else Network.from_checkpoint(path, self.run)
+
 
 def find(source: str | Path | None = None, output_dir: str | Path = "outputs", revision: str | None = None) -> Source:
     """Find out what names a trained network, without reading it.
@@ -155,11 +160,7 @@ def load_network(source: str | Path | None = None, output_dir: str | Path = "out
 
     Raises as `load`, and ValueError for an ONNX file.
     """
-    place = find(source, output_dir)
-    path = place.weights_file()
-    if place.kind == "folder":
-        return Network.from_folder(place.path)
-    return Network.from_checkpoint(path, place.run)
+    return find(source, output_dir).load_network()
 
 
 def _of_run(run: Run, vote: str | None) -> Network:

@@ -19,7 +19,12 @@ from fer_voting.votes import Vote
 
 
 def predict_part(evaluator: L.Trainer, module: VotingModule, data: FERDataModule, part: str) -> PartPredictions:
-    """The module's outputs for the images of a part (`val`, `test`) of `data`, in the order of evaluation."""
+    """The module's outputs for the images of a part (`val`, `test`) of `data`, in the order of evaluation.
+
+    `trainer.limit_val_batches` and `trainer.limit_test_batches` hold.
+    """
+    limits = {"val": evaluator.limit_val_batches, "test": evaluator.limit_test_batches}
+    evaluator.limit_predict_batches = limits.get(part, 1.0)
     batches: Any = evaluator.predict(module, datamodule=PartDataModule(data, part))
     return PartPredictions.gather(batches, data.positions(part))
 

@@ -16,10 +16,16 @@ from fer_voting.data.module import Batch
 from fer_voting.models import VotingNetwork
 from fer_voting.models.adaptive import full_map_and_crops, has_cut, require_cut
 from fer_voting.models.checkpoint import NetworkInfo
-from fer_voting.training.losses import Distillation
+from fer_voting.networks import Network
+from fer_voting.training.losses import CrossEntropy, Distillation
 from fer_voting.training.metrics import PartPredictions, plain_metrics, vote_metrics
 from fer_voting.training.mix import Mix
 from fer_voting.votes import VOTES, Vote, soft_vote
+
+
+def evaluation_module(network: Network) -> "VotingModule":
+    """A module that evaluates a trained network."""
+    return VotingModule(network.net, CrossEntropy(), torch.optim.Adam, network.info)  # the optimizer is not used
 
 
 def memory_format_for(net: nn.Module) -> torch.memory_format:

@@ -1,7 +1,6 @@
-"""Trained networks: loaded for evaluation under any split, and what their runs recorded of them."""
+"""Records of trained networks: validation outputs, fitted votes, and the images that were trained on."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -10,40 +9,9 @@ from torch import Tensor
 from fer_voting.data.manifest import manifest_hashes
 from fer_voting.data.module import FERDataModule
 from fer_voting.data.sampling import Positions
-from fer_voting.models.checkpoint import load_weights, rebuild_network
 from fer_voting.runs.run import Run
 from fer_voting.system.arrays import read_npz
-from fer_voting.training.initialise import initialise
-from fer_voting.training.losses import CrossEntropy
-from fer_voting.training.module import VotingModule
 from fer_voting.votes import ALL_VOTES, AdaptiveCost, CropOutputs, Vote
-
-
-def load_module(
-    path: Path, class_names: Sequence[str], dataset: str, split: str | None = None
-) -> tuple[VotingModule, list[str]]:
-    """The network of a checkpoint, with outputs for these classes, and the names of its other classes.
-
-    Its classes are matched with `class_names` by name. For the others it has no output, so that it cannot decide for
-    them.
-
-    Args:
-        class_names: of the data set `dataset`, in order.
-        split: crop position, the checkpoint's if None. The parameters are the same for every split.
-
-    Raises ValueError if the network lacks one of the classes.
-    """
-    _, info = load_weights(path)
-    names_before = info.class_names
-    info = replace(info, split=split or info.split, class_names=tuple(class_names), dataset=dataset)
-    net = rebuild_network(info)
-    try:
-        matched = initialise(net, class_names, path)
-    except ValueError as error:
-        reason = str(error).partition("; init_missing_classes")[0]
-        raise ValueError(f"{reason}: it cannot be evaluated on {dataset}") from error
-    left_out = [name for name in names_before if name not in matched.values()]
-    return VotingModule(net, CrossEntropy(), torch.optim.Adam, info), left_out  # the optimizer is not used
 
 
 @dataclass(frozen=True)

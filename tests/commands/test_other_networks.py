@@ -13,10 +13,9 @@ from helpers.train import train_here
 from fer_voting.export import main as export
 from fer_voting.inference.onnx_export import MAX_DIFFERENCE
 from fer_voting.models.images import normalise
-from fer_voting.networks import load, load_network
+from fer_voting.networks import load, load_network, match_classes
 from fer_voting.networks.onnx import OnnxRuntime
 from fer_voting.runs.run import Run
-from fer_voting.training.trained import load_module
 
 pytest.importorskip("timm")
 pytestmark = pytest.mark.slow
@@ -65,9 +64,9 @@ def test_a_checkpoint_names_its_network_and_takes_another_split(output_dir: Path
     net, info = trained.net, trained.info
     assert (info.architecture, info.options) == ("timm", {"name": "test_convnext", "crop_after": None})
     assert (net.crop_after, info.image_size) == ("stages.1", 96)
-    module, left_out = load_module(path, info.class_names[::-1], "faces", "m3")
-    assert (module.net.crop_after, left_out) == ("stages.2", [])
-    ours, theirs = (n.state_dict()["head.fc.weight"] for n in (module.net, net))
+    matched, left_out = match_classes(trained, info.class_names[::-1], "faces", "m3")
+    assert (matched.net.crop_after, left_out) == ("stages.2", [])
+    ours, theirs = (n.state_dict()["head.fc.weight"] for n in (matched.net, net))
     assert torch.equal(ours, theirs.flip(0))  # rows by class name
 
 

@@ -7,7 +7,7 @@ import torch
 
 from fer_voting.models import VotingResNet18
 from fer_voting.models.checkpoint import NetworkInfo, load_weights
-from fer_voting.training.initialise import initialise
+from fer_voting.networks import copy_weights, load_network
 
 SEVEN = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger")
 
@@ -37,7 +37,7 @@ def test_rows_of_the_last_layer_follow_their_names_into_another_order_and_split(
     net, path = trained
     other = VotingResNet18("m3", width=4)
     names = ("surprised", "fear", "disgust", "happiness", "sadness", "angry", "neutral")  # RAF-DB's order
-    matched = initialise(other, names, path)
+    matched = copy_weights(load_network(path), other, names)
     rows = [SEVEN.index(n) for n in ("surprise", "fear", "disgust", "happy", "sad", "anger", "neutral")]
     assert torch.equal(other.backbone.fc.weight, net.backbone.fc.weight[rows])
     assert torch.equal(other.backbone.fc.bias, net.backbone.fc.bias[rows])
@@ -50,8 +50,8 @@ def test_a_class_that_the_weights_lack_is_an_error_unless_told(trained):
     eight = VotingResNet18("m1", num_classes=8, width=4)
     fresh = eight.backbone.fc.weight[7].clone()
     with pytest.raises(ValueError, match="not contempt; init_missing_classes=random starts these from scratch"):
-        initialise(eight, (*SEVEN, "contempt"), path)
-    initialise(eight, (*SEVEN, "contempt"), path, "random")
+        copy_weights(load_network(path), eight, (*SEVEN, "contempt"))
+    copy_weights(load_network(path), eight, (*SEVEN, "contempt"), "random")
     assert torch.equal(eight.backbone.fc.weight[7], fresh)
     assert torch.equal(eight.backbone.fc.weight[:7], net.backbone.fc.weight)
 
@@ -60,7 +60,7 @@ def test_classes_of_a_users_own_are_matched_by_their_names(tmp_path: Path):
     net = VotingResNet18("baseline", num_classes=2, width=4)
     path = save(tmp_path / "own.ckpt", net, ("awake", "drowsy"))
     other = VotingResNet18("baseline", num_classes=2, width=4)
-    initialise(other, ("drowsy", "awake"), path)
+    copy_weights(load_network(path), other, ("drowsy", "awake"))
     assert torch.equal(other.backbone.fc.weight, net.backbone.fc.weight[[1, 0]])
 
 
@@ -69,15 +69,15 @@ def test_weights_that_do_not_fit_say_why(trained, tmp_path: Path):
     with pytest.raises(
         ValueError, match=r"conv1.weight \(4, 3, 3, 3\) for \(8, 3, 3, 3\).*it is model=resnet18 model.width=4"
     ):
-        initialise(VotingResNet18("m1", width=8), SEVEN, path)
+        copy_weights(load_network(path), VotingResNet18("m1", width=8), SEVEN)
     with pytest.raises(ValueError, match="must be error or random"):
-        initialise(net, SEVEN, path, "guess")
+        copy_weights(load_network(path), net, SEVEN, "guess")
     cut = torch.load(path, weights_only=True)
     cut["state_dict"].pop("net.bn1.weight")
     cut["state_dict"]["net.head.weight"] = torch.zeros(1)
     torch.save(cut, tmp_path / "cut.ckpt")
-    with pytest.raises(ValueError, match=r"missing keys bn1.weight; unknown keys head.weight"):
-        initialise(net, SEVEN, tmp_path / "cut.ckpt")
+    with pytest.raises(ValueError, match=r"its own description: bn1.weight is missing; head.weight is unknown"):
+        copy_weights(load_network(tmp_path / "cut.ckpt"), net, SEVEN)
 
 
 def test_files_that_are_no_checkpoint(tmp_path: Path):
