@@ -113,13 +113,16 @@ def origin(results: Sequence[Mapping[str, Any]]) -> str:
 class Options:
     """The runs that a table or figure is about, and the folder that it is written to."""
 
+    name: str
     runs: RunTable
     datasets: list[str]
     setting: str
     seeds: list[int] | None
     out: Path
 
-    def groups(self, datasets: Sequence[str]) -> list[RunGroup]:
+    def groups(self, datasets: Sequence[str] | None = None) -> list[RunGroup]:
+        """The runs of these data sets, by default of those asked for."""
+        datasets = self.datasets if datasets is None else datasets
         return [self.runs.group(dataset, self.setting, self.seeds) for dataset in datasets]
 
 
@@ -179,12 +182,12 @@ def _names(text: str) -> list[str]:
     return names
 
 
-def parse_options(
-    description: str | None, names: Iterable[str], arguments: Sequence[str] | None
-) -> tuple[str, Options]:
-    """The command line of tables and figures: which one of `names`, and its options."""
+def parse_options(description: str | None, arguments: Sequence[str] | None, names: Iterable[str] = ()) -> Options:
+    """The command line of tables and figures; with `names`, its first word is one of these."""
     parser = make_parser(description)
-    parser.add_argument("name", choices=list(names))
+    parser.set_defaults(name="")
+    if names:
+        parser.add_argument("name", choices=list(names))
     add_choice_of_runs(parser)
     parser.add_argument("--seeds", type=whole_numbers, help="e.g. 0,1,2 (default: those, and all others found)")
     add_folders(parser)
@@ -197,7 +200,7 @@ def parse_options(
         runs = RunTable(chosen.output_dir, [], {})  # before the first training
     out = chosen.out or chosen.output_dir / "tables"
     seeds = chosen.seeds and sorted(chosen.seeds)
-    return chosen.name, Options(runs, chosen.datasets, chosen.setting, seeds, out)
+    return Options(chosen.name, runs, chosen.datasets, chosen.setting, seeds, out)
 
 
 def belongs_to(table_of: str, datasets: Sequence[str]) -> list[str]:

@@ -35,7 +35,7 @@ Counts = Mapping[str, Mapping[str, int]]
 def class_distribution(options: Options) -> Report:
     """Figure 4."""
     report = Report("figure4", "Figure 4: class distributions")
-    for group in options.groups(options.datasets):
+    for group in options.groups():
         counts, source, counted = find_counts(options, group)
         report.add(f"## {title('Figure 4', 'class distribution', counted)}")
         stem = f"figure4-{group.dataset}"
@@ -147,8 +147,8 @@ FIGURES: dict[str, Callable[[Options], Report]] = {
 
 
 def main(arguments: list[str] | None = None) -> None:
-    name, options = parse_options(__doc__, FIGURES, arguments)
-    publish(FIGURES[name](options), options.out)
+    options = parse_options(__doc__, arguments, FIGURES)
+    publish(FIGURES[options.name](options), options.out)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ PAPER_SPLITS = ("m1", "baseline")
 def validation_table(options: Options) -> Report:
     """Table 3."""
     report = Report("table3", "Table 3: validation accuracy by split and vote")
-    for group in options.groups(options.datasets):
+    for group in options.groups():
         validation = accuracies(group, "val")
         pairs = comparisons(group, "val")
         report.add(f"## {title('Table 3', 'validation accuracy (%)', group)}")
@@ -109,8 +109,8 @@ TABLES: dict[str, Callable[[Options], Report]] = {
 
 
 def main(arguments: list[str] | None = None) -> None:
-    name, options = parse_options(__doc__, TABLES, arguments)
-    publish(TABLES[name](options), options.out)
+    options = parse_options(__doc__, arguments, TABLES)
+    publish(TABLES[options.name](options), options.out)
 
 
 if __name__ == "__main__":

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.train import TINY
+from helpers.train import TINY, train_here
 from helpers.wandb_server import KEY, WandbServer
 
 from experiments.dashboard import main
-from fer_voting import train
 from fer_voting.runs.run import Run
 from fer_voting.votes import VOTES
 
@@ -48,9 +47,7 @@ def logged(run: Run) -> tuple[set[str], set[str], dict[str, Any]]:
 
 def test_every_chart_shows_what_a_run_logs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     options = [word for word in TINY if word != "logger=none"]
-    words = [*options, "split=m3", "logger=offline", "name=mine", f"output_dir={tmp_path}"]
-    monkeypatch.setattr(sys, "argv", ["train", *words])
-    train.main()
+    train_here(tmp_path, *options, "split=m3", "logger=offline", "name=mine")
     history, summary, config = logged(Run(tmp_path, "mine"))
     monkeypatch.chdir(tmp_path)
     main(["--datasets", "faces", "--setting", "mine"])
