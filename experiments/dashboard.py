@@ -22,7 +22,7 @@ from fer_voting.votes import VOTES
 
 # W&B keeps a run's `config.split.name` at `split.value.name`.
 SPLIT, SEED, DATASET = "split.value.name", "seed.value", "dataset.value.name"
-SETTING, REFIT = "setting.value", "refit.value"
+SETTING, REFIT = "composition.value.variant", "refit.value"
 BY_SPLIT: dict[str, Any] = {"groupby": SPLIT, "groupby_aggfunc": "mean", "groupby_rangefunc": "stddev"}
 """A line or a bar of a chart: the mean over the seeds of a split."""
 MEMORY = "forward_mib_per_image"

@@ -92,7 +92,7 @@ def test_every_chart_shows_what_a_run_logs(monkeypatch: pytest.MonkeyPatch, tmp_
     assert [value(name) for kind, name in columns if kind == "config"] == ["m3", 0]
     filters = section["runSets"][0]["filters"]["filters"]
     assert {one["key"]["name"]: one["value"] for one in filters} == {
-        "dataset.value.name": "faces", "setting.value": "mine", "refit.value": False,
+        "dataset.value.name": "faces", "composition.value.variant": "mine", "refit.value": False,
     }  # fmt: skip
     assert all(value(one["key"]["name"]) == one["value"] for one in filters)
 
