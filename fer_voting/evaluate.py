@@ -38,7 +38,7 @@ from fer_voting.training.trained import (
     recorded_fits,
     stored_validation,
 )
-from fer_voting.votes import ALL_VOTES, AdaptiveCost, Vote, adaptive_curve, soft_vote
+from fer_voting.votes import AdaptiveCost, Vote, adaptive_curve, known_votes, soft_vote
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ def evaluate(config: DictConfig) -> tuple[Path, dict[str, Any]]:
     outputs, labels = predictions.outputs, predictions.labels
     deciding = {
         name: fitted.get(name, vote)
-        for name, vote in ALL_VOTES.items()
+        for name, vote in known_votes().items()
         if name in fitted or not (vote.needs or vote.needs_full_map)
     }
     adaptive = None if cost is None else adaptive_curve(outputs, labels, cost, fitted.get("adaptive"))
@@ -111,7 +111,7 @@ def evaluate(config: DictConfig) -> tuple[Path, dict[str, Any]]:
         "data_fingerprint": data.fingerprint,
         "temperature_option": config.temperature,
         "votes": votes,
-        "votes_left_out": [vote for vote in ALL_VOTES if vote not in votes],
+        "votes_left_out": [vote for vote in known_votes() if vote not in votes],
         "adaptive": adaptive,
         "versions": package_versions(),
         "git_commit": git_commit(),

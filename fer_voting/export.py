@@ -22,6 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fer_voting.config import add_config_dir
 from fer_voting.system.messages import set_up_messages
 from fer_voting.system.text import escape
 
@@ -68,6 +69,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument(
         "dataset", nargs="*", metavar="dataset.KEY=VALUE", help="int8: of the run's data set, e.g. dataset.root=DIR"
     )
+    add_config_dir(command)
     return command
 
 

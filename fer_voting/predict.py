@@ -21,6 +21,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fer_voting.config import add_config_dir
 from fer_voting.inference.options import PredictOptions
 from fer_voting.system.messages import duration, progress_bar, set_up_messages
 from fer_voting.system.text import escape
@@ -85,6 +86,7 @@ def parser() -> argparse.ArgumentParser:
     group.add_argument("--explain", metavar="DIR", help="write for each face its crops, votes and activation map here")
     group.add_argument("--ray", metavar="ADDRESS", help="use a Ray cluster: its address, auto, or local")
     command.set_defaults(**asdict(PredictOptions()))
+    add_config_dir(command)
     return command
 
 

@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from fer_voting.config import add_config_dir
 from fer_voting.system.atomic import write_atomically
 
 
@@ -11,6 +12,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output-dir", type=Path, default=Path("outputs"), help="holds runs/ (default: outputs)")
     parser.add_argument("--out", type=Path, help="the page (default: report.html in the output folder)")
+    add_config_dir(parser)
     options = parser.parse_args(arguments)
     # Imported here: `--help` and a wrong option need none of it, and it takes seconds.
     from fer_voting.results.load import load_runs

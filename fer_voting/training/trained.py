@@ -11,7 +11,7 @@ from fer_voting.data.module import FERDataModule
 from fer_voting.data.sampling import Positions
 from fer_voting.runs.run import Run
 from fer_voting.system.arrays import read_npz
-from fer_voting.votes import ALL_VOTES, AdaptiveCost, CropOutputs, Vote
+from fer_voting.votes import AdaptiveCost, CropOutputs, Vote, known_votes
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def fit_votes(validation: Validation, cost: AdaptiveCost | None) -> dict[str, Vo
     outputs = validation.outputs
     return {
         name: vote.fit(outputs, validation.labels, cost)
-        for name, vote in ALL_VOTES.items()
+        for name, vote in known_votes().items()
         if (name == "soft" or vote.needs) and not (vote.needs_full_map and (outputs.full_map is None or cost is None))
     }
 
@@ -55,7 +55,7 @@ def recorded_fits(run: Run, checkpoint: Path) -> dict[str, Vote]:
     recorded = (run.result() or {}).get("votes", {})
     return {
         name: vote.from_values(recorded[name])
-        for name, vote in ALL_VOTES.items()
+        for name, vote in known_votes().items()
         if "temperature" in recorded.get(name, {}) and not vote.is_probability and vote.epoch_vote == epoch_vote
     }
 

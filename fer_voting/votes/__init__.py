@@ -45,10 +45,18 @@ def find_vote(name: str) -> Vote:
 
     files = options_of_group("voting")
     if name not in files:
-        raise ValueError(f"`vote` (={name!r}) must be one of {', '.join({**ALL_VOTES, **files})}")
+        known = ", ".join({**ALL_VOTES, **files})
+        raise ValueError(f"`vote` (={name!r}) must be one of {known}, or of your own folder: --config-dir DIR")
     vote = instantiate(OmegaConf.load(files[name]))
     assert isinstance(vote, Vote)
     return vote
+
+
+def known_votes() -> dict[str, Vote]:
+    """All votes by name, before they are fitted: the built-in ones, then those of a user's own."""
+    from fer_voting.config import options_of_group
+
+    return {**ALL_VOTES, **{name: find_vote(name) for name in options_of_group("voting") if name not in ALL_VOTES}}
 
 
 __all__ = [
@@ -72,6 +80,7 @@ __all__ = [
     "fit_threshold",
     "fit_weights",
     "hard_vote",
+    "known_votes",
     "soft_vote",
     "softprob_vote",
 ]
