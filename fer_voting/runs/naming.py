@@ -31,8 +31,10 @@ def settle(config: DictConfig) -> DictConfig:
     """
     if "variant" in config.composition:
         return config
-    overrides = list(config.composition.overrides)
-    settled = {**resolve(config), "name": config.name or name_run(config)}
+    overrides, variant = list(config.composition.overrides), variant_of(config)
+    named = config.copy()
+    named.name = name_run(config)
+    settled = resolve(named)  # with the name in the values that refer to it: the folders of loggers
     needs = {}
     if settled["init_from"] in options_of_group("dataset"):
         needs["weights"] = _needed(_overrides_for_dataset(overrides, settled["init_from"]))
@@ -44,7 +46,7 @@ def settle(config: DictConfig) -> DictConfig:
         settled["teacher"] = needs["teacher"]["run"]
     if settled["refit"]:
         needs["selection"] = _needed(drop_overrides(overrides, "refit", "name"))
-    settled["composition"] |= {"variant": variant_of(config), "needs": needs}
+    settled["composition"] |= {"variant": variant, "needs": needs}
     return OmegaConf.create(settled)
 
 

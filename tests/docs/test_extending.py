@@ -1,8 +1,12 @@
-"""docs/extending.md, followed to the letter: its blocks applied to a copy of the repository, its commands run there."""
+"""docs/extending.md, followed to the letter: its own parts lie in a folder `mine`, where its commands run.
+
+What needs a checkout is applied to a copy of the repository, which is on Python's path as an installed package is.
+"""
 
 import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
+import yaml
 from helpers.doc_pages import Block, blocks, lines_in_blocks, parse
 from helpers.train import REPO
 
@@ -22,6 +27,7 @@ def apply(root: Path, block: Block) -> None:
     path = root / block.caption
     if block.language != "diff":
         assert not path.exists(), f"{block.caption} is there already"
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(block.text)
         return
     for place in block.text.split("@@\n"):
@@ -51,13 +57,13 @@ def write_listed_images(root: Path) -> None:
 
 @pytest.mark.slow
 def test_what_the_page_adds_trains_and_shows_in_its_table(tmp_path: Path):
-    checkout = tmp_path / "checkout"
+    checkout, typed_in = tmp_path / "checkout", tmp_path / "elsewhere"
     for folder in ("fer_voting", "conf", "experiments"):
         shutil.copytree(REPO / folder, checkout / folder, ignore=shutil.ignore_patterns("__pycache__", "recorded"))
     shutil.copy(REPO / "README.md", checkout)
     for block in blocks(PAGE):
         if block.caption:
-            apply(checkout, block)
+            apply(typed_in if block.caption.startswith("mine/") else checkout, block)
     write_listed_images(tmp_path / "listed")
 
     photo = tmp_path / "photo.png"
@@ -65,19 +71,19 @@ def test_what_the_page_adds_trains_and_shows_in_its_table(tmp_path: Path):
     pixels[28:33, 48:53] = 255
     PIL.Image.fromarray(pixels).save(photo)
     predict, train, table = (
-        parse(PAGE.name, line.replace("DIR", str(tmp_path / "listed")).replace("PHOTO", str(photo)))
+        parse(PAGE.name, re.sub(r"\bDIR\b", str(tmp_path / "listed"), line).replace("PHOTO", str(photo)))
         for line in lines_in_blocks(PAGE)
     )
     assert [command.words[2] for command in (predict, train, table)] == [
         "fer_voting.predict", "fer_voting.train", "experiments.recalls",
     ]  # fmt: skip
-    words = train.words[3:]
-    # One interpreter for both: each takes seconds to start.
+    assert table.environment == (("FER_VOTING_CONFIG_DIR", "mine/conf"),)
+    # One interpreter for all: each takes seconds to start. `--config-dir` of the training holds for the table.
     script = f"""
 import sys
 import experiments.recalls, fer_voting.predict, fer_voting.train
 fer_voting.predict.main({predict.words[3:]!r})
-sys.argv = ["fer_voting.train", *{words!r}]
+sys.argv = ["fer_voting.train", *{train.words[3:]!r}]
 fer_voting.train.main()
 experiments.recalls.main({table.words[3:]!r})
 from fer_voting.networks import load_network
@@ -86,19 +92,22 @@ net, info = trained.net, trained.info
 print(info.architecture, dict(info.options), net.crop_after, type(net.backbone).__name__)
 """
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(checkout)}
-    done = subprocess.run([sys.executable, "-c", script], cwd=checkout, env=environment, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", script], cwd=typed_in, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
 
     (face,) = csv.DictReader(done.stdout.splitlines()[:2])
     assert [float(face[side]) for side in ("left", "top", "width", "height")] == [38, 18, 24, 24]
     assert face["status"] == "ok"
 
-    folder = checkout / "outputs/runs/listed-m4-quick-seed0"
+    folder = typed_in / "outputs/runs/listed-m4-quick-seed0"
     result = json.loads((folder / "result.json").read_text())
     assert (result["status"], result["dataset"], result["split"]) == ("finished", "listed", "m4")
     assert {name: count for name, count in result["counts"]["test"].items() if count} == {"happy": 5, "sad": 5}
     assert set(result["votes"]) == {"soft", "softprob", "hard", "confidence", "median", "weighted", "adaptive"}
     assert (folder / "checkpoints/best-median.ckpt").is_file()
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    assert config["loss"] == {"_target_": "mine.poly.PolyLoss", "epsilon": 1.0}
+    assert config["callbacks"]["stop"]["patience"] == 5
     rows = list(csv.DictReader((folder / "csv/metrics.csv").read_text().splitlines()))
     assert float(rows[-1]["best/val/median/accuracy"]) == result["votes"]["median"]["val"]["accuracy"]
     recalls = result["votes"]["soft"]["val"]["recall"]

@@ -10,7 +10,7 @@ import torch
 
 from fer_voting.config import CONF_DIR, compose, flatten
 from fer_voting.runs.identity import NOT_IDENTITY, batchnorm_ranks, identity, resolve
-from fer_voting.runs.naming import name_run, name_word, run_name, variant_of
+from fer_voting.runs.naming import name_run, name_word, run_name, settle, variant_of
 
 GROUPS = (
     *(
@@ -149,6 +149,13 @@ SEVERAL = "sgd-cutmix-ema-decay0.9"
 )
 def test_variant_by_hand(words: list[str], variant: str) -> None:
     assert variant_of(compose(words)) == variant
+
+
+def test_values_that_refer_to_the_name_have_the_name_that_the_run_gets() -> None:
+    settled = settle(compose(["logger=[wandb,tensorboard,mlflow]"]))
+    assert settled.name == settled.logger.wandb.name == settled.logger.mlflow.run_name == "faces-m1-seed0"
+    folder = "outputs/runs/faces-m1-seed0"
+    assert settled.logger.wandb.save_dir == settled.logger.tensorboard.save_dir == folder
 
 
 def test_names_by_hand() -> None:
