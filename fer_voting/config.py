@@ -70,6 +70,7 @@ class Schema:
     split: Any = MISSING
     voting: Any = MISSING
     model: Any = MISSING
+    target: Any = MISSING
     loss: Any = MISSING
     optimizer: Any = MISSING
     scheduler: Any = MISSING

@@ -29,7 +29,6 @@ from fer_voting.runs.run import Run
 from fer_voting.system.atomic import read_json, write_json
 from fer_voting.system.environment import describe_device, git_commit, package_versions
 from fer_voting.training.evaluation import predict_part
-from fer_voting.training.metrics import score_metrics
 from fer_voting.training.module import VotingModule, evaluation_module
 from fer_voting.training.trained import (
     Validation,
@@ -91,7 +90,7 @@ def evaluate(config: DictConfig) -> tuple[Path, dict[str, Any]]:
     }
     adaptive = None if cost is None else adaptive_curve(outputs, labels, cost, fitted.get("adaptive"))
     votes = {
-        name: score_metrics(vote.scores(outputs), labels, data.class_names)
+        name: data.target.judge(vote.scores(outputs), labels, data.class_names)
         | evaluate_predictions(outputs, labels.numpy(), data.class_names, vote, name in fitted)
         for name, vote in deciding.items()
     }

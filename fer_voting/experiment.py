@@ -34,6 +34,7 @@ from fer_voting.runs.run import Recording, Run, read_history
 from fer_voting.system.environment import describe_device, git_commit, keep_freed_memory, package_versions
 from fer_voting.system.messages import set_up_messages
 from fer_voting.system.ranks import is_first_rank
+from fer_voting.targets import Target
 from fer_voting.training.callbacks import (
     BestPerVote,
     ForwardMemory,
@@ -78,18 +79,20 @@ def train(config: DictConfig) -> dict[str, Any]:
     run = Run(Path(config.output_dir), config.name)
     with run.open(resolve(config)):
         if (finished := run.finished_result()) is not None:
-            run.check_inputs(find_sources(config).inputs | {"data": open_data(config).data_summary()})
+            data = make_data(config)
+            data.setup()
+            run.check_inputs(find_sources(config).inputs | {"data": data.data_summary()})
             log.info(f"{run.name}: finished before, not trained again ({run.dir})")
             run.last_checkpoint.unlink(missing_ok=True)  # left by a kill right after the result
             return finished
         with run.recording(about(config)) as recording:
             # Mistakes are found before the data are read, which may take minutes.
-            sources = find_sources(config)
+            sources, data = find_sources(config), make_data(config)
             callbacks, loggers = make_callbacks(config), loggers_of(config.logger or {})
             vote: Vote = instantiate(config.voting)
-            trainer = make_trainer(config, run, callbacks, vote, sources)
+            trainer = make_trainer(config, run, callbacks, vote, data.target, sources)
             check(config, vote, trainer)
-            data = open_data(config)
+            data.setup()
             run.check_inputs(sources.inputs | {"data": data.data_summary()})
             module = make_module(config, data, vote, sources)
             with running_loggers(loggers) as trainer.loggers:
@@ -184,11 +187,10 @@ def about(config: DictConfig) -> dict[str, Any]:
 # From the configuration to objects --------------------------------------------------------------------------------
 
 
-def open_data(config: DictConfig) -> FERDataModule:
-    """The data set, packed and divided."""
-    data = make_datamodule(config.dataset, augment=config.augment, seed=config.seed, refit=config.refit)
-    data.setup()
-    return data
+def make_data(config: DictConfig) -> FERDataModule:
+    """The data set, not yet read."""
+    target = instantiate(config.target) if config.target else None
+    return make_datamodule(config.dataset, augment=config.augment, seed=config.seed, refit=config.refit, target=target)
 
 
 def make_callbacks(config: DictConfig) -> list[Callback]:
@@ -202,7 +204,9 @@ def make_callbacks(config: DictConfig) -> list[Callback]:
     return callbacks
 
 
-def make_trainer(config: DictConfig, run: Run, callbacks: list[Callback], vote: Vote, sources: Sources) -> L.Trainer:
+def make_trainer(
+    config: DictConfig, run: Run, callbacks: list[Callback], vote: Vote, target: Target, sources: Sources
+) -> L.Trainer:
     """Lightning's trainer, with the callbacks of every training behind those of the configuration."""
     # Deterministic algorithms also fill every new tensor, against code that reads uninitialised memory: 3 % of a step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
@@ -210,7 +214,7 @@ def make_trainer(config: DictConfig, run: Run, callbacks: list[Callback], vote: 
     history = MetricsCSV(run.metrics_file)
     bar = []
     if config.trainer.get("enable_progress_bar", True) and not any(isinstance(c, ProgressBar) for c in callbacks):
-        bar = [RunProgressBar(run.name, vote.epoch_vote)]
+        bar = [RunProgressBar(run.name, f"val/{vote.epoch_vote}/{target.best}")]
     votes = [vote.name] if config.refit else list(selecting_votes(vote))
     # Lightning's own defaults, where the configuration says nothing, and what is ours in any case.
     defaults = {"enable_model_summary": False, "num_sanity_val_steps": 0, "default_root_dir": str(run.dir)}
@@ -225,7 +229,7 @@ def make_trainer(config: DictConfig, run: Run, callbacks: list[Callback], vote: 
             StopOnNaN(run),
             history,
             *bar,
-            BestPerVote(run, history, votes, config.refit),
+            BestPerVote(run, history, votes, target.best, config.refit),
         ],
         logger=False,
     )
@@ -305,6 +309,7 @@ def make_module(config: DictConfig, data: FERDataModule, vote: Vote, sources: So
         mix=mix,
         distillation=make_distillation(config, data, sources.teacher),
         votes=selecting_votes(vote),
+        target=data.target,
         schedule_epochs=config.trainer.max_epochs if config.refit else None,  # a refit stops earlier
     )
 

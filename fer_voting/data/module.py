@@ -39,6 +39,7 @@ from fer_voting.data.pack import Pack, Source, build_pack, cores
 from fer_voting.data.sampling import EpochSampler, EvalSampler, Positions, target_count
 from fer_voting.models.checkpoint import check_class_names
 from fer_voting.models.images import normalise
+from fer_voting.targets import Classes, Target
 
 if TYPE_CHECKING:
     from fer_voting.data.augment.by_albumentations import AlbumentationsAugment
@@ -85,6 +86,7 @@ class FERDataModule(L.LightningDataModule):
             occur in test.
         manifest: a CSV file such as `manifest_file`, whose division replaces `divide`.
         refit: train on training + validation; there is then no validation.
+        target: what is trained and evaluated (`fer_voting.targets`); None: the data set's `own_target`.
     """
 
     class_choices: ClassVar[tuple[int | None, ...]] = (7,)
@@ -108,6 +110,7 @@ class FERDataModule(L.LightningDataModule):
         drop_leaks: bool = False,
         manifest: str | Path | None = None,
         refit: bool = False,
+        target: Target | None = None,
     ) -> None:
         super().__init__()
         if classes not in self.class_choices:
@@ -132,7 +135,7 @@ class FERDataModule(L.LightningDataModule):
         self.balance_target = (balance or {"target": "none"})["target"]
         self.augment, self.num_workers = augment, num_workers
         self.resident = resident if by_batch else False
-        self.drop_leaks, self.refit = drop_leaks, refit
+        self.drop_leaks, self.refit, self._target = drop_leaks, refit, target
         self.manifest = None if manifest is None else Path(manifest)
         self._division: Division = {}
         self._resident_images: Tensor | None = None
@@ -151,13 +154,9 @@ class FERDataModule(L.LightningDataModule):
         """The classes in the order of the network's outputs."""
         return self.class_names
 
-    def usable(self, pack: Pack) -> NDArray[np.bool_]:
-        """bool [N]: decoded and of one of the classes."""
-        return pack.good & (self.class_ids(pack) >= 0)
-
-    def train_targets(self, pack: Pack) -> NDArray[Any]:
-        """Training targets by row: class ids int64 [N], or shares of the classes float32 [N, K]."""
-        return self.class_ids(pack)
+    def own_target(self) -> Target:
+        """The target where the configuration names none."""
+        return Classes()
 
     def check(self, pack: Pack) -> None:
         """Raise or warn if too much of the pack is unusable."""
@@ -191,8 +190,9 @@ class FERDataModule(L.LightningDataModule):
             return
         pack = self.make_pack()
         self.check(pack)
-        self._labels = self.class_ids(pack)
-        self._targets = self.train_targets(pack)
+        self._class_ids = self.class_ids(pack)
+        self._labels = self.target.labels(pack, self.class_names)
+        self._targets = self.target.training_targets(pack, self.class_names)
         usable = self.usable(pack)
         for difference in differences(official_counts(pack, usable, self.class_names), self.expected):
             log.warning(f"{self.name}: {difference}")
@@ -212,6 +212,15 @@ class FERDataModule(L.LightningDataModule):
         if not self.has_test:
             log.info(f"{self.name}: there are no test images, so nothing is tested")
 
+    @property
+    def target(self) -> Target:
+        """What is trained and evaluated."""
+        return self.own_target() if self._target is None else self._target
+
+    def usable(self, pack: Pack) -> NDArray[np.bool_]:
+        """Images that can be trained and evaluated on, bool [N]."""
+        return self.target.usable(pack, self.class_names)
+
     def class_ids(self, pack: Pack) -> NDArray[np.int64]:
         """Class of each row as a position in `class_names`, -1 for other labels: int64 [N]."""
         return pack.class_ids(self.class_names)
@@ -223,7 +232,7 @@ class FERDataModule(L.LightningDataModule):
         counts = [count for count in self.counts()["train"].values() if count]
         target = target_count(counts, self.balance_target)
         self._sampler = EpochSampler(
-            train, self._labels[train], batch_size=self.batch_size, seed=self.seed, target=target
+            train, self._class_ids[train], batch_size=self.batch_size, seed=self.seed, target=target
         )
         if target is not None:
             log.info(
@@ -263,7 +272,7 @@ class FERDataModule(L.LightningDataModule):
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Part -> class -> images, before balancing."""
-        return {p: count_classes(self._labels[rows], self.class_names) for p, rows in self._division.items()}
+        return {p: count_classes(self._class_ids[rows], self.class_names) for p, rows in self._division.items()}
 
     @property
     def fingerprint(self) -> str:

@@ -18,7 +18,9 @@ MAX_NAME_LENGTH = 120
 
 # Each has a place of its own in the name.
 PLACED_IN_NAME = ("seed", "split.*", "dataset.name", "refit", "refit_voting", "init_from", "teacher")
-NAMING_GROUPS = ("model", "loss", "optimizer", "scheduler", "augment", "mix", "distillation", "callbacks", "trainer")
+NAMING_GROUPS = (
+    *("model", "target", "loss", "optimizer", "scheduler", "augment", "mix", "distillation", "callbacks", "trainer"),
+)
 
 
 def settle(config: DictConfig) -> DictConfig:

@@ -75,11 +75,12 @@ class BestPerVote(Checkpoint):
         run: its folder.
         history: the callback that writes metrics.csv; must come before this one.
         votes: those that select an epoch, by name.
+        metric: the one that decides, the more the better.
         refit: nothing is validated, and the last epoch is the best.
     """
 
-    def __init__(self, run: Run, history: MetricsCSV, votes: Sequence[str], refit: bool) -> None:
-        self.run, self.history, self.votes, self.refit = run, history, votes, refit
+    def __init__(self, run: Run, history: MetricsCSV, votes: Sequence[str], metric: str, refit: bool) -> None:
+        self.run, self.history, self.votes, self.metric, self.refit = run, history, votes, metric, refit
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         with averaged_weights(trainer, module):  # those that were validated
@@ -92,7 +93,7 @@ class BestPerVote(Checkpoint):
         if self.refit:
             return self.votes
         *earlier, latest = self.history.rows
-        metrics = {vote: f"val/{vote}/accuracy" for vote in self.votes}
+        metrics = {vote: f"val/{vote}/{self.metric}" for vote in self.votes}
         return [
             vote
             for vote, metric in metrics.items()
@@ -267,10 +268,10 @@ class Throughput(L.Callback):
 class RunProgressBar(ProgressBar):
     """A progress bar over the images of all epochs, so that the time left is the run's."""
 
-    def __init__(self, title: str, vote: str) -> None:
+    def __init__(self, title: str, metric: str) -> None:
         super().__init__()
         self.title = shortened(title)  # leave room for the bar in 80 columns
-        self.vote = vote
+        self.metric = metric
         self.bar: tqdm | None = None
 
         self._enabled = True
@@ -304,10 +305,11 @@ class RunProgressBar(ProgressBar):
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if self.bar is not None:
-            accuracy = trainer.callback_metrics.get(f"val/{self.vote}/accuracy")
+            validated = trainer.callback_metrics.get(self.metric)
             figures = {"loss": f"{trainer.callback_metrics['train/loss'].item():.3f}"}
-            if accuracy is not None:
-                figures[f"val {self.vote}"] = f"{accuracy.item():.2%}"
+            if validated is not None:
+                part, vote, _ = self.metric.split("/")
+                figures[f"{part} {vote}"] = f"{validated.item():.2%}"
             self.bar.set_postfix(epoch=f"{trainer.current_epoch + 1}/{trainer.max_epochs}", **figures)
 
     def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:

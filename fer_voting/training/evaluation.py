@@ -13,8 +13,8 @@ from fer_voting.models.adaptive import adaptive_cost, has_cut
 from fer_voting.models.checkpoint import load_weights, read_checkpoint
 from fer_voting.runs.run import Run
 from fer_voting.system.ranks import is_first_rank
-from fer_voting.training.metrics import PartPredictions, score_metrics
 from fer_voting.training.module import VotingModule
+from fer_voting.training.predictions import PartPredictions
 from fer_voting.votes import Vote
 
 
@@ -55,7 +55,7 @@ def evaluate_votes(
                 vote = vote.fit(predictions.outputs, predictions.labels, cost)
                 evaluated[name] |= vote.to_values()
             scores = vote.scores(predictions.outputs)
-            evaluated[name][part] = score_metrics(scores, predictions.labels, data.class_names)
+            evaluated[name][part] = data.target.judge(scores, predictions.labels, data.class_names)
             if is_first_rank():
                 names = data.pack.names(predictions.positions.numpy())
                 save_predictions(run.predictions_file(name, part), predictions, scores.numpy(), names)

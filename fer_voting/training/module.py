@@ -17,9 +17,10 @@ from fer_voting.models import VotingNetwork
 from fer_voting.models.adaptive import full_map_and_crops, has_cut, require_cut
 from fer_voting.models.checkpoint import NetworkInfo
 from fer_voting.networks import Network
+from fer_voting.targets import Classes, Target
 from fer_voting.training.losses import CrossEntropy, Distillation
-from fer_voting.training.metrics import PartPredictions, plain_metrics, vote_metrics
 from fer_voting.training.mix import Mix
+from fer_voting.training.predictions import PartPredictions
 from fer_voting.votes import VOTES, Vote, soft_vote
 
 
@@ -64,6 +65,7 @@ class VotingModule(L.LightningModule):
         mix: mixes the images of each training batch.
         distillation: adds the targets of a teacher.
         votes: by name, those whose metrics each evaluation logs; they need only the crops.
+        target: its metrics.
         schedule_epochs: epochs that the scheduler covers, where training stops earlier; None: those of the trainer.
 
     Logs `train/loss`, and of each part (`val`, `test`) and vote: `<part>/loss`, `<part>/<vote>/accuracy`,
@@ -80,6 +82,7 @@ class VotingModule(L.LightningModule):
         mix: Mix | None = None,
         distillation: Distillation | None = None,
         votes: Mapping[str, Vote] = VOTES,
+        target: Target | None = None,
         schedule_epochs: int | None = None,
     ) -> None:
         super().__init__()
@@ -90,7 +93,8 @@ class VotingModule(L.LightningModule):
         self.mix, self.distillation = mix, distillation
         self.info = info
         self.class_names = info.class_names
-        self.metrics = nn.ModuleDict({vote: vote_metrics(len(self.class_names)) for vote in votes})
+        self.target = target or Classes()
+        self.metrics = nn.ModuleDict({vote: self.target.metrics(self.class_names) for vote in votes})
         self.votes = votes
 
     def forward(self, images: Tensor) -> Tensor:
@@ -143,7 +147,7 @@ class VotingModule(L.LightningModule):
         images, targets, positions = batch
         full_map, crops = self._logits_that_fit(images)
         full_map = None if full_map is None else full_map.float().cpu()
-        return PartPredictions(crops.float().cpu(), full_map, _labels(targets).cpu(), positions.cpu())
+        return PartPredictions(crops.float().cpu(), full_map, targets.cpu(), positions.cpu())
 
     def on_validation_epoch_start(self) -> None:
         self._share_buffers()
@@ -168,15 +172,13 @@ class VotingModule(L.LightningModule):
         loss = self.loss(soft_vote(logits)[:, None], targets)  # [B, 1, K]: the vote's logits as those of one crop
         self.log(f"{part}/loss", loss, batch_size=len(images), sync_dist=True)
         for vote, metrics in self._vote_metrics():
-            metrics.update(self.votes[vote](logits), _labels(targets))
+            metrics.update(self.votes[vote](logits), targets)
 
     def _log_metrics(self, part: str) -> None:
         for vote, metrics in self._vote_metrics():
-            values = plain_metrics(metrics.compute(), self.class_names)
+            values = self.target.to_values(metrics.compute(), self.class_names)
             metrics.reset()
-            for name in ("accuracy", "mean_recall"):
-                self.log(f"{part}/{vote}/{name}", values[name])
-            self.log_dict({f"{part}/{vote}/recall/{name}": recall for name, recall in values["recall"].items()})
+            self.log_dict({f"{part}/{vote}/{name}": value for name, value in self.target.to_curves(values).items()})
 
     def _vote_metrics(self) -> list[tuple[str, MetricCollection]]:
         return list(self.metrics.items())  # type: ignore[arg-type]  # a ModuleDict forgets the class of its values
@@ -201,8 +203,3 @@ class VotingModule(L.LightningModule):
                 raise
         # Outside of `except`: the error's traceback keeps the tensors of the failed pass alive.
         return torch.cat([self._in_parts_that_fit(forward, half) for half in images.chunk(2)])
-
-
-def _labels(targets: Tensor) -> Tensor:
-    """Class ids `[B]` of targets that are ids, or probabilities `[B, K]`."""
-    return targets if targets.ndim == 1 else targets.argmax(dim=1)

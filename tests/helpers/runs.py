@@ -18,8 +18,9 @@ from fer_voting.runs.naming import settle
 from fer_voting.runs.run import Run
 from fer_voting.system.atomic import write_atomically
 from fer_voting.system.environment import package_versions
+from fer_voting.targets import Classes
 from fer_voting.training.evaluation import save_predictions
-from fer_voting.training.metrics import PartPredictions, score_metrics
+from fer_voting.training.predictions import PartPredictions
 from fer_voting.votes import VOTES
 
 CLASSES = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger")
@@ -57,7 +58,7 @@ def make_run(
                 decisions = hard[part] if hard is not None and vote == "hard" else soft
                 predictions = _predictions(decisions, labels)
                 scores = VOTES[vote](predictions.crops)
-                votes[vote][part] = score_metrics(scores, predictions.labels, CLASSES)
+                votes[vote][part] = Classes().judge(scores, predictions.labels, CLASSES)
                 save_predictions(run.predictions_file(vote, part), predictions, scores.numpy(), list(names))
         counts = dict(zip(CLASSES, np.bincount(labels, minlength=len(CLASSES)).tolist(), strict=True))
         made_up = {

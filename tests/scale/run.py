@@ -38,7 +38,7 @@ from fer_voting.runs.run import Run
 from fer_voting.runs.sweeps import Sweep
 from fer_voting.system.environment import describe_device, git_commit, package_versions
 from fer_voting.system.messages import progress_bar
-from fer_voting.training.module import vote_metrics
+from fer_voting.targets import Classes
 from fer_voting.votes import VOTES, CropOutputs, soft_vote
 
 IMAGES = (28_740, 287_401)
@@ -120,7 +120,7 @@ def make_runs(output_dir: Path, count: int) -> str:
     logits[np.arange(60), :, labels[:60]] += 2
     of_votes = {}
     for vote, function in VOTES.items():
-        measured = vote_metrics(len(CLASSES))
+        measured = Classes().metrics(CLASSES)
         measured.update(function(torch.from_numpy(logits)), torch.from_numpy(labels))
         values = {key: value.tolist() for key, value in measured.compute().items()}
         values["recall"] = dict(zip(CLASSES, values["recall"], strict=True))

@@ -44,11 +44,15 @@ def train(
     resume: bool = False,
     epochs_a_validation: int = 1,
 ) -> None:
-    history = MetricsCSV(run.metrics_file)
+    history, votes = MetricsCSV(run.metrics_file), ["soft"] if refit else list(VOTES)
     trainer = L.Trainer(
         max_epochs=len(accuracies),
         check_val_every_n_epoch=epochs_a_validation,
-        callbacks=[*callbacks, history, BestPerVote(run, history, ["soft"] if refit else list(VOTES), refit)],
+        callbacks=[
+            *callbacks,
+            history,
+            BestPerVote(run, history, votes, "accuracy", refit),
+        ],
         accelerator="cpu",
         logger=False,
         enable_progress_bar=False,

@@ -12,7 +12,6 @@ from fer_voting.config import compose
 from fer_voting.models import VotingResNet18
 from fer_voting.models.checkpoint import NetworkInfo
 from fer_voting.training.losses import CrossEntropy
-from fer_voting.training.metrics import vote_metrics
 from fer_voting.training.module import VotingModule, memory_format_for, weight_decay_groups
 
 CLASSES = ("neutral", "happy", "sad")
@@ -37,18 +36,6 @@ def test_loss_takes_class_probabilities():
     labels = torch.tensor([0, 2, 1, 2])
     one_hot = torch.nn.functional.one_hot(labels, 3).float()
     torch.testing.assert_close(CrossEntropy()(logits, one_hot), CrossEntropy()(logits, labels))
-
-
-def test_metrics_by_hand():
-    metrics = vote_metrics(3)
-    decisions = torch.tensor([0, 0, 1, 1, 2, 0])
-    labels = torch.tensor([0, 0, 0, 1, 2, 2])
-    metrics.update(torch.nn.functional.one_hot(decisions, 3).float(), labels)
-    figures = metrics.compute()
-    assert figures["accuracy"].item() == pytest.approx(4 / 6)
-    assert figures["recall"].tolist() == pytest.approx([2 / 3, 1.0, 0.5])
-    assert figures["mean_recall"].item() == pytest.approx((2 / 3 + 1 + 0.5) / 3)
-    assert figures["confusion_counts"].tolist() == [[2, 1, 0], [0, 1, 0], [1, 0, 1]]  # true class, decision
 
 
 @pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])

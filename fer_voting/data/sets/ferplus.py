@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from fer_voting.data.files import Layout
 from fer_voting.data.index import Index, LeftOut, Problem, Sample, open_table
 from fer_voting.data.labels import CLASSES, canonical
-from fer_voting.data.pack import Pack
 from fer_voting.data.sets.fer2013 import FILES, FER2013DataModule, Row, csv_file, csv_files, parse_row, rows
+from fer_voting.targets import RaterVotes, Target
 
 VOTES_FILE = "fer2013new.csv"
 VOTE_COLUMNS = (*CLASSES, "unknown", "NF")
@@ -131,24 +131,5 @@ class FERPlusDataModule(FER2013DataModule):
             raise ValueError(f"dataset.label_share={label_share} must be from 0 to 1")
         self.targets, self.label_share = targets, label_share
 
-    def usable(self, pack: Pack) -> NDArray[np.bool_]:
-        usable = super().usable(pack)
-        if self.targets == "majority":
-            votes = pack.column("votes")
-            usable &= 2 * votes.max(axis=1) > votes.sum(axis=1)
-        return usable
-
-    def train_targets(self, pack: Pack) -> NDArray[Any]:
-        classes = super().train_targets(pack)
-        if self.targets == "majority" and not self.label_share:
-            return classes
-        one_hot = np.eye(len(self.class_names), dtype=np.float32)
-        if self.targets == "majority":
-            targets = one_hot[classes]
-        else:
-            votes = pack.column("votes")[:, : len(self.class_names)].astype(np.float32)
-            # Rows without a vote for these classes are not usable; their zeros are never read.
-            targets = votes / np.maximum(votes.sum(axis=1, keepdims=True), 1)
-        if self.label_share:
-            targets = (1 - self.label_share) * targets + self.label_share * one_hot[pack.column("fer2013_class")]
-        return targets
+    def own_target(self) -> Target:
+        return RaterVotes(majority=self.targets == "majority", label_share=self.label_share)

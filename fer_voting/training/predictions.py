@@ -1,53 +1,18 @@
-"""Metrics of classes, and the predictions from which they are computed after a training.
+"""The outputs of a network for a part of a data set, over all ranks.
 
 Shapes: V crops an image, K classes, N images.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
-from torchmetrics import MetricCollection
-from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix, MulticlassRecall
 
 from fer_voting.votes import CropOutputs
-
-
-def vote_metrics(num_classes: int, sync_on_compute: bool = True) -> MetricCollection:
-    """Overall accuracy (equation 1), mean of the per-class recalls, per-class recall, and confusion counts.
-
-    Fed with scores `[B, K]` and class ids `[B]`; of all ranks together, unless `sync_on_compute` is false.
-    """
-    return MetricCollection(
-        {
-            "accuracy": MulticlassAccuracy(num_classes, average="micro", sync_on_compute=sync_on_compute),
-            "mean_recall": MulticlassRecall(num_classes, average="macro", sync_on_compute=sync_on_compute),
-            "recall": MulticlassRecall(num_classes, average=None, sync_on_compute=sync_on_compute),
-            "confusion_counts": MulticlassConfusionMatrix(num_classes, sync_on_compute=sync_on_compute),
-        }
-    )
-
-
-def score_metrics(scores: Tensor, labels: Tensor, class_names: Sequence[str]) -> dict[str, Any]:
-    """`vote_metrics` as plain numbers of the scores `[N, K]` and class ids `[N]` of a whole part, on this process."""
-    metrics = vote_metrics(len(class_names), sync_on_compute=False)
-    metrics.update(scores, labels)
-    return plain_metrics(metrics.compute(), class_names)
-
-
-def plain_metrics(values: Mapping[str, Tensor], class_names: Sequence[str]) -> dict[str, Any]:
-    """Computed `vote_metrics` as plain numbers, `recall` by class name."""
-    return {
-        "accuracy": values["accuracy"].item(),
-        "mean_recall": values["mean_recall"].item(),
-        "recall": dict(zip(class_names, values["recall"].tolist(), strict=True)),
-        "confusion_counts": values["confusion_counts"].tolist(),
-    }
 
 
 @dataclass
