@@ -1,4 +1,4 @@
-"""Targets: what a network is trained to say of a face, and how its answers are judged. The options of `conf/target/`.
+"""Targets: the kind of label that a network predicts, and how predictions are judged. The options of `conf/target/`.
 
 A target decides which annotations of the images are read, what a training aims at, which metrics a vote gets, and which
 of them decides the best epoch. Classes are the usual one. A target of one's own is a subclass, named by a file of a
@@ -43,11 +43,11 @@ class Target(ABC):
 
     @abstractmethod
     def labels(self, images: Annotations, names: Sequence[str]) -> NDArray[Any]:
-        """What an evaluation compares with: [N], or a row an image. Images that are not usable have any value."""
+        """Values with which an evaluation compares: [N], or a row an image; any value where an image is not usable."""
 
     @abstractmethod
     def training_targets(self, images: Annotations, names: Sequence[str]) -> NDArray[Any]:
-        """What a training aims at: as `labels`, or class probabilities float32 [N, K]."""
+        """Values at which a training aims: as `labels`, or class probabilities float32 [N, K]."""
 
     @abstractmethod
     def metrics(self, names: Sequence[str], sync_on_compute: bool = True) -> MetricCollection:

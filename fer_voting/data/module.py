@@ -214,7 +214,7 @@ class FERDataModule(L.LightningDataModule):
 
     @property
     def target(self) -> Target:
-        """What is trained and evaluated."""
+        """The kind of label that is trained and evaluated."""
         return self.own_target() if self._target is None else self._target
 
     def usable(self, pack: Pack) -> NDArray[np.bool_]:

@@ -77,7 +77,7 @@ def batchnorm_ranks(config: Mapping[str, Any]) -> int:
 
 
 def _device_count(accelerator: str | None) -> int:
-    """As Lightning resolves `devices=auto`: every GPU, or one process on a CPU."""
+    """The devices that Lightning takes for `devices=auto`: every GPU, or one process on a CPU."""
     if accelerator == "cpu":
         return 1
     import torch  # takes a second, which most commands need not spend

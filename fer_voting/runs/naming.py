@@ -111,7 +111,7 @@ def run_name(dataset: str, split: str, variant: str, refit: str, seed: int) -> s
 
 
 def variant_of(config: DictConfig) -> str:
-    """What distinguishes a run from its data set's defaults, besides split, seed and refit; "" if nothing does.
+    """The differences of a run from its data set's defaults, besides split, seed and refit; "" if there are none.
 
     The variant of a run whose name the user chose is that name, so that no table mixes it with others.
     """

@@ -109,7 +109,7 @@ class Run:
 
     def status(self) -> str:
         """`missing`, `running`, `interrupted` (killed; continues when started again), `finished`, `failed` or
-        `damaged`. Needs read access alone."""
+        `damaged`. Needs only read access."""
         try:
             result = self.result()
         except ValueError:

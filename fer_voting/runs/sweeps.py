@@ -44,7 +44,7 @@ def job_overrides(words: Sequence[str]) -> list[list[str]]:
 
 @dataclass(frozen=True)
 class JobState:
-    """What became of a job.
+    """The state of a job.
 
     Attributes:
         status: as `Run.status` says.
@@ -145,8 +145,11 @@ def _recorded_state(run: Run) -> JobState:
 
 
 def seconds_left(states: Sequence[JobState]) -> float | None:
-    """Of a whole sweep: the running jobs' own, and for each job that is still to come the mean of the finished; as
-    many side by side as run now. None if nothing is left, or nothing tells."""
+    """Estimated seconds left of a whole sweep; None if nothing is left, or nothing tells.
+
+    The running jobs' own estimates plus the mean duration of finished jobs for each pending job, divided by the number
+    of jobs that run now.
+    """
     finished = [state.seconds for state in states if state.status == "finished" and state.seconds is not None]
     running = [state for state in states if state.status == "running"]
     waiting = len(states) - len(finished) - len(running)

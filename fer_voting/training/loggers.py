@@ -92,7 +92,7 @@ def require(what: str, extra: str, *modules: str) -> None:
 
 
 def loggers_of(nodes: Mapping[str, Any]) -> list[Start]:
-    """What starts each logger of a configuration: a mistake is found before the data are read; a logger's run begins
+    """Functions that start the loggers: a mistake is found before the data are read; a logger's run begins
     only where a training begins.
 
     Raises ValueError if a node names what is not installed, or has a key that its logger does not know.

@@ -11,7 +11,7 @@ _WORD = 0x6D6978
 
 
 class Mix:
-    """A transform of whole batches whose random numbers depend on (seed, epoch, batch) alone.
+    """A transform of whole batches whose random numbers depend only on (seed, epoch, batch).
 
     A run that continues mixes as one that was not interrupted. All ranks draw the same numbers; each mixes the images
     of its own part of the batch.

@@ -1,7 +1,7 @@
 """The learning rate over a training: the options of `conf/scheduler/`.
 
-Each function returns Lightning's configuration of one of torch's schedulers. The optimizer's learning rate is that of
-the first step (`exponential`, `cosine`), or the highest (`one_cycle`).
+Each function returns Lightning's configuration of one of torch's schedulers. The optimizer's learning rate is the
+first step's (`exponential`, `cosine`), or the highest (`one_cycle`).
 
 `steps` are the optimizer's steps in the whole training, as Lightning estimates them. A refit, which stops earlier,
 passes those of as many epochs as its selection run was configured for, so that both have the same rate at each step.
