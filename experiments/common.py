@@ -228,8 +228,9 @@ def variant_of(overrides: Sequence[str]) -> str:
 
 
 def open_data(overrides: Sequence[str], **values: Any) -> FERDataModule:
-    """The data module of these overrides, with some values replaced."""
-    return make_datamodule(resolve(compose(list(overrides)))["dataset"], **values)
+    """The data module of these overrides, their augmentation and seed among them, with some values replaced."""
+    config = compose(list(overrides))
+    return make_datamodule(config.dataset, **{"augment": config.augment, "seed": config.seed, **values})
 
 
 def run_module(module: str, *words: str, run: bool = True) -> None:

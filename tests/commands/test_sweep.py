@@ -90,7 +90,7 @@ def test_a_table_shows_holes_by_name(tmp_path: Path):
         {
             "status": "finished",
             "dataset": "faces",
-            "setting": "",
+            "variant": "",
             "refit": False,
             "data_fingerprint": "00",
             "synthetic": True,

@@ -14,7 +14,7 @@ from scipy.special import softmax
 
 from experiments import fer2013_analysis, resolution
 from experiments.kept import Faces, KeptRun, read_faces, read_kept
-from fer_voting import evaluate
+from fer_voting.config import command
 from fer_voting.results.load import load_runs
 from fer_voting.results.statistics import paired_difference
 from fer_voting.runs.run import Run
@@ -80,7 +80,7 @@ def test_every_network_under_every_split(
         words = [f"checkpoint={run.run.name}", "split=baseline", "dataset=fer2013", f"dataset.root={root}"]
         words += ["stage=test", f"output_dir={outputs}", f"out={tmp_path / str(seed)}"]
         monkeypatch.setattr(sys, "argv", ["fer_voting.evaluate", *words])
-        evaluate.main()
+        command("fer_voting.evaluate:job", "evaluate")
         (path,) = (tmp_path / str(seed)).glob("*.json")
         found.append(json.loads(path.read_text())["votes"]["soft"]["accuracy"])
         assert np.mean(run.scores["baseline"].argmax(axis=1) == run.test.labels) == pytest.approx(found[-1])

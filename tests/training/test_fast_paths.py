@@ -92,7 +92,8 @@ def test_same_loss_curve(split: str, precision: Any, lr: float, tolerance: float
         optimizer = functools.partial(torch.optim.Adam, lr=lr, fused=True)
         record = NetworkInfo(split, {"width": WIDTH}, data.class_names, SIDE, "faces")
         trainer = quiet_trainer(precision=precision, max_epochs=EPOCHS, limit_val_batches=0, callbacks=[losses])
-        trainer.fit(VotingModule(network(VotingResNet18, split, **how), optimizer, record), datamodule=data)
+        net = network(VotingResNet18, split, **how)
+        trainer.fit(VotingModule(net, CrossEntropy(), optimizer, record), datamodule=data)
         assert losses.seen == pytest.approx(expected, rel=tolerance), (how, resident)
 
 
@@ -111,10 +112,10 @@ def trained_accuracy(precision: Any, seed: int, validation: TensorDataset) -> fl
     torch.manual_seed(seed)
     info = NetworkInfo("baseline", {"width": WIDTH}, tuple("abcdefg"), SIDE, "patterns")
     optimizer = functools.partial(torch.optim.Adam, lr=3e-3, fused=True)
-    module = VotingModule(VotingResNet18("baseline", width=WIDTH), optimizer, info)
+    module = VotingModule(VotingResNet18("baseline", width=WIDTH), CrossEntropy(), optimizer, info)
     trainer = quiet_trainer(precision=precision, max_epochs=4, check_val_every_n_epoch=4, num_sanity_val_steps=0)
     trainer.fit(module, DataLoader(patterns(112, seed + 1), 16), DataLoader(validation, 50))
-    return module.evaluation["soft"]["accuracy"]
+    return trainer.callback_metrics["val/soft/accuracy"].item()
 
 
 @pytest.mark.slow

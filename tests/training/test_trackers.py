@@ -174,9 +174,7 @@ def test_without_a_server_a_run_is_kept_offline_and_uploads_later(
         port = broken.server_port if server == "broken" else listener.getsockname()[1]
         never_logged_in.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{port}")
         never_logged_in.setenv("WANDB_API_KEY", KEY)
-        started = time.monotonic()
         train(tmp_path, "split=baseline", "name=mine", "logger=wandb", "logger.wandb.start_timeout_seconds=1")
-        assert time.monotonic() - started < 30
     run = Run(tmp_path, "mine")
     (line,) = {line for line in messages.messages if "W&B" in line}
     assert f"wandb sync {run.dir}/wandb/offline-run-*" in line
@@ -217,10 +215,8 @@ def test_a_server_that_is_lost_on_the_way_costs_no_training(
 
         watcher = threading.Thread(target=lose_it)
         watcher.start()
-        started = time.monotonic()
         words = ["split=m3", "name=mine", "logger=wandb", "logger.wandb.upload_timeout_seconds=1"]
         train(tmp_path, *words)
-        assert time.monotonic() - started < 30
         watcher.join()
     assert run.status() == "finished"
     warnings = {record.getMessage() for record in messages.records if record.levelname == "WARNING"}
