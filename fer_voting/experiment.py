@@ -4,6 +4,7 @@ The configuration becomes objects here, once; they travel, and it does not.
 """
 
 import hashlib
+import inspect
 import logging
 import time
 from collections.abc import Mapping
@@ -14,10 +15,12 @@ from typing import Any
 
 import lightning as L
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Callback, ProgressBar
 from omegaconf import DictConfig
 
+from fer_voting.config import explain
 from fer_voting.data.module import FERDataModule, make_datamodule
 from fer_voting.data.sampling import images_per_rank
 from fer_voting.models.checkpoint import NetworkInfo, read_checkpoint
@@ -47,7 +50,7 @@ from fer_voting.training.callbacks import (
 )
 from fer_voting.training.estimate import announce_duration
 from fer_voting.training.evaluation import evaluate_votes
-from fer_voting.training.loggers import log_best, log_configuration, loggers_of, running_loggers
+from fer_voting.training.loggers import EXTRAS, Start, log_best, log_hyperparameters, require, running_loggers
 from fer_voting.training.losses import Distillation
 from fer_voting.training.mix import Mix
 from fer_voting.training.module import VotingModule, evaluation_module
@@ -88,7 +91,7 @@ def train(config: DictConfig) -> dict[str, Any]:
         with run.recording(about(config)) as recording:
             # Mistakes are found before the data are read, which may take minutes.
             sources, data = find_sources(config), make_data(config)
-            callbacks, loggers = make_callbacks(config), loggers_of(config.logger or {})
+            callbacks, loggers = make_callbacks(config), make_loggers(config)
             vote: Vote = instantiate(config.voting)
             trainer = make_trainer(config, run, callbacks, vote, data.target, sources)
             check(config, vote, trainer)
@@ -96,7 +99,7 @@ def train(config: DictConfig) -> dict[str, Any]:
             run.check_inputs(sources.inputs | {"data": data.data_summary()})
             module = make_module(config, data, vote, sources)
             with running_loggers(loggers) as trainer.loggers:
-                log_configuration(trainer.loggers, resolve(config))
+                log_hyperparameters(trainer.loggers, resolve(config))
                 fit(trainer, module, data, run, recording, config.compile)
                 evaluator = make_evaluator(config.trainer)
                 votes = evaluate_votes(evaluator, module, data, run, votes_of(vote, config.refit), config.refit)
@@ -202,6 +205,24 @@ def make_callbacks(config: DictConfig) -> list[Callback]:
             "would stay random: set init_from to a finished run or a .ckpt file"
         )
     return callbacks
+
+
+def make_loggers(config: DictConfig) -> list[Start]:
+    """Functions that start the loggers: a mistake is found before the data are read; a logger's run begins
+    only where a training begins.
+
+    Raises ValueError if a node names what is not installed, or has a key that its logger does not know.
+    """
+    starts = []
+    for name, node in (config.logger or {}).items():
+        require(f"logger={name}", name, *EXTRAS.get(name, ()))
+        try:
+            start = instantiate(node, _partial_=True)
+            inspect.signature(start).bind()
+        except (InstantiationException, TypeError) as error:
+            raise ValueError(f"logger.{name}: {explain(error)}") from error
+        starts.append(start)
+    return starts
 
 
 def make_trainer(

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
-from omegaconf import DictConfig
 
 from fer_voting.config import compose, explain
 from fer_voting.runs.naming import drop_overrides, settle
@@ -134,7 +133,7 @@ def _finish(study: "optuna.Study", space: Space, trials: int, seed: int) -> None
         job = [*space.fixed, *chosen]
         planned = settle(compose(job))
         log.info(f"trial {number} ({done} of {trials} finished): {' '.join(chosen)}: {planned['name']}")
-        result = _train(planned)
+        result = run_isolated(*TRAIN, planned)
         if result["status"] != "finished":
             study.tell(number, state=optuna.trial.TrialState.FAIL)
             if not done:
@@ -181,10 +180,6 @@ def _next_trial(study: "optuna.Study", space: Space, seed: int) -> tuple[int, li
     chosen = space.suggest(trial)
     trial.set_user_attr("words", chosen)
     return trial.number, chosen
-
-
-def _train(config: DictConfig) -> dict[str, Any]:
-    return run_isolated(*TRAIN, config)
 
 
 def _table(study: "optuna.Study", space: Space) -> str:

@@ -7,7 +7,6 @@ loggers, and what a logger raises never ends a training.
 import fcntl
 import functools
 import importlib.util
-import inspect
 import logging
 import os
 import shutil
@@ -18,8 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from numpy.typing import NDArray
 
@@ -91,37 +88,19 @@ def require(what: str, extra: str, *modules: str) -> None:
         )
 
 
-def loggers_of(nodes: Mapping[str, Any]) -> list[Start]:
-    """Functions that start the loggers: a mistake is found before the data are read; a logger's run begins
-    only where a training begins.
-
-    Raises ValueError if a node names what is not installed, or has a key that its logger does not know.
-    """
-    starts = []
-    for name, node in nodes.items():
-        require(f"logger={name}", name, *EXTRAS.get(name, ()))
-        try:
-            start = instantiate(node, _partial_=True)
-            inspect.signature(start).bind()
-        except (InstantiationException, TypeError) as error:
-            raise ValueError(f"logger.{name}: {explain(error)}") from error
-        starts.append(start)
-    return starts
-
-
 @contextmanager
 def running_loggers(starts: Sequence[Start]) -> Iterator[list[Logger]]:
     """Started loggers, for the time of the context; none on ranks above 0. What they raise is logged as a warning."""
     loggers: list[Logger] = []
-    for start in starts if is_first_rank() else []:
-        try:
-            loggers.append(_tolerant(start()))
-        except (ImportError, ValueError):
-            raise
-        except Exception as error:
-            log.warning(f"the training goes on without a logger that did not start: {explain(error)}")
     status = "failed"
     try:
+        for start in starts if is_first_rank() else []:
+            try:
+                loggers.append(_tolerant(start()))
+            except (ImportError, ValueError):
+                raise
+            except Exception as error:
+                log.warning(f"the training goes on without a logger that did not start: {explain(error)}")
         yield loggers
         status = "success"
     finally:
@@ -151,29 +130,30 @@ def _tolerant(logger: Logger) -> Logger:
     return logger
 
 
-def log_configuration(loggers: Sequence[Logger], config: Mapping[str, Any]) -> None:
-    """Log a resolved configuration. TensorBoard takes it together with the best metrics (`log_best`)."""
+def log_hyperparameters(loggers: Sequence[Logger], values: dict[str, Any]) -> None:
+    """Log the values of a configuration. TensorBoard takes them together with the best metrics (`log_best`)."""
     for logger in loggers:
         if not isinstance(logger, TensorBoardLogger):
-            logger.log_hyperparams(dict(config) if isinstance(logger, WandbLogger) else flatten(dict(config)))
+            logger.log_hyperparams(values if isinstance(logger, WandbLogger) else flatten(values))
 
 
 def log_best(
-    loggers: Sequence[Logger], run: Run, config: Mapping[str, Any], result: Mapping[str, Any], data: FERDataModule
+    loggers: Sequence[Logger], run: Run, hyperparameters: dict[str, Any], result: Mapping[str, Any], data: FERDataModule
 ) -> None:
     """Log the best metrics of a finished run, and the charts that a logger has for them.
 
     Args:
-        config: resolved.
         result: content of result.json.
     """
     best = best_metrics(result)
     for logger in loggers:
         try:
             if isinstance(logger, OneRunWandbLogger):
-                logger.summarise(best, _charts(run, config["voting"]["name"], result, data if logger.images else None))
+                logger.summarise(
+                    best, _charts(run, hyperparameters["voting"]["name"], result, data if logger.images else None)
+                )
             elif isinstance(logger, TensorBoardLogger):
-                logger.log_hyperparams(flatten(dict(config)), best)
+                logger.log_hyperparams(flatten(hyperparameters), best)
             else:
                 logger.log_metrics(best)
         except Exception as error:

@@ -27,13 +27,13 @@ def accuracies(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     planned configurations."""
     planned: list[dict[str, Any]] = []
 
-    def accuracy(config: dict[str, Any]) -> dict[str, Any]:
+    def accuracy(module: str, function: str, config: dict[str, Any]) -> dict[str, Any]:
         planned.append(config)
         distance = abs(float(f"{config['optimizer']['lr']:e}".partition("e")[2]) + 2) / 10
         value = 0.9 - distance - 0.1 * ("rotation" in config["augment"])
         return {"status": "finished", "votes": {"soft": {"val": {"accuracy": value}}}}
 
-    monkeypatch.setattr(searching, "_train", accuracy)
+    monkeypatch.setattr(searching, "run_isolated", accuracy)
     return planned
 
 
@@ -76,19 +76,19 @@ def test_an_interrupted_trial_is_finished_first(tmp_path: Path, monkeypatch: pyt
     words = ["split=baseline,m1,m3", f"output_dir={tmp_path}"]
     names: list[str] = []
 
-    def interrupted(config: dict[str, Any]) -> dict[str, Any]:
+    def interrupted(module: str, function: str, config: dict[str, Any]) -> dict[str, Any]:
         names.append(config["name"])
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(searching, "_train", interrupted)
+    monkeypatch.setattr(searching, "run_isolated", interrupted)
     with pytest.raises(KeyboardInterrupt):
         search("mine", words, 1)
 
-    def finished(config: dict[str, Any]) -> dict[str, Any]:
+    def finished(module: str, function: str, config: dict[str, Any]) -> dict[str, Any]:
         names.append(config["name"])
         return {"status": "finished", "votes": {"soft": {"val": {"accuracy": 0.5}}}}
 
-    monkeypatch.setattr(searching, "_train", finished)
+    monkeypatch.setattr(searching, "run_isolated", finished)
     study = search("mine", words, 1)
     assert names[0] == names[1]
     assert [(trial.number, trial.state) for trial in study.trials] == [(0, TrialState.COMPLETE)]
@@ -97,13 +97,13 @@ def test_an_interrupted_trial_is_finished_first(tmp_path: Path, monkeypatch: pyt
 def test_a_trial_that_fails_is_left_out_unless_it_is_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     outcomes = iter(["finished", "failed", "finished"])
 
-    def outcome(config: dict[str, Any]) -> dict[str, Any]:
+    def outcome(module: str, function: str, config: dict[str, Any]) -> dict[str, Any]:
         return {"status": next(outcomes), "error": "no", "votes": {"soft": {"val": {"accuracy": 0.5}}}}
 
-    monkeypatch.setattr(searching, "_train", outcome)
+    monkeypatch.setattr(searching, "run_isolated", outcome)
     study = search("mine", ["split=m1,m3", f"output_dir={tmp_path}"], 2)
     assert [trial.state.name for trial in study.trials] == ["COMPLETE", "FAIL", "COMPLETE"]
-    monkeypatch.setattr(searching, "_train", lambda config: {"status": "failed", "error": "no space left"})
+    monkeypatch.setattr(searching, "run_isolated", lambda *job: {"status": "failed", "error": "no space left"})
     with pytest.raises(ChildProcessError, match="no space left"):
         search("other", ["split=m1,m3", f"output_dir={tmp_path}"], 2)
 
