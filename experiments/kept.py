@@ -120,8 +120,10 @@ def keep(trained: LoadedRun, folder: Path) -> bool:
         record_predictions(loaded, part, kept.dir / "predictions")
     np.savez_compressed(kept.dir / "predictions" / STUDIES_FILE, **_evaluate(trained))
     shutil.copyfile(run.metrics_file, kept.metrics_file)
+    # No path of this machine: neither in values nor in the overrides and commands that gave them.
     dataset = {**trained.config["dataset"], "root": "DIR", "cache_dir": "outputs/packs"}
-    config = {**trained.config, "dataset": dataset, "output_dir": "outputs"}  # no path of this machine
+    composition = {**trained.config["composition"], "overrides": [], "needs": {}}
+    config = {**trained.config, "dataset": dataset, "output_dir": "outputs", "composition": composition}
     with write_atomically(kept.dir / "config.yaml") as text:
         text.write(OmegaConf.to_yaml(OmegaConf.create(config)))
     write_json(kept.dir / "result.json", trained.result)  # last: the run then counts as finished
