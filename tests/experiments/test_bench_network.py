@@ -8,6 +8,8 @@ import torch
 from torchvision.transforms.v2.functional import ten_crop
 
 from experiments.bench.network import PARTS, Clock, Reference, algorithm_1, main
+from experiments.common import open_data
+from fer_voting.data.augment.batched import BatchedAugment
 from fer_voting.models import SPLITS, VotingResNet18
 from fer_voting.runs.run import Run
 
@@ -30,6 +32,11 @@ def test_the_share_between_steps_by_hand() -> None:
     clock = Clock()
     clock.begun, clock.ended = [0.0, 2.0, 5.0], [1.0, 4.0, 9.0]
     assert clock.share_between_steps == (1 + 1) / 8
+
+
+def test_the_loaders_that_are_measured_augment_as_the_paper_does() -> None:
+    assert isinstance(open_data(["dataset=faces", "augment=paper", "seed=3"]).augment, BatchedAugment)
+    assert open_data(["dataset=faces"], augment=None).augment is None
 
 
 MEASURED = [name for name in PARTS if name != "compile"]
