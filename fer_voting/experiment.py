@@ -198,7 +198,7 @@ def make_data(config: DictConfig) -> FERDataModule:
 
 def make_callbacks(config: DictConfig) -> list[Callback]:
     """The callbacks of the configuration."""
-    callbacks: list[Callback] = [instantiate(node) for node in (config.callbacks or {}).values()]
+    callbacks: list[Callback] = [instantiate(node, _convert_="all") for node in (config.callbacks or {}).values()]
     if config.init_from is None and any(isinstance(callback, TrainLastBiasOnly) for callback in callbacks):
         raise ValueError(
             "callbacks=last_bias trains only the last layer's bias, so with `init_from` (=None) every other weight "
@@ -217,7 +217,7 @@ def make_loggers(config: DictConfig) -> list[Start]:
     for name, node in (config.logger or {}).items():
         require(f"logger={name}", name, *EXTRAS.get(name, ()))
         try:
-            start = instantiate(node, _partial_=True)
+            start = instantiate(node, _partial_=True, _convert_="all")
             inspect.signature(start).bind()
         except (InstantiationException, TypeError) as error:
             raise ValueError(f"logger.{name}: {explain(error)}") from error
@@ -253,6 +253,7 @@ def make_trainer(
             BestPerVote(run, history, votes, target.best, config.refit),
         ],
         logger=False,
+        _convert_="all",  # plain containers, which Lightning's options expect
     )
 
 
@@ -271,6 +272,7 @@ def make_evaluator(trainer_node: Mapping[str, Any]) -> L.Trainer:
         enable_model_summary=False,
         enable_progress_bar=False,
         use_distributed_sampler=False,  # the data module deals out each rank's share itself
+        _convert_="all",
     )
 
 
