@@ -123,7 +123,7 @@ def test_an_installed_wheel_finds_its_configuration(tmp_path: Path, wheel: Path)
     assert len(web) >= 9
     assert web <= set(names)  # what `export --to page` copies
     templates = {f"fer_voting/inference/{name}.md.j2" for name in ("model_card", "public_test")}
-    assert templates <= set(names)
+    assert templates | {"fer_voting/results/page.html"} <= set(names)
     shipped = {"model.safetensors", "config.json", "README.md"}
     assert {f"fer_voting/pretrained/fer_voting/{name}" for name in shipped} <= set(names)
 
