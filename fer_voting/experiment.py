@@ -266,7 +266,7 @@ def use_float32_precision(tf32: bool) -> None:
 def make_evaluator(trainer_node: Mapping[str, Any]) -> L.Trainer:
     """A trainer that predicts, as a configuration's `trainer` node says."""
     return instantiate(
-        {**trainer_node, "max_epochs": 1},
+        {**trainer_node, "max_epochs": 1, "profiler": None},
         logger=False,
         enable_checkpointing=False,
         enable_model_summary=False,

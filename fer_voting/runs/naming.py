@@ -9,9 +9,10 @@ import shlex
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from fer_voting.config import compose, options_of_group
+from fer_voting.config import compose, options_of_group, with_composition
 from fer_voting.runs.identity import identity, matches, resolve
 
 MAX_NAME_LENGTH = 120
@@ -30,9 +31,16 @@ def settle(config: DictConfig) -> DictConfig:
     `composition` the `variant` (`variant_of`) and `needs`: of the run whose weights it starts from (`weights`), of its
     teacher (`teacher`), and of the run that selected the epochs of a refit (`selection`), the name (`run`) and the
     command that trains it (`command`).
+
+    Raises ValueError if the configuration was composed neither by `fer_voting.compose` nor by a running command.
     """
     if "variant" in config.composition:
         return config
+    if not config.composition.options:
+        if not HydraConfig.initialized():
+            raise ValueError("compose the configuration by fer_voting.compose: a run is named by how it was composed")
+        hydra = HydraConfig.get()
+        config = with_composition(config.copy(), hydra.overrides.task, hydra.runtime.choices)
     overrides, variant = list(config.composition.overrides), variant_of(config)
     named = config.copy()
     named.name = name_run(config)

@@ -17,7 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from fer_voting.config import explain, with_composition
+from fer_voting.config import explain
 from fer_voting.runs.naming import settle
 from fer_voting.runs.run import Run
 
@@ -31,7 +31,7 @@ def job(config: DictConfig) -> dict[str, Any]:
     """One run of the command line, as Hydra composed it; in a sweep, in a process of its own."""
     hydra = HydraConfig.get()
     os.chdir(hydra.runtime.cwd)  # a launcher's worker may be elsewhere, and paths are relative to the command's folder
-    config = settle(with_composition(config, hydra.overrides.task, hydra.runtime.choices))
+    config = settle(config)
     if hydra.mode is RunMode.MULTIRUN:
         outcome = run_isolated(*TRAIN, config)
         if outcome["status"] == "failed" and int(os.environ.get("SLURM_NTASKS", "1")) > 1:
