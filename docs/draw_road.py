@@ -56,11 +56,11 @@ BOXES = [
     (1, 0.0, 4.6, "Hydra composes", "conf/, your --config-dir, experiments, overrides\nconfig.py: compose", BLUE),
     (1, 4.9, 1.9, "settle", "name, variant, needed\nruns: runs/naming.py", BLUE),
     (1, 7.1, 1.9, "Run.open", "lock, and the same\nrun? runs/run.py", BLUE),
-    (2, 0.0, 1.3, "data", "pack and parts:\nopen_data", GREEN),
+    (2, 0.0, 1.3, "data", "pack and parts:\nmake_data", GREEN),
     (2, 1.45, 2.1, "module", "network, loss, optimizer, …:\nmake_module", GREEN),
     (2, 3.7, 1.6, "trainer", "and its callbacks:\nmake_trainer", GREEN),
     (2, 5.45, 1.5, "sources", "weights, teacher:\nfind_sources", GREEN),
-    (2, 7.1, 1.9, "vote, loggers", "voting=, logger=:\ninstantiate, loggers_of", GREEN),
+    (2, 7.1, 1.9, "vote, loggers", "voting=, logger=:\nmake_loggers", GREEN),
     (
         3,
         0.0,

@@ -31,7 +31,7 @@ def test_the_road_is_drawn_with_the_functions_and_files_of_the_code():
     ]
     text = "\n".join(drawn)
     functions = {*re.findall(r"\b[a-z]+_[a-z]+\b", text), "compose", "settle"}
-    assert functions > {"open_data", "make_module", "make_trainer", "find_sources", "predict_part", "evaluate_votes"}
+    assert functions > {"make_data", "make_module", "make_trainer", "find_sources", "predict_part", "evaluate_votes"}
     defined = "\n".join(sources.values())
     assert sorted(name for name in functions if f"def {name}(" not in defined) == []
     files = re.findall(r"[\w/]+\.py", text)
