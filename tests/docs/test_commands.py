@@ -30,6 +30,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from fer_voting.config import CONF_DIR, compose
+from fer_voting.config import command as run_command
 from fer_voting.data.faces.renderer import render_faces
 from fer_voting.data.module import make_datamodule
 from fer_voting.experiment import train
@@ -208,7 +209,8 @@ def kind(words: list[str]) -> frozenset[str]:
     """The keys and options by which training commands differ here: all but split, seed, vote, tracker, sweep, and which
     network of timm it is and where it is cropped."""
     free = ("split", "seed", "voting", "logger", "sweep", "model.name", "model.crop_after")
-    return frozenset(word for word in words if word.partition("=")[0] not in free)
+    keys = {word: word.partition("=")[0] for word in words}
+    return frozenset(word for word, key in keys.items() if key not in free and not key.startswith("logger."))
 
 
 def training_jobs() -> list[Job]:
@@ -279,7 +281,10 @@ READING = reading_commands()
 
 def exit_code(module: str) -> Any:
     try:
-        importlib.import_module(module).main()
+        if (config := config_name(module)) is None:
+            importlib.import_module(module).main()
+        else:
+            run_command(f"{module}:job", config)
     except SystemExit as end:
         return end.code or 0
     return 0
@@ -305,7 +310,7 @@ def test_a_command_that_reads_runs_runs(
             Sweep(Path("outputs/sweeps") / sweep).write([f"sweep={sweep}"], typed)
     for variable, value in command.environment:
         monkeypatch.setenv(variable, value)
-    words += SMALL if config_name(module) else ()
+    words += [word for word in SMALL if word.startswith("dataset.")] if config_name(module) else []
     monkeypatch.setattr(sys, "argv", [module, *words])
     assert exit_code(module) == 0
     assert capsys.readouterr().out
