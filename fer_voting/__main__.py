@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> None:
         parser.print_help()
         return
     # The same as `python -m fer_voting.COMMAND`, which Lightning repeats for each further rank of a training.
-    sys.argv = [f"fer-voting {name}", *words[1:]]
+    sys.argv[1:] = words[1:]
     runpy.run_module(f"fer_voting.{name}", run_name="__main__", alter_sys=True)
 
 

@@ -5,6 +5,7 @@ Imports neither torch nor lightning, so that `--help` and a mistyped key are ans
 
 import argparse
 import difflib
+import functools
 import hashlib
 import importlib
 import os
@@ -31,6 +32,10 @@ CONF_DIR = next(p for p in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if p.is
 
 USER_CONF_VARIABLE = "FER_VOTING_CONFIG_DIR"
 """Environment variable with a user's own folder of configuration groups; `--config-dir DIR` sets it."""
+
+
+ONE_LINE_VARIABLE = "FER_VOTING_ONE_LINE"
+"""Set while a command runs whose user has not asked for tracebacks: its further ranks then show none either."""
 
 
 def conf_dirs() -> list[Path]:
@@ -174,11 +179,12 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
     }
 
 
-def _targets(group: str) -> frozenset[str]:
-    """Every `_target_` in the options of a group, in the package's and the user's folder."""
+@functools.lru_cache
+def _targets(group: str, folders: tuple[Path, ...]) -> frozenset[str]:
+    """Every `_target_` in the options of a group in these folders."""
     return frozenset(
         target
-        for folder in conf_dirs()
+        for folder in folders
         for path in (folder / group).rglob("*.yaml")
         for target in _targets_in(OmegaConf.load(path))
     )
@@ -206,7 +212,7 @@ def refuse_foreign_code(node: Any, group: str, where: Any) -> None:
         where: the file, for the message.
     """
     for target in _targets_in(node):
-        if target not in _targets(group):
+        if target not in _targets(group, tuple(conf_dirs())):
             raise ValueError(f"{where}: `_target_` (={target[:80]!r}) is not of conf/{group} here: it is not called")
 
 
@@ -221,7 +227,7 @@ def command(job: str | Callable[[DictConfig], Any], config_name: str = "config")
     line on stderr and exit code 1; HYDRA_FULL_ERROR=1 shows the traceback.
     """
     set_up_messages()
-    wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1" and ONE_LINE_VARIABLE not in os.environ
     _use_config_dir()
 
     def give_up(error: Exception) -> NoReturn:
@@ -239,6 +245,8 @@ def command(job: str | Callable[[DictConfig], Any], config_name: str = "config")
             give_up(error)
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise its errors instead of printing them
+    if not wants_traceback:
+        os.environ[ONE_LINE_VARIABLE] = "1"
     try:
         hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)(run)()
     except KeyboardInterrupt:
@@ -247,16 +255,17 @@ def command(job: str | Callable[[DictConfig], Any], config_name: str = "config")
         give_up(error)
     finally:
         if not wants_traceback:
-            del os.environ["HYDRA_FULL_ERROR"]
+            del os.environ["HYDRA_FULL_ERROR"], os.environ[ONE_LINE_VARIABLE]
 
 
 def _use_config_dir() -> None:
     """Make Hydra's `--config-dir DIR` and FER_VOTING_CONFIG_DIR one, for this process and those that it starts."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     add_config_dir(parser)
-    chosen = parser.parse_known_args(sys.argv[1:])[0].config_dir
-    if chosen is None and (own := conf_dirs()[1:]):
-        sys.argv += ["--config-dir", str(own[0])]
+    known, others = parser.parse_known_args(sys.argv[1:])
+    folders = [known.config_dir] if known.config_dir is not None else conf_dirs()[1:]
+    # First: Lightning appends overrides to the command line of further ranks, and Hydra wants all overrides together.
+    sys.argv[1:] = [*(word for folder in folders for word in ("--config-dir", str(folder))), *others]
 
 
 def add_config_dir(parser: argparse.ArgumentParser) -> None:

@@ -186,7 +186,7 @@ def _check_options(config: DictConfig) -> None:
 def _name(path: Path) -> str:
     """Name of an evaluation's files: the run's, with the checkpoint's if that is not the soft vote's best."""
     if path.parent.name != "checkpoints":
-        return path.stem
+        return path.parent.name if path.suffix == ".safetensors" else path.stem
     run = path.absolute().parent.parent.name
     return run if path.stem == "best-soft" else f"{run}-{path.stem}"
 

@@ -17,7 +17,7 @@ import lightning as L
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from lightning.pytorch.callbacks import Callback, ProgressBar
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ProgressBar
 from omegaconf import DictConfig
 
 from fer_voting.config import explain
@@ -72,8 +72,12 @@ def train(config: DictConfig) -> dict[str, Any]:
 
     Raises ValueError if the folder holds a run of another configuration, OtherInputsError (a ValueError) if it holds
     one on other data or from other weights, FileNotFoundError if a run that this one needs is not finished,
-    RunInUseError if another process trains it.
+    RunInUseError if another process trains it. A process trains only once on several devices, and nothing after that.
     """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        raise RuntimeError(
+            "this process has trained on several devices, after which it can't train again: start another"
+        )
     set_up_messages()
     keep_freed_memory()
     if not is_first_rank():
@@ -152,9 +156,11 @@ def _network(config: DictConfig, key: str, purpose: str) -> Source | None:
     if purpose in config.composition.needs:
         return find(_needed_run(config, purpose, f" (or name another: {key}=...)").dir)
     try:
-        return find(config[key], config.output_dir)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{key}={config[key]}: {error}") from error
+        source = find(config[key], config.output_dir)
+        source.weights_file()  # refuses an ONNX file
+    except (FileNotFoundError, ValueError) as error:
+        raise type(error)(f"{key}={config[key]}: {error}") from error
+    return source
 
 
 def _needed_run(config: DictConfig, purpose: str, hint: str = "") -> Run:
@@ -204,6 +210,11 @@ def make_callbacks(config: DictConfig) -> list[Callback]:
             "callbacks=last_bias trains only the last layer's bias, so with `init_from` (=None) every other weight "
             "would stay random: set init_from to a finished run or a .ckpt file"
         )
+    for callback in callbacks:
+        if isinstance(callback, ModelCheckpoint) and callback.save_last and callback.dirpath is None:
+            raise ValueError(
+                "ModelCheckpoint(save_last=true) would write over the run's own last.ckpt: set its dirpath"
+            )
     return callbacks
 
 
@@ -246,7 +257,7 @@ def make_trainer(
         {**defaults, **config.trainer, **always},
         callbacks=[
             *callbacks,
-            NameFailingRank(),
+            NameFailingRank(run),
             StopOnNaN(run),
             history,
             *bar,
@@ -292,6 +303,8 @@ def check(config: DictConfig, vote: Vote, trainer: L.Trainer) -> None:
             "set both to what the launcher starts"
         )
     every, epochs = trainer.check_val_every_n_epoch, trainer.max_epochs
+    if epochs is None or epochs < 1:
+        raise ValueError(f"trainer.max_epochs (={epochs}) must be at least 1; trainer.max_steps may end it earlier")
     if not config.refit and (trainer.limit_val_batches == 0 or (every or 1) > (epochs or 0)):
         raise ValueError(
             f"trainer.check_val_every_n_epoch (={every}) must be at most trainer.max_epochs (={epochs}), and "
@@ -375,7 +388,8 @@ def fit(
     """Train, from the run's last checkpoint where it has one."""
     checkpoint = run.last_checkpoint if run.last_checkpoint.exists() else None
     if checkpoint:
-        read_checkpoint(checkpoint)  # refuses what holds anything but tensors and plain values, in one line
+        # Refuses what holds anything but tensors and plain values, in one line.
+        data.first_epoch = read_checkpoint(checkpoint)["epoch"] + 1
         log.info(f"{run.name}: continues from {checkpoint}")
     elif is_first_rank():
         announce_duration(module, data, trainer)

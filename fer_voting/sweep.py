@@ -14,7 +14,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 import fer_voting
-from fer_voting.config import compose, explain
+from fer_voting.config import add_config_dir, compose, explain
 from fer_voting.results.sweep_table import sweep_status, sweep_table
 from fer_voting.runs.naming import drop_overrides, settle
 from fer_voting.runs.sweeps import Sweep, job_overrides
@@ -73,6 +73,7 @@ def main(arguments: list[str] | None = None) -> None:
         "retry: start again what is not finished; table: the results",
     )
     parser.add_argument("sweep", metavar="DIR", help="the sweep's folder, or its name below outputs/sweeps")
+    add_config_dir(parser)
     options = parser.parse_args(arguments)
     sweep = Sweep(_find(options.sweep, parser))
     try:

@@ -137,6 +137,8 @@ class FERDataModule(L.LightningDataModule):
         self.resident = resident if by_batch else False
         self.drop_leaks, self.refit, self._target = drop_leaks, refit, target
         self.manifest = None if manifest is None else Path(manifest)
+        self.first_epoch = 0
+        """The epoch that the next training begins with: above 0 if it goes on from a checkpoint."""
         self._division: Division = {}
         self._resident_images: Tensor | None = None
 
@@ -262,6 +264,10 @@ class FERDataModule(L.LightningDataModule):
         """Training batches per epoch, the same on any number of ranks."""
         return len(self._sampler)
 
+    def first_targets(self, count: int) -> Tensor:
+        """Training targets of the first images, as a batch has them."""
+        return torch.from_numpy(self._targets[self._division["train"][:count]])
+
     def positions(self, part: str) -> Positions:
         """Positions in the pack of a part's images, in the order of evaluation."""
         return self._division[part]
@@ -308,9 +314,9 @@ class FERDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         if self.trainer is not None:
-            # Lightning sets the epoch of a resumed training only after the loader's workers have begun.
+            # Lightning restores the epoch of a resumed training only after the loader's workers have begun.
             progress = self.trainer.fit_loop.epoch_progress.current
-            self._sampler.set_epoch(progress.processed)  # type: ignore[attr-defined]
+            self._sampler.set_epoch(max(self.first_epoch, progress.processed))  # type: ignore[attr-defined]
         return self._loader(self._targets, self.augment, self._sampler, self._device)
 
     def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:

@@ -142,7 +142,7 @@ def variant_of(config: DictConfig) -> str:
     for key, value in sorted(identity(values).items()):
         if reference.get(key, ...) != value and not matches(key, PLACED_IN_NAME):
             parts.append(name_word(key.rpartition(".")[2] + str(value)))
-    if values["init_from"] != values["protocol"]["init_from"]:
+    if values["init_from"] != reference.get("init_from"):
         parts.append(f"from_{name_word(str(values['init_from']))}")
     if values["teacher"]:
         parts.append(f"teacher_{name_word(values['teacher'])}")

@@ -65,6 +65,7 @@ def run_isolated(module: str, function: str, config: DictConfig) -> dict[str, An
     sender.close()
     try:
         outcome = receiver.recv()
+        process.join()  # it flushes what it printed, and waits for its further ranks
     except EOFError:
         process.join()
         code = process.exitcode or 0

@@ -205,6 +205,14 @@ class Run:
                 "it is neither returned nor overwritten: choose another name by name=..., or remove the folder"
             )
 
+    def error_of_rank(self, rank: int) -> Path:
+        """File with the error of a rank above 0, in one line."""
+        return self.dir / f"error-rank{rank}.txt"
+
+    def _errors_of_ranks(self) -> list[tuple[int, Path]]:
+        paths = sorted(self.dir.glob("error-rank*.txt"))
+        return [(int(path.stem.removeprefix("error-rank")), path) for path in paths]
+
     @contextmanager
     def recording(self, about: Mapping[str, Any]) -> Iterator["Recording"]:
         """Keep result.json up to date: `running` at first, then `finished` or `failed`.
@@ -216,6 +224,9 @@ class Run:
         """
         earlier = self.result()
         seconds_before = earlier["seconds"] if earlier and self.last_checkpoint.exists() else 0.0
+        if is_first_rank():
+            for _, path in self._errors_of_ranks():
+                path.unlink()
         recording = Recording(self, about, seconds_before)
         try:
             yield recording
@@ -226,7 +237,8 @@ class Run:
         except BaseException as error:
             with suppress(OSError):  # of a full disk, which is the error under way
                 if isinstance(error, Exception):
-                    recording.values |= {"status": "failed", "error": explain(error)}
+                    others = [f"rank {rank}: {path.read_text()}" for rank, path in self._errors_of_ranks()]
+                    recording.values |= {"status": "failed", "error": others[0] if others else explain(error)}
                     if is_first_rank():
                         (self.dir / "error.txt").write_text(traceback.format_exc())
                 recording.write()

@@ -164,11 +164,19 @@ class StopOnNaN(L.Callback):
 
 
 class NameFailingRank(L.Callback):
-    """Logs an error of a rank above 0, before the other ranks fail because that one is gone."""
+    """Logs and keeps an error of a rank above 0, before the other ranks fail because that one is gone.
+
+    Args:
+        run: its folder gets error-rank<k>.txt, which `Run.recording` takes for the error.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
 
     def on_exception(self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException) -> None:
         if not trainer.is_global_zero and isinstance(exception, Exception):
             log.error(f"rank {trainer.global_rank}: {explain(exception)}")
+            self.run.error_of_rank(trainer.global_rank).write_text(explain(exception))
 
 
 class TrainLastBiasOnly(L.Callback):

@@ -25,20 +25,20 @@ def announce_duration(module: VotingModule, datamodule: FERDataModule, trainer: 
     device = trainer.strategy.root_device
     probe = copy.deepcopy(module).to(device).train()
     size = module.info.image_size
+    targets = datamodule.first_targets(PROBE_IMAGES).to(device)
     with torch.random.fork_rng():
-        images = torch.randn(PROBE_IMAGES, 3, size, size, device=device)
-    labels = torch.zeros(PROBE_IMAGES, dtype=torch.long, device=device)
+        images = torch.randn(len(targets), 3, size, size, device=device)
     seconds = []
     for _ in range(2):  # the first warms up
         start = time.perf_counter()
         with trainer.precision_plugin.forward_context():
-            loss = probe.training_loss(images, labels)
+            loss = probe.training_loss(images, targets)
         loss.backward()
         loss.item()  # waits for the device
         seconds.append(time.perf_counter() - start)
     assert trainer.max_epochs is not None
     evaluated = sum(datamodule.counts().get("val", {}).values())
-    per_image = seconds[-1] / PROBE_IMAGES / trainer.world_size
+    per_image = seconds[-1] / len(images) / trainer.world_size
     total = per_image * trainer.max_epochs * (datamodule.train_size + EVALUATION_SHARE * evaluated)
     log.info(
         f"about {duration(total)} for {trainer.max_epochs} epochs of {datamodule.train_size:,} images "

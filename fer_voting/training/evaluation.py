@@ -37,7 +37,8 @@ def evaluate_votes(
     The votes are fitted on validation (`votes.Vote.fit`), which a refit has not. Votes with the same best epoch share
     one pass. Writes the predictions into the run's folder. A network without a cut has no vote that needs the full map.
     """
-    parts = [*([] if refit else ["val"]), *(["test"] if data.has_test else [])]
+    tested = data.has_test and evaluator.limit_test_batches != 0
+    parts = [*([] if refit else ["val"]), *(["test"] if tested else [])]
     cost = adaptive_cost(module.net, module.info.image_size) if has_cut(module.net) else None
     predicted: dict[int, dict[str, PartPredictions]] = {}  # epoch -> part -> predictions
     evaluated: dict[str, dict[str, Any]] = {}
@@ -45,6 +46,11 @@ def evaluate_votes(
         if vote.needs_full_map and cost is None:
             continue
         path = run.best_checkpoint(vote.epoch_vote)
+        if not path.exists():
+            raise ValueError(
+                "the training ended before its first validation, so that there is no best epoch: give it more by "
+                "trainer.max_steps, max_time or max_epochs"
+            )
         epoch = read_checkpoint(path)["epoch"]
         if epoch not in predicted:
             module.net.load_state_dict(load_weights(path)[0])

@@ -47,8 +47,8 @@ def best_metrics(result: Mapping[str, Any]) -> dict[str, float]:
         metrics[f"best/{vote}/epoch"] = scored["best_epoch"]
         for part in PARTS:
             if part in scored:
-                kept = {name: scored[part][name] for name in ("accuracy", "mean_recall", "recall")}
-                for key, value in flatten(kept).items():
+                kept = {k: v for k, v in flatten(scored[part]).items() if isinstance(v, int | float)}
+                for key, value in kept.items():
                     metrics[f"best/{part}/{vote}/{key.replace('recall.', 'recall/', 1)}"] = value
     cost = ("forward_mib_per_image", "parameters", "gmacs", "torch_gmacs", "images_per_second")
     return metrics | {name: result[name] for name in cost if result.get(name) is not None}
@@ -145,9 +145,9 @@ def log_best(
     Args:
         result: content of result.json.
     """
-    best = best_metrics(result)
     for logger in loggers:
         try:
+            best = best_metrics(result)
             if isinstance(logger, OneRunWandbLogger):
                 logger.summarise(
                     best, _charts(run, hyperparameters["voting"]["name"], result, data if logger.images else None)
@@ -168,13 +168,14 @@ class OneRunWandbLogger(WandbLogger):
 
     Args:
         run: as `wandb.init` returned it.
+        save_dir: Lightning's place for files besides W&B's.
         images: log faces, in a table of the worst errors. Faces are personal data.
         upload_timeout_seconds: of the run, for the message.
     """
 
-    def __init__(self, run: "wandb.Run", images: bool, upload_timeout_seconds: float) -> None:
+    def __init__(self, run: "wandb.Run", save_dir: Path, images: bool, upload_timeout_seconds: float) -> None:
         # Without a run, Lightning's logger would start one with an option that W&B warns of (`anonymous`).
-        super().__init__(experiment=run, save_dir=run.dir)
+        super().__init__(experiment=run, save_dir=save_dir)
         self.images, self.upload_timeout_seconds = images, upload_timeout_seconds
 
     def summarise(self, best: Mapping[str, float], charts: Mapping[str, Any]) -> None:
@@ -229,7 +230,7 @@ def wandb_logger(
     run = _start_online(about) if mode == "online" else None
     run = run or wandb.init(**about, mode="offline" if mode == "online" else mode)
     run.define_metric("*", step_metric="epoch", step_sync=True)
-    return OneRunWandbLogger(run, images, upload_timeout_seconds)
+    return OneRunWandbLogger(run, folder, images, upload_timeout_seconds)
 
 
 def _start_online(about: dict[str, Any]) -> "wandb.Run | None":

@@ -40,7 +40,7 @@ class PartPredictions:
     def gather(cls, batches: Iterable["PartPredictions"], positions: NDArray[np.int64]) -> "PartPredictions":
         """The predictions of all ranks in the order of `positions` (int64 [N], in the pack). Every rank must call it.
 
-        Positions that were not evaluated (`trainer.limit_predict_batches`) are left out.
+        Positions that were not evaluated (`trainer.limit_val_batches`, `limit_test_batches`) are left out.
 
         Raises ValueError if nothing was evaluated.
         """
@@ -50,7 +50,7 @@ class PartPredictions:
             dist.all_gather_object(of_ranks, batches)
             batches = [batch for of_rank in of_ranks for batch in of_rank]
         if not batches:
-            raise ValueError("no image was evaluated: trainer.limit_predict_batches must be above 0")
+            raise ValueError("no image was evaluated: trainer.limit_val_batches and limit_test_batches must be above 0")
         row_of = {position: row for row, position in enumerate(_joined(batches, "positions").tolist())}
         rows = torch.tensor([row_of[position] for position in positions.tolist() if position in row_of])
         full_map = None if batches[0].full_map is None else _joined(batches, "full_map")[rows]

@@ -113,5 +113,19 @@ def test_a_rank_that_fails_ends_the_run_and_is_named(tmp_path: Path, how: str, n
     process = train(tmp_path, *TINY, *TWO, "split=baseline", "dataset.size=24", "name=bad", bad)
     assert process.returncode != 0
     assert named in process.stdout
-    status = Run(tmp_path / "outputs", "bad").status()
-    assert status in ("failed", "interrupted")  # rank 0 notices it, or Lightning ends rank 0
+    run = Run(tmp_path / "outputs", "bad")
+    assert run.status() in ("failed", "interrupted")  # rank 0 notices it, or Lightning ends rank 0
+    if how == "raise":
+        assert "Traceback" not in process.stdout.partition("rank 1: no good")[0]
+        assert run.error_of_rank(1).read_text() == "no good"
+
+
+def test_further_ranks_have_the_users_own_conf_folder(tmp_path: Path):
+    (tmp_path / "conf" / "loss").mkdir(parents=True)
+    (tmp_path / "conf" / "loss" / "own.yaml").write_text("_target_: fer_voting.training.losses.FocalLoss\n")
+    own = ("loss=own", "--config-dir", str(tmp_path / "conf"))
+    process = train(
+        tmp_path, *TINY, *TWO, "split=baseline", "dataset.size=24", "trainer.max_epochs=1", "name=own", *own
+    )
+    assert process.returncode == 0, process.stdout
+    assert Run(tmp_path / "outputs", "own").status() == "finished"

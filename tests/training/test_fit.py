@@ -1,5 +1,6 @@
 """Values that a run reads and records: inputs, device, precision."""
 
+import contextlib
 import json
 import shutil
 from collections.abc import Callable
@@ -8,10 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.datasets import class_folders
+from helpers.train import TINY
 
 from fer_voting.config import compose
 from fer_voting.experiment import train
-from fer_voting.runs.run import OtherInputsError, Run
+from fer_voting.runs.run import OtherInputsError, Run, read_history
 from fer_voting.system.environment import describe_device
 
 pytestmark = pytest.mark.slow
@@ -123,3 +125,20 @@ def test_what_cannot_work_is_refused_before_anything_is_packed(
     with pytest.raises(ValueError, match=message):
         train_on(root, "mine", *words)
     assert not (tmp_path / "outputs" / "packs").exists()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_continued_training_sees_the_images_of_its_epoch(tmp_path: Path, workers: int) -> None:
+    """Also where loader workers begin before Lightning has restored the epoch."""
+
+    def history(folder: str, *words: str) -> list[dict[str, float]]:
+        overrides = (*TINY, "dataset.size=24", "trainer.max_epochs=3", "split=m3", "augment.backend=albumentations")
+        where = (f"dataset.num_workers={workers}", "name=mine", f"output_dir={tmp_path / folder}")
+        with contextlib.suppress(KeyboardInterrupt):
+            train(compose([*overrides, *where, *words]))
+        return read_history(Run(tmp_path / folder, "mine").metrics_file)
+
+    stop = "+callbacks.stop={_target_: helpers.callbacks.StepWitness, stop_after: 1}"
+    assert len(history("continued", stop)) == 1
+    (tmp_path / "continued" / "runs" / "mine" / "inputs.json").unlink()  # the callback is part of the identity
+    assert history("continued") == history("whole")
