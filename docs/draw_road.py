@@ -112,7 +112,7 @@ MOMENTS = [
     ("predictions/", "evaluates\nagain"),
     ("result.json:\nfinished", "returns the\nresult, removes\nlast.ckpt"),
 ]
-"""What is written, in order -> what the next start does if the process is killed right after it."""
+"""Files in the order of writing -> what the next start does if the process is killed right after it."""
 
 
 def draw_continuing() -> Figure:
