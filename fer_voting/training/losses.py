@@ -3,6 +3,7 @@
 Shapes: B batch, V crops an image, K classes.
 """
 
+from abc import ABC, abstractmethod
 from typing import Any, Self
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from fer_voting.votes import VOTES, CropOutputs
 
 
-class CropLoss(nn.Module):
+class CropLoss(nn.Module, ABC):
     """A loss of each crop's FC output, averaged; never of the vote (section 3.3).
 
     A loss of one's own is a subclass with `per_crop`, named by a file of a folder `loss`. In evaluation mode, in which
@@ -28,9 +29,9 @@ class CropLoss(nn.Module):
         """
         return self.per_crop(logits.flatten(0, 1), targets.repeat_interleave(logits.shape[1], dim=0))
 
+    @abstractmethod
     def per_crop(self, logits: Tensor, targets: Tensor) -> Tensor:
         """The mean over N crops with logits `[N, K]` and targets `[N]` or `[N, K]`."""
-        raise NotImplementedError
 
 
 class CrossEntropy(CropLoss):
