@@ -226,7 +226,8 @@ def wandb_logger(
         finish_timeout=upload_timeout_seconds,
         finish_timeout_raises=True,
     )
-    about |= {"dir": folder, "settings": settings}
+    # A run that this process has open already, whoever began it, is neither used nor ended.
+    about |= {"dir": folder, "settings": settings, "reinit": "create_new"}
     run = _start_online(about) if mode == "online" else None
     run = run or wandb.init(**about, mode="offline" if mode == "online" else mode)
     run.define_metric("*", step_metric="epoch", step_sync=True)

@@ -280,3 +280,13 @@ def test_an_extra_that_is_not_installed_is_named_with_its_command(monkeypatch, t
     monkeypatch.setitem(sys.modules, logger, None)  # what makes Python say that there is no such module
     with pytest.raises(SystemExit, match=rf"^error: logger={logger} .*pip install .*'\.\[{logger}\]'"):
         train(tmp_path, "split=baseline", "name=mine", f"logger={logger}")
+
+
+@pytest.mark.slow
+def test_a_run_that_the_process_has_open_is_neither_used_nor_ended(tmp_path: Path):
+    import wandb
+
+    with wandb.init(project="another", dir=tmp_path, mode="offline", settings=wandb.Settings(silent=True)) as other:
+        train(tmp_path, "split=baseline", "name=mine", "logger=offline")
+        other.log({"still": 1})
+    assert json.loads(inspect(Run(tmp_path, "mine"), "--summary"))["name"] == "mine"
