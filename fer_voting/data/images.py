@@ -1,11 +1,15 @@
 """From an image file to the pixels that a network sees: uint8 [S, S, 3], with a hash of the file's content."""
 
+import contextlib
 import errno
 import functools
 import hashlib
+import importlib
 import io
 import stat
 from collections.abc import Callable
+from pathlib import Path
+from typing import IO
 
 import numpy as np
 import PIL.Image
@@ -14,11 +18,17 @@ from numpy.typing import NDArray
 
 from fer_voting.data.index import Box, Problem, Sample
 
-PREPARATION_VERSION = 1
+PREPARATION_VERSION = 2
 """Raise it when a reader, `prepare_image` or `decode` gives other samples, pixels or hashes: packs are then rebuilt."""
 HASH_BYTES = 16
-IMAGE_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+IMAGE_FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """Formats that are read, whatever a file's name. Not EPS and the like, which Pillow hands to other programs."""
+HEIF_PLUGINS = ("pi_heif", "pillow_heif")
+"""Packages that teach Pillow HEIF, the first that is installed. Both bring libheif, under the LGPL; pillow_heif also an
+encoder under the GPL."""
+HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
+BACKGROUND = (255, 255, 255)
+"""The colour behind transparent pixels: white, on which most viewers and pages show a picture."""
 MAX_IMAGE_BYTES = 2**28
 """Limit of an image file's size: an archive of a few kilobytes can hold a file of gigabytes of zeros."""
 
@@ -42,17 +52,69 @@ def content_hash(*parts: bytes) -> bytes:
     return digest.digest()
 
 
+def open_image(file: Path | IO[bytes]) -> PIL.Image.Image:
+    """An image of IMAGE_FORMATS, not decoded yet; to be used in a `with` statement.
+
+    Raises ValueError if the file is no such image, OSError if it cannot be read, PIL.Image.DecompressionBombError if it
+    claims more than twice `PIL.Image.MAX_IMAGE_PIXELS` pixels.
+    """
+    try:
+        return PIL.Image.open(file, formats=_installed_formats())
+    except PIL.UnidentifiedImageError as error:
+        with file.open("rb") if isinstance(file, Path) else contextlib.nullcontext(file) as stream:
+            stream.seek(0)
+            start = stream.read(12)
+        if start[4:8] == b"ftyp" and start[8:] in HEIC_BRANDS:
+            raise ValueError(
+                "it is a HEIC photo: convert it (heif-convert PHOTO.heic PHOTO.jpg), or pip install pi-heif"
+            ) from error
+        raise ValueError("it is no photo") from error
+
+
+@functools.cache
+def _installed_formats() -> tuple[str, ...]:
+    """The IMAGE_FORMATS that are installed: Pillow has AVIF from 11.3 on, a plugin HEIF."""
+    for plugin in HEIF_PLUGINS:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(plugin).register_heif_opener()
+            break
+    PIL.Image.init()
+    return tuple(name for name in IMAGE_FORMATS if name in PIL.Image.OPEN)
+
+
+def to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
+    """The pixels as a viewer shows them, RGB, 8 bits a channel; the orientation of the metadata is not applied.
+
+    Grey becomes three equal channels; of 16 bits, the 8 upper ones stay. Transparent pixels become BACKGROUND as far as
+    they are transparent, whatever colour is stored for them.
+
+    Raises ValueError for pixels with more than 16 bits.
+    """
+    if image.mode == "I" or image.mode.startswith("I;16"):  # PGM and old Pillows store 16 bits in "I"
+        values = np.asarray(image.convert("I"))
+        if values.min(initial=0) < 0 or values.max(initial=0) > 65535:
+            raise ValueError(f"pixels of mode {image.mode} (more than 16 bits) are not supported")
+        grey = PIL.Image.fromarray((values >> 8).astype(np.uint8))
+        if (transparent := image.info.get("transparency")) is not None:
+            grey.putalpha(PIL.Image.fromarray((values != transparent).astype(np.uint8) * 255))
+        image = grey
+    if image.mode == "F":
+        raise ValueError("pixels of mode F (floating point) are not supported")
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    image = image.convert("RGBA")
+    return PIL.Image.alpha_composite(PIL.Image.new("RGBA", image.size, BACKGROUND), image).convert("RGB")
+
+
 def prepare_image(image: PIL.Image.Image, size: int, box: Box | None = None) -> NDArray[np.uint8]:
-    """The image as the network sees it: uint8 [size, size, 3], RGB; grey becomes three equal channels.
+    """The image as the network sees it: uint8 [size, size, 3], RGB (`to_rgb`).
 
     Each side is scaled to `size`, as in the paper. Pillow's bilinear resize widens its filter by the scale, so
     shrinking is antialiased. Without a `box` (left, top, right, bottom) the EXIF orientation is applied; with one it
     is not, because boxes refer to the pixels as stored.
 
-    Raises ValueError if the box lies outside the image or the pixels have more than 8 bits.
+    Raises ValueError if the box lies outside the image, or as `to_rgb`.
     """
-    if image.mode.startswith(("I", "F")):
-        raise ValueError(f"pixels of mode {image.mode} (more than 8 bits) are not supported")
     if box is None:
         image = PIL.ImageOps.exif_transpose(image)
     else:
@@ -60,7 +122,7 @@ def prepare_image(image: PIL.Image.Image, size: int, box: Box | None = None) -> 
         box = (max(left, 0), max(top, 0), min(right, image.width), min(bottom, image.height))
         if box[0] >= box[2] or box[1] >= box[3]:
             raise ValueError(f"the face box {left, top, right, bottom} lies outside {image.width}x{image.height}")
-    return np.asarray(image.convert("RGB").resize((size, size), PIL.Image.Resampling.BILINEAR, box))
+    return np.asarray(to_rgb(image).resize((size, size), PIL.Image.Resampling.BILINEAR, box))
 
 
 @functools.cache
@@ -102,10 +164,11 @@ def decode(sample: Sample, size: int) -> PreparedImage | Problem:
         return Problem(_FILE_ERRORS[error.errno], str(sample.path), str(error.strerror))
     content = content_hash(data, repr(sample.box).encode() if sample.box else b"")
     try:
-        with PIL.Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as image:
+        with open_image(io.BytesIO(data)) as image:
             return prepare_image(image, size, sample.box), content
     except MemoryError:
         raise
     except Exception as error:  # decoders raise many types for damaged files
         kind = "truncated" if "truncated" in str(error).lower() else "unreadable"
-        return Problem(kind, str(sample.path), f"{type(error).__name__}: {error}")
+        reason = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
+        return Problem(kind, str(sample.path), reason)

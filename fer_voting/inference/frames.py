@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import PIL.Image
 import PIL.ImageOps
 from numpy.typing import NDArray
 
-from fer_voting.data.images import IMAGE_FORMATS
+from fer_voting.data.images import open_image, to_rgb
 from fer_voting.data.index import IMAGE_SUFFIXES
 
 VIDEO_SUFFIXES = frozenset(
@@ -127,20 +126,14 @@ def read_frames(source: Input, every: int = 1) -> Iterator[Frame | Unreadable]:
 
 
 def photo(path: Path) -> NDArray[np.uint8]:
-    """A photo's pixels: uint8 `[H, W, 3]`, RGB, upright; an animation's first image.
+    """A photo's pixels: uint8 `[H, W, 3]`, RGB (`to_rgb`), upright; an animation's first image.
 
-    Raises OSError; ValueError if the file is not a photo or has more than 8 bits a channel;
-    PIL.Image.DecompressionBombError if it claims more than twice `PIL.Image.MAX_IMAGE_PIXELS` pixels.
+    Raises as `open_image` and `to_rgb`.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.")  # odd metadata; from half of the limit on, its approach
-        try:
-            with PIL.Image.open(path, formats=IMAGE_FORMATS) as image:
-                if image.mode.startswith(("I", "F")):
-                    raise ValueError(f"pixels of mode {image.mode} (more than 8 bits) are not supported")
-                return np.asarray(PIL.ImageOps.exif_transpose(image).convert("RGB"))
-        except PIL.UnidentifiedImageError as error:
-            raise ValueError("it is no photo") from error
+        with open_image(path) as image:
+            return np.asarray(to_rgb(PIL.ImageOps.exif_transpose(image)))
 
 
 def _video_frames(source: Input, every: int) -> Iterator[Frame | Unreadable]:

@@ -53,13 +53,6 @@ def test_resizing_is_antialiased() -> None:
     assert np.abs(ours - rough).mean() > 20
 
 
-def test_grey_becomes_three_equal_channels_and_transparency_is_dropped() -> None:
-    grey = Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8) * 4)
-    assert (prepare_image(grey, 8) == np.asarray(grey)[..., None]).all()
-    rgba = class_image("fear", 0).convert("RGBA")
-    assert (prepare_image(rgba, 32) == np.asarray(class_image("fear", 0))).all()
-
-
 def test_a_box_is_cropped_and_held_inside_the_image() -> None:
     whole = Image.new("RGB", (80, 60), (255, 255, 255))
     whole.paste(class_image("anger", 3), (40, 20))
@@ -78,14 +71,6 @@ def test_the_cameras_orientation_is_applied_where_there_is_no_box(tmp_path: Path
     with Image.open(path) as image:
         assert (prepare_image(image, 8) == np.asarray(upright)).all()
         assert not (prepare_image(image, 8, (0, 0, 8, 8)) == np.asarray(upright)).all()
-
-
-def test_more_than_8_bits_are_refused_rather_than_clipped(tmp_path: Path) -> None:
-    path = tmp_path / "deep.png"
-    Image.fromarray(np.full((8, 8), 40000, np.uint16)).save(path)
-    problem = decode(Sample("deep", "sad", "train", path), 8)
-    assert isinstance(problem, Problem)
-    assert "mode I;16 (more than 8 bits)" in problem.reason
 
 
 def test_decoding_tells_missing_truncated_and_unreadable_files(tmp_path: Path) -> None:
