@@ -325,6 +325,9 @@ def test_a_key_changes_the_name_or_is_listed_with_a_reason(words: list[str]) -> 
 
 
 def _counts(config: dict[str, Any], key: str) -> bool:
-    """Whether a training uses the key: without a teacher, nothing is distilled, and without a mix nothing is mixed."""
-    unused = ("distillation.", "mix.") if config.get("teacher") is None else ("mix.",)
-    return not key.startswith(unused)
+    """Whether a training uses the key: without a teacher, nothing is distilled, without a mix nothing is mixed, and
+    without initial weights no class is missing in them."""
+    unused = ["mix."]
+    unused += ["distillation."] if config.get("teacher") is None else []
+    unused += ["init_missing_classes"] if config.get("init_from") is None else []
+    return not key.startswith(tuple(unused))

@@ -10,8 +10,14 @@ from fer_voting.results.statistics import CostPoint
 
 
 def mean_cost(runs: Sequence[RunRecord], key: str) -> float | None:
-    """Mean of an entry of result.json over the runs that measured it; None if none did."""
-    values = [run.result[key] for run in runs if run.result[key] is not None]
+    """Mean of an entry of result.json over the runs that measured it; None if none did.
+
+    Memory is that of `model.memory=paper` where runs of the same numbers were trained with `lean` too.
+    """
+    measured = [run for run in runs if run.result[key] is not None]
+    if key == "forward_mib_per_image":
+        measured = [run for run in measured if run.config["model"].get("memory") != "lean"] or measured
+    values = [run.result[key] for run in measured]
     return fmean(values) if values else None
 
 

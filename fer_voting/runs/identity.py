@@ -4,7 +4,7 @@
 weights) is compared by `runs.run.Run.check_inputs`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -23,16 +23,36 @@ NOT_IDENTITY: dict[str, str] = {
     "logger*": "loggers copy metrics and change none",
     "callbacks.forward_memory.*": "measures on a copy of the network",
     "callbacks.throughput.*": "measures only time",
+    "model.memory": "`lean` computes the same numbers as `paper`, bit for bit (of a network of your own it counts)",
     "dataset.root": "a place; the data fingerprint identifies what lies there",
     "dataset.cache_dir": "a place",
+    "dataset.layout": "says how the files are found; the data fingerprint identifies their content",
+    "dataset.manifest": "a place; the data fingerprint identifies the division that it gives",
+    "dataset.max_bad_fraction": "only ends a run; the data fingerprint identifies the images that are left",
+    "dataset.on_error": "as dataset.max_bad_fraction",
     "dataset.num_workers": "random numbers depend on seed, epoch and image, not on the process that loads it",
     "dataset.resident": "decides where the images are kept, not which they are",
     "trainer.accelerator": "device placement; the device is recorded",
     "trainer.devices": "the global batch is the same on any number of ranks; see `batchnorm_ranks`",
     "trainer.num_nodes": "as trainer.devices",
     "trainer.strategy": "device placement",
+    "trainer.default_root_dir": "a place",
+    "trainer.detect_anomaly": "only ends a run",
+    "trainer.enable_autolog_hparams": "loggers copy values and change none",
+    "trainer.enable_checkpointing": "a copy of the weights",
+    "trainer.enable_model_summary": "output on the screen",
+    "trainer.enable_progress_bar": "output on the screen",
+    "trainer.inference_mode": "how gradients are switched off where none are computed",
+    "trainer.log_every_n_steps": "loggers copy metrics and change none",
+    "trainer.model_registry": "a place",
+    "trainer.num_sanity_val_steps": "validates before the first step and changes no weight",
+    "trainer.profiler": "measures only time",
+    "trainer.use_distributed_sampler": "the data module deals out the ranks' shares, whatever it says",
 }
-"""Key pattern -> why no result depends on it."""
+"""Key pattern -> why no result depends on it.
+
+Every other argument of `lightning.Trainer` is part of the identity: it decides what is computed, or when it ends.
+"""
 
 
 def resolve(config: DictConfig) -> dict[str, Any]:
@@ -43,12 +63,18 @@ def resolve(config: DictConfig) -> dict[str, Any]:
 def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     """The values of a resolved configuration that a run's results depend on, by dotted key.
 
-    Two values are derived: `refit_voting`, the vote of a refit, and `batchnorm_ranks`, where it is not 1. Without a
-    `teacher`, `distillation` is left out.
+    Two values are derived: `refit_voting`, the vote of a refit, and `batchnorm_ranks`, where it is not 1. Values that
+    nothing uses are left out: `distillation` without a `teacher`, `init_missing_classes` without `init_from`.
     """
-    kept = {key: value for key, value in flatten(dict(config)).items() if not matches(key, NOT_IDENTITY)}
-    if not kept.get("teacher"):
-        kept = {key: value for key, value in kept.items() if not matches(key, ("teacher", "distillation.*"))}
+    unused = [
+        *(() if config.get("teacher") else ("teacher", "distillation.*")),
+        *(() if config.get("init_from") else ("init_missing_classes",)),
+    ]
+    left_out = NOT_IDENTITY.keys() | unused
+    model = config.get("model") or {}
+    if not str(model.get("_target_")).startswith("fer_voting."):
+        left_out -= {"model.memory"}
+    kept = {key: value for key, value in flatten(dict(config)).items() if not matches(key, left_out)}
     if config["refit"]:
         kept["refit_voting"] = config["voting"]["name"]
     if (ranks := batchnorm_ranks(config)) != 1:
@@ -56,7 +82,7 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def matches(key: str, patterns: Mapping[str, Any] | Sequence[str]) -> bool:
+def matches(key: str, patterns: Iterable[str]) -> bool:
     """Whether a dotted key matches one of the patterns, in which `*` stands for any text."""
     return any(fnmatchcase(key, pattern) for pattern in patterns)
 

@@ -2,15 +2,21 @@
 
 import copy
 import functools
+import inspect
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 
+import lightning as L
+import numpy as np
 import pytest
 import torch
+from helpers.train import TINY, train_here
 
 from fer_voting.config import CONF_DIR, compose, flatten
 from fer_voting.runs.identity import NOT_IDENTITY, batchnorm_ranks, identity, resolve
 from fer_voting.runs.naming import name_run, name_word, run_name, settle, variant_of
+from fer_voting.runs.run import Run, read_history
 
 GROUPS = (
     *(
@@ -50,7 +56,8 @@ def changed(config: dict[str, Any], key: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids=lambda value: value)
 def test_a_key_changes_the_identity_or_is_listed_with_a_reason(group: str, option: str) -> None:
-    config = config_of(f"{group}={option}", "teacher=some_run")  # without one, `distillation` is not used
+    # Without a teacher and initial weights, `distillation` and `init_missing_classes` are not used.
+    config = config_of(f"{group}={option}", "teacher=some_run", "init_from=some_run")
     special = {"trainer.devices", "trainer.num_nodes", "trainer.sync_batchnorm"}  # below: batchnorm_ranks
     defaults = {} if (group, option) == OPTIONS[0] else flatten(config_of())  # which the first option looks at
     for key in {
@@ -63,7 +70,74 @@ def test_a_key_changes_the_identity_or_is_listed_with_a_reason(group: str, optio
 @pytest.mark.slow
 def test_the_list_names_no_key_that_does_not_exist() -> None:
     keys = {key for group, option in OPTIONS for key in flatten(config_of(f"{group}={option}", "teacher=some_run"))}
+    keys |= {f"trainer.{argument}" for argument in inspect.signature(L.Trainer).parameters}
     assert [p for p in NOT_IDENTITY if not any(fnmatchcase(key, p) for key in keys)] == []
+
+
+COUNTED = {
+    *("accumulate_grad_batches", "barebones", "benchmark", "check_val_every_n_epoch", "deterministic", "fast_dev_run"),
+    *("gradient_clip_algorithm", "gradient_clip_val", "limit_predict_batches", "limit_test_batches"),
+    *("limit_train_batches", "limit_val_batches", "max_epochs", "max_steps", "max_time", "min_epochs", "min_steps"),
+    *("overfit_batches", "plugins", "precision", "reload_dataloaders_every_n_epochs", "val_check_interval"),
+}
+"""Arguments of Lightning's Trainer that decide what is computed, or when a training ends."""
+OWN = {"callbacks", "logger"}
+"""Those that `train` gives: groups of the configuration."""
+
+
+def test_each_argument_of_lightnings_trainer_counts_or_is_listed() -> None:
+    """A new release's new argument fails here until somebody has decided."""
+    arguments = inspect.signature(L.Trainer).parameters.keys()
+    listed = {key.removeprefix("trainer.") for key in NOT_IDENTITY if key.startswith("trainer.")}
+    assert arguments - listed - OWN - {"sync_batchnorm"} == COUNTED
+    plain = config_of()
+    for argument in arguments - OWN - {"devices", "num_nodes", "sync_batchnorm"}:
+        other = copy.deepcopy(plain)
+        other["trainer"][argument] = 7
+        assert (identity(other) != identity(plain)) == (argument in COUNTED), argument
+
+
+@pytest.mark.slow
+def test_what_is_not_in_the_identity_changes_no_number(tmp_path: Path) -> None:
+    """The same epochs, weights and predictions, bit for bit; the finished run answers to both commands."""
+    words = ["+trainer.num_sanity_val_steps=2", "trainer.log_every_n_steps=3", "+trainer.enable_model_summary=true"]
+    words += ["+trainer.enable_progress_bar=false", "+trainer.inference_mode=false", "+trainer.detect_anomaly=true"]
+    words += [f"+trainer.default_root_dir={tmp_path}", "model.memory=lean"]
+    results = {}
+    for folder, own in (("plain", []), ("other", words)):
+        train_here(tmp_path / folder, *TINY, *own)
+        (run_dir,) = (tmp_path / folder / "runs").iterdir()
+        run = Run(tmp_path / folder, run_dir.name)
+        weights = torch.load(run.best_checkpoint("soft"), weights_only=True)["state_dict"]
+        with np.load(run.predictions_file("soft", "test")) as file:
+            logits = file["logits"]
+        # How much memory a pass takes is measured, as its time is.
+        history = [
+            {key: value for key, value in row.items() if not key.startswith("memory/")}
+            for row in read_history(run.metrics_file)
+        ]
+        results[folder] = run, history, weights, logits
+    (plain, history, weights, logits), (other, *same) = results["plain"], results["other"]
+    assert other.name == plain.name
+    assert same[0] == history
+    torch.testing.assert_close(same[1], weights, rtol=0, atol=0)
+    np.testing.assert_array_equal(same[2], logits)
+    before = plain.result()
+    train_here(tmp_path / "plain", *TINY, *words)
+    assert plain.result() == before
+
+
+def test_memory_counts_in_a_network_of_ones_own() -> None:
+    """There it may mean anything."""
+    own = "model._target_=mine.Memory"
+    assert identity(config_of("model.memory=lean")) == identity(config_of())
+    assert identity(config_of(own, "model.memory=lean")) != identity(config_of(own))
+
+
+def test_missing_classes_count_only_with_initial_weights() -> None:
+    assert identity(config_of("init_missing_classes=random")) == identity(config_of())
+    words = ["init_from=some_run", "init_missing_classes=random"]
+    assert identity(config_of(*words)) != identity(config_of("init_from=some_run"))
 
 
 def test_a_callback_of_a_users_own_is_part_of_the_identity() -> None:
