@@ -52,11 +52,15 @@ def content_hash(*parts: bytes) -> bytes:
     return digest.digest()
 
 
+class NotAnImage(ValueError):
+    """A file whose content is none of IMAGE_FORMATS."""
+
+
 def open_image(file: Path | IO[bytes]) -> PIL.Image.Image:
     """An image of IMAGE_FORMATS, not decoded yet; to be used in a `with` statement.
 
-    Raises ValueError if the file is no such image, OSError if it cannot be read, PIL.Image.DecompressionBombError if it
-    claims more than twice `PIL.Image.MAX_IMAGE_PIXELS` pixels.
+    Raises NotAnImage, ValueError if it is a HEIC photo and no plugin for it is installed, OSError if it cannot be read,
+    PIL.Image.DecompressionBombError if it claims more than twice `PIL.Image.MAX_IMAGE_PIXELS` pixels.
     """
     try:
         return PIL.Image.open(file, formats=_installed_formats())
@@ -68,7 +72,7 @@ def open_image(file: Path | IO[bytes]) -> PIL.Image.Image:
             raise ValueError(
                 "it is a HEIC photo: convert it (heif-convert PHOTO.heic PHOTO.jpg), or pip install pi-heif"
             ) from error
-        raise ValueError("it is no photo") from error
+        raise NotAnImage("it is no photo") from error
 
 
 @functools.cache
@@ -170,5 +174,5 @@ def decode(sample: Sample, size: int) -> PreparedImage | Problem:
         raise
     except Exception as error:  # decoders raise many types for damaged files
         kind = "truncated" if "truncated" in str(error).lower() else "unreadable"
-        reason = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
+        reason = str(error) if type(error) in (ValueError, NotAnImage) else f"{type(error).__name__}: {error}"
         return Problem(kind, str(sample.path), reason)
