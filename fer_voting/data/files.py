@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer_voting.data.division import Division, format_counts, official_parts
-from fer_voting.data.images import HASH_BYTES, PREPARATION_VERSION, decoder_digest
+from fer_voting.data.formats import image_formats, is_hidden, suffix_of
+from fer_voting.data.images import HASH_BYTES, PREPARATION_VERSION, READER_VERSION, decoder_digest
 from fer_voting.data.index import (
-    IMAGE_SUFFIXES,
     Counts,
     Index,
     LeftOut,
@@ -27,7 +27,6 @@ from fer_voting.data.index import (
     files_below,
     image_files,
     links_out,
-    suffix_of,
 )
 from fer_voting.data.module import FERDataModule
 from fer_voting.data.pack import Pack, Source
@@ -121,6 +120,8 @@ class FilesDataModule(FERDataModule):
             place={"dataset": type(self).__name__, "layout": layout.name, "root": str(base), "size": self.size},
             state={
                 "preparation": PREPARATION_VERSION,
+                "reader": READER_VERSION,
+                "formats": list(image_formats()),
                 "decoder": decoder_digest(),
                 "source": stamp(layout.sources(base)),
                 "columns": list(layout.columns),
@@ -198,7 +199,7 @@ def stamp(sources: Iterable[Path]) -> str:
 
 def _is_source(name: str) -> bool:
     # AffectNet's second release has four label files per image; only the expression is read.
-    return suffix_of(name) in (*IMAGE_SUFFIXES, ".json", ".csv", ".txt") or name.endswith("_exp.npy")
+    return suffix_of(name) != ".npy" or name.endswith("_exp.npy")
 
 
 # Class folders, the form in which most copies of face data sets are shared ---------------------------------------
@@ -214,7 +215,7 @@ LabelOf = Callable[[str], str | LeftOut]
 
 def class_folders(folder: Path) -> list[Path]:
     """The folders in `folder`, sorted by name, without hidden ones."""
-    return sorted(Path(entry) for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+    return sorted(Path(entry) for entry in os.scandir(folder) if entry.is_dir() and not is_hidden(entry.name))
 
 
 def part_folders(base: Path, names: Mapping[str, Sequence[str]] = _PART_NAMES) -> dict[str, Path]:

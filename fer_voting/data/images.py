@@ -4,8 +4,8 @@ import contextlib
 import errno
 import functools
 import hashlib
-import importlib
 import io
+import math
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -16,16 +16,15 @@ import PIL.Image
 import PIL.ImageOps
 from numpy.typing import NDArray
 
+from fer_voting.data.formats import image_formats
 from fer_voting.data.index import Box, Problem, Sample
 
-PREPARATION_VERSION = 2
+PREPARATION_VERSION = 1
+"""Part of every data set's fingerprint: raise it when the same content gives other pixels. Where only some images
+change, e.g. those with a face box, `decode` gives these another hash instead."""
+READER_VERSION = 2
 """Raise it when a reader, `prepare_image` or `decode` gives other samples, pixels or hashes: packs are then rebuilt."""
 HASH_BYTES = 16
-IMAGE_FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-"""Formats that are read, whatever a file's name. Not EPS and the like, which Pillow hands to other programs."""
-HEIF_PLUGINS = ("pi_heif", "pillow_heif")
-"""Packages that teach Pillow HEIF, the first that is installed. Both bring libheif, under the LGPL; pillow_heif also an
-encoder under the GPL."""
 HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 BACKGROUND = (255, 255, 255)
 """The colour behind transparent pixels: white, on which most viewers and pages show a picture."""
@@ -52,18 +51,14 @@ def content_hash(*parts: bytes) -> bytes:
     return digest.digest()
 
 
-class NotAnImage(ValueError):
-    """A file whose content is none of IMAGE_FORMATS."""
-
-
 def open_image(file: Path | IO[bytes]) -> PIL.Image.Image:
-    """An image of IMAGE_FORMATS, not decoded yet; to be used in a `with` statement.
+    """An image of one of `image_formats`, not decoded yet; to be used in a `with` statement.
 
-    Raises NotAnImage, ValueError if it is a HEIC photo and no plugin for it is installed, OSError if it cannot be read,
-    PIL.Image.DecompressionBombError if it claims more than twice `PIL.Image.MAX_IMAGE_PIXELS` pixels.
+    Raises ValueError if the file is no such image, OSError if it cannot be read, PIL.Image.DecompressionBombError if it
+    claims more than twice `PIL.Image.MAX_IMAGE_PIXELS` pixels.
     """
     try:
-        return PIL.Image.open(file, formats=_installed_formats())
+        return PIL.Image.open(file, formats=image_formats())
     except PIL.UnidentifiedImageError as error:
         with file.open("rb") if isinstance(file, Path) else contextlib.nullcontext(file) as stream:
             stream.seek(0)
@@ -72,18 +67,7 @@ def open_image(file: Path | IO[bytes]) -> PIL.Image.Image:
             raise ValueError(
                 "it is a HEIC photo: convert it (heif-convert PHOTO.heic PHOTO.jpg), or pip install pi-heif"
             ) from error
-        raise NotAnImage("it is no photo") from error
-
-
-@functools.cache
-def _installed_formats() -> tuple[str, ...]:
-    """The IMAGE_FORMATS that are installed: Pillow has AVIF from 11.3 on, a plugin HEIF."""
-    for plugin in HEIF_PLUGINS:
-        with contextlib.suppress(ImportError):
-            importlib.import_module(plugin).register_heif_opener()
-            break
-    PIL.Image.init()
-    return tuple(name for name in IMAGE_FORMATS if name in PIL.Image.OPEN)
+        raise ValueError("it is no photo") from error
 
 
 def to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
@@ -110,22 +94,40 @@ def to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
     return PIL.Image.alpha_composite(PIL.Image.new("RGBA", image.size, BACKGROUND), image).convert("RGB")
 
 
+def is_seen_through(image: PIL.Image.Image) -> bool:
+    """Whether a pixel is transparent, so that `to_rgb` shows BACKGROUND."""
+    return image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema() != (255, 255)
+
+
+def square(box: Box) -> Box:
+    """The square with the box's centre and its longer side: a face is not stretched."""
+    left, top, right, bottom = box
+    x, y, half = (left + right) / 2, (top + bottom) / 2, max(right - left, bottom - top) / 2
+    return x - half, y - half, x + half, y + half
+
+
 def prepare_image(image: PIL.Image.Image, size: int, box: Box | None = None) -> NDArray[np.uint8]:
     """The image as the network sees it: uint8 [size, size, 3], RGB (`to_rgb`).
 
     Each side is scaled to `size`, as in the paper. Pillow's bilinear resize widens its filter by the scale, so
     shrinking is antialiased. Without a `box` (left, top, right, bottom) the EXIF orientation is applied; with one it
-    is not, because boxes refer to the pixels as stored.
+    is not, because boxes refer to the pixels as stored. Where a box leaves the image, the missing part is black.
 
-    Raises ValueError if the box lies outside the image, or as `to_rgb`.
+    Raises ValueError if the box lies outside the image or is huge, or as `to_rgb`.
     """
     if box is None:
         image = PIL.ImageOps.exif_transpose(image)
     else:
         left, top, right, bottom = box
-        box = (max(left, 0), max(top, 0), min(right, image.width), min(bottom, image.height))
-        if box[0] >= box[2] or box[1] >= box[3]:
-            raise ValueError(f"the face box {left, top, right, bottom} lies outside {image.width}x{image.height}")
+        width, height = image.size
+        if not (left < min(right, width) and top < min(bottom, height) and right > 0 and bottom > 0):
+            raise ValueError(f"the face box {left, top, right, bottom} lies outside {width}x{height}")
+        if left < 0 or top < 0 or right > width or bottom > height:
+            if (right - left) * (bottom - top) > (PIL.Image.MAX_IMAGE_PIXELS or math.inf):
+                raise ValueError(f"the face box {left, top, right, bottom} has more pixels than a photo")
+            x, y = math.floor(left), math.floor(top)
+            image = to_rgb(image).crop((x, y, math.ceil(right), math.ceil(bottom)))
+            box = (left - x, top - y, right - x, bottom - y)
     return np.asarray(to_rgb(image).resize((size, size), PIL.Image.Resampling.BILINEAR, box))
 
 
@@ -146,7 +148,8 @@ def decoder_digest() -> str:
 def decode(sample: Sample, size: int) -> PreparedImage | Problem:
     """The sample's image, decoded completely (only that detects truncated files), or what is wrong with it.
 
-    The hash covers the file's bytes and the face box, so it does not depend on the decoder.
+    The hash covers the file's bytes, the square about the face box, and whether BACKGROUND is seen through the image,
+    so it does not depend on the decoder.
 
     Raises OSError if the system cannot read the file (an I/O error, too many open files), and MemoryError: an image
     must not be left out because of a temporary failure.
@@ -166,13 +169,14 @@ def decode(sample: Sample, size: int) -> PreparedImage | Problem:
         if error.errno not in _FILE_ERRORS:
             raise OSError(error.errno, f"can't read an image: {error.strerror}", str(sample.path)) from error
         return Problem(_FILE_ERRORS[error.errno], str(sample.path), str(error.strerror))
-    content = content_hash(data, repr(sample.box).encode() if sample.box else b"")
+    box = sample.box and square(sample.box)
     try:
         with open_image(io.BytesIO(data)) as image:
-            return prepare_image(image, size, sample.box), content
+            marks = (f"square {box}".encode() if box else b"", b"on white" if is_seen_through(image) else b"")
+            return prepare_image(image, size, box), content_hash(data, *marks)
     except MemoryError:
         raise
     except Exception as error:  # decoders raise many types for damaged files
         kind = "truncated" if "truncated" in str(error).lower() else "unreadable"
-        reason = str(error) if type(error) in (ValueError, NotAnImage) else f"{type(error).__name__}: {error}"
+        reason = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
         return Problem(kind, str(sample.path), reason)

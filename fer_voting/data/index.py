@@ -9,14 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
+from fer_voting.data.formats import is_hidden, is_image
 from fer_voting.system.text import escape
 
 Counts = Mapping[str, Mapping[str, int]]
 """part -> class -> images"""
 PARTS = ("train", "val", "test")
 """The parts of a data set; a pack stores a part as its position here."""
-
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".pgm", ".ppm"})
 
 Box = tuple[float, float, float, float]
 """left, top, right, bottom in pixels"""
@@ -84,7 +83,7 @@ class Index:
 def bases(root: Path) -> Iterator[Path]:
     """`root` and its folders, sorted: a layout may begin in each, because copies differ by one parent folder."""
     yield root
-    yield from sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    yield from sorted(entry for entry in root.iterdir() if entry.is_dir() and not is_hidden(entry.name))
 
 
 @contextlib.contextmanager
@@ -131,7 +130,7 @@ def files_below(folder: str | Path, seen: set[str] | None = None) -> Iterator[os
         return
     seen.add(real)
     with os.scandir(folder) as entries:
-        visible = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+        visible = sorted((entry for entry in entries if not is_hidden(entry.name)), key=lambda entry: entry.name)
     for entry in visible:
         if entry.is_dir():
             yield from files_below(entry.path, seen)
@@ -139,17 +138,12 @@ def files_below(folder: str | Path, seen: set[str] | None = None) -> Iterator[os
             yield entry
 
 
-def suffix_of(name: str) -> str:
-    """The suffix in lower case: `suffix_of("a.JPG") == ".jpg"`."""
-    return os.path.splitext(name)[1].lower()
-
-
 def image_files(folder: Path) -> Iterator[Path]:
     """The image files below `folder`, sorted by name (`files_below`)."""
-    return (Path(entry.path) for entry in files_below(folder) if suffix_of(entry.name) in IMAGE_SUFFIXES)
+    return (Path(entry.path) for entry in files_below(folder) if is_image(entry.path))
 
 
 def images_by_stem(folder: Path) -> dict[str, Path]:
     """File name without suffix -> image file in `folder`; of several with one stem, the last by name."""
-    names = (os.path.splitext(name) for name in sorted(os.listdir(folder)))
-    return {stem: folder / f"{stem}{suffix}" for stem, suffix in names if suffix.lower() in IMAGE_SUFFIXES}
+    files = (folder / name for name in sorted(os.listdir(folder)) if not is_hidden(name))
+    return {path.stem: path for path in files if is_image(path)}

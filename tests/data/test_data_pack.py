@@ -53,7 +53,7 @@ def test_resizing_is_antialiased() -> None:
     assert np.abs(ours - rough).mean() > 20
 
 
-def test_a_box_is_cropped_and_held_inside_the_image() -> None:
+def test_a_box_is_cropped() -> None:
     whole = Image.new("RGB", (80, 60), (255, 255, 255))
     whole.paste(class_image("anger", 3), (40, 20))
     assert (prepare_image(whole, 32, (40, 20, 72, 52)) == np.asarray(class_image("anger", 3))).all()
@@ -258,7 +258,9 @@ def test_the_stamp_sees_added_removed_and_changed_files(tmp_path: Path) -> None:
     (tmp_path / "images" / "labels.csv").write_text("file,label")
     assert stamp([tmp_path / "images", labels]) not in seen
     seen.add(stamp([tmp_path / "images", labels]))
-    (tmp_path / "images" / "note.md").write_text("of no consequence")
+    (tmp_path / "images" / "note.md").write_text("counted as no image")
+    assert stamp([tmp_path / "images", labels]) not in seen
+    seen.add(stamp([tmp_path / "images", labels]))
     (tmp_path / "elsewhere.csv").touch()
     assert stamp([tmp_path / "images", labels]) in seen
 

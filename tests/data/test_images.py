@@ -1,6 +1,7 @@
 """What is read as an image, and which pixels it has: by content, of any depth, with or without transparency."""
 
 import io
+import math
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -10,9 +11,9 @@ import PIL.Image
 import PIL.ImageFile
 import pytest
 
-from fer_voting.data import images
-from fer_voting.data.images import BACKGROUND, IMAGE_FORMATS, open_image, prepare_image, to_rgb
-from fer_voting.data.index import Sample
+from fer_voting.data.formats import image_formats
+from fer_voting.data.images import BACKGROUND, content_hash, decode, open_image, prepare_image, square, to_rgb
+from fer_voting.data.index import Problem, Sample
 
 COLOURS = np.random.default_rng(0).integers(0, 256, (8, 9, 3), dtype=np.uint8)
 GREY = np.arange(72, dtype=np.uint8).reshape(8, 9) * 3
@@ -27,7 +28,10 @@ def stored(image: PIL.Image.Image, form: str, **options: object) -> PIL.Image.Im
         return again
 
 
-@pytest.mark.parametrize("form", [name for name in IMAGE_FORMATS if name != "HEIF"])
+@pytest.mark.parametrize(
+    "form",
+    sorted({"AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "QOI", "TIFF", "WEBP"} & set(image_formats())),
+)
 def test_every_format_is_read_by_content(form: str, tmp_path: Path):
     """An image has any name: `.jfif`, `.jpe`, none."""
     path = tmp_path / "without a suffix"
@@ -56,8 +60,8 @@ def test_a_heic_photo_without_a_plugin_says_how_to_convert(tmp_path: Path):
         (tmp_path / "IMG_0001.HEIC").write_bytes(b"\0\0\0\x18ftyp" + brand + b"\0\0\0\0mif1heic")
         with pytest.raises(ValueError, match=r"it is a HEIC photo: convert it \(heif-convert .*pip install pi-heif"):
             open_image(tmp_path / "IMG_0001.HEIC")
-    problem = images.decode(Sample("a", "sad", "train", tmp_path / "IMG_0001.HEIC"), 8)
-    assert isinstance(problem, images.Problem)
+    problem = decode(Sample("a", "sad", "train", tmp_path / "IMG_0001.HEIC"), 8)
+    assert isinstance(problem, Problem)
     assert "heif-convert" in problem.reason
 
 
@@ -75,12 +79,12 @@ def test_an_installed_plugin_for_heic_is_used(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(plugin, "register_heif_opener", register, raising=False)
     monkeypatch.setitem(sys.modules, "pi_heif", plugin)
     monkeypatch.setattr(PIL.Image, "OPEN", dict(PIL.Image.OPEN))
-    images._installed_formats.cache_clear()
+    image_formats.cache_clear()
     try:
         with open_image(io.BytesIO(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")) as image:
             np.testing.assert_array_equal(np.asarray(to_rgb(image)), COLOURS)
     finally:
-        images._installed_formats.cache_clear()
+        image_formats.cache_clear()
 
 
 @pytest.mark.parametrize("form", ["PNG", "TIFF", "PPM"])
@@ -143,3 +147,31 @@ def test_every_mode_becomes_rgb(mode: str):
     )
     assert (image.mode, image.size) == ("RGB", (9, 8))
     assert np.asarray(image).min() > 250
+
+
+def test_the_hash_tells_images_that_are_seen_through(tmp_path: Path):
+    """Their pixels changed when transparency was made white; all others have the hash of their bytes."""
+    for alpha in (255, 254):
+        PIL.Image.fromarray(np.dstack([COLOURS, np.full((8, 9), alpha, np.uint8)])).save(tmp_path / "a.png")
+        result = decode(Sample("a", "sad", "train", tmp_path / "a.png"), 8)
+        assert not isinstance(result, Problem)
+        assert (result[1] == content_hash((tmp_path / "a.png").read_bytes())) == (alpha == 255)
+
+
+def test_what_a_box_leaves_is_black_and_nothing_is_stretched(tmp_path: Path):
+    """A white image; the box 10 x 20 becomes the square 20 x 20, half of which is beyond the left edge."""
+    path = tmp_path / "white.png"
+    PIL.Image.new("RGB", (40, 40), (255, 255, 255)).save(path)
+    result = decode(Sample("a", "sad", "train", path, box=(-5, 10, 5, 30)), 20)
+    assert not isinstance(result, Problem)
+    assert (result[0][:, :9] == 0).all()
+    assert (result[0][:, 11:] == 255).all()
+    assert square((2, 3, 12, 8)) == (2, 0.5, 12, 10.5)
+
+
+@pytest.mark.parametrize(
+    "box", [(0, 0, math.inf, 9), (0, 0, math.nan, 9), (-1e9, -1e9, 1e9, 1e9), (5, 5, 5, 9), (-math.inf, 0, 5, 5)]
+)
+def test_a_box_without_a_size_or_of_a_huge_one_is_refused(box: tuple[float, float, float, float]):
+    with pytest.raises(ValueError, match="the face box"):
+        prepare_image(PIL.Image.new("L", (20, 20)), 8, box)
