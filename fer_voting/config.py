@@ -8,8 +8,10 @@ import difflib
 import functools
 import hashlib
 import importlib
+import inspect
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,7 +23,12 @@ import hydra
 from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Quote, QuotedString
+from hydra.errors import HydraException
+from hydra.utils import get_object
 from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from fer_voting.system.messages import set_up_messages
 from fer_voting.system.text import escape
@@ -36,6 +43,8 @@ USER_CONF_VARIABLE = "FER_VOTING_CONFIG_DIR"
 
 ONE_LINE_VARIABLE = "FER_VOTING_ONE_LINE"
 """Set while a command runs whose user has not asked for tracebacks: its further ranks then show none either."""
+
+HOW_TO_SEE_MORE = "(HYDRA_FULL_ERROR=1 in the environment shows the traceback)"
 
 
 def conf_dirs() -> list[Path]:
@@ -140,6 +149,72 @@ OmegaConf.register_new_resolver("choose", lambda condition, yes, no: yes if cond
 OmegaConf.register_new_resolver("fast_precision", _fast_precision, replace=True)
 
 
+TEXT_KEYS = frozenset(
+    ("name", "sweep", "init_from", "teacher", "checkpoint", "project", "entity", "experiment", "run_name", "group")
+)
+PATH_KEYS = frozenset(
+    ("output_dir", "out", "root", "cache_dir", "manifest", "save_dir", "dirpath", "default_root_dir")
+) | {"init_from", "teacher", "checkpoint"}
+"""Last words of the keys whose values are texts, or paths, whatever a value looks like."""
+
+
+def quote(text: str) -> str:
+    """`text` as a value of Hydra's command line that is this text."""
+    return QuotedString(text, Quote.single).with_quotes()
+
+
+def as_typed(override: str) -> str:
+    """The override in Hydra's grammar, with the value of a text's key, or of a group, taken as it was typed.
+
+    `name=1e3` -> `name='1e3'`: Hydra reads a number. `dataset.root=~/faces (1)` -> `dataset.root='/home/me/faces (1)'`:
+    Hydra reads neither `~` nor parentheses. Several values of a sweep, lists, `null` and quoted texts stay as they are.
+    """
+    key, assigns, text = override.partition("=")
+    last = key.lstrip("+").rpartition(".")[2]
+    is_group = any((folder / last).is_dir() for folder in conf_dirs()) and "." not in key
+    if not assigns or key.startswith("~") or not (last in TEXT_KEYS | PATH_KEYS or is_group):
+        return override
+    value = _parse(text)
+    several = isinstance(value, ChoiceSweep) and value.simple_form and not set(text) & set("'\"[{(")
+    parts = text.split(",") if several or value is _UNREADABLE else [text]
+    return f"{key}={','.join(_part_as_typed(part.strip(), last in PATH_KEYS) for part in parts)}"
+
+
+def _part_as_typed(text: str, is_path: bool) -> str:
+    value = _parse(text)
+    if value is _UNREADABLE or isinstance(value, int | float):  # bool is an int
+        value, as_it_is = text, False
+    else:
+        as_it_is = True
+    if is_path and isinstance(value, str) and value.startswith("~"):
+        return quote(os.path.expanduser(value))
+    return text if as_it_is else quote(text)
+
+
+_UNREADABLE = object()
+
+
+def _parse(text: str) -> Any:
+    """Hydra's value of a text on the command line, or `_UNREADABLE`."""
+    try:
+        return OverridesParser.create().parse_override(f"key={text}").value()
+    except HydraException:
+        return _UNREADABLE
+
+
+def _expand_home(config: DictConfig) -> DictConfig:
+    """`config`, with a path's `~` replaced by the home folder: in values of files and of the environment, too."""
+    for key in flatten(OmegaConf.to_container(config)):
+        if key.rpartition(".")[2] in PATH_KEYS:
+            try:
+                value = OmegaConf.select(config, key)
+            except OmegaConfBaseException:  # whoever uses the value reports it
+                continue
+            if isinstance(value, str) and value.startswith("~"):
+                OmegaConf.update(config, key, os.path.expanduser(value))
+    return config
+
+
 @contextmanager
 def _hydra() -> Iterator[list[str]]:
     """Use the running command's Hydra, or initialise one for this context. Yields the overrides that it needs."""
@@ -153,12 +228,13 @@ def _hydra() -> Iterator[list[str]]:
 
 def compose(overrides: Sequence[str] = (), config_name: str = "config") -> DictConfig:
     """The configuration of these overrides, e.g. `["split=m2", "model.width=16"]`, as a command's function gets it."""
+    overrides = [as_typed(override) for override in overrides]
     with _hydra() as own:
         config = hydra.compose(config_name, [*overrides, *own], return_hydra_config=True)
     node = config.hydra
     # Hydra's own node resolves only while a command runs.
     rest = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-    return with_composition(rest, overrides, node.runtime.choices)
+    return with_composition(_expand_home(rest), overrides, node.runtime.choices)
 
 
 def with_composition(config: DictConfig, overrides: Sequence[str], choices: Mapping[str, str | None]) -> DictConfig:
@@ -229,14 +305,16 @@ def command(job: str | Callable[[DictConfig], Any], config_name: str = "config")
     set_up_messages()
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1" and ONE_LINE_VARIABLE not in os.environ
     _use_config_dir()
+    sys.argv[1:] = [word if word.startswith("-") else as_typed(word) for word in sys.argv[1:]]
 
     def give_up(error: Exception) -> NoReturn:
         if wants_traceback:
             raise error
-        sys.exit(f"error: {explain(error, config_name)}\n(HYDRA_FULL_ERROR=1 in the environment shows the traceback)")
+        sys.exit(f"error: {explain(error, config_name, sys.argv[1:])}\n{HOW_TO_SEE_MORE}")
 
     def run(config: DictConfig) -> Any:
         try:
+            config = _expand_home(config)
             if callable(job):
                 return job(config)
             module, _, function = job.partition(":")
@@ -286,11 +364,12 @@ def _user_conf_dir(text: str) -> Path:
     return folder
 
 
-def explain(error: BaseException, config_name: str = "config") -> str:
+def explain(error: BaseException, config_name: str = "config", overrides: Sequence[str] = ()) -> str:
     """One line that describes an error to the user of a command; of a chain of Hydra's errors, its root cause.
 
     Args:
         config_name: the command's configuration file, whose keys are suggested for one that does not exist.
+        overrides: words of the command line; the options of groups among them decide which keys exist.
     """
     root = error
     while type(root).__module__.startswith("hydra") and root.__cause__ is not None:
@@ -301,7 +380,9 @@ def explain(error: BaseException, config_name: str = "config") -> str:
     ):
         text = f"there is no {match[1]}={match[2]}; there are {match[3].replace('; ', ', ')}"
     elif match := re.search(r"Key '([^']+)' (?:is )?not in", text) or re.search(r"Could not override '([^']+)'", text):
-        text = f"there is no key '{match[1]}'{_known_keys(match[1], text, config_name)}"
+        full_key = of_key[1] if (of_key := re.search(r"full_key: (\S+?);?(?:\s|$)", text)) else match[1]
+        added = re.search(r"To append to your config use (\+.*)", str(error))
+        text = f"there is no key '{match[1]}'{_hint(full_key, added and added[1], config_name, overrides)}"
     elif match := re.search(r"'hydra/launcher/(submitit)_\w+'|Unknown plugin class : .*\b(ray)_launcher", text):
         extra = "slurm" if match[1] else "ray"
         text = f"this launcher needs more: pip install 'fer_voting[{extra}]', in a checkout pip install -e '.[{extra}]'"
@@ -322,16 +403,44 @@ def explain(error: BaseException, config_name: str = "config") -> str:
     return escape(text)
 
 
-def _known_keys(key: str, text: str, config_name: str) -> str:
-    """The keys that exist where `key` was looked for, and the closest of them."""
-    full_key = match[1] if (match := re.search(r"full_key: (\S+?);?(?:\s|$)", text)) else key
+def _hint(full_key: str, added: str | None, config_name: str, overrides: Sequence[str]) -> str:
+    """What to type for a key that does not exist: an option that has it, itself with a `+`, or one that is like it.
+
+    Args:
+        added: Hydra's word that adds the key.
+    """
     parent, _, name = full_key.rpartition(".")
+    group = full_key.partition(".")[0]
+    options = options_of_group(group)
     try:
-        config = compose([], config_name)
+        choices = [
+            word for word in overrides if options_of_group(word.partition("=")[0]).keys() & {word.partition("=")[2]}
+        ]
+        config = compose(choices, config_name)
         node = OmegaConf.select(config, parent) if parent else config
-        known = sorted(str(k) for k in node)
+        known = sorted(str(key) for key in node)
+        have_it = [o for o in options if OmegaConf.select(compose([f"{group}={o}"], config_name), full_key) is not None]
     except Exception:  # the error above is the one to report
         return ""
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f"; did you mean '{close[0]}'?" if close else ""
-    return f" in {parent or 'the configuration'}{hint} (known: {', '.join(known)})"
+    to_add = f"to add it, type {shlex.quote(added)}" if added and parent else ""
+    target = str(node.get("_target_", "")) if parent else ""
+    arguments, takes_any = _arguments(target) if target else (set(), True)
+    hint = f" in {parent or 'the configuration'}"
+    if name in arguments and to_add:
+        return f"{hint}, but {target} takes it: {to_add}"
+    if have_it:
+        hint += f"; {' and '.join(f'{group}={option}' for option in have_it)} {'have' if have_it[1:] else 'has'} it"
+    elif close := difflib.get_close_matches(name, {*known, *arguments}, n=1):
+        hint += f"; did you mean '{close[0]}'?"
+    hint += f" (known: {', '.join(known) or 'none'})"
+    return f"{hint}; {to_add}" if to_add and takes_any else hint
+
+
+def _arguments(target: str) -> tuple[set[str], bool]:
+    """The names of the arguments of what `target` names, and whether it takes any others."""
+    try:
+        parameters = inspect.signature(get_object(target)).parameters.values()
+    except Exception:  # it cannot be imported, or has no signature
+        return set(), True
+    named = {one.name for one in parameters if one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL)}
+    return named, any(one.kind is one.VAR_KEYWORD for one in parameters)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
-from fer_voting.config import compose, explain
+from fer_voting.config import HOW_TO_SEE_MORE, as_typed, compose, explain
 from fer_voting.runs.naming import drop_overrides, settle
 from fer_voting.runs.processes import TRAIN, run_isolated
 from fer_voting.runs.run import Run
@@ -39,6 +39,8 @@ A trial is a run of fer_voting.train, in a process of its own, judged by the val
 epoch. The study is kept in outputs/studies/NAME.db. The same command, typed again, goes on where it was; a larger N
 adds trials. Optuna comes with the extra `search`."""
 
+MAX_FAILURES = 5
+"""Trials that may fail in a row. A full disk fails each."""
 DIGITS = 3
 """Significant digits of a sampled value. More would only make run names longer."""
 
@@ -53,7 +55,8 @@ class Space:
     """
 
     def __init__(self, words: Sequence[str]) -> None:
-        parsed = OverridesParser.create().parse_overrides(list(words))
+        words = [as_typed(word) for word in words]
+        parsed = OverridesParser.create().parse_overrides(words)
         self.fixed = [word for word, one in zip(words, parsed, strict=True) if not one.is_sweep_override()]
         self.searched = {one.get_key_element(): one for one in parsed if one.is_sweep_override()}
         if not self.searched:
@@ -92,7 +95,7 @@ def search(name: str, words: Sequence[str], trials: int, seed: int = 0) -> "optu
             interrupted tries what it would have tried.
 
     Raises ValueError if the words are wrong, or are not those that the study was begun with; BlockingIOError if another
-    process searches in it; ChildProcessError if a trial fails before any has finished.
+    process searches in it; ChildProcessError if a trial fails before any has finished, or `MAX_FAILURES` in a row.
     """
     space = Space(words)
     optuna = _import_optuna()
@@ -128,6 +131,7 @@ def _finish(study: "optuna.Study", space: Space, trials: int, seed: int) -> None
     """Train until as many trials are finished."""
     optuna = _import_optuna()
     finished = optuna.trial.TrialState.COMPLETE
+    failures = 0  # in a row
     while (done := len(study.get_trials(deepcopy=False, states=[finished]))) < trials:
         number, chosen = _next_trial(study, space, seed)
         job = [*space.fixed, *chosen]
@@ -136,9 +140,12 @@ def _finish(study: "optuna.Study", space: Space, trials: int, seed: int) -> None
         result = run_isolated(*TRAIN, planned)
         if result["status"] != "finished":
             study.tell(number, state=optuna.trial.TrialState.FAIL)
-            if not done:
-                raise ChildProcessError(f"{planned['name']}: {result['error']}")
+            failures += 1
+            if not done or failures == MAX_FAILURES:
+                row = f"{failures} trials failed in a row, at last " if done else ""
+                raise ChildProcessError(f"{row}{planned['name']}: {result['error']}")
             continue
+        failures = 0
         accuracy = result["votes"][find_vote(planned.voting.name).epoch_vote]["val"]["accuracy"]
         study.tell(number, accuracy)
         log.info(f"trial {number}: {100 * accuracy:.2f} %; the best so far: {100 * study.best_value:.2f} %")
@@ -218,7 +225,7 @@ def main(arguments: list[str] | None = None) -> None:
     except Exception as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
-        sys.exit(f"error: {explain(error)}\n(HYDRA_FULL_ERROR=1 in the environment shows the traceback)")
+        sys.exit(f"error: {explain(error, overrides=options.words)}\n{HOW_TO_SEE_MORE}")
     print(f"\n{_table(study, space)}")
     best = [*space.fixed, *study.best_trial.user_attrs["words"]]
     print(f"the best: python -m fer_voting.train {shlex.join(best)}")

@@ -7,15 +7,17 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 import fer_voting
-from fer_voting.config import add_config_dir, compose, explain
+from fer_voting.config import add_config_dir, compose, explain, quote
 from fer_voting.results.sweep_table import sweep_status, sweep_table
+from fer_voting.runs.identity import identity, resolve
 from fer_voting.runs.naming import drop_overrides, settle
 from fer_voting.runs.sweeps import Sweep, job_overrides
 from fer_voting.system.atomic import write_atomically
@@ -32,18 +34,23 @@ class SweepCallback(Callback):
     """Writes a sweep's job list before its first job and its table after the last; Hydra calls it."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        params = [f"{k}={v}" for k, v in (config.hydra.sweeper.params or {}).items()]
-        task = list(config.hydra.overrides.task)
-        jobs = []
+        # As typed: an interpolation means another value in each job.
+        hydra: Any = OmegaConf.to_container(config.hydra, resolve=False)
+        params = [f"{k}={v}" for k, v in (hydra["sweeper"]["params"] or {}).items()]
+        task = list(hydra["overrides"]["task"])
+        sweep = self.sweep(config)
+        job: list[str] = []
         try:
-            for overrides in job_overrides([*params, *task]):
-                planned = settle(compose(overrides))
-                jobs.append({"overrides": overrides, "run": planned["name"], "voting": planned["voting"]["name"]})
+            plans = []
+            for job in job_overrides([*params, *task]):
+                plans.append((job, resolve(settle(compose(job)))))
+            jobs = _jobs(plans, config)
+            _check_record(sweep, jobs)
         except Exception as error:  # Hydra turns an exception of a callback into a warning and starts the jobs
-            sys.exit(f"error: {explain(error)}")
+            sys.exit(f"error: {explain(error, overrides=job)}")
         typed = [*drop_overrides(config.hydra.overrides.hydra, "hydra.mode"), *task]
-        self.sweep(config).write(typed, jobs, Path(config.hydra.runtime.cwd))
-        log.info(f"sweep {config.sweep}: {len(jobs)} jobs ({self.sweep(config).dir})")
+        sweep.write(typed, jobs, Path(config.hydra.runtime.cwd))
+        log.info(f"sweep {config.sweep}: {len(jobs)} jobs ({sweep.dir})")
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         sweep = self.sweep(config)
@@ -58,6 +65,52 @@ class SweepCallback(Callback):
     @staticmethod
     def sweep(config: DictConfig) -> Sweep:
         return Sweep(Path(config.output_dir) / "sweeps" / config.sweep)
+
+
+def _jobs(plans: Sequence[tuple[list[str], dict[str, Any]]], config: DictConfig) -> list[dict[str, Any]]:
+    """The record of each job.
+
+    Args:
+        plans: each job's overrides and settled configuration.
+        config: the sweep's.
+
+    Raises ValueError if two jobs that are not the same training would have one run, or a job another place.
+    """
+    jobs = []
+    claims: dict[str, dict[str, Any]] = {}  # run -> what its first job trains
+    for overrides, planned in plans:
+        for key in ("output_dir", "sweep"):
+            if planned[key] != config[key]:
+                raise ValueError(f"{key} (={planned[key]}) must be the same in all jobs of a sweep")
+        data = {f"dataset.{key}": planned["dataset"].get(key) for key in ("root", "manifest", "layout")}
+        ours = identity(planned) | data
+        theirs = claims.setdefault(planned["name"], ours)
+        if different := sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key)):
+            key = different[0]
+            raise ValueError(
+                f"two jobs would be the run {planned['name']} ({key}: {theirs.get(key)} in one, {ours.get(key)} in the "
+                f"other): choose a name for each, e.g. name='{planned['name']}-${{{key}}}'"
+            )
+        jobs.append({"overrides": overrides, "run": planned["name"], "voting": planned["voting"]["name"]})
+    return jobs
+
+
+def _check_record(sweep: Sweep, jobs: Sequence[dict[str, Any]]) -> None:
+    """Raises ValueError if the sweep's folder has the record of other jobs, or a damaged one."""
+    if not (sweep.dir / "sweep.json").exists():
+        return
+    theirs, ours = ({(job["run"], job["voting"]) for job in each} for each in (sweep.jobs(), jobs))
+    differences = [
+        f"{run} by the {vote} vote {where}"
+        for where, jobs_there in (("only there", theirs - ours), ("only here", ours - theirs))
+        for run, vote in sorted(jobs_there)
+    ]
+    if differences:
+        more = f", and {len(differences) - 4} more" if differences[4:] else ""
+        raise ValueError(
+            f"{sweep.dir} is a sweep of other jobs ({', '.join(differences[:4])}{more}); its record is not "
+            "overwritten: choose another name by sweep=..., or remove the folder (not the runs)"
+        )
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -113,7 +166,7 @@ def _retry(sweep: Sweep) -> int:
             f"is not started. If it is yours, type it: {command}"
         )
     # By the same name and in the same place, wherever outputs/ may have gone since.
-    place = [f"sweep='{sweep.dir.name}'", f"output_dir='{sweep.output_dir}'"]
+    place = [f"sweep={quote(sweep.dir.name)}", f"output_dir={quote(str(sweep.output_dir))}"]
     words = ["-m", "fer_voting.train", "-m", *drop_overrides(record["command"], "sweep", "output_dir"), *place]
     print(escape(f"$ cd {shlex.quote(record['cwd'])} && python {shlex.join(words)}"), flush=True)
     # -P: a folder `fer_voting` in that place is not what is run.

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.train import REPO, TINY
+from hydra.errors import ConfigCompositionException
 from hydra.utils import get_class, get_object
 from omegaconf import OmegaConf
 
-from fer_voting.config import CONF_DIR, command, compose, explain, flatten
+from fer_voting.config import CONF_DIR, as_typed, command, compose, explain, flatten
 from fer_voting.models import SPLITS
 from fer_voting.runs.identity import resolve
 from fer_voting.train import main as train
@@ -81,6 +82,76 @@ def test_choices_come_with_the_configuration():
     assert choices["split"] == "m2"
     assert choices["experiment"] == "null"
     assert "hydra" not in config
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("name=2024_06_01", "name='2024_06_01'"),
+        ("name=1e3,007", "name='1e3',007"),
+        ("name=true", "name='true'"),
+        ("name=null", "name=null"),
+        ("name=r${seed}", "name=r${seed}"),
+        ("name=it's", r"name='it\'s'"),
+        ("sweep=007", "sweep=007"),
+        ("output_dir=/data/Fotos (ä) #1", "output_dir='/data/Fotos (ä) #1'"),
+        ("dataset.root=~/x", "dataset.root='HOME/x'"),
+        ("dataset.root='~/x y'", "dataset.root='HOME/x y'"),
+        ("dataset.root=~/a,~/b", "dataset.root='HOME/a','HOME/b'"),
+        ("dataset.root=/a=b", "dataset.root='/a=b'"),
+        ("dataset.root='a,b',1", "dataset.root='a,b',1"),
+        ("dataset.root=choice(1,2)", "dataset.root=choice(1,2)"),
+        ("+logger.wandb.project=1_0", "+logger.wandb.project='1_0'"),
+        ("experiment=2024_06_01", "experiment='2024_06_01'"),
+        ("logger=[wandb,mlflow]", "logger=[wandb,mlflow]"),
+        ("~logger", "~logger"),
+        ("optimizer.lr=1e-3", "optimizer.lr=1e-3"),
+    ],
+)
+def test_a_text_is_taken_as_typed(monkeypatch: pytest.MonkeyPatch, word: str, meant: str):
+    monkeypatch.setenv("HOME", "HOME")
+    assert as_typed(word) == meant
+    assert as_typed(meant) == meant
+
+
+def test_texts_and_paths_in_a_composed_configuration(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("AFFECTNET_ROOT", "~/affectnet")
+    config = compose(["dataset=folder", "dataset.root=~/2024_06_01", "name=1e3", "output_dir=2024_06_01"])
+    assert (config.dataset.root, config.dataset.name) == ("/home/me/2024_06_01", "2024_06_01")
+    assert (config.name, config.output_dir) == ("1e3", "2024_06_01")
+    assert compose(["dataset=affectnet"]).dataset.root == "/home/me/affectnet"
+    # What is recorded can be composed again.
+    again = compose(list(config.composition.overrides))
+    assert resolve(again) == resolve(config)
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (
+            ["trainer.gradient_clip_val=0.5"],
+            "in trainer, but lightning.Trainer takes it: to add it, type +trainer.gradient_clip_val=0.5",
+        ),
+        (["trainer.gradient_clip=0.5"], "did you mean 'gradient_clip_val'?"),
+        (["trainer.max_epoch=3"], "did you mean 'max_epochs'?"),
+        (["optimizer.weight_decay=0.1"], "but torch.optim.Adam takes it: to add it, type +optimizer.weight_decay=0.1"),
+        (["optimizer=sgd", "optimizer.moment=0.1"], "did you mean 'momentum'?"),
+        (["augment=none", "augment.erase.probability=0.3"], "augment=low_resolution and augment=paper have it"),
+        (["loss.gamma=2"], "loss=focal has it"),
+        (["callbacks.x=1"], "to add it, type +callbacks.x=1"),
+        (["nam=x"], "did you mean 'name'?"),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, list) else "",
+)
+def test_a_key_that_does_not_exist_is_answered_with_what_to_type(words: list[str], hint: str):
+    with pytest.raises(ConfigCompositionException) as error:
+        compose(words)
+    text = explain(error.value, overrides=words)
+    assert hint in text
+    key = words[-1].partition("=")[0]
+    assert f"did you mean '{key.split('.')[1 if '.' in key else 0]}'" not in text
+    assert ("to add it" in text) == (hint.partition("type ")[1] != "" or key.startswith("augment"))
 
 
 def test_flatten():

@@ -17,7 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from fer_voting.config import explain
+from fer_voting.config import explain, quote
 from fer_voting.runs.naming import settle
 from fer_voting.runs.run import Run
 
@@ -88,7 +88,7 @@ def _child(module: str, function: str, config: DictConfig, environment: Mapping[
     threading.Thread(target=_die_with_parent, daemon=True).start()
     os.environ.update(environment)
     # The command line of this job by itself: Lightning repeats it for each further rank.
-    place = [f"{key}='{config[key]}'" for key in ("name", "sweep", "output_dir")]
+    place = [f"{key}={quote(str(config[key]))}" for key in ("name", "sweep", "output_dir")]
     sys.argv = ["fer_voting.train", *config.composition.overrides, *place]
     sys.modules["__main__"].__spec__ = find_spec("fer_voting.train")
     try:

@@ -16,7 +16,7 @@ from optuna.trial import FixedTrial, TrialState
 
 from fer_voting import search as searching
 from fer_voting.runs.run import Run
-from fer_voting.search import Space, main, search
+from fer_voting.search import MAX_FAILURES, Space, main, search
 
 SPACE = ("optimizer.lr=tag(log,interval(1e-4,1e-1))", "augment=none,paper", "dataset.batch_size=range(8,33,8)")
 
@@ -106,6 +106,20 @@ def test_a_trial_that_fails_is_left_out_unless_it_is_the_first(tmp_path: Path, m
     monkeypatch.setattr(searching, "run_isolated", lambda *job: {"status": "failed", "error": "no space left"})
     with pytest.raises(ChildProcessError, match="no space left"):
         search("other", ["split=m1,m3", f"output_dir={tmp_path}"], 2)
+
+
+def test_a_search_whose_trials_keep_failing_ends_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcomes = iter(["finished", *["failed"] * (MAX_FAILURES - 1), "finished", *["failed"] * MAX_FAILURES])
+
+    def outcome(module: str, function: str, config: dict[str, Any]) -> dict[str, Any]:
+        return {"status": next(outcomes), "error": "no space left", "votes": {"soft": {"val": {"accuracy": 0.5}}}}
+
+    monkeypatch.setattr(searching, "run_isolated", outcome)
+    with pytest.raises(ChildProcessError, match=f"{MAX_FAILURES} trials failed in a row, .*: no space left"):
+        search("mine", ["split=m1,m3", f"output_dir={tmp_path}"], 9)
+    assert next(outcomes, None) is None
 
 
 @pytest.mark.slow

@@ -41,6 +41,10 @@ def wrong(config: DictConfig) -> dict:
     raise ValueError(f"no good: {config['name']}")
 
 
+def typed(config: DictConfig) -> dict:
+    return {"status": "finished", "overrides": sys.argv[1:]}
+
+
 def doubled(config: DictConfig) -> dict:
     return {"status": "finished", "value": 2 * config["value"], "pid": os.getpid()}
 
@@ -202,6 +206,8 @@ def test_the_table_of_a_sweep_by_its_name(
         ["split=glob(*,exclude=[baseline,input])", "seed=0"],
         ["seed=1,2", "split=m1", "~callbacks.throughput", "+optimizer.amsgrad=true,false", "seed=5"],
         ["dataset.balance.target=mean", "model.width=sort(16,8)", "init_from='a,b'"],
+        ["seed=0,1", "name=r${seed}", "dataset.val_size=3${seed}"],
+        ["name=2024_06_01,1e3", "seed=4", "dataset.cache_dir=~/a"],
     ],
 )
 def test_the_recorded_jobs_are_those_that_hydra_starts_in_its_order(
@@ -210,13 +216,16 @@ def test_the_recorded_jobs_are_those_that_hydra_starts_in_its_order(
     started = []
 
     def job(config: Any) -> None:
-        started.append(list(HydraConfig.get().overrides.task))
+        hydra = OmegaConf.to_container(HydraConfig.get(), resolve=False)
+        started.append((hydra["overrides"]["task"], settle(config).name))
 
     monkeypatch.setattr(sys, "argv", ["x", "-m", f"output_dir={tmp_path}", "sweep=mine", *words])
     with pytest.raises(SystemExit):  # nothing was trained
         command(job)
     assert len(started) > 1
-    assert [job["overrides"] for job in Sweep(tmp_path / "sweeps" / "mine").jobs()] == started
+    sweep = Sweep(tmp_path / "sweeps" / "mine")
+    assert [job["overrides"] for job in sweep.jobs()] == [overrides for overrides, _ in started]
+    assert [job["run"] for job in sweep.jobs()] == [run for _, run in started]
 
 
 @pytest.mark.parametrize(
@@ -226,6 +235,10 @@ def test_the_recorded_jobs_are_those_that_hydra_starts_in_its_order(
         (["seed=interval(0,1)"], "interval"),
         (["seed=0,x"], "seed"),
         (["seed=0,1", *(f"+optimizer.option{k}=1" for k in range(12))], "name="),  # too long a name
+        (["seed=0,1", "name=foo"], r"two jobs would be the run foo \(seed: 0 in one, 1 in the other\)"),
+        (["dataset=fer2013", "dataset.root=a,b"], "dataset.root: a in one, b in the other"),
+        (["seed=0,1", "optimizer.lr=${there_is_none:1}"], "there_is_none"),
+        (["output_dir=a,b"], "output_dir"),
     ],
 )
 def test_a_sweep_with_a_job_that_cannot_run_does_not_start(
@@ -237,6 +250,31 @@ def test_a_sweep_with_a_job_that_cannot_run_does_not_start(
         command(started.append)
     assert not started
     assert not (tmp_path / "sweeps" / "mine" / "sweep.json").exists()
+
+
+def test_a_sweep_s_name_stands_for_its_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def begin(*words: str) -> None:
+        monkeypatch.setattr(sys, "argv", ["x", "-m", f"output_dir={tmp_path}", "sweep=mine", *words])
+        command(lambda config: None)
+
+    with pytest.raises(SystemExit) as nothing_was_trained:
+        begin("split=m1,m2")
+    assert nothing_was_trained.value.code == 1
+    for words in (["split=m2,m1", "logger=none"], ["split=m1,m2", "voting=soft"]):  # the same runs
+        with pytest.raises(SystemExit) as nothing_was_trained:
+            begin(*words)
+        assert nothing_was_trained.value.code == 1
+    record = Sweep(tmp_path / "sweeps" / "mine").record()
+    with pytest.raises(
+        SystemExit, match=r"of other jobs \(faces-m2-seed0 .* only there, faces-m3-seed0 .* only here\)"
+    ):
+        begin("split=m1,m3")
+    assert Sweep(tmp_path / "sweeps" / "mine").record() == record
+
+
+def test_a_job_in_a_folder_with_an_apostrophe(tmp_path: Path):
+    outcome = run_isolated(__name__, "typed", job_of(output_dir="it's (mine)"))
+    assert outcome["overrides"] == ["name='x'", "sweep='s'", r"output_dir='it\'s (mine)'"]
 
 
 @pytest.mark.parametrize(
