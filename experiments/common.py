@@ -18,7 +18,6 @@ from fer_voting.results.load import RunGroup, RunTable, load_runs
 from fer_voting.results.markdown import Table, markdown
 from fer_voting.results.missing import missing_runs
 from fer_voting.results.text import COMPARISON_NOTE, NO_TEST, comparison_table, missing_lines
-from fer_voting.runs import naming
 from fer_voting.runs.identity import resolve
 from fer_voting.runs.naming import settle
 from fer_voting.system.atomic import write_atomically, write_json
@@ -26,6 +25,8 @@ from fer_voting.system.atomic import write_atomically, write_json
 REPO = Path(__file__).resolve().parent.parent
 MARKS = re.compile(r"(<!-- (\S+\.md) -->\n).*?(<!-- end -->)", re.DOTALL)
 """A page shows a Markdown file of the repository between the lines `<!-- FILE -->` and `<!-- end -->`."""
+SPLITS = ("baseline", "m1", "m2", "m3")
+"""The paper's comparison."""
 SYNTHETIC = "Synthetic faces: these figures say nothing about people."
 
 
@@ -220,11 +221,6 @@ def belongs_to(table_of: str, datasets: Sequence[str]) -> list[str]:
 def run_config(overrides: Sequence[str]) -> dict[str, Any]:
     """The resolved configuration of the run that a training's overrides make, with its name."""
     return resolve(settle(compose(overrides)))
-
-
-def variant_of(overrides: Sequence[str]) -> str:
-    """The part of a run's name between split and seed: how it differs from the data set's defaults."""
-    return naming.variant_of(compose(overrides))
 
 
 def open_data(overrides: Sequence[str], **values: Any) -> FERDataModule:

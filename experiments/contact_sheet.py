@@ -10,14 +10,17 @@ from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from experiments.common import make_parser
+from experiments.crop_analysis import agreeing_crops
 from fer_voting.data.module import reopen_datamodule
+from fer_voting.results.load import load_run
 from fer_voting.results.plots import INK, save
 from fer_voting.runs.run import Run
-from fer_voting.system.arrays import read_npz
+from fer_voting.votes import soft_vote
 
 RIGHT, WRONG = "#0072B2", "#D55E00"
 
@@ -27,22 +30,16 @@ def contact_sheet(run: Run, rows: int) -> Figure:
 
     Raises ValueError if the run is not finished, is not of drawn faces, or has no test predictions.
     """
-    if (status := run.status()) != "finished":
-        raise ValueError(f"the run {run.name} is {status}: a contact sheet needs a finished run")
-    result = run.result()
-    assert result is not None
-    if not result["synthetic"]:
-        raise ValueError(f"the run {run.name} is of {result['dataset']}: its images show people and are not published")
-    path = run.predictions_file("soft", "test")
-    if not path.is_file():
-        raise ValueError(f"the run {run.name} has no test predictions ({path})")
-    keys = ("logits", "scores", "labels", "names")
-    logits, scores, labels, names = map(read_npz(path, *keys).__getitem__, keys)
-    decided = scores.argmax(axis=1)
-    agreement = (logits.argmax(axis=2) == decided[:, None]).sum(axis=1)
-    classes = result["class_names"]
-    chosen = [np.flatnonzero(labels == label)[:rows] for label in range(len(classes))]
-    images = _images(run, names)
+    record = load_run(run)
+    if record.problem:
+        raise ValueError(f"the run {run.name} is {record.problem}: a contact sheet needs a finished run")
+    if not record.result["synthetic"]:
+        raise ValueError(f"the run {run.name} is of {record.dataset}: its images show people and are not published")
+    stored, classes = record.predictions("test"), record.result["class_names"]
+    logits = torch.from_numpy(stored.logits)
+    decided, agreement = soft_vote(logits).argmax(dim=1).numpy(), agreeing_crops(logits, "soft")
+    chosen = [np.flatnonzero(stored.labels == label)[:rows] for label in range(len(classes))]
+    images = _images(run, stored.names)
 
     figure = Figure(figsize=(1.3 * len(classes), 1.62 * rows + 0.3))
     with mpl.rc_context({"text.color": INK}):

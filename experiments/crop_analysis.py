@@ -5,7 +5,7 @@ Pure functions of arrays. Shapes: N images, V crops an image, K classes.
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -71,32 +71,22 @@ def area_under_roc(scores: NDArray[np.number], positive: NDArray[np.bool_]) -> f
     return float((ranks[positive].sum() - positives * (positives + 1) / 2) / (positives * negatives))
 
 
-@dataclass(frozen=True)
-class LabelShares:
+class LabelShares(NamedTuple):
     """A network's decisions against two labels of the same images; shares of 1.
 
     Attributes:
-        images: N.
         by_label, by_other: accuracy by the labels of the data set, and by the other labels.
-        labels_agree: images whose two labels are the same.
-        errors: decisions that are not the data set's label.
+        wrong: decisions that are not the data set's label: errors.
         of_label, of_network, of_neither: the errors whose decision is the other label (the label's error), whose two
             labels agree (the network's), and whose decision is neither of two different labels; shares of the errors.
     """
 
-    images: int
     by_label: float
     by_other: float
-    labels_agree: float
-    errors: int
+    wrong: float
     of_label: float
     of_network: float
     of_neither: float
-
-    @property
-    def wrong(self) -> float:
-        """Share of the decisions that are errors."""
-        return self.errors / self.images
 
 
 def label_shares(
@@ -113,19 +103,6 @@ def label_shares(
     if not known.any():
         raise ValueError("no image has another label")
     decisions, labels, other_labels = decisions[known], labels[known], other_labels[known]
-    wrong, same = decisions != labels, labels == other_labels
-    errors = int(wrong.sum())
-
-    def of_errors(which: NDArray[np.bool_]) -> float:
-        return int((wrong & which).sum()) / errors if errors else 0.0
-
-    return LabelShares(
-        len(labels),
-        float(1 - wrong.mean()),
-        float((decisions == other_labels).mean()),
-        float(same.mean()),
-        errors,
-        of_errors(decisions == other_labels),
-        of_errors(same),
-        of_errors(~same & (decisions != other_labels)),
-    )
+    wrong, right, same = decisions != labels, decisions == other_labels, labels == other_labels
+    of_errors = [int((wrong & kind).sum()) / max(int(wrong.sum()), 1) for kind in (right, same, ~same & ~right)]
+    return LabelShares(1 - float(wrong.mean()), float(right.mean()), float(wrong.mean()), *of_errors)

@@ -26,10 +26,10 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from experiments import resolution
-from experiments.common import Report, make_parser, publish
+from experiments.common import SPLITS, Report, make_parser, publish
 from experiments.comparison import comparison_report, origin_line, table_report
 from experiments.crop_analysis import agreeing_crops, area_under_roc, crop_choices, label_shares, mean_accuracy
-from experiments.kept import SPLITS, Faces, KeptRun, keep, read_faces, read_kept
+from experiments.kept import Faces, KeptRun, keep, read_faces, read_kept
 from fer_voting.data.labels import CLASSES
 from fer_voting.data.sets.ferplus import strict_majority
 from fer_voting.models import VotingResNet18
@@ -37,6 +37,7 @@ from fer_voting.models.adaptive import adaptive_cost
 from fer_voting.models.crops import CROPS
 from fer_voting.results.calibration import reliability
 from fer_voting.results.compare import TABLE_VOTES
+from fer_voting.results.evaluation import confusion_counts
 from fer_voting.results.load import RunGroup, load_runs
 from fer_voting.results.markdown import Table
 from fer_voting.results.missing import MissingRuns, missing_runs
@@ -79,8 +80,7 @@ def analyse(group: RunGroup, runs: BySplit, faces: Faces) -> Report:
     _splits(report, runs)
     if voting:
         _votes(report, voting)
-    _crops(report, group, voting)
-    if voting:
+        _crops(report, group, voting)
         _agreement(report, group, voting)
     _resolution(report, group, runs)
     _leaks(report, runs, faces)
@@ -182,9 +182,6 @@ def _cost(split: str, runs: Sequence[KeptRun]) -> AdaptiveCost:
 
 def _crops(report: Report, group: RunGroup, voting: BySplit) -> None:
     report.add("## Number of crops")
-    if not voting:
-        report.add("No finished run votes yet.")
-        return
     choices = crop_choices()
     table = Table(["architecture", "vote", "runs", *choices], [], left=2)
     lines: list[dict[str, Any]] = []
@@ -262,8 +259,8 @@ def _resolution(report: Report, group: RunGroup, runs: BySplit) -> None:
             about |= {"trained_split": split, "split": split, "part": "test"}
             for side, by_vote in sorted(run.decisions.items()):
                 for vote, decisions in by_vote.items():
-                    figures = resolution.figures(run.test.labels, decisions, run.test.logits.shape[2])
-                    rows.append(about | {"vote": vote, "resolution": side} | figures)
+                    counts = confusion_counts(run.test.labels, decisions, run.test.logits.shape[2])
+                    rows.append(about | {"vote": vote, "resolution": side} | resolution.figures(counts))
     title_of = {row["network"]: SPLIT_TITLES[row["split"]] for row in rows}
     table = resolution.table(rows)
     cells = [[title_of[network], vote, *rest] for network, _, vote, *rest in table.rows]
@@ -319,17 +316,15 @@ def _labels(report: Report, runs: BySplit, faces: Faces) -> None:
     majority = strict_majority(faces.votes, len(names))
     header = ["by FER2013's label", "by FER+'s majority", "errors", "label's", "network's", "neither's"]
     table = Table(["architecture", "vote", "runs", *header], [], left=2)
-    agree = images = 0.0
     for vote, of_split, cells in _by_vote(runs, TABLE_VOTES):
         shares = [label_shares(run.decisions[max(run.decisions)][vote], faces.labels, majority) for run in of_split]
-        agree, images = shares[0].labels_agree, shares[0].images
-        keys = ("by_label", "by_other", "wrong", "of_label", "of_network", "of_neither")
-        table.rows.append([*cells, *(mean_text(getattr(one, key) for one in shares) for key in keys)])
+        table.rows.append([*cells, *(mean_text(each) for each in zip(*shares, strict=True))])
+    agree = (majority == faces.labels)[majority >= 0]
     note = (
-        f"On the {images:,} test images on which more than half of FER+'s ten votes are for one of the classes; on "
-        f"{100 * agree:.2f} % of them that is FER2013's label. Errors are by FER2013's label. Of these, in percent: "
-        "label's, where the decision is FER+'s majority; network's, where both labels agree against it; neither's, "
-        "where the labels differ and it is neither."
+        f"On the {len(agree):,} test images on which more than half of FER+'s ten votes are for one of the classes; on "
+        f"{100 * agree.mean():.2f} % of them that is FER2013's label. Errors are by FER2013's label. Of these, in "
+        "percent: label's, where the decision is FER+'s majority; network's, where both labels agree against it; "
+        "neither's, where the labels differ and it is neither."
     )
     _add(report, "labels", table, note)
 

@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
+from experiments.common import SPLITS
 from experiments.record import record_predictions
 from experiments.resolution import RESOLUTIONS, LoadedRun, crop_logits, lower_resolution
 from fer_voting.data.index import PARTS
@@ -35,8 +36,6 @@ from fer_voting.system.atomic import write_atomically, write_json
 from fer_voting.system.messages import progress_bar
 from fer_voting.votes import VOTES, soft_vote
 
-SPLITS = ("baseline", "m1", "m2", "m3")
-"""The splits under which every network is evaluated: the paper's."""
 STUDIES_FILE = "studies.npz"
 AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 """Lightning's name of a precision -> the dtype in which a run was trained and evaluated."""

@@ -28,6 +28,7 @@ from fer_voting.inference.model_card import public_test_tables
 from fer_voting.inference.recognizer import Recognizer
 from fer_voting.networks import weights_checksum
 from fer_voting.results.calibration import reliability
+from fer_voting.results.evaluation import confusion_counts
 from fer_voting.results.plots import draw_confusion
 from fer_voting.system.environment import describe_device, git_commit, package_versions
 from fer_voting.system.messages import progress_bar, set_up_messages
@@ -68,11 +69,10 @@ def judge(name: str, recognizer: Recognizer, data: FERDataModule, positions: NDA
 
     def of_labels(labels: NDArray[np.int64], decisions: NDArray[np.int64]) -> dict[str, Any]:
         known = labels >= 0
-        counts = np.zeros((len(classes), len(classes)), np.int64)
-        np.add.at(counts, (labels[known], decisions[known]), 1)
+        counts = confusion_counts(labels[known], decisions[known], len(classes))
         recall = counts.diagonal() / np.maximum(counts.sum(axis=1), 1)
         return {
-            **figures(labels[known], decisions[known], len(classes)),
+            **figures(counts),
             "recall": dict(zip(classes, recall.tolist(), strict=True)),
             "confusion_counts": counts.tolist(),
         }
@@ -106,7 +106,7 @@ def _by_brightness(
     rows = []
     for chosen in np.array_split(np.argsort(brightness, kind="stable"), QUARTERS):
         ends = {"darkest": float(brightness[chosen].min()), "brightest": float(brightness[chosen].max())}
-        rows.append(ends | figures(labels[chosen], decisions[chosen], classes))
+        rows.append(ends | figures(confusion_counts(labels[chosen], decisions[chosen], classes)))
     return rows
 
 
@@ -141,23 +141,21 @@ def main(arguments: list[str] | None = None) -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--root", type=Path, required=True, help="folder of fer2013.csv (and fer2013new.csv)")
     network = parser.add_mutually_exclusive_group()
-    network.add_argument("--run", help="a finished training: its name below OUTPUT_DIR/runs, or its folder")
     network.add_argument(
-        "--model", default="fer_voting", help="an exported folder, or a name on the Hub (default: the one that ships)"
+        "--run", dest="network", help="a finished training: its name below OUTPUT_DIR/runs, or its folder"
     )
-    network.add_argument("--checkpoint", type=Path, help="a .ckpt file")
+    network.add_argument(
+        "--model", dest="network", help="an exported folder, or a name on the Hub (default: the one that ships)"
+    )
+    network.add_argument("--checkpoint", dest="network", help="a .ckpt file")
+    parser.set_defaults(network="fer_voting")
     parser.add_argument("--vote", help="(default: the run's or the folder's own, else soft)")
     add_folders(parser, "public_test")
     options = parser.parse_args(arguments)
     set_up_messages()
     try:
-        if options.run is not None:
-            recognizer = Recognizer.from_run(options.run, options.output_dir, options.vote)
-        elif options.checkpoint is not None:
-            recognizer = Recognizer.from_checkpoint(options.checkpoint, options.vote)
-        else:
-            recognizer = Recognizer.from_pretrained(options.model, options.vote)
-        name = options.checkpoint.stem if options.checkpoint else Path(options.run or options.model).name
+        recognizer = Recognizer.load(options.network, options.output_dir, vote=options.vote)
+        name = Path(options.network).name.removesuffix(".ckpt")
         data, positions = public_test(options.root, recognizer.runtime.image_size, options.output_dir)
         result = judge(name, recognizer, data, positions)
     except (OSError, ValueError) as error:

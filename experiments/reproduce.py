@@ -9,11 +9,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from experiments.common import make_parser, run_module, variant_of, whole_numbers
+from experiments.common import SPLITS, make_parser, run_module, whole_numbers
+from fer_voting.config import compose
 from fer_voting.results.load import RunTable, load_runs
 from fer_voting.results.missing import missing_runs
+from fer_voting.runs.naming import variant_of
 
-SPLITS = ("baseline", "m1", "m2", "m3")
 SCRIPTS = {
     "affectnet": [("tables", "table3"), ("tables", "table4"), ("figures", "figure4"), ("figures", "figure5")],
     "rafdb": [("tables", "table5"), ("figures", "figure6")],
@@ -36,7 +37,7 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error(f"--root (={options.root!r}) is not a folder: make reproduce-{options.dataset} ROOT=DIR")
 
     data = [f"dataset={options.dataset}", f"dataset.root={options.root}", f"output_dir={options.output_dir}"]
-    variant = variant_of([*data, *options.overrides])
+    variant = variant_of(compose([*data, *options.overrides]))
     _announce(options, variant)
     for module, *words in _commands(options, data, variant):
         run_module(module, *words, run=not options.plan)

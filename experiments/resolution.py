@@ -26,7 +26,7 @@ from experiments.common import SYNTHETIC, Report, add_folders, make_parser, orig
 from fer_voting.data.module import FERDataModule, normalise, reopen_datamodule
 from fer_voting.models import SPLITS
 from fer_voting.networks import load_network, match_classes
-from fer_voting.results.evaluation import metric_intervals, metrics_of_counts
+from fer_voting.results.evaluation import confusion_counts, metric_intervals, metrics_of_counts
 from fer_voting.results.markdown import Table
 from fer_voting.results.plots import INK, SPLIT_COLOURS, save
 from fer_voting.results.text import mean_text
@@ -90,11 +90,6 @@ class LoadedRun:
     def network(self) -> str:
         return self.run.name.removesuffix(f"-seed{self.config['seed']}")
 
-    @property
-    def images_key(self) -> tuple[str, int]:
-        """Equal for runs on the same images."""
-        return self.datamodule.fingerprint, self.datamodule.size
-
     def module(self, split: str) -> VotingModule:
         """The weights of the soft vote's best epoch under a split; of a refit that has none, its own."""
         network = load_network(self.run.dir)
@@ -155,23 +150,17 @@ def measure(trained: LoadedRun, splits: Sequence[str], resolutions: Sequence[int
                 for vote in VOTES:
                     decisions = VOTES[vote](logits).argmax(dim=1).numpy()
                     row = about | {"split": split, "vote": vote, "resolution": side}
-                    rows.append(row | figures(labels, decisions, len(data.class_names)))
+                    rows.append(row | figures(confusion_counts(labels, decisions, len(data.class_names))))
                 progress.update()
     return rows
 
 
-def figures(labels: NDArray[np.int64], decisions: NDArray[np.int64], classes: int) -> Row:
-    """`images`, `majority`, `accuracy`, `low`, `high` and `mean_recall` of a row.
-
-    Args:
-        labels, decisions: class ids [N].
-    """
-    counts = np.zeros((classes, classes), np.int64)
-    np.add.at(counts, (labels, decisions), 1)
+def figures(counts: NDArray[np.int64]) -> Row:
+    """`images`, `majority`, `accuracy`, `low`, `high` and `mean_recall` of a row, by its `confusion_counts` [K, K]."""
     metrics, (low, high) = metrics_of_counts(counts), metric_intervals(counts)["accuracy"]
     return {
-        "images": len(labels),
-        "majority": counts.sum(axis=1).max() / len(labels),
+        "images": int(counts.sum()),
+        "majority": counts.sum(axis=1).max() / counts.sum(),
         "accuracy": float(metrics["accuracy"]),
         "low": low,
         "high": high,
@@ -284,8 +273,9 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         names = dict.fromkeys(options.runs)
         runs = [open_run(options.output_dir, name, options.part, options.root) for name in names]
+        first = runs[0].datamodule
         for trained in runs:
-            if trained.images_key != runs[0].images_key:
+            if (trained.datamodule.fingerprint, trained.datamodule.size) != (first.fingerprint, first.size):
                 raise ValueError(f"{trained.run.name} has other images than {runs[0].run.name}: give one command each")
             own = trained.config["split"]["name"]
             rows += measure(trained, splits or [own], options.resolutions, options.part)

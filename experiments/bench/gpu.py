@@ -19,17 +19,16 @@ import copy
 import subprocess
 import sys
 import tempfile
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from experiments import fer2013_analysis, table2
-from experiments.bench.measure import SPLITS, BenchmarkResult, Row, measured_here, table, write_part
+from experiments.bench.measure import BenchmarkResult, Row, measured_here, table, write_part
 from experiments.bench.network import QUICK as QUICK_SIZE
-from experiments.bench.network import Clock, Size, brief_training, open_packed, settled
-from experiments.common import REPO, add_parts, make_parser, run_module, write_page
+from experiments.bench.network import Clock, Size, add_face_rates, brief_training, open_packed, settled
+from experiments.common import REPO, SPLITS, add_parts, make_parser, run_module, write_page
 from fer_voting.inference.runtime import PRECISIONS, TorchRuntime
 from fer_voting.models import VotingResNet18
 from fer_voting.models.cost import count_gmacs
@@ -107,11 +106,7 @@ def prediction(options: argparse.Namespace) -> None:
         runtimes = {name: TorchRuntime(copy.deepcopy(net), info, precision=name) for name in PRECISIONS}
         for count in (1, 1024) if not options.quick else (3,):
             faces = np.random.default_rng(0).integers(0, 256, (count, size.image, size.image, 3), dtype=np.uint8)
-            functions = {f"{split} {name} {count}": partial(run, faces) for name, run in runtimes.items()}
-            best = result.time(f"{split}: {count} faces at once", functions, size.repeats)
-            for name in runtimes:
-                what = f"{split}, aligned faces, {count:,} at once, {name}"
-                result.add(what, count / best[f"{split} {name} {count}"], "faces/s")
+            add_face_rates(result, split, runtimes, faces, size)
         write(result.rows, options, "prediction")
 
 

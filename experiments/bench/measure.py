@@ -16,7 +16,6 @@ from fer_voting.system.atomic import read_json, write_json
 from fer_voting.system.environment import describe_device, git_commit, package_versions
 from fer_voting.system.messages import progress_bar
 
-SPLITS = ("baseline", "m1", "m2", "m3")
 LEAST_SECONDS = 0.1
 """A shorter function is called several times a measurement."""
 

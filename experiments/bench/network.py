@@ -28,8 +28,8 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from experiments.bench import measure
-from experiments.bench.measure import SPLITS, BenchmarkResult, seconds_of, table
-from experiments.common import add_parts, make_parser, open_data, write_page
+from experiments.bench.measure import BenchmarkResult, seconds_of, table
+from experiments.common import SPLITS, add_parts, make_parser, open_data, write_page
 from fer_voting.config import compose
 from fer_voting.data.augment import make_augment
 from fer_voting.data.images import prepare_image
@@ -201,32 +201,26 @@ def settled(split: str, size: Size) -> tuple[VotingResNet18, NetworkInfo]:
     return net.eval(), NetworkInfo(split, {"width": size.width}, names, size.image, "nothing")
 
 
-class PlainPyTorch:
+def plain_pytorch(net: VotingResNet18) -> Callable[[Array], tuple[Array, Array]]:
     """uint8 faces to scores as the paper's words say it: float32, contiguous maps, eager, Algorithm 1's loops."""
-
-    def __init__(self, net: VotingResNet18) -> None:
-        reference = Reference(net.split, net.num_classes, net.width)
-        reference.load_state_dict(net.state_dict())
-        self.network = FaceNetwork(reference).eval()
+    reference = Reference(net.split, net.num_classes, net.width)
+    reference.load_state_dict(net.state_dict())
+    network = FaceNetwork(reference).eval()
 
     @torch.inference_mode()
-    def __call__(self, faces: Array) -> tuple[Array, Array]:
-        scores, logits = self.network(torch.from_numpy(faces))
+    def run(faces: Array) -> tuple[Array, Array]:
+        scores, logits = network(torch.from_numpy(faces))
         return scores.numpy(), logits.numpy()
 
+    return run
 
-def export(net: nn.Module, info: NetworkInfo, calibration: Array, folder: Path) -> tuple[Path, Path]:
-    """The files of a network in float32 and int8; the accuracy of int8 is not of interest here."""
+
+def exported(net: nn.Module, info: NetworkInfo, calibration: Array, folder: Path) -> dict[str, Runtime]:
+    """The network in float32 and int8, whose accuracy is not of interest here, by each runtime."""
     about = ExportInfo(info.class_names, info.image_size, info.split, "soft", info.dataset, "")
     float32, int8 = folder / "float32.onnx", folder / "int8.onnx"
     export_float32(FaceNetwork(net), about, float32)
     export_int8(float32, int8, calibration, calibration[:1], np.zeros(1, np.int64))
-    return float32, int8
-
-
-def _exported(net: VotingResNet18, info: NetworkInfo, calibration: Array, folder: Path) -> dict[str, Runtime]:
-    """The exported network by each runtime."""
-    float32, int8 = export(net, info, calibration, folder)
     return {
         "ONNX Runtime, float32": OnnxRuntime(float32),
         "ONNX Runtime, int8": OnnxRuntime(int8),
@@ -253,23 +247,30 @@ def bench_inference(result: BenchmarkResult, size: Size, options: argparse.Names
     for split, (net, info) in networks.items():
         many = faces(size.face_batch, info.image_size)
         with tempfile.TemporaryDirectory() as folder:
-            runs: dict[str, Callable[[Any], Any]] = {"plain PyTorch": PlainPyTorch(net)}
-            runs |= _exported(net, info, faces(4 * size.batch, info.image_size), Path(folder))
+            exported_runs = exported(net, info, faces(4 * size.batch, info.image_size), Path(folder))
+            runs: dict[str, Callable[[Array], Any]] = {"plain PyTorch": plain_pytorch(net), **exported_runs}
             for batch in (1, size.face_batch):
-                some = many[:batch]
-                functions = {f"{split} {name} at {batch}": lambda run=run, x=some: run(x) for name, run in runs.items()}
-                best = result.time(f"{split}: {batch} faces at once", functions, size.repeats)
-                plain = best[f"{split} plain PyTorch at {batch}"]
-                for name in runs:
-                    seconds = best[f"{split} {name} at {batch}"]
+                rates = add_face_rates(result, split, runs, many[:batch], size)
+                for name in exported_runs:
+                    least = 3.0 if batch > 1 and name == "OpenVINO, int8" else None
                     what = f"{split}, aligned faces, {batch} at once, {name}"
-                    result.add(what, batch / seconds, "faces/s")
-                    if name != "plain PyTorch":
-                        least = 3.0 if batch > 1 and name == "OpenVINO, int8" else None
-                        result.add(what, plain / seconds, "times faster", least=least)
+                    result.add(what, rates[name] / rates["plain PyTorch"], "times faster", least=least)
             exact = exact_logits(net, many)
             for name, run in runs.items():
                 add_error(result, f"{split}, {name}", run(many)[1], exact)
+
+
+def add_face_rates(
+    result: BenchmarkResult, split: str, runs: Mapping[str, Callable[[Array], Any]], faces: Array, size: Size
+) -> dict[str, float]:
+    """Aligned faces a second of each way to run a network, all at once."""
+    count = len(faces)
+    functions = {f"{split} {name} at {count}": functools.partial(run, faces) for name, run in runs.items()}
+    best = result.time(f"{split}: {count:,} faces at once", functions, size.repeats)
+    rates = {name: count / seconds for name, seconds in zip(runs, best.values(), strict=True)}
+    for name, rate in rates.items():
+        result.add(f"{split}, aligned faces, {count:,} at once, {name}", rate, "faces/s")
+    return rates
 
 
 @torch.no_grad()
@@ -305,7 +306,7 @@ def bench_trained(result: BenchmarkResult, size: Size, options: argparse.Namespa
     faces, labels = data.pack.images[positions], data.class_ids(data.pack)[positions]
     batches = [faces[first : first + size.paper_batch] for first in range(0, len(faces), size.paper_batch)]
     with tempfile.TemporaryDirectory() as folder:
-        runs = _exported(net, info, data.pack.images[np.sort(chosen)], Path(folder))
+        runs = exported(net, info, data.pack.images[np.sort(chosen)], Path(folder))
         logits = {name: np.concatenate([run(batch)[1] for batch in batches]) for name, run in runs.items()}
     exact = np.concatenate([exact_logits(net, batch) for batch in batches])
 

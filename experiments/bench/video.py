@@ -16,8 +16,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +27,17 @@ from numpy.typing import NDArray
 from torch import nn
 
 from experiments.bench.measure import Row, measured_here, read_parts, table, write_part
-from experiments.bench.network import export
+from experiments.bench.network import exported
 from experiments.common import add_parts, make_parser, write_page
 from fer_voting.data.faces.parameters import EXPRESSION_UNITS
 from fer_voting.data.faces.renderer import render_faces
 from fer_voting.data.labels import CLASSES
+from fer_voting.inference.draw import VideoWriter
 from fer_voting.inference.frames import Input, read_frames
 from fer_voting.inference.pipeline import Pipeline, RecognizedFrame
 from fer_voting.inference.recognizer import Recognizer
 from fer_voting.inference.rows import RowWriter, rows_of
-from fer_voting.inference.runtime import TorchRuntime
+from fer_voting.inference.runtime import PRECISIONS, Runtime, TorchRuntime
 from fer_voting.models import VotingResNet18
 from fer_voting.models.checkpoint import NetworkInfo
 from fer_voting.networks import load_network
@@ -87,17 +88,9 @@ def frames(count: int, faces: int) -> Iterator[NDArray[np.uint8]]:
 
 
 def write_video(path: Path, count: int, faces: int) -> Path:
-    import av
-
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=25)
-        stream.height, stream.width, stream.pix_fmt = HEIGHT, WIDTH, "yuv420p"
-        stream.codec_context.time_base = Fraction(1, 25)
+    with closing(VideoWriter(path, WIDTH, HEIGHT)) as writer:
         for index, image in enumerate(frames(count, faces)):
-            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-            frame.pts, frame.time_base = index, Fraction(1, 25)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
+            writer.add(image, index / 25)
     return path
 
 
@@ -115,15 +108,11 @@ def recognizers(options: argparse.Namespace, folder: Path) -> dict[str, Recogniz
     """The network in PyTorch and in the exported forms."""
     net, info = network(options)
     names = [CLASSES[i % 7] for i in range(64)]
-    float32, int8 = export(net, info, render_faces(0, range(64), names, range(64), info.image_size), folder)
-    return {
-        "PyTorch, float32": Recognizer(TorchRuntime(net, info, precision="float32", device="cpu")),
-        "PyTorch, bf16": Recognizer(TorchRuntime(net, info, precision="bf16", device="cpu")),
-        "ONNX Runtime, float32": Recognizer.from_onnx(float32),
-        "ONNX Runtime, int8": Recognizer.from_onnx(int8),
-        "OpenVINO, bf16": Recognizer.from_onnx(float32, "openvino", "bf16"),
-        "OpenVINO, int8": Recognizer.from_onnx(int8, "openvino"),
+    runtimes: dict[str, Runtime] = {
+        f"PyTorch, {precision}": TorchRuntime(net, info, precision=precision, device="cpu") for precision in PRECISIONS
     }
+    runtimes |= exported(net, info, render_faces(0, range(64), names, range(64), info.image_size), folder)
+    return {name: Recognizer(runtime) for name, runtime in runtimes.items()}
 
 
 def speed(video: Path, recognizer: Recognizer, folder: Path) -> dict[str, float]:

@@ -61,7 +61,7 @@ class Drawings:
 
     def __init__(self, folder: Path, names: Mapping[str, str]) -> None:
         self.folder, self.names = folder, names
-        self._video: _VideoWriter | None = None
+        self._video: VideoWriter | None = None
         self._input: str | None = None
 
     def __enter__(self) -> Self:
@@ -85,7 +85,7 @@ class Drawings:
         if frame.input != self._input:
             self._close()
             self._input = frame.input
-            self._video = _VideoWriter(_with_suffix(path, (".mp4",)), image.shape[1], image.shape[0])
+            self._video = VideoWriter(_with_suffix(path, (".mp4",)), image.shape[1], image.shape[0])
         assert self._video is not None
         self._video.add(image, frame.time_s)
 
@@ -95,7 +95,9 @@ class Drawings:
         self._video = self._input = None
 
 
-class _VideoWriter:
+class VideoWriter:
+    """Writes frames, uint8 `[H, W, 3]` in RGB, with their times as H.264 in MP4."""
+
     def __init__(self, path: Path, width: int, height: int) -> None:
         import av
 

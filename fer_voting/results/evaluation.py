@@ -20,6 +20,11 @@ from fer_voting.system.text import csv_safe
 from fer_voting.votes import CropOutputs, Vote
 
 
+def confusion_counts(labels: NDArray[np.int64], decisions: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
+    """Images by true class and decision: int64 [K, K] of class ids [N]."""
+    return np.bincount(classes * labels + decisions, minlength=classes**2).reshape(classes, classes)
+
+
 def metrics_of_counts(counts: NDArray[np.integer]) -> dict[str, NDArray[np.float64]]:
     """Accuracy, mean of the per-class recalls, and macro F1 of confusion counts: each float64 [...].
 
@@ -74,8 +79,7 @@ def evaluate_predictions(
     """
     fitted = fitted and not vote.is_probability
     decisions = vote.scores(outputs).argmax(dim=1)
-    counts = np.zeros((len(class_names), len(class_names)), np.int64)
-    np.add.at(counts, (labels, decisions.numpy()), 1)
+    counts = confusion_counts(labels, decisions.numpy(), len(class_names))
     right, actual, decided = counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0)
 
     def calibration(temperature: float) -> dict[str, Any]:

@@ -57,5 +57,5 @@ def test_a_run_that_is_not_finished_or_was_not_tested_is_refused(tmp_path: Path)
     with pytest.raises(ValueError, match="missing"):
         contact_sheet(Run(tmp_path, "faces-m1-seed0"), ROWS)
     run = make_run(tmp_path, ["dataset=faces", "split=m1", "seed=0"], {"val": [0, 1]}, [0, 1])
-    with pytest.raises(ValueError, match="test predictions"):
+    with pytest.raises(ValueError, match=r"soft-test\.npz is missing"):
         contact_sheet(run, ROWS)

@@ -64,9 +64,7 @@ def test_whose_error_it_is() -> None:
     labels = np.array([1, 0, 0, 1, 1, 1])
     others = np.array([1, 1, 0, 0, 1, -1])
     found = label_shares(decisions, labels, others)
-    assert (found.images, found.errors) == (5, 4)
-    assert (found.by_label, found.by_other) == (pytest.approx(1 / 5), pytest.approx(2 / 5))
-    assert found.labels_agree == pytest.approx(3 / 5)
+    assert (found.by_label, found.by_other, found.wrong) == pytest.approx((1 / 5, 2 / 5, 4 / 5))
     assert (found.of_label, found.of_network, found.of_neither) == (0.25, 0.5, 0.25)
     with pytest.raises(ValueError, match="no image has another label"):
         label_shares(decisions, labels, np.full(6, -1))
