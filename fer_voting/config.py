@@ -99,6 +99,7 @@ class Schema:
     output_dir: str = MISSING
     sweep: str | None = None
     refit: bool = False
+    selection: str | None = None
     compile: bool = False
     tf32: bool = False
     init_from: str | None = None

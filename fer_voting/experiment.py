@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from fer_voting.models.voting import VotingNetwork
 from fer_voting.networks import Source, copy_weights, find, match_classes
 from fer_voting.results.plots import plot_run
 from fer_voting.runs.identity import batchnorm_ranks, resolve
-from fer_voting.runs.naming import settle
+from fer_voting.runs.naming import needed_config, settle, training_command
 from fer_voting.runs.run import Recording, Run, read_history
 from fer_voting.system.environment import describe_device, git_commit, keep_freed_memory, package_versions
 from fer_voting.system.messages import set_up_messages
@@ -88,7 +89,9 @@ def train(config: DictConfig) -> dict[str, Any]:
         if (finished := run.finished_result()) is not None:
             data = make_data(config)
             data.setup()
-            run.check_inputs(find_sources(config).inputs | {"data": data.data_summary()})
+            sources = find_sources(config)
+            sources.check_data(data)
+            run.check_inputs(sources.inputs | {"data": data.data_summary()})
             log.info(f"{run.name}: finished before, not trained again ({run.dir})")
             run.last_checkpoint.unlink(missing_ok=True)  # left by a kill right after the result
             return finished
@@ -100,6 +103,7 @@ def train(config: DictConfig) -> dict[str, Any]:
             trainer = make_trainer(config, run, callbacks, vote, data.target, sources)
             check(config, vote, trainer)
             data.setup()
+            sources.check_data(data)
             run.check_inputs(sources.inputs | {"data": data.data_summary()})
             module = make_module(config, data, vote, sources)
             with running_loggers(loggers) as trainer.loggers:
@@ -125,36 +129,62 @@ class Sources:
         weights: the network whose weights are the initial ones; None: random ones.
         teacher: the teacher, if there is one.
         epochs: how many a refit trains: those that its selection run found best (section 3.3). None: no refit.
+        runs: those that were not named but found, by purpose: `selection`, `weights`, `teacher`. Their configurations
+            are those that this run needs.
     """
 
     weights: Source | None
     teacher: Source | None
     epochs: int | None
+    runs: Mapping[str, Run]
+
+    @cached_property
+    def networks(self) -> dict[str, Any]:
+        """Digests that identify the networks, as plain values."""
+        networks: dict[str, Any] = {"initial_weights": self.weights and {"sha256": _sha256(self.weights)}}
+        return networks if self.teacher is None else networks | {"teacher": {"sha256": _sha256(self.teacher)}}
 
     @property
     def inputs(self) -> dict[str, Any]:
-        """Digests and numbers that identify them (`Run.check_inputs`), as plain values."""
-        inputs: dict[str, Any] = {"initial_weights": self.weights and {"sha256": _sha256(self.weights)}}
-        if self.teacher is not None:
-            inputs["teacher"] = {"sha256": _sha256(self.teacher)}
-        return inputs if self.epochs is None else inputs | {"epochs": self.epochs}
+        """Digests and numbers that identify the sources (`Run.check_inputs`), as plain values."""
+        return self.networks if self.epochs is None else self.networks | {"epochs": self.epochs}
+
+    def check_data(self, data: FERDataModule) -> None:
+        """Raises ValueError unless the selection run and the teacher were trained on the data that this run reads.
+
+        The selection run must also have begun with the same weights and learned from the same teacher. The run that
+        gives the initial weights is one of another data set.
+        """
+        for purpose in self.runs.keys() & {"selection", "teacher"}:
+            run, expected = self.runs[purpose], {"data": data.selection_summary()}
+            if purpose == "selection":
+                expected |= self.networks
+            if different := run.other_inputs(expected):
+                raise ValueError(
+                    f"{run.dir} is not the {purpose} that is needed: it has other inputs ({different}); remove it and "
+                    "train it again, or choose another output_dir"
+                )
 
 
 def find_sources(config: DictConfig) -> Sources:
     """The sources of a settled configuration. Raises FileNotFoundError if one is not there or not finished."""
+    runs = {purpose: _needed_run(config, purpose) for purpose in config.composition.needs}
     epochs = None
-    if config.refit:
-        votes = _needed_run(config, "selection").finished_result()["votes"]  # type: ignore[index]
+    if selection := runs.get("selection"):
+        votes = selection.finished_result()["votes"]  # type: ignore[index]
+        if config.voting.name not in votes:
+            raise ValueError(f"the run {selection.name} was not evaluated with the {config.voting.name} vote")
         epochs = votes[config.voting.name]["best_epoch"] + 1
-    return Sources(_network(config, "init_from", "weights"), _network(config, "teacher", "teacher"), epochs)
+    weights = _network(config, "init_from", runs.get("weights"))
+    return Sources(weights, _network(config, "teacher", runs.get("teacher")), epochs, runs)
 
 
-def _network(config: DictConfig, key: str, purpose: str) -> Source | None:
+def _network(config: DictConfig, key: str, needed: Run | None) -> Source | None:
     """The trained network that `key` names; of a run, by the soft vote's best epoch."""
+    if needed is not None:
+        return find(needed.dir)
     if config[key] is None:
         return None
-    if purpose in config.composition.needs:
-        return find(_needed_run(config, purpose, f" (or name another: {key}=...)").dir)
     try:
         source = find(config[key], config.output_dir)
         source.weights_file()  # refuses an ONNX file
@@ -163,13 +193,19 @@ def _network(config: DictConfig, key: str, purpose: str) -> Source | None:
     return source
 
 
-def _needed_run(config: DictConfig, purpose: str, hint: str = "") -> Run:
-    """The run that this one needs for a purpose, which must be finished."""
+def _needed_run(config: DictConfig, purpose: str) -> Run:
+    """The run that this one needs for a purpose, finished and of the expected configuration."""
     need = config.composition.needs[purpose]
     run = Run(Path(config.output_dir), need.run)
+    key = {"weights": "init_from"}.get(purpose, purpose)
+    command = training_command(need.overrides, config.selection if purpose == "selection" else None)
+    train_it = f"train it by: {command} (or name another: {key}=...)"
     if (status := run.status()) != "finished":
-        raise FileNotFoundError(
-            f"the run {run.name} is needed first, and is {status} in {run.dir}; train it by: {need.command}{hint}"
+        raise FileNotFoundError(f"the run {run.name} is needed first, and is {status} in {run.dir}; {train_it}")
+    if different := run.other_values(needed_config(need)):
+        raise ValueError(
+            f"{run.dir} is not the {purpose} that is needed: it has another configuration ({different}); remove it and "
+            f"{train_it}"
         )
     return run
 

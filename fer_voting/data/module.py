@@ -140,6 +140,7 @@ class FERDataModule(L.LightningDataModule):
         self.first_epoch = 0
         """The epoch that the next training begins with: above 0 if it goes on from a checkpoint."""
         self._division: Division = {}
+        self._selection: Division = {}
         self._resident_images: Tensor | None = None
 
     # Defined by each data set -----------------------------------------------------------------------------------
@@ -200,11 +201,12 @@ class FERDataModule(L.LightningDataModule):
             log.warning(f"{self.name}: {difference}")
         division = read_manifest(self.manifest, pack, usable) if self.manifest else self.divide(pack, usable)
         nothing = np.empty(0, np.int64)
-        division = {"train": nothing, "val": nothing, **division}
+        drawn: Division = {"train": nothing, "val": nothing, **division}
+        self._selection = division = self._without_leaks(drawn)
         if self.refit:
-            division["train"] = np.sort(np.concatenate([division["train"], division.pop("val")]))
-        if self.drop_leaks:
-            division = without_leaks(division, pack.hashes, self.name)
+            train = np.sort(np.concatenate([drawn["train"], drawn["val"]]))
+            rest = {part: positions for part, positions in drawn.items() if part not in ("train", "val")}
+            division = self._without_leaks({"train": train, **rest})
         for part, positions in division.items():
             if not len(positions):
                 raise ValueError(f"{self.name}: there are no {part} images of the classes {self.class_names}")
@@ -213,6 +215,9 @@ class FERDataModule(L.LightningDataModule):
         self._write_manifest()
         if not self.has_test:
             log.info(f"{self.name}: there are no test images, so nothing is tested")
+
+    def _without_leaks(self, division: Division) -> Division:
+        return without_leaks(division, self.pack.hashes, self.name) if self.drop_leaks else division
 
     @property
     def target(self) -> Target:
@@ -291,15 +296,28 @@ class FERDataModule(L.LightningDataModule):
         `fingerprint` is a hex digest of everything in the data that affects results: `classes` in the order of the
         network's outputs, `size` of the images in pixels, `preparation` (a version) and `decoder` (a digest; null
         for drawn faces), and `digests` (part -> digest of its images, labels and targets). It does not depend on
-        `root`. `layout` and `counts` (part -> class -> images, before balancing) help to explain a difference.
+        `root`. `layout` and `counts` (part -> class -> images, before balancing) help to explain a difference. A
+        refit's has `selection`, the fingerprint of the data of its selection run.
         """
-        return {**self._summary, "layout": self.pack.key.get("layout", "drawn"), "counts": self.counts()}
+        summary = self._explained(self._summary, self._division)
+        return summary | {"selection": self.selection_summary()["fingerprint"]} if self.refit else summary
+
+    def selection_summary(self) -> dict[str, Any]:
+        """The `data_summary` of a run on this data without refit."""
+        return self._explained(self._summarise(self._selection), self._selection)
+
+    def _explained(self, summary: dict[str, Any], division: Division) -> dict[str, Any]:
+        counts = {part: count_classes(self._class_ids[rows], self.class_names) for part, rows in division.items()}
+        return {**summary, "layout": self.pack.key.get("layout", "drawn"), "counts": counts}
 
     @cached_property
     def _summary(self) -> dict[str, Any]:
+        return self._summarise(self._division)
+
+    def _summarise(self, division: Division) -> dict[str, Any]:
         digests = {
             part: part_digest(self.pack, positions, self._labels, self._targets if part == "train" else self._labels)
-            for part, positions in self._division.items()
+            for part, positions in division.items()
         }
         summary = {
             "classes": list(self.class_names),

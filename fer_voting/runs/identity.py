@@ -16,6 +16,7 @@ NOT_IDENTITY: dict[str, str] = {
     "name": "the run's label",
     "output_dir": "a place",
     "sweep": "the sweep's label",
+    "selection": "the name of a run whose identity, data and epochs are compared",
     "composition.*": "how the other keys came about",
     "protocol.*": "defaults to which trainer.max_epochs, scheduler.lr_gamma_per_epoch and init_from refer",
     "voting.*": "one training serves every vote; a refit, whose length a vote decides, has `refit_voting`",
@@ -80,6 +81,13 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     if (ranks := batchnorm_ranks(config)) != 1:
         kept["batchnorm_ranks"] = ranks
     return kept
+
+
+def different_values(recorded: Mapping[str, Any], expected: Mapping[str, Any], at_most: int = 4) -> str:
+    """`key: A there, B here, ...` for the first values in which two identities differ; "" if they are equal."""
+    keys = sorted(k for k in recorded.keys() | expected.keys() if recorded.get(k, ...) != expected.get(k, ...))
+    shown = [f"{k}: {recorded.get(k, 'nothing')} there, {expected.get(k, 'nothing')} here" for k in keys[:at_most]]
+    return ", ".join([*shown, *([f"and {len(keys) - at_most} more"] if len(keys) > at_most else [])])
 
 
 def matches(key: str, patterns: Iterable[str]) -> bool:

@@ -6,17 +6,19 @@
 import functools
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from fer_voting.config import compose, options_of_group, with_composition
-from fer_voting.runs.identity import identity, matches, resolve
+from fer_voting.runs.identity import different_values, identity, matches, resolve
 
 MAX_NAME_LENGTH = 120
 
+# Keys that do not hold for the runs that a run needs.
+OF_ONE_RUN = ("refit", "selection", "name")
 # Each has a place of its own in the name.
 PLACED_IN_NAME = ("seed", "split.*", "dataset.name", "refit", "refit_voting", "init_from", "teacher")
 NAMING_GROUPS = (
@@ -30,9 +32,10 @@ def settle(config: DictConfig) -> DictConfig:
     Sets `name`; in `init_from` and `teacher` the name of a run where a data set or a split was given; and in
     `composition` the `variant` (`variant_of`) and `needs`: of the run whose weights it starts from (`weights`), of its
     teacher (`teacher`), and of the run that selected the epochs of a refit (`selection`), the name (`run`) and the
-    command that trains it (`command`).
+    `overrides` that make it.
 
-    Raises ValueError if the configuration was composed neither by `fer_voting.compose` nor by a running command.
+    Raises ValueError if the configuration was composed neither by `fer_voting.compose` nor by a running command; if
+    it needs a run, and has values that its overrides do not give; or if it has a `selection` and is no refit.
     """
     if "variant" in config.composition:
         return config
@@ -51,20 +54,34 @@ def settle(config: DictConfig) -> DictConfig:
         settled["init_from"] = needs["weights"]["run"]
     if settled["teacher"] in options_of_group("split"):
         # The teacher of a narrower network is as wide as its data set's or experiment's networks are.
-        own = drop_overrides(overrides, "teacher", "distillation", "split", "model", "refit", "name")
+        own = drop_overrides(overrides, *OF_ONE_RUN, "teacher", "distillation", "split", "model")
         needs["teacher"] = _needed([*own, f"split={settled['teacher']}"])
         settled["teacher"] = needs["teacher"]["run"]
     if settled["refit"]:
-        needs["selection"] = _needed(drop_overrides(overrides, "refit", "name"))
+        needs["selection"] = _needed(drop_overrides(overrides, *OF_ONE_RUN), settled["selection"])
+    elif settled["selection"]:
+        raise ValueError(f"selection={settled['selection']} names the run whose epochs a refit trains: add refit=true")
+    if needs and (changed := different_values(identity(resolve(compose(overrides))), identity(resolve(config)))):
+        raise ValueError(
+            f"the runs that this one needs are made by its overrides, which do not give all of its values ({changed}): "
+            "compose it with these as overrides"
+        )
     settled["composition"] |= {"variant": variant, "needs": needs}
     return OmegaConf.create(settled)
 
 
-def _needed(overrides: Sequence[str]) -> dict[str, str]:
-    return {
-        "run": name_run(compose(overrides)),
-        "command": " ".join(["python -m fer_voting.train", *map(shlex.quote, overrides)]),
-    }
+def _needed(overrides: Sequence[str], name: str | None = None) -> dict[str, Any]:
+    return {"run": name or name_run(compose(overrides)), "overrides": list(overrides)}
+
+
+def needed_config(need: Mapping[str, Any]) -> dict[str, Any]:
+    """The settled, resolved configuration that a needed run must have (an entry of `composition.needs`)."""
+    return resolve(settle(compose(list(need["overrides"]))))
+
+
+def training_command(overrides: Iterable[str], name: str | None = None) -> str:
+    """The command that trains the run of these overrides, e.g. `python -m fer_voting.train split=m1`."""
+    return shlex.join(["python", "-m", "fer_voting.train", *overrides, *([f"name={name}"] if name else [])])
 
 
 def _overrides_for_dataset(overrides: Sequence[str], dataset: str) -> list[str]:
@@ -74,7 +91,7 @@ def _overrides_for_dataset(overrides: Sequence[str], dataset: str) -> list[str]:
     """
     known = compose([f"dataset={dataset}"]).dataset.keys() - {"root", "layout", "manifest"}
     kept = [f"dataset={dataset}"]
-    for override in drop_overrides(overrides, "init_from", "refit", "name"):
+    for override in drop_overrides(overrides, *OF_ONE_RUN, "init_from"):
         group, _, key = _key(override).partition(".")
         if group != "dataset" or key.split(".")[0] in known:
             kept.append(override)

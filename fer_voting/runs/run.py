@@ -23,7 +23,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from fer_voting.config import explain, flatten
-from fer_voting.runs.identity import identity
+from fer_voting.runs.identity import different_values, identity
 from fer_voting.runs.naming import name_word
 from fer_voting.system.atomic import read_json, read_yaml, write_atomically, write_json
 from fer_voting.system.ranks import is_first_rank
@@ -160,31 +160,41 @@ class Run:
     def _claim_config(self, config: Mapping[str, Any]) -> None:
         path = self.dir / "config.yaml"
         if path.exists() and self.was_started:  # one that came to nothing, of a wrong argument, is no run
-            theirs = self._identity()
-            ours = identity(config)
-            different = sorted(k for k in theirs.keys() | ours.keys() if theirs.get(k, ...) != ours.get(k, ...))
-            if different:
-                examples = ", ".join(
-                    f"{k}: {theirs.get(k, 'nothing')} there, {ours.get(k, 'nothing')} here" for k in different[:4]
-                )
+            if different := self.other_values(config):
                 raise ValueError(
-                    f"{self.dir} holds a run of another configuration ({examples}); it is not overwritten: "
+                    f"{self.dir} holds a run of another configuration ({different}); it is not overwritten: "
                     "choose another name by name=..., or remove the folder"
                 )
         else:
             with write_atomically(path) as file:
                 file.write(OmegaConf.to_yaml(OmegaConf.create(dict(config))))
 
-    def _identity(self) -> dict[str, Any]:
+    def other_values(self, config: Mapping[str, Any]) -> str:
+        """How the run's identity differs from that of a settled, resolved configuration; "" if they are equal.
+
+        Raises ValueError if config.yaml is damaged.
+        """
         try:
-            return identity(self.config())
+            return different_values(identity(self.config()), identity(config))
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{self.dir / 'config.yaml'} is damaged: {type(error).__name__}: {error}") from error
 
     @property
     def was_started(self) -> bool:
         """Whether an earlier start got as far as loading the data."""
-        return (self.dir / "inputs.json").exists()
+        return self._inputs_file.exists()
+
+    @property
+    def _inputs_file(self) -> Path:
+        return self.dir / "inputs.json"
+
+    def other_inputs(self, inputs: Mapping[str, Any]) -> str:
+        """How the recorded inputs of these keys differ; "" if they do not.
+
+        Raises FileNotFoundError if none are recorded, ValueError if inputs.json is damaged.
+        """
+        recorded = flatten(read_json(self._inputs_file))
+        return "; ".join(_differences({key: v for key, v in recorded.items() if key.split(".")[0] in inputs}, inputs))
 
     def check_inputs(self, inputs: Mapping[str, Any]) -> None:
         """Record what the run reads besides its configuration, or compare it with what an earlier start recorded.
@@ -196,13 +206,12 @@ class Run:
         """
         if not is_first_rank():
             return
-        path = self.dir / "inputs.json"
-        if not path.exists():
-            write_json(path, inputs)
-        elif different := _differences(read_json(path), inputs):
+        if not self.was_started:
+            write_json(self._inputs_file, inputs)
+        elif different := "; ".join(_differences(read_json(self._inputs_file), inputs)):
             raise OtherInputsError(
-                f"{self.dir} holds a run of the same name on other inputs ({'; '.join(different)}); "
-                "it is neither returned nor overwritten: choose another name by name=..., or remove the folder"
+                f"{self.dir} holds a run of the same name on other inputs ({different}); it is neither returned nor "
+                "overwritten: choose another name by name=..., or remove the folder"
             )
 
     def error_of_rank(self, rank: int) -> Path:

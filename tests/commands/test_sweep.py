@@ -67,8 +67,8 @@ def test_a_job_needs_the_other_data_sets_run_of_the_same_split_seed_and_values()
     planned = plan("dataset=rafdb", "dataset.root=/r", "split=m2", "seed=3", "model.width=16")
     assert planned["name"] == "rafdb-m2-width16-seed3"
     assert planned["init_from"] == "affectnet-m2-width16-seed3"
-    command = planned["composition"]["needs"]["weights"]["command"]
-    assert command == "python -m fer_voting.train dataset=affectnet split=m2 seed=3 model.width=16"
+    overrides = planned["composition"]["needs"]["weights"]["overrides"]
+    assert overrides == ["dataset=affectnet", "split=m2", "seed=3", "model.width=16"]
 
 
 def test_values_of_a_data_set_hold_for_the_run_that_gives_the_weights_where_it_knows_them():
@@ -82,7 +82,7 @@ def test_a_refit_needs_its_selection():
     assert planned["name"] == "faces-m3-refit_hard-seed0"
     assert planned["composition"]["needs"]["selection"] == {
         "run": "faces-m3-seed0",
-        "command": "python -m fer_voting.train split=m3 voting=hard",
+        "overrides": ["split=m3", "voting=hard"],
     }
 
 
