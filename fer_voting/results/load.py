@@ -29,7 +29,18 @@ NOT_RUN, OTHER_DATA = "not run", "other data"
 TITLES = {"affectnet": "AffectNet", "rafdb": "RAF-DB", "fer2013": "FER2013", "ferplus": "FER+", "faces": "drawn faces"}
 
 REQUIRED = (
-    *("synthetic", "class_names", "counts", "data_fingerprint", "epochs", "votes", "device", "precision", "versions"),
+    *(
+        "synthetic",
+        "class_names",
+        "counts",
+        "data",
+        "data_fingerprint",
+        "epochs",
+        "votes",
+        "device",
+        "precision",
+        "versions",
+    ),
     *("gmacs", "torch_gmacs", "parameters", "forward_mib_per_image", "images_per_second", "seconds"),
     *("git_commit", "started"),
 )
@@ -228,9 +239,10 @@ def _other_data(run: RunRecord, reference: Mapping[bool, Mapping[str, Any]]) -> 
     if own != usual:
         return f"{OTHER_DATA}: fingerprint {own[:12]} here, {usual[:12]} in the other runs"
     # A refit trains on another division of the same data, which has a fingerprint of its own.
-    selected = reference[False]
-    if run.refit and selected and selected["counts"].get("test") != run.result["counts"].get("test"):
-        return f"{OTHER_DATA}: other test images than in the runs without refit"
+    if run.refit and (selected := reference[False]):
+        own, usual = str(run.result["data"].get("selection")), selected["data_fingerprint"]
+        if own != usual:
+            return f"{OTHER_DATA}: fingerprint {own[:12]} before the refit, {usual[:12]} in the runs without refit"
     return ""
 
 

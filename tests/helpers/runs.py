@@ -80,7 +80,7 @@ def make_run(
             "class_names": list(CLASSES),
             "counts": {"train": {name: 2 * count for name, count in counts.items()}, "val": counts, "test": counts},
             "data_fingerprint": "00",
-            "data": {"fingerprint": "00", "classes": list(CLASSES), "counts": {}},
+            "data": {"fingerprint": "00", "classes": list(CLASSES), "counts": {}, "selection": "00"},
             "epochs": 2,
             "votes": votes,
             "forward_mib_per_image": MIB[config["split"]["name"]],

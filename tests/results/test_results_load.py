@@ -179,18 +179,19 @@ def test_of_two_data_sets_of_equally_many_runs_the_newest_counts(tmp_path: Path)
     assert section.missing("m2")["faces-m2-width4-seed0"].startswith("other data: fingerprint m2m2")
 
 
-def test_a_refit_has_a_fingerprint_of_its_own_and_the_same_test_images(tmp_path: Path) -> None:
-    for seed, count in ((0, 9), (1, 9), (2, 8)):
+def test_a_refit_has_a_fingerprint_of_its_own_and_comes_from_the_data_of_the_selection(tmp_path: Path) -> None:
+    """There are as many images in every part: the digest tells."""
+    for seed, selection in ((0, "a"), (1, "a"), (2, "c")):
         words = [*WORDS, "split=m1", f"seed={seed}"]
-        counts = {"train": {"happy": 20}, "val": {"happy": 5}, "test": {"happy": 9}}
-        make_run(tmp_path, words, RIGHT, LABELS, data_fingerprint="a" * 32, counts=counts)
-        refit_counts = {"train": {"happy": 25}, "test": {"happy": count}}
-        refit = {"data_fingerprint": "b" * 32, "counts": refit_counts}
+        make_run(tmp_path, words, RIGHT, LABELS, data_fingerprint="a" * 32)
+        refit = {"data_fingerprint": "b" * 32, "data": {"fingerprint": "b" * 32, "selection": selection * 32}}
         make_run(tmp_path, [*words, "refit=true"], {"test": LABELS}, LABELS, **refit)
     section = load_runs(tmp_path).group("faces", "width4", seeds=[0, 1, 2])
     assert [run.seed for run in section.finished("m1", "soft")] == [0, 1]
     assert section.missing("m1", "soft") == {
-        "faces-m1-width4-refit_soft-seed2": "other data: other test images than in the runs without refit"
+        "faces-m1-width4-refit_soft-seed2": (
+            f"other data: fingerprint {'c' * 12} before the refit, {'a' * 12} in the runs without refit"
+        )
     }
 
 
