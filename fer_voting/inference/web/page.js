@@ -87,6 +87,8 @@ function draw(source, width, height) {
     picture.width = width;
     picture.height = height;
   }
+  pen.fillStyle = "white"; // behind transparent pixels, as in Python
+  pen.fillRect(0, 0, width, height);
   pen.drawImage(source, 0, 0, width, height);
   picture.hidden = false;
   element("drop").hidden = true;

@@ -82,14 +82,16 @@ function vertically(picture, height) {
   return { width: picture.width, height, data };
 }
 
-/** The region's pixels without A. */
+/** The region's pixels without A; black where it reaches beyond the image. */
 function cut(image, { left, top, right, bottom }) {
   const width = right - left;
   const height = bottom - top;
   const data = new Uint8Array(width * height * 3);
-  for (let y = 0, to = 0; y < height; y++) {
-    let from = ((top + y) * image.width + left) * 4;
-    for (let x = 0; x < width; x++, from += 4) {
+  const [first, last] = [Math.max(left, 0), Math.min(right, image.width)];
+  for (let y = Math.max(top, 0); y < Math.min(bottom, image.height); y++) {
+    let from = (y * image.width + first) * 4;
+    let to = ((y - top) * width + first - left) * 3;
+    for (let x = first; x < last; x++, from += 4) {
       data[to++] = image.data[from];
       data[to++] = image.data[from + 1];
       data[to++] = image.data[from + 2];
@@ -105,7 +107,7 @@ function cut(image, { left, top, right, bottom }) {
  * @param {number} width of the result in pixels
  * @param {number} height of the result in pixels
  * @param {{left: number, top: number, right: number, bottom: number}} [region] whole pixels; all of it by default.
- *   Nothing outside of it is looked at, as if it had been cut out before.
+ *   Nothing outside of it is looked at, as if it had been cut out before. Beyond the picture it is black.
  * @returns {Uint8Array} RGB, row by row
  */
 export function resize(image, width, height, region) {
