@@ -11,7 +11,7 @@ Stopped at any point, the same command goes on.
 
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,16 +23,15 @@ from experiments.common import SYNTHETIC, Report, make_parser, origin, publish, 
 from fer_voting.models import SPLITS
 from fer_voting.results.load import TITLES, RunRecord, load_run
 from fer_voting.results.markdown import Table
-from fer_voting.results.statistics import mcnemar_p, paired_difference
-from fer_voting.results.text import mean_text, p_text
+from fer_voting.results.statistics import holm, mcnemar_p, paired_difference
+from fer_voting.results.text import INTERVAL_NOTE, P_NOTE, mean_text, p_text
 from fer_voting.runs.run import Run
 from fer_voting.system.messages import set_up_messages
 
 VOTE = "soft"
 MEANS = (
     "Soft vote, mean ± standard deviation over seeds. Difference: with teacher less without, of networks of the same "
-    "seed on the same images, in percentage points, with its 95 % bootstrap interval over images and, from three seeds "
-    "on, seeds; McNemar's exact p of each seed, two-sided."
+    f"seed on the same images, in percentage points. {INTERVAL_NOTE} {P_NOTE}"
 )
 
 
@@ -99,7 +98,6 @@ def write(rows: Sequence[Network]) -> Report:
     first = next(iter(rows[0].runs.values()))
     parts = [part for part in ("val", "test") if first.metrics(VOTE, part)]
     table = Table(["network", "trained on", "runs", *(f"{part} (%)" for part in parts)], [], left=2)
-    cells: list[list[str]] = []
     for network in rows:
         accuracies = {
             part: {seed: run.result["votes"][VOTE][part]["accuracy"] for seed, run in network.runs.items()}
@@ -111,16 +109,21 @@ def write(rows: Sequence[Network]) -> Report:
         row: dict[str, Any] = {"network": network.title, "trained_on": network.targets, "overrides": overrides}
         row |= {"runs": {seed: run.name for seed, run in network.runs.items()}, "accuracies": accuracies}
         row["gmacs"] = next(iter(network.runs.values())).result["gmacs"]
-        if network.without_teacher is None:
-            cells.append(["", "", ""])
-        else:
+        if network.without_teacher is not None:
             row |= {"part": parts[-1], **compared(network, parts[-1])}
-            interval = f"{100 * row['low']:+.2f} to {100 * row['high']:+.2f}"
-            p_values = ", ".join(map(p_text, row["p_values"].values()))
-            cells.append([f"{100 * row['difference']:+.2f}", interval, p_values])
         report.rows.append(row)
-    for column, header in enumerate((f"difference ({parts[-1]})", "95 % interval", "McNemar's p")):
-        table.add_column(header, [row[column] for row in cells])
+    with_teacher = [row for row in report.rows if "difference" in row]
+    corrected = iter(holm([p for row in with_teacher for p in row["p_values"].values()]))
+    for row in with_teacher:
+        row["holm"] = {seed: next(corrected) for seed in row["p_values"]}
+    columns: dict[str, Callable[[dict[str, Any]], str]] = {
+        f"difference ({parts[-1]})": lambda row: f"{100 * row['difference']:+.2f}",
+        "95 % interval": lambda row: f"{100 * row['low']:+.2f} to {100 * row['high']:+.2f}",
+        "McNemar's p": lambda row: ", ".join(map(p_text, row["p_values"].values())),
+        "Holm's p": lambda row: ", ".join(map(p_text, row["holm"].values())),
+    }
+    for header, text_of in columns.items():
+        table.add_column(header, [text_of(row) if "difference" in row else "" for row in report.rows])
     table.add_column("GMACs an image", [f"{row['gmacs']:.3f}" for row in report.rows])
     results = [run.result for network in rows for run in network.runs.values()]
     images = sum(first.result["counts"][parts[-1]].values())

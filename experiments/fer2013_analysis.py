@@ -44,6 +44,7 @@ from fer_voting.results.missing import MissingRuns, missing_runs
 from fer_voting.results.plots import INK, SPLIT_COLOURS, save
 from fer_voting.results.statistics import paired_difference
 from fer_voting.results.text import (
+    INTERVAL_NOTE,
     NOTHING,
     SPLIT_TITLES,
     VOTE_TITLES,
@@ -59,9 +60,7 @@ FOLDER = Path("experiments/recorded/fer2013")
 SHARES_OF_CROPS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
 """Shares of the images whose crops the adaptive vote may compute."""
 HEADING = "what the predictions say"
-DIFFERENCES = (
-    "Differences are in percentage points, with 95 % bootstrap intervals in brackets, over what the last column says."
-)
+DIFFERENCES = f"Differences are in percentage points, with 95 % intervals in brackets. {INTERVAL_NOTE}"
 
 Correct = Mapping[int, NDArray[np.bool_]]
 """Seed -> whether the network of that seed was right about each image, [N]."""

@@ -17,9 +17,8 @@ from fer_voting.results.load import RunGroup
 from fer_voting.results.markdown import Table
 from fer_voting.results.paper import paper, paper_test_accuracy
 from fer_voting.results.plots import cost_figure, save
-from fer_voting.results.text import accuracy_table, accuracy_text, describe, title, two_digits
+from fer_voting.results.text import accuracy_table, accuracy_text, describe, paper_note, title, two_digits
 
-UNCERTAIN = "The paper's 83.26 for RAF-DB's baseline is uncertain: its digits are printed over two columns."
 REFIT = "soft"
 """The vote by which the paper selects."""
 REFIT_NOTE = (
@@ -38,8 +37,8 @@ def validation_table(options: Options) -> Report:
         pairs = comparisons(group, "val")
         report.add(f"## {title('Table 3', 'validation accuracy (%)', group)}")
         report.add_table(accuracy_table(group, validation))
-        if group.dataset == "rafdb" and not group.setting:
-            report.add(UNCERTAIN)
+        if note := paper_note(group, "val"):
+            report.add(note)
         report.add_comparisons("### On the same images", group, pairs)
         measured, published = cost_points(group, validation)
         heading = f"Accuracy and cost on {group.title}, soft vote"

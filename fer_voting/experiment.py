@@ -403,8 +403,8 @@ def make_distillation(config: DictConfig, data: FERDataModule, source: Source | 
 
 
 def selecting_votes(vote: Vote) -> dict[str, Vote]:
-    """The votes that select epochs, by name: the built-in ones, and the configured one unless it is fitted."""
-    return {**VOTES} if vote.needs else {**VOTES, vote.name: vote}
+    """The votes that select epochs, by name: the built-in ones, and the configured one if it does."""
+    return {**VOTES, vote.name: vote} if vote.epoch_vote == vote.name else {**VOTES}
 
 
 def votes_of(vote: Vote, refit: bool) -> dict[str, Vote]:

@@ -46,7 +46,7 @@ class Comparison:
     """Difference between two methods' accuracies on the same `images`; None where no seed has both.
 
     Attributes:
-        low, high: 95 % bootstrap interval of `difference`.
+        low, high: ends of the 95 % interval of `difference` (`statistics.paired_difference`).
         p_values: seed -> McNemar's exact p.
         holm: seed -> that p, corrected for all p-values of the table.
         missing: name of a run that is left out -> reason.

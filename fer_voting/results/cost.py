@@ -12,7 +12,7 @@ from fer_voting.results.statistics import CostPoint
 def mean_cost(runs: Sequence[RunRecord], key: str) -> float | None:
     """Mean of an entry of result.json over the runs that measured it; None if none did.
 
-    Memory is that of `model.memory=paper` where runs of the same numbers were trained with `lean` too.
+    Of runs with the same numbers, those of `model.memory=paper` give the memory where there are any.
     """
     measured = [run for run in runs if run.result[key] is not None]
     if key == "forward_mib_per_image":

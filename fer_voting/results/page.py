@@ -44,6 +44,7 @@ from fer_voting.results.text import (
     describe,
     interval_text,
     missing_lines,
+    paper_note,
     percent,
 )
 from fer_voting.runs.identity import identity, resolve
@@ -92,7 +93,7 @@ def _section(runs: RunTable, group: RunGroup) -> dict[str, Any]:
         "synthetic": group.synthetic,
         "cards": _cards(group, validation, pairs),
         "tables": [
-            ("Validation accuracy (%)", accuracy_table(group, validation), ""),
+            ("Validation accuracy (%)", accuracy_table(group, validation), paper_note(group, "val")),
             *_comparison_tables(group, "On the same validation images", pairs),
             *_test_tables(group),
             ("Cost", cost_table(group), "Mean over the finished runs. Forward memory: a training step's."),

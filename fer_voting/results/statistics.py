@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
+from scipy.stats import binomtest, norm, t
 
 RESAMPLES = 10_000
+"""Draws of a bootstrap over images."""
 COVERAGE = 0.95
 ENOUGH_SEEDS = 3
 """Fewer seeds say nothing about the training's randomness: intervals are then over images only."""
@@ -18,7 +19,7 @@ ENOUGH_SEEDS = 3
 
 @dataclass(frozen=True)
 class Difference:
-    """Difference of two accuracies, each a share of 1, and the ends of its 95 % bootstrap interval."""
+    """Difference of two accuracies, each a share of 1, and the ends of its 95 % interval (`paired_difference`)."""
 
     mean: float
     low: float
@@ -28,25 +29,34 @@ class Difference:
 def paired_difference(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Difference:
     """Difference of two networks' accuracies on the same images after trainings from the same seeds, first - second.
 
-    Percentile bootstrap (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13) over images and,
-    from ENOUGH_SEEDS on, over seeds: the interval then covers the randomness of the test set and of the training.
-    `scipy.stats.bootstrap` gives the same interval more slowly, and refuses a single seed.
+    From ENOUGH_SEEDS on, the interval is for the mean over all seeds and images like these: half its width is the root
+    of the sum of two squares, Student's quantile (S - 1 degrees of freedom) times the standard error over seeds, and
+    the normal quantile times the standard error over images (Zou and Donner 2008, doi:10.1002/sim.3095). The standard
+    errors are those of an analysis of variance of seeds x images. Few seeds make it wide, where seeds differ: the
+    quantile of three is 4.3. A bootstrap of three seeds covers 79 to 87 % instead of 95 %.
+
+    With fewer seeds the interval is over images only: for the mean of these very networks.
 
     Args:
-        first, second: bool [S, N], whether the network of each seed was right about each image.
+        first, second: bool [S, N], whether the network of each seed was right about each image; N >= 2.
     """
     assert first.shape == second.shape
     seeds, images = first.shape
-    outcomes = np.subtract(first, second, dtype=np.int8)  # 1: only the first is right; -1: only the second
-    # Images with the same outcome under every seed are interchangeable, so drawing images is drawing how often
-    # each pattern of outcomes comes up: the same distribution, for a few patterns instead of thousands of images.
-    patterns, counts = np.unique(outcomes, axis=1, return_counts=True)  # [S, P], [P]
-    rng = np.random.default_rng(0)  # the same interval each time
-    drawn_images = rng.multinomial(images, counts / images, size=RESAMPLES)  # [R, P]
-    drawn_seeds = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=RESAMPLES) if seeds >= ENOUGH_SEEDS else 1
-    drawn = ((drawn_images @ patterns.T) * drawn_seeds).sum(axis=1) / (images * seeds)  # [R, S] -> [R]
-    low, high = np.quantile(drawn, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
-    return Difference(float(outcomes.mean()), float(low), float(high))
+    outcomes = np.subtract(first, second, dtype=np.float64)  # 1: only the first is right; -1: only the second
+    of_seeds, of_images = outcomes.mean(axis=1, keepdims=True), outcomes.mean(axis=0, keepdims=True)
+    mean = float(outcomes.mean())
+    z = norm.ppf((1 + COVERAGE) / 2)
+    image_variance = of_images.var(ddof=1) / images
+    if seeds < ENOUGH_SEEDS:
+        half = z * np.sqrt(image_variance)
+    else:
+        seed_variance = of_seeds.var(ddof=1) / seeds
+        rest = outcomes - of_seeds - of_images + mean
+        rest_variance = (rest**2).sum() / ((seeds - 1) * (images - 1)) / (seeds * images)
+        # Both contain the variance of what is peculiar to an image under a seed, which counts once.
+        image_variance = max(image_variance - rest_variance, 0.0)
+        half = np.hypot(t.ppf((1 + COVERAGE) / 2, seeds - 1) * np.sqrt(seed_variance), z * np.sqrt(image_variance))
+    return Difference(mean, float(mean - half), float(mean + half))
 
 
 def mcnemar_p(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:

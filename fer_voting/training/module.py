@@ -192,7 +192,7 @@ class VotingModule(L.LightningModule):
 
     def _full_map_and_crops(self, images: Tensor) -> Tensor:
         outputs = full_map_and_crops(require_cut(self.net), self.lay_out(images))
-        return torch.cat([outputs.require_full_map()[:, None], outputs.crops], dim=1)
+        return torch.cat([outputs.full_map[:, None], outputs.crops], dim=1)
 
     def _in_parts_that_fit(self, forward: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
         """`forward(images)`; where the device runs out of memory, of each half of the images, recursively."""

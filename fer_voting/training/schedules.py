@@ -14,7 +14,9 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, LRSchedul
 
 
 def exponential(optimizer: Optimizer, steps: int, *, lr_gamma_per_epoch: float) -> Any:
-    """Times `lr_gamma_per_epoch` after each epoch: the paper's schedule (section 3.3)."""
+    """Times `lr_gamma_per_epoch` after each epoch: the paper's schedule (section 3.3).
+
+    It says "after each iteration"; that this means an epoch is an interpretation."""
     return _every("epoch", ExponentialLR(optimizer, lr_gamma_per_epoch))
 
 

@@ -45,7 +45,7 @@ def fit_votes(validation: Validation, cost: AdaptiveCost | None) -> dict[str, Vo
     return {
         name: vote.fit(outputs, validation.labels, cost)
         for name, vote in known_votes().items()
-        if (name == "soft" or vote.needs) and not (vote.needs_full_map and (outputs.full_map is None or cost is None))
+        if (name == "soft" or vote.needs) and not (vote.needs_full_map and (not outputs.has_full_map or cost is None))
     }
 
 

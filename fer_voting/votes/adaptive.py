@@ -97,7 +97,7 @@ class AdaptiveVote(Vote):
 
     def deciding_crops(self, outputs: CropOutputs) -> Tensor:
         """The full map's logits, V times, where it is certain; elsewhere the crops': `[B, V, K]`."""
-        full_map = outputs.require_full_map()
+        full_map = outputs.full_map
         return outputs.crops.where(self.undecided(full_map)[:, None, None], full_map[:, None])
 
     def undecided(self, full_map: Tensor) -> Tensor:
@@ -117,7 +117,7 @@ class AdaptiveVote(Vote):
         """
         if cost is None:
             raise ValueError("the adaptive vote is fitted with the costs of a network's parts: give `cost`")
-        certainties = certainty(outputs.require_full_map())
+        certainties = certainty(outputs.full_map)
         threshold = fit_threshold(certainties, cost.share(cost.half if cost.limit is None else cost.limit))
         share = (certainties <= threshold).double().mean().item()
         vote = replace(self, threshold=threshold, mean_gmacs=cost.mean(share))
@@ -168,7 +168,7 @@ def adaptive_curve(
         cost: of the network's parts.
         fitted: the adaptive vote with a threshold chosen on validation, if there is one.
     """
-    certainties = certainty(outputs.require_full_map())
+    certainties = certainty(outputs.full_map)
 
     def accuracy(vote: Vote) -> float:
         return (vote.scores(outputs).argmax(dim=1) == labels).double().mean().item()

@@ -22,20 +22,32 @@ TEMPERATURES = (0.05, 20.0)
 """Bounds of the fitted temperature: where every decision is right, the likelihood has no maximum above 0."""
 
 
-@dataclass(frozen=True, eq=False)
 class CropOutputs:
-    """The logits that a network gives for B images, floating point."""
+    """The logits that a network gives for B images, floating point.
 
-    crops: Tensor
-    """Logits of the crops, `[B, V, K]`."""
-    full_map: Tensor | None = None
-    """Logits of the whole map that the crops were taken from, `[B, K]`, where they were computed."""
+    Args:
+        crops: logits of the crops, `[B, V, K]`.
+        full_map: logits of the whole map that the crops were taken from, `[B, K]`, where they were computed.
+    """
 
-    def require_full_map(self) -> Tensor:
-        """`full_map`. Raises ValueError if it was not computed."""
-        if self.full_map is None:
+    def __init__(self, crops: Tensor, full_map: Tensor | None = None) -> None:
+        self.crops, self._full_map = crops, full_map
+
+    @property
+    def has_full_map(self) -> bool:
+        return self._full_map is not None
+
+    @property
+    def full_map(self) -> Tensor:
+        """Logits of the whole map, `[B, K]`. Raises ValueError if they were not computed: no vote can do without them
+        silently."""
+        if self._full_map is None:
             raise ValueError("this vote needs the logits of the full map (`CropOutputs.full_map`) besides the crops'")
-        return self.full_map
+        return self._full_map
+
+    def double(self) -> CropOutputs:
+        """The same in float64."""
+        return CropOutputs(self.crops.double(), self.full_map.double() if self.has_full_map else None)
 
 
 @dataclass(frozen=True)
@@ -105,14 +117,15 @@ class Vote(ABC):
             raise ValueError("a vote needs at least one image to be fitted on")
         if self.is_probability:
             return self
-        crops, full_map = outputs.crops.double(), outputs.full_map
-        doubled = CropOutputs(crops, None if full_map is None else full_map.double())
-        return replace(self, temperature=fit_temperature(self.scores(doubled), labels))
+        return replace(self, temperature=fit_temperature(self.scores(outputs.double()), labels))
 
     @property
     def epoch_vote(self) -> str:
-        """Name of the vote whose best epoch's checkpoint this vote uses: itself, or `soft` if it selects none."""
-        return "soft" if self.needs else self.name
+        """Name of the vote whose best epoch's checkpoint this vote uses: itself, or `soft` if it selects none.
+
+        A vote that is fitted afterwards selects none, nor one that needs the full map: a training's validation does
+        not compute it."""
+        return "soft" if self.needs or self.needs_full_map else self.name
 
     @property
     def parameters(self) -> tuple[str, ...]:

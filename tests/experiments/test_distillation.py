@@ -57,9 +57,17 @@ def test_table_by_hand(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ]
     assert [row[5] for row in rows] == ["", "", "+7.14", "", "-3.57"]
     assert rows[2][7] == "0.500, 0.500"  # two images against none: 2 / 2^2
+    assert [row[8] for row in rows] == [
+        "",
+        "",
+        "1.000, 1.000",
+        "",
+        "1.000, 1.000",
+    ]  # the others are 1; 4 x 0.5 is over 1
     assert "Synthetic faces" in printed
     stored = json.loads((made / "tables/distillation.json").read_text())
     assert stored[2]["difference"] == pytest.approx(2 / 28)
+    assert stored[4]["holm"] == {"0": 1.0, "1": 1.0}
     assert stored[2]["runs"]["1"] == "faces-baseline-width4-teacher_m3-seed1"
     assert stored[4]["runs"]["1"] == "faces-baseline-width2-teacher_m3-seed1"
     assert stored[1]["gmacs"] > stored[3]["gmacs"]

@@ -169,6 +169,9 @@ def test_every_vote(folder: Path, kept) -> None:
     assert {*ALL_VOTES} < {*row}
     everything = [kept["m3", seed].run.result["votes"]["soft"]["test"]["accuracy"] for seed in (0, 1)]
     assert row["soft"].startswith(f"{100 * np.mean(everything):.2f} ±")
+    runs = [kept["m3", seed] for seed in (0, 1)]
+    accuracies = [runs[i].run.result["votes"]["adaptive"]["test"]["accuracy"] for i in (0, 1)]  # as trainings found it
+    assert row["adaptive"] == f"{100 * np.mean(accuracies):.2f} ± {100 * np.std(accuracies, ddof=1):.2f}"
 
 
 def test_the_adaptive_vote(folder: Path, kept, outputs: Path) -> None:

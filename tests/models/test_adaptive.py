@@ -29,7 +29,7 @@ def test_the_whole_map_is_the_baselines_and_the_crops_are_the_splits(split: str)
     with torch.no_grad():
         maps, logits = net.trunk_and_full_map(images())
         outputs = full_map_and_crops(net, images())
-        whole, crops = outputs.require_full_map(), outputs.crops
+        whole, crops = outputs.full_map, outputs.crops
         assert torch.equal(maps, net.trunk(images()))
         assert torch.equal(logits, whole)
         torch.testing.assert_close(net.head(maps), whole, rtol=0, atol=1e-5)
@@ -42,7 +42,7 @@ def test_each_image_is_decided_by_itself(split: str) -> None:
     net = settled(split)
     with torch.no_grad():
         outputs = full_map_and_crops(net, images())
-        whole, crops = outputs.require_full_map(), outputs.crops
+        whole, crops = outputs.full_map, outputs.crops
         threshold = certainty(whole).median().item() + 1e-4
         sure = (certainty(whole) > threshold).tolist()
         assert 3 < sum(sure) < 9
@@ -64,7 +64,7 @@ def test_crops_are_computed_of_the_unsure_images_alone_and_the_trunk_once() -> N
             lambda module, inputs, output, batches=batches: batches.append(len(inputs[0]))
         )
     with torch.no_grad():
-        threshold = certainty(full_map_and_crops(net, images()).require_full_map()).sort().values[4].item() + 1e-6
+        threshold = certainty(full_map_and_crops(net, images()).full_map).sort().values[4].item() + 1e-6
         for batches in seen.values():
             batches.clear()
         decide_at(threshold, net, images())

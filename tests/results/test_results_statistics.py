@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import ttest_1samp
 
 from fer_voting.results.statistics import holm, mcnemar_p, paired_difference, pareto_front
 
@@ -37,19 +38,47 @@ def test_difference_is_the_mean_over_images_and_seeds() -> None:
     assert paired_difference(second, first).mean == pytest.approx(-0.5)
 
 
-def test_interval_is_that_of_a_bootstrap_image_by_image() -> None:
-    """Against the plain loop that draws every image, and every seed, by itself."""
-    rng = np.random.default_rng(1)
-    first, second = rng.random((3, 200)) < 0.7, rng.random((3, 200)) < 0.6
-    outcomes = first.astype(int) - second
-    drawn = []
-    for _ in range(4000):
-        seeds, images = rng.integers(0, 3, 3), rng.integers(0, 200, 200)
-        drawn.append(outcomes[np.ix_(seeds, images)].mean())
-    low, high = np.quantile(drawn, [0.025, 0.975])
+def test_interval_where_only_seeds_vary_is_students() -> None:
+    gains = np.array([0.25, 0.05, -0.1, 0.2])
+    only_first = np.round(100 * np.maximum(gains, 0)).astype(int)
+    only_second = np.round(100 * np.maximum(-gains, 0)).astype(int)
+    first, second = (np.arange(100) < counts[:, None] for counts in (only_first, only_second))
+    rng = np.random.default_rng(0)  # images in another order under each seed, so that none is better than another
+    order = [rng.permutation(100) for _ in gains]
+    first, second = (np.stack([side[i][order[i]] for i in range(4)]) for side in (first, second))
+    student = ttest_1samp(gains, 0).confidence_interval(0.95)
     interval = paired_difference(first, second)
-    assert (interval.low, interval.high) == (pytest.approx(low, abs=0.008), pytest.approx(high, abs=0.008))
-    assert interval.low < interval.mean < interval.high
+    assert interval.mean == pytest.approx(gains.mean())
+    assert (interval.low, interval.high) == (
+        pytest.approx(student.low, abs=0.01),
+        pytest.approx(student.high, abs=0.01),
+    )
+
+
+def test_interval_where_only_images_vary_is_the_normal_one() -> None:
+    """Every seed gives the same network: more of them say nothing more."""
+    first, second = disputed(400, 300, agreed=4300)
+    one, five = (
+        paired_difference(first[None], second[None]),
+        paired_difference(*(np.tile(side, (5, 1)) for side in (first, second))),
+    )
+    assert (five.mean, five.low, five.high) == pytest.approx((one.mean, one.low, one.high))
+
+
+def test_interval_by_an_analysis_of_variance() -> None:
+    """The standard errors against sums over seeds and images, one by one."""
+    rng = np.random.default_rng(1)
+    first, second = (rng.normal(size=(3, 60)) + rng.normal(0, 2, 60) > shift for shift in (-0.3, 0.2))
+    y = (first.astype(int) - second).tolist()
+    mean = sum(map(sum, y)) / 180
+    of_seeds, of_images = [sum(row) / 60 for row in y], [sum(column) / 3 for column in zip(*y, strict=True)]
+    seeds = 60 * sum((each - mean) ** 2 for each in of_seeds) / 2
+    images = 3 * sum((each - mean) ** 2 for each in of_images) / 59
+    rest = sum((y[s][i] - of_seeds[s] - of_images[i] + mean) ** 2 for s in range(3) for i in range(60)) / (2 * 59)
+    assert images > rest
+    half = math.sqrt((4.302653**2 * seeds + 1.959964**2 * (images - rest)) / 180)
+    interval = paired_difference(first, second)
+    assert (interval.mean, interval.low, interval.high) == pytest.approx((mean, mean - half, mean + half), rel=1e-5)
 
 
 def test_interval_of_one_seed_is_the_normal_one_for_many_images() -> None:
@@ -95,11 +124,6 @@ def test_two_seeds_are_too_few_to_draw_from() -> None:
 )
 def test_holm_against_values_computed_by_hand(p_values: list[float], corrected: list[float]) -> None:
     assert holm(p_values) == pytest.approx(corrected)
-
-
-def test_interval_repeats_itself() -> None:
-    first, second = (side[None] for side in disputed(900, 800, agreed=8_000))  # in steps of an image in 9,700
-    assert paired_difference(first, second) == paired_difference(first, second)
 
 
 def test_pareto_front_is_what_nothing_beats() -> None:

@@ -28,7 +28,7 @@ def made() -> tuple[CropOutputs, torch.Tensor]:
 
 def test_curve_against_a_loop() -> None:
     outputs, labels = made()
-    whole, crops = outputs.require_full_map(), outputs.crops
+    whole, crops = outputs.full_map, outputs.crops
     found = adaptive_curve(outputs, labels, COST, VOTE)
     certainties = whole.softmax(dim=1).max(dim=1).values.tolist()
     assert [point["share"] for point in found["curve"]] == pytest.approx(np.linspace(0, 1, 21))

@@ -164,6 +164,28 @@ def test_a_vote_of_ones_own_is_a_class_and_a_file(tmp_path: Path, monkeypatch: p
     assert (vote.epoch_vote, vote.is_probability, vote.needs_full_map) == ("median", False, False)
 
 
+class CarelessVote(Vote):
+    """A vote that decides by the full map and says so nowhere."""
+
+    def scores(self, outputs: CropOutputs) -> Tensor:
+        return outputs.crops.mean(dim=1) if outputs.full_map is None else outputs.full_map
+
+
+class FullMapVote(CarelessVote):
+    needs_full_map = True
+
+
+def test_no_vote_can_take_the_crops_for_the_full_map_that_it_needs() -> None:
+    logits = torch.zeros(2, 10, 7)
+    for vote in (CarelessVote("careless"), FullMapVote("whole")):
+        with pytest.raises(ValueError, match="needs the logits of the full map"):
+            vote(logits)
+        with pytest.raises(ValueError, match="needs the logits of the full map"):
+            vote.fit(CropOutputs(logits), np.zeros(2, np.int64))
+        assert torch.equal(vote.scores(CropOutputs(logits, logits[:, 0])), logits[:, 0])
+    assert FullMapVote("whole").epoch_vote == "soft"  # a training's validation computes only the crops
+
+
 def test_what_cannot_be_fitted_says_why() -> None:
     outputs, labels = CropOutputs(torch.zeros(0, 10, 7), torch.zeros(0, 7)), np.zeros(0, np.int64)
     for vote in ALL_VOTES.values():
