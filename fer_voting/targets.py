@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import MetricCollection
-from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix, MulticlassRecall
+from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 
 class Annotations(Protocol):
@@ -84,27 +84,37 @@ class Classes(Target):
         return images.class_ids(names)
 
     def metrics(self, names: Sequence[str], sync_on_compute: bool = True) -> MetricCollection:
-        """Overall accuracy (equation 1), mean of the per-class recalls, per-class recall, and confusion counts."""
+        """Overall accuracy (equation 1) and confusion counts."""
         classes = len(names)
         return MetricCollection(
             {
                 "accuracy": MulticlassAccuracy(classes, average="micro", sync_on_compute=sync_on_compute),
-                "mean_recall": MulticlassRecall(classes, average="macro", sync_on_compute=sync_on_compute),
-                "recall": MulticlassRecall(classes, average=None, sync_on_compute=sync_on_compute),
                 "confusion_counts": MulticlassConfusionMatrix(classes, sync_on_compute=sync_on_compute),
             }
         )
 
     def to_values(self, computed: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Any]:
+        """`accuracy`, `mean_recall`, `recall` by class, `confusion_counts`.
+
+        The recall of a class without images is None, and the mean is over the others, as scikit-learn's balanced
+        accuracy. torchmetrics counts such a class as 0 if something was decided for it, else not at all.
+        """
+        counts = computed["confusion_counts"]  # (true class, decision)
+        images = counts.sum(dim=1)
+        recalls = counts.diagonal().float() / images.clamp(min=1)
+        present = (images > 0).tolist()
         return {
             "accuracy": computed["accuracy"].item(),
-            "mean_recall": computed["mean_recall"].item(),
-            "recall": dict(zip(names, computed["recall"].tolist(), strict=True)),
-            "confusion_counts": computed["confusion_counts"].tolist(),
+            "mean_recall": (recalls / sum(present)).sum().item(),
+            "recall": {
+                name: recall if has_images else None
+                for name, recall, has_images in zip(names, recalls.tolist(), present, strict=True)
+            },
+            "confusion_counts": counts.tolist(),
         }
 
     def to_curves(self, values: Mapping[str, Any]) -> dict[str, float]:
-        recalls = {f"recall/{name}": recall for name, recall in values["recall"].items()}
+        recalls = {f"recall/{name}": recall for name, recall in values["recall"].items() if recall is not None}
         return {"accuracy": values["accuracy"], "mean_recall": values["mean_recall"], **recalls}
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from torchmetrics.functional.classification import multiclass_recall
 
 from fer_voting.targets import Classes, RaterVotes
 
@@ -87,3 +88,22 @@ def test_metrics_by_hand(make: Callable[[], Classes]) -> None:
         **{f"recall/{name}": pytest.approx(value) for name, value in recall.items()},
     }
     assert make().best in make().to_curves(values)
+
+
+@pytest.mark.parametrize("wrong", [0, 2])
+def test_a_class_without_images_is_named_and_not_in_the_mean(wrong: int) -> None:
+    """As in scikit-learn's balanced accuracy: whether errors fall into the class makes no difference."""
+    decisions, labels = torch.tensor([0] * 10 + [wrong] * 10), torch.tensor([0] * 10 + [1] * 10)
+    values = Classes().judge(torch.eye(3)[decisions], labels, NAMES)
+    assert values["mean_recall"] == 0.5
+    assert values["recall"] == {"neutral": 1.0, "happy": 0.0, "sad": None}
+    assert "recall/sad" not in Classes().to_curves(values)
+
+
+def test_recalls_are_those_of_torchmetrics_where_every_class_has_images() -> None:
+    """To the last bit: the metrics of trainings stay what they were."""
+    generator = torch.Generator().manual_seed(0)
+    scores, labels = torch.randn(400, 3, generator=generator), torch.randint(3, (400,), generator=generator)
+    values = Classes().judge(scores, labels, NAMES)
+    assert values["mean_recall"] == multiclass_recall(scores, labels, 3, average="macro").item()
+    assert list(values["recall"].values()) == multiclass_recall(scores, labels, 3, average=None).tolist()

@@ -5,7 +5,9 @@ import weakref
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode  # the path that PyTorch's notes on extending it give
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -23,28 +25,30 @@ def count_parameters(net: nn.Module) -> int:
 def count_gmacs(net: nn.Module, image_size: int) -> float:
     """Giga multiply-accumulates of one image `[3, image_size, image_size]`, counted as the paper's "GFLOPs".
 
-    Multiply-accumulates of the convolutions and linear layers, plus four operations per BatchNorm element.
+    Multiply-accumulates of the convolutions and linear layers, plus four operations per BatchNorm element: by the
+    functions that run, whatever class a layer has (`trainer.sync_batchnorm` leaves another than it found).
     `count_torch_gmacs` also has the products of attention, which the paper's network does not have.
     Runs on the meta device: nothing is computed, and `net` is left as it is.
     """
     net = copy.deepcopy(net).to("meta").eval()
-    operations = 0
-
-    def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        nonlocal operations
-        if isinstance(module, nn.Conv2d):
-            fan_in = module.weight[0].numel()  # channels in (of the group) x kernel
-            operations += output.numel() * fan_in
-        elif isinstance(module, nn.Linear):
-            operations += output.numel() * module.in_features
-        elif isinstance(module, nn.BatchNorm2d):
-            operations += output.numel() * BATCHNORM_OPERATIONS
-
-    for module in net.modules():
-        module.register_forward_hook(count)
-    with torch.no_grad():
+    with torch.no_grad(), _Operations() as operations:
         net(torch.empty(1, 3, image_size, image_size, device="meta"))
-    return operations / 1e9
+    return operations.count / 1e9
+
+
+class _Operations(TorchFunctionMode):
+    """Counts the operations of the functions that are called within this context, as `count_gmacs` says."""
+
+    count = 0
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = function(*args, **(kwargs or {}))
+        if function in (torch.conv2d, F.linear):
+            weight = args[1]
+            self.count += output.numel() * weight[0].numel()  # channels in (of the group) x kernel
+        elif function is F.batch_norm:
+            self.count += output.numel() * BATCHNORM_OPERATIONS
+        return output
 
 
 def count_torch_gmacs(net: nn.Module, image_size: int) -> float:

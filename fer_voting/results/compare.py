@@ -168,6 +168,9 @@ def normalise_confusion(counts: NDArray[np.integer]) -> NDArray[np.float64]:
 
 
 def recalls(runs: Sequence[RunRecord], vote: str, part: str) -> dict[str, float] | None:
-    """Class -> recall, the mean over runs; None if no run has it."""
+    """Class -> recall, the mean over runs, of the classes that have images; None if no run has it."""
     by_run = [metrics["recall"] for run in runs if (metrics := run.metrics(vote, part))]
-    return {name: fmean(recall[name] for recall in by_run) for name in by_run[0]} if by_run else None
+    if not by_run:
+        return None
+    present = [name for name, recall in by_run[0].items() if recall is not None]  # of all runs: they have one data set
+    return {name: fmean(recall[name] for recall in by_run) for name in present}

@@ -28,18 +28,18 @@ def confusion_counts(labels: NDArray[np.int64], decisions: NDArray[np.int64], cl
 def metrics_of_counts(counts: NDArray[np.integer]) -> dict[str, NDArray[np.float64]]:
     """Accuracy, mean of the per-class recalls, and macro F1 of confusion counts: each float64 [...].
 
-    As in torchmetrics and scikit-learn, the means are over the classes that occur, as labels or as decisions.
+    The means are over the classes that have images, as scikit-learn's balanced accuracy is, whatever was decided.
 
     Args:
         counts: int [..., K, K] (true class, decision), one matrix or many.
     """
     right = np.diagonal(counts, axis1=-2, axis2=-1)
     actual, decided = counts.sum(axis=-1), counts.sum(axis=-2)
-    occurs = (actual + decided) > 0
+    present = actual > 0
     return {
         "accuracy": right.sum(axis=-1) / actual.sum(axis=-1),
-        "mean_recall": (right / np.maximum(actual, 1)).sum(axis=-1) / occurs.sum(axis=-1),
-        "macro_f1": (2 * right / np.maximum(actual + decided, 1)).sum(axis=-1) / occurs.sum(axis=-1),
+        "mean_recall": (right / np.maximum(actual, 1)).sum(axis=-1) / present.sum(axis=-1),
+        "macro_f1": (2 * right / np.maximum(actual + decided, 1)).sum(axis=-1) / present.sum(axis=-1),
     }
 
 
@@ -65,7 +65,7 @@ def evaluate_predictions(
 ) -> dict[str, Any]:
     """A vote's metrics beyond accuracy and recall, as plain numbers for JSON.
 
-    `macro_f1`; `precision` and `f1` by class (None for a class that is never decided for, and has no images);
+    `macro_f1`; `precision` by class (None where it is never decided for) and `f1` (None without images);
     `intervals` of `accuracy`, `mean_recall`, `macro_f1`: [low, high]; `calibration`: `error` (expected calibration
     error), `confidence` (mean), and by bin `counts`, `confidences`, `accuracies`, at temperature 1; the parameters of a
     fitted vote, else None as `temperature`; `calibrated`: the calibration at the fitted temperature, or None.
@@ -90,7 +90,7 @@ def evaluate_predictions(
     return {
         "macro_f1": float(metrics_of_counts(counts)["macro_f1"]),
         "precision": _shares(class_names, right, decided),
-        "f1": _shares(class_names, 2 * right, actual + decided),
+        "f1": _shares(class_names, 2 * right, np.where(actual, actual + decided, 0)),
         "intervals": {name: list(ends) for name, ends in metric_intervals(counts).items()},
         "calibration": calibration(1.0),
         **(vote.to_values() if fitted else {"temperature": None}),
@@ -108,6 +108,8 @@ def _shares(names: Sequence[str], parts: NDArray[np.int64], wholes: NDArray[np.i
 def evaluation_tables(votes: Mapping[str, Mapping[str, Any]], vote: str = "soft") -> str:
     """Two tables as Markdown: the metrics of each vote with their intervals over images, and of each class by `vote`.
 
+    Below them, the classes without images, which the means leave out.
+
     Args:
         votes: vote -> `recall` by class, `confusion_counts`, and what `evaluate_predictions` returns.
     """
@@ -119,10 +121,12 @@ def evaluation_tables(votes: Mapping[str, Mapping[str, Any]], vote: str = "soft"
     by_class = Table(["class", "images", "precision (%)", "recall (%)", "F1 (%)"], [])
     images = np.sum(chosen["confusion_counts"], axis=1).tolist()
     for count, (name, recall) in zip(images, chosen["recall"].items(), strict=True):
-        shares = (chosen["precision"][name], recall if count else None, chosen["f1"][name])
+        shares = (chosen["precision"][name], recall, chosen["f1"][name])
         by_class.rows.append([name, f"{count:,}", *("–" if s is None else f"{100 * s:.2f}" for s in shares)])
     note = "In brackets: 95 % bootstrap intervals over images; a network of another seed may lie outside."
-    return f"{markdown(by_vote)}\n{note}\n\n{markdown(by_class)}"
+    absent = ", ".join(name for name, recall in chosen["recall"].items() if recall is None)
+    named = f"\nWithout images here, and not in the means: {absent}.\n" if absent else ""
+    return f"{markdown(by_vote)}\n{note}\n\n{markdown(by_class)}{named}"
 
 
 def adaptive_text(curve: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch.plugins import TorchSyncBatchNorm
 from torch import nn
 
 from fer_voting.models import VotingResNet18
@@ -31,6 +32,20 @@ def test_gmacs_by_hand() -> None:
     net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(32, 5))
     # Convolution: 2x2 outputs x 8 channels x 3x3x3; BatchNorm: 4 x 32; linear: 32 x 5.
     assert count_gmacs(net, 2) * 1e9 == 32 * 27 + 4 * 32 + 32 * 5
+
+
+def test_gmacs_do_not_depend_on_a_layers_class() -> None:
+    """Lightning's `sync_batchnorm` leaves a class of its own, which is no BatchNorm2d."""
+    net = VotingResNet18("m3", width=4)
+    before = count_gmacs(net, 48)
+    synchronised = TorchSyncBatchNorm()
+    net = synchronised.revert(synchronised.apply(net))
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in net.modules())
+    assert count_gmacs(net, 48) == before
+
+
+def test_gmacs_of_grouped_convolutions_by_hand() -> None:
+    assert count_gmacs(nn.Conv2d(3, 6, 3, groups=3), 4) * 1e9 == 6 * 4 * 9  # 2x2 outputs of 6 channels, a channel in
 
 
 def test_counting_leaves_the_network_where_it_is() -> None:

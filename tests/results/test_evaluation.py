@@ -54,6 +54,17 @@ def test_metrics_are_those_of_torchmetrics(empty: int | None) -> None:
         assert metrics_of_counts(np.stack([counts, COUNTS.repeat(2, 0)[:5, [0, 1, 2, 0, 1]]]))[name][0] == found[name]
 
 
+@pytest.mark.parametrize("wrong", [0, 2])
+def test_the_means_are_over_the_classes_with_images(wrong: int) -> None:
+    """Ten images of happy, all found; ten of sad, all taken for one class; of fear, none."""
+    counts = np.zeros((3, 3), int)
+    counts[0, 0] = 10
+    counts[1, wrong] = 10
+    found = metrics_of_counts(counts)
+    assert found["mean_recall"] == 0.5
+    assert found["macro_f1"] == pytest.approx(0.5 if wrong else 1 / 3)  # happy: 20 / 20, or 20 / 30
+
+
 def test_intervals_are_those_of_scipy() -> None:
     counts = np.random.default_rng(0).multinomial(300, np.array([50, 9, 3, 10, 20, 2, 1, 1, 4]) / 100).reshape(3, 3)
     pairs = pairs_of(counts)
@@ -143,8 +154,8 @@ def test_tables() -> None:
             "accuracy": accuracy, "mean_recall": 0.25, "macro_f1": 0.2,
             "intervals": {"accuracy": [0.4, 0.8], "mean_recall": [0.125, 0.5], "macro_f1": [0.1, 0.3]},
             "calibration": {"error": 0.1}, "temperature": temperature, "calibrated": {"error": calibrated},
-            "recall": {"happy": 0.5, "fear": 0.0}, "confusion_counts": [[750, 750], [0, 0]],
-            "precision": {"happy": 1.0, "fear": None}, "f1": {"happy": 2 / 3, "fear": 0.0},
+            "recall": {"happy": 0.5, "fear": None}, "confusion_counts": [[750, 750], [0, 0]],
+            "precision": {"happy": 1.0, "fear": None}, "f1": {"happy": 2 / 3, "fear": None},
         }  # fmt: skip
 
     text = evaluation_tables({"soft": metrics(0.5, 0.05, 2.0), "hard": metrics(0.625, None, None)})
@@ -155,11 +166,12 @@ def test_tables() -> None:
         ["soft", "50.00 (40.00 to 80.00)", *others, "10.00; 5.00 at temperature 2.00"],
         ["hard", "62.50 (40.00 to 80.00)", *others, "10.00"],
     ]
-    assert [rows[-4], *rows[-2:]] == [
+    assert [rows[-6], *rows[-4:-2]] == [
         ["class", "images", "precision (%)", "recall (%)", "F1 (%)"],
         ["happy", "1,500", "100.00", "50.00", "66.67"],
-        ["fear", "0", "–", "–", "0.00"],  # neither decided for nor there
+        ["fear", "0", "–", "–", "–"],
     ]
+    assert text.endswith("\nWithout images here, and not in the means: fear.\n")
     assert "over images" in text
 
 
