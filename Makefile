@@ -76,7 +76,7 @@ docs: $(INSTALLED) ## build the documentation offline: docs/_build/html/index.ht
 table2: $(INSTALLED) ## memory and arithmetic of each split: the paper's Table 2, or MODEL="model=timm model.name=NAME"
 	$(PY) -m experiments.table2 $(if $(MODEL),--model "$(MODEL)")
 
-# TABLE_DATASETS="fer2013 faces" TABLE_SETTING=demo, in the environment or on make's command line, choose other runs.
+# TABLE_DATASETS="fer2013 faces" TABLE_VARIANT=demo, in the environment or on make's command line, choose other runs.
 $(TABLES): $(INSTALLED)
 	$(PY) -m experiments.tables $@
 

@@ -65,13 +65,13 @@ class Report:
             self.add(COMPARISON_NOTE)
 
     def add_notes(self, options: "Options", group: RunGroup, missing: Iterable[Mapping[str, str]]) -> None:
-        """Missing runs and their reasons, other settings if there are no runs, the synthetic note, and the origin."""
+        """Missing runs and their reasons, other variants if there are no runs, the synthetic note, and the origin."""
         if lines := missing_lines(missing):
             self.add("\n".join(f"- {line}" for line in lines))
-        settings = options.runs.settings(group.dataset)
-        if settings and not group.runs:
-            names = ", ".join(f"--setting {name or repr('')} ({count} runs)" for name, count in settings.items())
-            self.add(f"There are runs of {group.dataset} under other settings: {names}.")
+        variants = options.runs.variants(group.dataset)
+        if variants and not group.runs:
+            names = ", ".join(f"--variant {name or repr('')} ({count} runs)" for name, count in variants.items())
+            self.add(f"There are runs of {group.dataset} under other variants: {names}.")
         if group.synthetic:
             self.add(SYNTHETIC)
         if results := [run.result for run in group.finished(refit=None)]:
@@ -79,7 +79,7 @@ class Report:
 
     def add_rows(self, group: RunGroup, rows: Iterable[Any]) -> None:
         """Dataclasses, for the JSON file."""
-        self.rows += [{"dataset": group.dataset, "setting": group.setting} | asdict(row) for row in rows]
+        self.rows += [{"dataset": group.dataset, "variant": group.variant} | asdict(row) for row in rows]
 
     def add_commands(self, options: "Options", group: RunGroup, splits: Sequence[str], refit: str = "") -> None:
         """The commands for the missing runs of `splits` and, if `refit` names a vote, for their refits."""
@@ -120,14 +120,14 @@ class Options:
     name: str
     runs: RunTable
     datasets: list[str]
-    setting: str
+    variant: str
     seeds: list[int] | None
     out: Path
 
     def groups(self, datasets: Sequence[str] | None = None) -> list[RunGroup]:
         """The runs of these data sets, by default of those asked for."""
         datasets = self.datasets if datasets is None else datasets
-        return [self.runs.group(dataset, self.setting, self.seeds) for dataset in datasets]
+        return [self.runs.group(dataset, self.variant, self.seeds) for dataset in datasets]
 
 
 def make_parser(description: str | None) -> argparse.ArgumentParser:
@@ -165,7 +165,7 @@ def add_parts(parser: argparse.ArgumentParser, names: Iterable[str]) -> None:
 
 
 def add_choice_of_runs(parser: argparse.ArgumentParser) -> None:
-    """The options `--datasets` and `--setting`, whose defaults are TABLE_DATASETS and TABLE_SETTING."""
+    """The options `--datasets` and `--variant`, whose defaults are TABLE_DATASETS and TABLE_VARIANT."""
     parser.add_argument(
         "--datasets",
         type=_names,
@@ -173,10 +173,10 @@ def add_choice_of_runs(parser: argparse.ArgumentParser) -> None:
         help="names, by spaces or commas (default: TABLE_DATASETS in the environment, else affectnet rafdb)",
     )
     parser.add_argument(
-        "--setting",
-        default=os.environ.get("TABLE_SETTING") or "",
-        help="runs of this setting only, e.g. demo: how they differ from the data set's defaults, as in their names "
-        "(default: TABLE_SETTING in the environment, else none: the paper's protocol)",
+        "--variant",
+        default=os.environ.get("TABLE_VARIANT") or "",
+        help="runs of this variant only, e.g. demo: how they differ from the data set's defaults, as in their names "
+        "(default: TABLE_VARIANT in the environment, else none: the paper's protocol)",
     )
 
 
@@ -202,7 +202,7 @@ def parse_options(description: str | None, arguments: Sequence[str] | None, name
         runs = RunTable(chosen.output_dir, [], {})  # before the first training
     out = chosen.out or chosen.output_dir / "tables"
     seeds = chosen.seeds and sorted(chosen.seeds)
-    return Options(chosen.name, runs, chosen.datasets, chosen.setting, seeds, out)
+    return Options(chosen.name, runs, chosen.datasets, chosen.variant, seeds, out)
 
 
 def belongs_to(table_of: str, datasets: Sequence[str]) -> list[str]:

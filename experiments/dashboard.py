@@ -22,14 +22,14 @@ from fer_voting.votes import VOTES
 
 # W&B keeps a run's `config.split.name` at `split.value.name`.
 SPLIT, SEED, DATASET = "split.value.name", "seed.value", "dataset.value.name"
-SETTING, REFIT = "composition.value.variant", "refit.value"
+VARIANT, REFIT = "composition.value.variant", "refit.value"
 BY_SPLIT: dict[str, Any] = {"groupby": SPLIT, "groupby_aggfunc": "mean", "groupby_rangefunc": "stddev"}
 """A line or a bar of a chart: the mean over the seeds of a split."""
 MEMORY = "forward_mib_per_image"
 
 
-def workspace(entity: str, project: str, dataset: str, setting: str) -> Any:
-    """The `Workspace` of the runs of one data set under one setting, refits left out."""
+def workspace(entity: str, project: str, dataset: str, variant: str) -> Any:
+    """The `Workspace` of the runs of one data set under one variant, refits left out."""
     import wandb_workspaces.reports.v2 as wr
     import wandb_workspaces.workspaces as ws
 
@@ -71,12 +71,12 @@ def workspace(entity: str, project: str, dataset: str, setting: str) -> Any:
     return ws.Workspace(
         entity=entity,
         project=project,
-        name=f"Splits and votes, {title}{f', setting {setting}' if setting else ''}",
+        name=f"Splits and votes, {title}{f', variant {variant}' if variant else ''}",
         sections=[ws.Section(name=name, panels=panels, is_open=True) for name, panels in sections.items()],
         runset_settings=ws.RunsetSettings(
             filters=ws.And(
                 ws.Config(DATASET) == dataset,
-                ws.Config(SETTING) == setting,
+                ws.Config(VARIANT) == variant,
                 ws.Config(REFIT) == False,  # noqa: E712  # an expression, not a comparison
             ),
             pinned_columns=columns,
@@ -139,7 +139,7 @@ def main(arguments: list[str] | None = None) -> None:
     known = {one["name"]: one["url"] for one in read_json(options.out)} if options.out.exists() else {}
     written = []
     for dataset in options.datasets:
-        made = workspace(entity or "", options.project, dataset, options.setting)
+        made = workspace(entity or "", options.project, dataset, options.variant)
         url = known.get(made.name)
         if not problem:
             try:

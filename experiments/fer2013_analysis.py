@@ -1,6 +1,6 @@
 """The comparison on FER2013 and further analyses of its predictions: `make studies [ROOT=DIR]`.
 
-With the data (`--root`), every finished run of the setting that is not kept yet is evaluated once, under every split
+With the data (`--root`), every finished run of the variant that is not kept yet is evaluated once, under every split
 and at lower resolutions, and its predictions are kept in the folder, without faces (`experiments.kept`): on 2 cores a
 few minutes a run of width 16. From what is kept, and from nothing else, the command writes
 
@@ -415,13 +415,13 @@ def _plot(lines: Sequence[Mapping[str, Any]], title: str, x_label: str, ticks: M
     save(figure, path)
 
 
-def write(folder: Path, dataset: str, setting: str) -> MissingRuns | None:
+def write(folder: Path, dataset: str, variant: str) -> MissingRuns | None:
     """Write the tables and plots of what a folder keeps; returns the command for the runs that it lacks.
 
     Before the first run the tables say so. Raises ValueError if a file is damaged.
     """
     stored = replace(load_runs(folder), output_dir=Path("outputs"))  # a command must not train into the folder
-    group = stored.group(dataset, setting)
+    group = stored.group(dataset, variant)
     reports = [table_report(group), comparison_report(group)]
     if group.finished():
         faces = read_faces(folder)
@@ -446,14 +446,14 @@ def write(folder: Path, dataset: str, setting: str) -> MissingRuns | None:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = make_parser(__doc__)
-    parser.add_argument("runs", nargs="*", metavar="RUN", help="finished runs to keep (default: all of the setting)")
+    parser.add_argument("runs", nargs="*", metavar="RUN", help="finished runs to keep (default: all of the variant)")
     parser.add_argument(
         "--root", type=Path, help="folder of fer2013.csv (and fer2013new.csv); without it nothing is kept"
     )
     parser.add_argument("--output-dir", type=Path, default=Path("outputs"), help="holds runs/ (default: outputs)")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="holds what is kept (default: %(default)s)")
     parser.add_argument("--dataset", default="fer2013", help="name of the runs' data set (default: %(default)s)")
-    parser.add_argument("--setting", default="fer2013", help="of the runs, as in their names (default: %(default)s)")
+    parser.add_argument("--variant", default="fer2013", help="of the runs, as in their names (default: %(default)s)")
     options = parser.parse_args(arguments)
     if options.runs and options.root is None:
         parser.error("to keep runs, give the folder of fer2013.csv: --root DIR")
@@ -461,12 +461,12 @@ def main(arguments: list[str] | None = None) -> None:
     resolution.compute_in_float32()
     try:
         if options.root is not None:
-            finished = load_runs(options.output_dir).group(options.dataset, options.setting).finished()
+            finished = load_runs(options.output_dir).group(options.dataset, options.variant).finished()
             for name in options.runs or [run.name for run in finished]:
                 done = keep(resolution.open_run(options.output_dir, name, "test", options.root), options.folder)
                 print(f"{name}: {'evaluated and kept' if done else 'was kept before'}", flush=True)
         options.folder.mkdir(parents=True, exist_ok=True)
-        missing = write(options.folder, options.dataset, options.setting)
+        missing = write(options.folder, options.dataset, options.variant)
     except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")
     if missing:

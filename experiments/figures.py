@@ -49,25 +49,25 @@ def class_distribution(options: Options) -> Report:
             rows = [[p, *(f"{of[c]:,}" for c in classes), f"{sum(of.values()):,}"] for p, of in counts.items()]
             report.add_table(Table(["images", *classes, "all"], rows))
         report.add(f"{source[0].upper()}{source[1:]}.")
-        report.rows.append({"dataset": group.dataset, "setting": group.setting, "source": source, "counts": counts})
+        report.rows.append({"dataset": group.dataset, "variant": group.variant, "source": source, "counts": counts})
     return report
 
 
 def find_counts(options: Options, group: RunGroup) -> tuple[Counts | None, str, RunGroup]:
     """Images of each part and class, their source, and the runs that they belong to; without counts, the reason.
 
-    The official parts are the same under every setting; a run's own parts are those of its setting.
+    The official parts are the same under every variant; a run's own parts are those of its variant.
     """
-    every_setting = options.runs.group(group.dataset)
+    every_variant = options.runs.group(group.dataset)
     audit = options.runs.output_dir / "audit" / group.dataset / "audit.json"
     if audit.exists():
         try:
-            return read_json(audit)["parts"], "official parts, as the audit counted them", every_setting
+            return read_json(audit)["parts"], "official parts, as the audit counted them", every_variant
         except (ValueError, KeyError, TypeError):
-            return None, "damaged: audit.json", every_setting
+            return None, "damaged: audit.json", every_variant
     if runs := group.finished():
         return runs[0].result["counts"], f"as the run {runs[0].name} divided them", group
-    return None, "not run", every_setting
+    return None, "not run", every_variant
 
 
 def confusion_figure(name: str, figure_of: str, options: Options) -> Report:
@@ -99,7 +99,7 @@ def confusion_figure(name: str, figure_of: str, options: Options) -> Report:
             row: dict[str, Any] = {"split": BEST.split, "vote": BEST.vote, "refit": bool(refits)}
             row |= {"runs": [run.name for run in runs], "class_names": class_names}
             row |= {"counts": counts.tolist(), "normalised": normalise_confusion(counts).tolist()}
-            report.rows.append({"dataset": group.dataset, "setting": group.setting, **row})
+            report.rows.append({"dataset": group.dataset, "variant": group.variant, **row})
         report.add_notes(options, group, [group.missing(BEST.split, BEST.refit)])
         report.add_commands(options, group, [BEST.split], BEST.refit)
     report.add_if_empty(options)

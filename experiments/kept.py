@@ -119,7 +119,8 @@ def keep(trained: LoadedRun, folder: Path) -> bool:
     shutil.copyfile(run.metrics_file, kept.metrics_file)
     # No path of this machine: neither in values nor in the overrides and commands that gave them.
     dataset = {**trained.config["dataset"], "root": "DIR", "cache_dir": "outputs/packs"}
-    composition = {**trained.config["composition"], "overrides": [], "needs": {}}
+    composition = {**trained.config["composition"], "overrides": []}
+    composition["needs"] = {purpose: {**need, "overrides": []} for purpose, need in composition["needs"].items()}
     config = {**trained.config, "dataset": dataset, "output_dir": "outputs", "composition": composition}
     with write_atomically(kept.dir / "config.yaml") as text:
         text.write(OmegaConf.to_yaml(OmegaConf.create(config)))

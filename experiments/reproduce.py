@@ -54,7 +54,7 @@ def _commands(options: argparse.Namespace, data: list[str], variant: str) -> Ite
     if options.dataset == "rafdb":
         scripts, datasets = scripts + SCRIPTS["rafdb"], "affectnet rafdb"
     for module, name in scripts:
-        choice = ["--datasets", datasets, "--setting", variant, "--seeds", seeds]
+        choice = ["--datasets", datasets, "--variant", variant, "--seeds", seeds]
         yield [f"experiments.{module}", name, *choice, *output]
     yield ["fer_voting.report", *output]
 

@@ -31,6 +31,7 @@ from fer_voting.results.evaluation import confusion_counts, metric_intervals, me
 from fer_voting.results.markdown import Table
 from fer_voting.results.plots import INK, SPLIT_COLOURS, save
 from fer_voting.results.text import mean_text
+from fer_voting.runs.identity import different_values, recipe
 from fer_voting.runs.run import Run
 from fer_voting.system.messages import progress_bar, set_up_messages
 from fer_voting.votes import VOTES
@@ -268,6 +269,9 @@ def main(arguments: list[str] | None = None) -> None:
         for trained in runs:
             if (trained.datamodule.fingerprint, trained.datamodule.size) != (first.fingerprint, first.size):
                 raise ValueError(f"{trained.run.name} has other images than {runs[0].run.name}: give one command each")
+            alike = next(one for one in runs if one.network == trained.network)
+            if different := different_values(*(recipe(one.config) | one.config["split"] for one in (alike, trained))):
+                raise ValueError(f"{alike.run.name} and {trained.run.name} are no seeds of one network ({different})")
             own = trained.config["split"]["name"]
             rows += measure(trained, splits or [own], options.resolutions, options.part)
     except (OSError, ValueError) as error:

@@ -78,7 +78,7 @@ def refit_table(name: str, table_of: str, options: Options) -> Report:
 
 def _accuracies(group: RunGroup, after: list[Accuracy], before: list[Accuracy]) -> Table:
     table = Table(["network", "runs", "after refit", "runs", "without refit"], [])
-    published = [None if group.setting else paper_test_accuracy(group.dataset, one.method) for one in after]
+    published = [None if group.variant else paper_test_accuracy(group.dataset, one.method) for one in after]
     for pair in zip(after, before, strict=True):
         cells = [c for one in pair for c in (f"{len(one.seeds)} of {len(group.seeds)}", accuracy_text(one))]
         table.rows.append([describe(pair[0].method), *cells])

@@ -28,7 +28,7 @@ from fer_voting.models.checkpoint import NetworkInfo, read_checkpoint
 from fer_voting.models.compiled import compile_network
 from fer_voting.models.cost import count_gmacs, count_parameters, count_torch_gmacs
 from fer_voting.models.lean import LEAN_AND_SYNC_BATCHNORM
-from fer_voting.models.registry import build_network, options_of
+from fer_voting.models.registry import build_network, digest_of_fetched, options_of
 from fer_voting.models.voting import VotingNetwork
 from fer_voting.networks import Source, copy_weights, find, match_classes
 from fer_voting.results.plots import plot_run
@@ -133,17 +133,20 @@ class Sources:
         epochs: how many a refit trains: those that its selection run found best (section 3.3). None: no refit.
         runs: those that were not named but found, by purpose: `selection`, `weights`, `teacher`. Their configurations
             are those that this run needs.
+        fetched: digest of the initial weights that `model.pretrained=true` fetched.
     """
 
     weights: Source | None
     teacher: Source | None
     epochs: int | None
     runs: Mapping[str, Run]
+    fetched: str | None = None
 
     @cached_property
     def networks(self) -> dict[str, Any]:
         """Digests that identify the networks, as plain values."""
-        networks: dict[str, Any] = {"initial_weights": self.weights and {"sha256": _sha256(self.weights)}}
+        weights = _sha256(self.weights) if self.weights else self.fetched
+        networks: dict[str, Any] = {"initial_weights": weights and {"sha256": weights}}
         return networks if self.teacher is None else networks | {"teacher": {"sha256": _sha256(self.teacher)}}
 
     @property
@@ -178,7 +181,10 @@ def find_sources(config: DictConfig) -> Sources:
             raise ValueError(f"the run {selection.name} was not evaluated with the {config.voting.name} vote")
         epochs = votes[config.voting.name]["best_epoch"] + 1
     weights = _network(config, "init_from", runs.get("weights"))
-    return Sources(weights, _network(config, "teacher", runs.get("teacher")), epochs, runs)
+    fetched = None
+    if weights is None and config.model.get("pretrained"):
+        fetched = digest_of_fetched(resolve(config)["model"], config.split.name, config.dataset.size)
+    return Sources(weights, _network(config, "teacher", runs.get("teacher")), epochs, runs, fetched)
 
 
 def _network(config: DictConfig, key: str, needed: Run | None) -> Source | None:

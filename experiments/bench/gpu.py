@@ -127,7 +127,7 @@ def training(options: argparse.Namespace) -> None:
     root = f"dataset.root='{options.root}'"
     run_module("fer_voting.train", "-m", "experiment=fer2013_full", root, "seed=0,1,2", f"split={','.join(SPLITS)}")
     folder = options.out / "fer2013_full"
-    fer2013_analysis.main(["--root", str(options.root), "--setting", "fer2013_full", "--folder", str(folder)])
+    fer2013_analysis.main(["--root", str(options.root), "--variant", "fer2013_full", "--folder", str(folder)])
 
 
 PARTS = {"tests": tests, "speed": speed, "prediction": prediction, "memory": memory, "training": training}

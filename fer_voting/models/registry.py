@@ -4,10 +4,12 @@ A checkpoint or a shared folder names one of them and gives plain values for its
 installation say what is called.
 """
 
+import hashlib
 import re
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
@@ -43,6 +45,17 @@ def build_network(model: Mapping[str, Any], split: str, num_classes: int, image_
         if isinstance(error.__cause__, ValueError):
             raise error.__cause__ from None
         raise
+
+
+def digest_of_fetched(model: Mapping[str, Any], split: str, image_size: int) -> str:
+    """SHA-256 of the weights that `model.pretrained=true` gives a network: of all that the number of classes leaves."""
+    first, second = (build_network(model, split, classes, image_size).state_dict() for classes in (2, 3))
+    digest = hashlib.sha256()
+    for key, tensor in sorted(first.items()):
+        if tensor.shape == second[key].shape:
+            digest.update(key.encode())
+            digest.update(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def options_of(architecture: str, model: Mapping[str, Any]) -> Options:

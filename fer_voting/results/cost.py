@@ -30,4 +30,4 @@ def cost_points(group: RunGroup, accuracies: Sequence[Accuracy]) -> tuple[list[C
             std = None if one.std is None else 100 * one.std
             costs = mean_cost(runs, "forward_mib_per_image"), mean_cost(runs, "gmacs")
             points.append(CostPoint(one.method.split, 100 * one.mean, std, *costs))
-    return points, [] if group.setting else paper_costs(group.dataset)
+    return points, [] if group.variant else paper_costs(group.dataset)

@@ -1,5 +1,6 @@
-"""Run folders as data: `load_runs` reads them all, `RunTable.group` selects the runs of one data set under one setting.
+"""Run folders as data: `load_runs` reads them all, `RunTable.group` selects the runs of one data set and one variant.
 
+Runs are of one variant if their recipes are equal (`identity.recipe`), whatever their names say.
 Nothing here raises for a damaged, unfinished or absent run: `RunGroup.missing` lists it, run name -> reason.
 """
 
@@ -16,9 +17,11 @@ import torch
 from numpy.typing import NDArray
 
 from fer_voting.models import SPLITS
-from fer_voting.runs.naming import run_name
+from fer_voting.runs.identity import recipe
+from fer_voting.runs.naming import difference_words, run_name
 from fer_voting.runs.run import Run
 from fer_voting.system.arrays import read_npz
+from fer_voting.system.atomic import read_json
 from fer_voting.votes import VOTES
 
 DEFAULT_SEEDS = (0, 1, 2)
@@ -82,7 +85,10 @@ class RunRecord:
     """The content of a run's folder.
 
     Attributes:
-        setting: how the run differs from the data set's defaults; "" is the paper's protocol.
+        variant: how the run differs from the data set's defaults, and from runs that are recorded under the same words;
+            "" is the paper's protocol.
+        recorded_variant: these words as the run recorded them.
+        recipe: what runs that are averaged have in common.
         refit: the vote of a refit; "" for a run that selects its epoch by validation.
         problem: "" for a finished run, else why its metrics are not used.
         result: content of a finished run's result.json; else empty.
@@ -91,7 +97,9 @@ class RunRecord:
 
     run: Run
     dataset: str
-    setting: str
+    variant: str
+    recorded_variant: str
+    recipe: dict[str, Any]
     split: str
     seed: int
     refit: str
@@ -120,10 +128,10 @@ class RunRecord:
 
 @dataclass(frozen=True)
 class RunGroup:
-    """The runs of one data set under one setting, by split, seed and refit. `seeds` are those that are asked for."""
+    """The runs of one data set and one variant, by split, seed and refit. `seeds` are those that are asked for."""
 
     dataset: str
-    setting: str
+    variant: str
     seeds: tuple[int, ...]
     runs: list[RunRecord]
     unreadable: dict[str, str]
@@ -133,7 +141,7 @@ class RunGroup:
         title = TITLES.get(self.dataset, self.dataset)
         if self.synthetic:
             title += " (synthetic)"
-        return f"{title}, setting {self.setting}" if self.setting else title
+        return f"{title}, variant {self.variant}" if self.variant else title
 
     @cached_property
     def synthetic(self) -> bool:
@@ -174,7 +182,8 @@ class RunGroup:
         return reasons
 
     def run_name(self, split: str, seed: int, refit: str = "") -> str:
-        return run_name(self.dataset, split, self.setting, refit, seed)
+        variant = self.runs[0].recorded_variant if self.runs else self.variant
+        return run_name(self.dataset, split, variant, refit, seed)
 
 
 @dataclass(frozen=True)
@@ -185,25 +194,54 @@ class RunTable:
     runs: list[RunRecord]
     unreadable: dict[str, str]
 
-    def group(self, dataset: str, setting: str = "", seeds: Sequence[int] | None = None) -> RunGroup:
-        """The runs of a data set under a setting. The default seeds are 0, 1, 2 and all seeds of these runs."""
-        runs = [run for run in self.runs if (run.dataset, run.setting) == (dataset, setting)]
+    def group(self, dataset: str, variant: str = "", seeds: Sequence[int] | None = None) -> RunGroup:
+        """The runs of a data set and a variant. The default seeds are 0, 1, 2 and all seeds of these runs.
+
+        Args:
+            variant: as `variants` has it; or recorded words, if they mean one variant only.
+        """
+        of_dataset = [run for run in self.runs if run.dataset == dataset]
+        if variant not in {run.variant for run in of_dataset}:
+            meant = {run.variant for run in of_dataset if run.recorded_variant == variant}
+            variant = meant.pop() if len(meant) == 1 else variant
+        runs = [run for run in of_dataset if run.variant == variant]
         if seeds is None:
             seeds = sorted({*DEFAULT_SEEDS, *(run.seed for run in runs)})
-        return RunGroup(dataset, setting, tuple(seeds), _comparable(runs), self.unreadable)
+        return RunGroup(dataset, variant, tuple(seeds), _comparable(runs), self.unreadable)
 
-    def settings(self, dataset: str) -> dict[str, int]:
-        """Setting -> number of the data set's runs under it."""
-        return dict(sorted(Counter(run.setting for run in self.runs if run.dataset == dataset).items()))
+    def variants(self, dataset: str) -> dict[str, int]:
+        """Variant -> number of the data set's runs of it."""
+        return dict(sorted(Counter(run.variant for run in self.runs if run.dataset == dataset).items()))
 
     def groups(self) -> list[RunGroup]:
         """Every group that has a run, with the seeds of its runs. The paper's data sets and protocol come first."""
         order = [*TITLES, *sorted({run.dataset for run in self.runs} - TITLES.keys())]
         seeds: dict[tuple[str, str], set[int]] = {}
         for run in self.runs:
-            seeds.setdefault((run.dataset, run.setting), set()).add(run.seed)
+            seeds.setdefault((run.dataset, run.variant), set()).add(run.seed)
         keys = sorted(seeds, key=lambda key: (order.index(key[0]), key[1]))
         return [self.group(*key, seeds=sorted(seeds[key])) for key in keys]
+
+
+def _by_recipe(runs: Sequence[RunRecord]) -> list[RunRecord]:
+    """The runs, with one variant for each recipe of a data set: the words that most of its runs recorded, and where
+    another recipe has the same words, what differs."""
+    recipes: dict[tuple[str, str], list[RunRecord]] = {}
+    for run in runs:
+        recipes.setdefault((run.dataset, repr(sorted(run.recipe.items()))), []).append(run)
+    by_words: dict[tuple[str, str], list[list[RunRecord]]] = {}
+    for (dataset, _), equal in recipes.items():
+        recorded = Counter(run.recorded_variant for run in equal)
+        usual = min(recorded, key=lambda one: (-recorded[one], len(one), one))
+        by_words.setdefault((dataset, usual), []).append(equal)
+    checked = []
+    for (_, words), several in by_words.items():
+        for equal in several:
+            others = [other[0].recipe for other in several if other is not equal]
+            differing = [word for other in others for word in difference_words(equal[0].recipe, other)]
+            variant = "-".join(filter(None, [words, *dict.fromkeys(differing)]))
+            checked += [replace(run, variant=variant) for run in equal]
+    return sorted(checked, key=lambda run: run.name)
 
 
 def _comparable(runs: Sequence[RunRecord]) -> list[RunRecord]:
@@ -216,12 +254,13 @@ def _comparable(runs: Sequence[RunRecord]) -> list[RunRecord]:
         is_refit: _most_common_data([run for run in runs if not run.problem and bool(run.refit) == is_refit])
         for is_refit in (False, True)
     }
+    weights = Counter(filter(None, (_shared_weights(run) for run in runs if not run.problem)))
     checked = []
     for run in sorted(runs, key=lambda run: (run.split, run.seed, run.refit, run.name)):
-        problem = run.problem or _other_data(run, reference)
+        problem = run.problem or _other_data(run, reference) or _other_weights(run, weights)
         if not problem:
             name = first.setdefault((run.split, run.seed, run.refit), run.name)
-            problem = "" if name == run.name else f"not used: {name} is the same split, seed and setting"
+            problem = "" if name == run.name else f"not used: {name} is the same split, seed and variant"
         checked.append(replace(run, problem=problem))
     return checked
 
@@ -246,6 +285,25 @@ def _other_data(run: RunRecord, reference: Mapping[bool, Mapping[str, Any]]) -> 
     return ""
 
 
+def _other_weights(run: RunRecord, known: Counter[str]) -> str:
+    """How the initial weights differ from those of most of the group's runs; "" if they do not, or it is not known."""
+    own = _shared_weights(run)
+    usual = max(known, key=lambda digest: (known[digest], digest), default=None)
+    if own is None or own == usual:
+        return ""
+    return f"{OTHER_DATA}: initial weights {own[:12]} here, {str(usual)[:12]} in the other runs"
+
+
+def _shared_weights(run: RunRecord) -> str | None:
+    """Digest of the initial weights, if they are those of every seed: of a file, or fetched."""
+    if "weights" in run.config["composition"]["needs"]:
+        return None
+    try:
+        return str(read_json(run.run.dir / "inputs.json")["initial_weights"]["sha256"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def load_runs(output_dir: Path) -> RunTable:
     """The run folders under `<output_dir>/runs`.
 
@@ -259,7 +317,7 @@ def load_runs(output_dir: Path) -> RunTable:
             runs.append(load_run(Run(output_dir, folder.name)))
         except ValueError as error:
             unreadable[folder.name] = f"damaged: {error}"
-    return RunTable(output_dir, runs, unreadable)
+    return RunTable(output_dir, _by_recipe(runs), unreadable)
 
 
 def load_run(run: Run) -> RunRecord:
@@ -267,17 +325,20 @@ def load_run(run: Run) -> RunRecord:
     try:
         config = run.config()
         dataset, split, seed = config["dataset"]["name"], config["split"]["name"], config["seed"]
-        refit, setting = config["voting"]["name"] if config["refit"] else "", config["composition"]["variant"]
+        refit, variant = config["voting"]["name"] if config["refit"] else "", config["composition"]["variant"]
         # These names become parts of commands and configurations; none is a path.
-        names = (dataset, split, refit, setting)
+        names = (dataset, split, refit, variant)
         if not all(re.fullmatch(r"[\w.-]*", name) for name in names) or type(seed) is not int:
             raise ValueError("a name is no word, or the seed no number")
+        made_by, overrides = recipe(config), config["composition"]["overrides"]
+        if not all(isinstance(override, str) for override in overrides):
+            raise ValueError("an override is no text")
     except FileNotFoundError:
         raise ValueError("config.yaml is missing") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError("config.yaml can't be read") from error
     problem, result = _result(run)
-    return RunRecord(run, dataset, setting, split, seed, refit, problem, result, config)
+    return RunRecord(run, dataset, variant, variant, made_by, split, seed, refit, problem, result, config)
 
 
 def _result(run: Run) -> tuple[str, dict[str, Any]]:

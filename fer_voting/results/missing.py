@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from fer_voting.config import CONF_DIR, compose, refuse_foreign_code
+from fer_voting.config import compose, options_of_group, refuse_foreign_code
 from fer_voting.models.cost import count_gmacs
 from fer_voting.models.registry import build_network
-from fer_voting.results.load import OTHER_DATA, RunGroup, RunTable
+from fer_voting.results.load import OTHER_DATA, RunGroup, RunRecord, RunTable
 from fer_voting.runs.identity import resolve
 from fer_voting.runs.naming import drop_overrides
-from fer_voting.runs.sweeps import Sweep
 from fer_voting.system.messages import duration
 
 ASSUMED_GMACS_PER_SECOND = 450
@@ -95,37 +94,31 @@ def audit_command(table: RunTable, group: RunGroup) -> str:
 
 def _training_overrides(table: RunTable, group: RunGroup) -> list[str]:
     """The overrides that make a run of the group, without split, seed and refit."""
-    if (recorded := _recorded_overrides(table, group)) is not None:
+    if recorded := _recorded_overrides(group):
         return recorded + _output(table)
     overrides = [f"dataset={group.dataset}"]
-    if (CONF_DIR / "experiment" / f"{group.setting}.yaml").exists():
-        overrides.insert(0, f"experiment={group.setting}")
-    elif group.setting:
-        overrides.append(f"<what makes the setting {group.setting}>")
+    if group.variant in options_of_group("experiment"):
+        overrides.insert(0, f"experiment={group.variant}")
+    elif group.variant:
+        overrides.append(f"<what makes the variant {group.variant}>")
     return overrides + _places(table, group)
 
 
-def _recorded_overrides(table: RunTable, group: RunGroup) -> list[str] | None:
-    """The overrides of a recorded sweep that made one of the group's runs, if there is one."""
-    names = {run.name for run in group.runs}
-    for folder in sorted((table.output_dir / "sweeps").glob("*/")):
-        try:
-            jobs = Sweep(folder).jobs()
-        except (OSError, ValueError):
-            continue  # no metric depends on sweep.json; without it the command has a placeholder
-        for job in jobs:
-            # Overrides that name code to run may be a stranger's: then the command has a placeholder.
-            if job["run"] in names and not any("_target_" in override for override in job["overrides"]):
-                kept = drop_overrides(job["overrides"], *SET_HERE)
-                return [override for override in kept if not _only_sweeps(override, group.setting)]
-    return None
+def _recorded_overrides(group: RunGroup) -> list[str]:
+    """The overrides that made one of the group's runs; none if there is no run, or its record names code to run."""
+    for run in group.runs:
+        composition = run.config["composition"]
+        # A record that names code may be a stranger's: then the command has a placeholder.
+        if composition["overrides"] and not any("_target_" in override for override in composition["overrides"]):
+            kept = drop_overrides(composition["overrides"], *SET_HERE)
+            # An experiment that only says what to sweep over is no part of the variant, and would sweep again.
+            swept = [f"experiment={name}" for name in options_of_group("experiment") if not _is_of(name, run)]
+            return [override for override in kept if override not in swept]
+    return []
 
 
-def _only_sweeps(override: str, setting: str) -> bool:
-    """Whether it is an experiment that only says what to sweep over, and is therefore no part of the setting."""
-    return override.startswith("experiment=") and not f"{setting}-".startswith(
-        f"{override.removeprefix('experiment=')}-"
-    )
+def _is_of(experiment: str, run: RunRecord) -> bool:
+    return f"{run.recorded_variant}-".startswith(f"{experiment}-")
 
 
 def _places(table: RunTable, group: RunGroup) -> list[str]:
@@ -162,9 +155,9 @@ def _estimate(table: RunTable, group: RunGroup, config: dict[str, Any] | None, s
     if same := group.finished(split, refit=None):
         return fmean(run.result["seconds"] for run in same), "as its finished runs took"
     if config is None:
-        raise ValueError("the setting's overrides are not known here")
+        raise ValueError("the variant's overrides are not known here")
     dataset = config["dataset"]
-    refuse_foreign_code(config["model"], "model", "the setting's overrides")
+    refuse_foreign_code(config["model"], "model", "the variant's overrides")
     gmacs = _gmacs(json.dumps(config["model"]), split, dataset["classes"] or 7, dataset["size"])
     if others := group.finished(refit=None):
         seconds = gmacs * fmean(run.result["seconds"] / run.result["gmacs"] for run in others)

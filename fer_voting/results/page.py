@@ -91,7 +91,7 @@ def _section(runs: RunTable, group: RunGroup) -> dict[str, Any]:
     inherited = inherited_lines(run.result for run in group.finished(refit=None))
     note = " ".join(filter(None, [paper_note(group, "val"), "; ".join(inherited)]))
     return {
-        "anchor": re.sub(r"[^a-z0-9]+", "-", f"{group.dataset}-{group.setting}".lower()).strip("-"),
+        "anchor": re.sub(r"[^a-z0-9]+", "-", f"{group.dataset}-{group.variant}".lower()).strip("-"),
         "title": group.title,
         "synthetic": group.synthetic,
         "cards": _cards(group, validation, pairs),

@@ -55,11 +55,11 @@ NO_TEST = "There are no test images in these runs' data, so a refit can't be tes
 
 
 def title(table: str, measure: str, group: RunGroup) -> str:
-    """`Table 3: validation accuracy on AffectNet`, and whether data set and setting are the paper's."""
+    """`Table 3: validation accuracy on AffectNet`, and whether data set and variant are the paper's."""
     if group.dataset not in PAPER_DATASETS:
         table += " for a data set that is not the paper's"
-    elif group.setting:
-        table += " under a setting that is not the paper's"
+    elif group.variant:
+        table += " under a variant that is not the paper's"
     return f"{table}: {measure} on {group.title}"
 
 
@@ -166,14 +166,14 @@ def accuracy_table(group: RunGroup, accuracies: Sequence[Accuracy]) -> Table:
 
 def _paper_accuracy(group: RunGroup, method: Method, part: str) -> float | None:
     """The paper's value; it tested only after refit, so other test accuracies have none."""
-    if group.setting or (part == "test" and not method.refit):
+    if group.variant or (part == "test" and not method.refit):
         return None
     return (paper_validation_accuracy if part == "val" else paper_test_accuracy)(group.dataset, method)
 
 
 def paper_note(group: RunGroup, part: str) -> str:
     """A warning about the paper's values in the tables of a part; "" if none is needed."""
-    return UNCERTAIN if (group.dataset, group.setting, part) == ("rafdb", "", "val") else ""
+    return UNCERTAIN if (group.dataset, group.variant, part) == ("rafdb", "", "val") else ""
 
 
 def comparison_table(group: RunGroup, comparisons: Sequence[Comparison]) -> Table:

@@ -4,7 +4,7 @@
 weights) is compared by `runs.run.Run.check_inputs`.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -90,9 +90,26 @@ def different_values(recorded: Mapping[str, Any], expected: Mapping[str, Any], a
     return ", ".join([*shown, *([f"and {len(keys) - at_most} more"] if len(keys) > at_most else [])])
 
 
-def matches(key: str, patterns: Iterable[str]) -> bool:
+def recipe(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The identity of a settled configuration without seed, split and refit: equal for runs that a table may average.
+
+    `init_from` and `teacher` are the data set and the split that were asked for, where the run of the same seed (and
+    split) was.
+    """
+    kept = {key: value for key, value in identity(config).items() if not matches(key, OF_ROW)}
+    for key, purpose in (("init_from", "weights"), ("teacher", "teacher")):
+        if need := config["composition"]["needs"].get(purpose):
+            kept[key] = need["of"]
+    return kept
+
+
+OF_ROW = ("seed", "split.*", "refit", "refit_voting")
+"""Keys of the identity for which tables have rows or columns."""
+
+
+def matches(key: str, patterns: Collection[str]) -> bool:
     """Whether a dotted key matches one of the patterns, in which `*` stands for any text."""
-    return any(fnmatchcase(key, pattern) for pattern in patterns)
+    return key in patterns or any(fnmatchcase(key, pattern) for pattern in patterns if "*" in pattern)
 
 
 def batchnorm_ranks(config: Mapping[str, Any]) -> int:

@@ -31,8 +31,8 @@ def settle(config: DictConfig) -> DictConfig:
 
     Sets `name`; in `init_from` and `teacher` the name of a run where a data set or a split was given; and in
     `composition` the `variant` (`variant_of`) and `needs`: of the run whose weights it starts from (`weights`), of its
-    teacher (`teacher`), and of the run that selected the epochs of a refit (`selection`), the name (`run`) and the
-    `overrides` that make it.
+    teacher (`teacher`), and of the run that selected the epochs of a refit (`selection`), the name (`run`), the
+    `overrides` that make it, and the data set or split that was asked for (`of`).
 
     Raises ValueError if the configuration was composed neither by `fer_voting.compose` nor by a running command; if
     it needs a run, and has values that its overrides do not give; or if it has a `selection` and is no refit.
@@ -50,12 +50,12 @@ def settle(config: DictConfig) -> DictConfig:
     settled = resolve(named)  # with the name in the values that refer to it: the folders of loggers
     needs = {}
     if settled["init_from"] in options_of_group("dataset"):
-        needs["weights"] = _needed(_overrides_for_dataset(overrides, settled["init_from"]))
+        needs["weights"] = _needed(_overrides_for_dataset(overrides, settled["init_from"]), of=settled["init_from"])
         settled["init_from"] = needs["weights"]["run"]
     if settled["teacher"] in options_of_group("split"):
         # The teacher of a narrower network is as wide as its data set's or experiment's networks are.
         own = drop_overrides(overrides, *OF_ONE_RUN, "teacher", "distillation", "split", "model")
-        needs["teacher"] = _needed([*own, f"split={settled['teacher']}"])
+        needs["teacher"] = _needed([*own, f"split={settled['teacher']}"], of=settled["teacher"])
         settled["teacher"] = needs["teacher"]["run"]
     if settled["refit"]:
         needs["selection"] = _needed(drop_overrides(overrides, *OF_ONE_RUN), settled["selection"])
@@ -70,8 +70,8 @@ def settle(config: DictConfig) -> DictConfig:
     return OmegaConf.create(settled)
 
 
-def _needed(overrides: Sequence[str], name: str | None = None) -> dict[str, Any]:
-    return {"run": name or name_run(compose(overrides)), "overrides": list(overrides)}
+def _needed(overrides: Sequence[str], name: str | None = None, **asked: str) -> dict[str, Any]:
+    return {"run": name or name_run(compose(overrides)), "overrides": list(overrides), **asked}
 
 
 def needed_config(need: Mapping[str, Any]) -> dict[str, Any]:
@@ -138,32 +138,59 @@ def run_name(dataset: str, split: str, variant: str, refit: str, seed: int) -> s
 def variant_of(config: DictConfig) -> str:
     """The differences of a run from its data set's defaults, besides split, seed and refit; "" if there are none.
 
-    The variant of a run whose name the user chose is that name, so that no table mixes it with others.
+    A name that the user chose makes no other variant.
     """
     values, options = resolve(config), config.composition.options
-    if values["name"]:
-        return str(values["name"])
     parts = []
     chosen = tuple(f"{group}={options[group]}" for group in ("dataset", "split"))
     reference, usual = _reference(chosen)
     if options["experiment"] != "null":
         chosen += (f"experiment={options['experiment']}",)
-        of_experiment, usual = _reference(chosen)
-        if of_experiment != reference:  # an experiment that only lists what to sweep over is no variant
+        plain, (reference, usual) = reference, _reference(chosen)
+        if reference != plain:  # an experiment that only lists what to sweep over is no variant
             parts.append(options["experiment"])
-    if values["teacher"]:
-        chosen += ("teacher=any",)  # so that the reference has the keys of a distillation
+    usual_source = reference.get("init_from")
+    # So that the reference has the keys that are of use only with initial weights, and with a teacher.
+    chosen += (
+        f"init_from={'any' if values['init_from'] else 'null'}",
+        *(("teacher=any",) if values["teacher"] else ()),
+    )
     switched = {group: options[group] for group in NAMING_GROUPS if options[group] != usual[group]}
     reference, _ = _reference((*chosen, *(f"{group}={option}" for group, option in switched.items())))
     parts += switched.values()
-    for key, value in sorted(identity(values).items()):
-        if reference.get(key, ...) != value and not matches(key, PLACED_IN_NAME):
-            parts.append(name_word(key.rpartition(".")[2] + str(value)))
-    if values["init_from"] != reference.get("init_from"):
+    parts += difference_words(identity(values), reference)
+    if values["init_from"] != usual_source:
         parts.append(f"from_{name_word(str(values['init_from']))}")
     if values["teacher"]:
         parts.append(f"teacher_{name_word(values['teacher'])}")
     return "-".join(map(str, parts))
+
+
+def difference_words(ours: Mapping[str, Any], reference: Mapping[str, Any]) -> list[str]:
+    """Words for a name: each key of an identity whose value is not the reference's, by the shortest form that is no
+    other key's, with the value: `width16`, `erase.probability0.3`; `no_erase` for what the reference has and it lacks.
+    """
+    keys = {key for key in ours.keys() | reference.keys() if not matches(key, PLACED_IN_NAME)}
+    words: dict[str, None] = {}
+    for key in sorted(keys):
+        if key not in ours:
+            parts = key.split(".")
+            parents = (".".join(parts[:end]) for end in range(1, len(parts) + 1))
+            gone = next(parent for parent in parents if not any(f"{one}.".startswith(f"{parent}.") for one in ours))
+            words[name_word(f"no_{_shortest(gone, {*keys, gone})}")] = None
+        elif reference.get(key, ...) != ours[key]:
+            words[name_word(f"{_shortest(key, keys)}{ours[key]}")] = None
+    return list(words)
+
+
+def _shortest(key: str, keys: Iterable[str]) -> str:
+    """The last words of a dotted key, as many as no other of the keys ends with."""
+    parts = key.split(".")
+    for start in range(len(parts) - 1, -1, -1):
+        form = ".".join(parts[start:])
+        if not any(f".{other}".endswith(f".{form}") for other in keys if other != key):
+            return form
+    return key
 
 
 @functools.lru_cache

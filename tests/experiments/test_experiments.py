@@ -26,7 +26,7 @@ def wrong_at(*images: int) -> list[int]:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """AffectNet's and RAF-DB's full protocol in part, and a sweep of drawn faces under another setting beside it."""
+    """AffectNet's and RAF-DB's full protocol in part, and a sweep of drawn faces under another variant beside it."""
     folder = tmp_path_factory.mktemp("outputs")
     for seed in (0, 1):
         affectnet = ["dataset=affectnet", f"seed={seed}"]
@@ -76,7 +76,7 @@ def test_table3(run: Script, tmp_path: Path) -> None:
     assert pair[8] == "1.000, 1.000"
     assert "- not run (8): affectnet-m1-seed2, affectnet-m2-seed{0,1,2}" in markdown
     m1 = next(r for r in rows if r.get("method") == {"split": "m1", "vote": "soft", "refit": ""})
-    assert (m1["dataset"], m1["setting"], m1["part"]) == ("affectnet", "", "val")
+    assert (m1["dataset"], m1["variant"], m1["part"]) == ("affectnet", "", "val")
     assert m1["seeds"] == {"0": pytest.approx(27 / 28), "1": pytest.approx(27 / 28)}
     assert m1["missing"] == {"affectnet-m1-seed2": "not run"}
     assert "python -m fer_voting.train -m dataset=affectnet" in printed
@@ -90,16 +90,16 @@ def test_table3(run: Script, tmp_path: Path) -> None:
 
 
 def test_another_setting_and_data_set_say_so_and_do_not_mix(run: Script) -> None:
-    markdown, rows, _ = run("table3", "--datasets", "faces,affectnet", "--setting", "width4", "--seeds", "0")
+    markdown, rows, _ = run("table3", "--datasets", "faces,affectnet", "--variant", "width4", "--seeds", "0")
     assert (
         "## Table 3 for a data set that is not the paper's: validation accuracy (%) on drawn faces (synthetic), "
-        "setting width4"
+        "variant width4"
     ) in markdown
     assert "Synthetic faces: these figures say nothing about people." in markdown
     assert row(markdown, "crops after module 1 ")[1:3] == ["1 of 1", "96.43"]
-    assert "There are runs of affectnet under other settings: --setting '' (8 runs)." in markdown
-    assert "## Table 3 under a setting that is not the paper's: validation accuracy (%) on AffectNet" in markdown
-    assert {(r["dataset"], r["setting"]) for r in rows} == {("faces", "width4"), ("affectnet", "width4")}
+    assert "There are runs of affectnet under other variants: --variant '' (8 runs)." in markdown
+    assert "## Table 3 under a variant that is not the paper's: validation accuracy (%) on AffectNet" in markdown
+    assert {(r["dataset"], r["variant"]) for r in rows} == {("faces", "width4"), ("affectnet", "width4")}
     assert all(not r["seeds"] for r in rows if r["dataset"] == "affectnet" and "seeds" in r)
     assert "63.69" not in markdown
 
@@ -190,7 +190,7 @@ def test_without_test_images_no_refit_is_asked_for(run: Script, tmp_path: Path) 
     counts = {part: {"neutral": 4} for part in ("train", "val")}
     words = ["dataset=fer2013", "model.width=4", "seed=0"]
     make_run(outputs, [*words, "split=m1"], {"val": LABELS}, LABELS, counts=counts)
-    choice = ("--datasets", "fer2013", "--setting", "width4", "--seeds", "0")
+    choice = ("--datasets", "fer2013", "--variant", "width4", "--seeds", "0")
     for name in ("table4", "figure5"):
         markdown, _, printed = run(name, *choice, output_dir=outputs)
         assert "There are no test images in these runs' data" in markdown
@@ -212,9 +212,9 @@ def test_which_table_a_data_set_belongs_to() -> None:
 
 def test_environment_names_the_data_sets(run: Script, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TABLE_DATASETS", "faces")
-    monkeypatch.setenv("TABLE_SETTING", "width4")
+    monkeypatch.setenv("TABLE_VARIANT", "width4")
     _, rows, _ = run("table3", "--seeds", "0")
-    assert {(r["dataset"], r["setting"]) for r in rows} == {("faces", "width4")}
+    assert {(r["dataset"], r["variant"]) for r in rows} == {("faces", "width4")}
 
 
 @pytest.mark.parametrize(
@@ -246,7 +246,7 @@ def test_tables_read_what_a_training_writes(run_train: Callable[..., Path], tmp_
     run_train("split=m1")
     run_train("split=m1", "refit=true")
     loaded = load_runs(output_dir).runs[0]
-    words = ["--output-dir", str(output_dir), "--datasets", "faces", "--setting", loaded.setting, "--seeds", "0"]
+    words = ["--output-dir", str(output_dir), "--datasets", "faces", "--variant", loaded.variant, "--seeds", "0"]
     for name, script in SCRIPTS.items():
         script.main([name, *words])
     out = output_dir / "tables"
@@ -255,7 +255,7 @@ def test_tables_read_what_a_training_writes(run_train: Callable[..., Path], tmp_
     assert row(table, "baseline")[1:3] == ["1 of 1", f"{100 * accuracy:.2f}"]
     pair = row(table, "crops after module 1, soft vote | baseline")
     assert pair[2:4] == ["1", "20"]
-    refit = load_runs(output_dir).group("faces", loaded.setting).finished("m1", "soft")[0].result
+    refit = load_runs(output_dir).group("faces", loaded.variant).finished("m1", "soft")[0].result
     shown = row((out / "table4.md").read_text(), "crops after module 1, soft vote ")
     assert shown[1:3] == ["1 of 1", f"{100 * refit['votes']['soft']['test']['accuracy']:.2f}"]
     figure = json.loads((out / "figure5.json").read_text())[0]
@@ -285,7 +285,7 @@ def test_plan_of_the_reproduction(tmp_path: Path, capsys: pytest.CaptureFixture[
     ]
     assert commands[1][-3:] == ["model.width=16", "split=baseline,m1,m2,m3", "seed=0,1,2"]
     assert commands[2] == [*commands[1], "refit=true"]
-    assert commands[3][1:6] == ["table3", "--datasets", "affectnet", "--setting", "width16"]
+    assert commands[3][1:6] == ["table3", "--datasets", "affectnet", "--variant", "width16"]
     assert not outputs.exists()
 
 
@@ -295,7 +295,7 @@ def test_rafdb_needs_affectnets_weights(made: Path, tmp_path: Path, capsys: pyte
         reproduce.main(words)
     reproduce.main([*words, "init_from=some.ckpt"])
     printed = capsys.readouterr().out
-    assert "experiments.tables table5 --datasets 'affectnet rafdb' --setting from_some.ckpt" in printed
+    assert "experiments.tables table5 --datasets 'affectnet rafdb' --variant from_some.ckpt" in printed
     assert "experiments.figures figure6" in printed
 
 

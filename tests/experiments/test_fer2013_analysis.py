@@ -40,16 +40,16 @@ def outputs(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def setting(outputs: Path) -> str:
-    (found,) = {run.setting for run in load_runs(outputs).runs}
+def variant(outputs: Path) -> str:
+    (found,) = {run.variant for run in load_runs(outputs).runs}
     return found
 
 
 @pytest.fixture(scope="module")
-def folder(outputs: Path, root: Path, setting: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(outputs: Path, root: Path, variant: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("kept")
     fer2013_analysis.main(
-        ["--root", str(root), "--output-dir", str(outputs), "--folder", str(folder), "--setting", setting]
+        ["--root", str(root), "--output-dir", str(outputs), "--folder", str(folder), "--variant", variant]
     )
     return folder
 
@@ -199,14 +199,14 @@ def test_the_adaptive_vote(folder: Path, kept, outputs: Path) -> None:
     assert table["50%"]["on test"] == f"{np.mean(computed):.1%}"
 
 
-def test_the_tables_need_nothing_but_what_is_kept(folder: Path, setting: str, tmp_path: Path, capsys) -> None:
+def test_the_tables_need_nothing_but_what_is_kept(folder: Path, variant: str, tmp_path: Path, capsys) -> None:
     """Written again elsewhere, they are the same; what is missing is named, with a command that trains into outputs."""
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
     names = ("table.md", "comparison.md", "studies.md")
     for name in names:
         (copy / name).unlink()
-    fer2013_analysis.main(["--folder", str(copy), "--setting", setting])
+    fer2013_analysis.main(["--folder", str(copy), "--variant", variant])
     printed = capsys.readouterr().out
     for name in names:
         assert (copy / name).read_text() == (folder / name).read_text()
@@ -226,12 +226,12 @@ def test_nothing_kept_names_this_machine(folder: Path, root: Path, outputs: Path
 
 
 def test_a_run_is_evaluated_once_and_never_replaced(
-    folder: Path, outputs: Path, root: Path, setting: str, tmp_path: Path, capsys
+    folder: Path, outputs: Path, root: Path, variant: str, tmp_path: Path, capsys
 ) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
-    name = f"fer2013-m3-{setting}-seed1"
-    words = [name, "--root", str(root), "--output-dir", str(outputs), "--folder", str(copy), "--setting", setting]
+    name = f"fer2013-m3-{variant}-seed1"
+    words = [name, "--root", str(root), "--output-dir", str(outputs), "--folder", str(copy), "--variant", variant]
     fer2013_analysis.main(words)
     assert f"{name}: was kept before" in capsys.readouterr().out
     kept = Run(copy, name)

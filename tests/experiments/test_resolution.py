@@ -1,6 +1,7 @@
 """`make resolution`: images of lower resolution, and a trained network's accuracy on them."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,14 @@ def test_a_run_by_resolution(run_train, tmp_path: Path, capsys: pytest.CaptureFi
     assert [line.split("|")[2].strip() for line in lines] == ["baseline", *["m3"] * len(VOTES)]
     for suffix in ("png", "svg"):
         assert (outputs / "tables" / f"resolution.{suffix}").stat().st_size > 10_000
+
+    # Of another network under the same name, nothing is averaged.
+    other = Run(outputs, "mine-seed1").dir
+    shutil.copytree(Run(outputs, "mine-seed0").dir, other)
+    text = (other / "config.yaml").read_text()
+    (other / "config.yaml").write_text(text.replace("lr: 0.0002", "lr: 0.1").replace("\nseed: 0", "\nseed: 1"))
+    with pytest.raises(SystemExit, match=r"mine-seed0 and mine-seed1 are no seeds of one network \(optimizer.lr: "):
+        main(["mine-seed0", "mine-seed1", *words[1:]])
 
     # The pack is another where the drawn faces are.
     config = Run(outputs, "mine-seed0").dir / "config.yaml"

@@ -1,5 +1,6 @@
 """Networks by name: what a checkpoint holds builds the network again, and nothing else."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,13 @@ from omegaconf import OmegaConf
 from fer_voting.config import CONF_DIR, USER_CONF_VARIABLE, compose
 from fer_voting.models import VotingResNet18
 from fer_voting.models.checkpoint import NetworkInfo, rebuild_network
-from fer_voting.models.registry import architectures, build_network, check_options, options_of
+from fer_voting.models.registry import (
+    architectures,
+    build_network,
+    check_options,
+    digest_of_fetched,
+    options_of,
+)
 from fer_voting.runs.identity import resolve
 
 CLASSES = ("happy", "sad", "anger")
@@ -100,3 +107,26 @@ def test_any_importable_network_takes_one_file(tmp_path: Path, monkeypatch: pyte
         assert net(torch.zeros(2, 3, 48, 48)).shape == (2, 10, 3)
     moved = rebuild_network(replace(info, options={"crop_after": "features.3"}))
     assert (net.crop_after, moved.crop_after) == ("features.5", "features.3")
+
+
+def test_digest_of_fetched_weights_is_that_of_the_trunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last layer is random, and the rest is what was fetched: here, from a file."""
+    trunk = VotingResNet18("m1", 7, width=4)
+    monkeypatch.setenv("FETCHED", str(tmp_path / "weights.pt"))
+    model = {"_target_": f"{__name__}.fetched_network"}
+    digests = []
+    for change in (0.0, 0.0, 1.0):
+        state = {key: value for key, value in trunk.state_dict().items() if "fc" not in key}
+        key = next(iter(state))
+        state[key] = state[key] + change
+        torch.save(state, tmp_path / "weights.pt")
+        digests.append(digest_of_fetched(model, "m1", 24))
+        torch.rand(3)
+    assert digests[0] == digests[1] != digests[2]
+    assert digest_of_fetched(model, "m3", 24) == digests[2]  # the split changes no weight
+
+
+def fetched_network(split: str, num_classes: int, image_size: int) -> VotingResNet18:
+    network = VotingResNet18(split, num_classes, width=4)
+    network.load_state_dict(torch.load(os.environ["FETCHED"], weights_only=True), strict=False)
+    return network

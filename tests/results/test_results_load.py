@@ -1,4 +1,4 @@
-"""Run folders as data: settings, and the reasons for which runs are missing."""
+"""Run folders as data: variants, and the reasons for which runs are missing."""
 
 import fcntl
 import json
@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from helpers.runs import make_run
 from helpers.train import REPO
+from omegaconf import OmegaConf
 
 from fer_voting.results.load import load_run, load_runs, read_predictions
 from fer_voting.runs.run import Run
+from fer_voting.system.atomic import write_json
 
 LABELS = [0, 1, 2, 3, 4, 5, 6]
 RIGHT = {"val": LABELS, "test": LABELS}
@@ -24,30 +26,93 @@ def make(output_dir: Path, *words: str) -> Run:
     return make_run(output_dir, [*WORDS, *words], {"test": LABELS} if "refit=true" in words else RIGHT, LABELS)
 
 
-def test_a_stored_setting_counts_whatever_the_name_says(tmp_path: Path) -> None:
+def test_a_stored_variant_counts_whatever_the_name_says(tmp_path: Path) -> None:
     run = make(tmp_path, "split=m1", "seed=0")
     renamed = run.dir.with_name("faces-m1-demo-seed0")
     run.dir.rename(renamed)
-    assert load_run(Run(tmp_path, renamed.name)).setting == "width4"
+    assert load_run(Run(tmp_path, renamed.name)).variant == "width4"
 
 
 def test_two_sweeps_in_one_folder_stay_apart(tmp_path: Path) -> None:
     make(tmp_path, "split=m1", "seed=0")
     make(tmp_path, "split=m1", "seed=0", "optimizer.lr=1e-3")
     make(tmp_path, "split=m1", "seed=0", "refit=true")
-    make(tmp_path, "split=m1", "seed=5", "name=mine")
+    make(tmp_path, "split=m1", "seed=5", "name=mine")  # the same but for the seed, whatever it is called
     runs = load_runs(tmp_path)
-    assert runs.settings("faces") == {"mine": 1, "width4": 2, "width4-lr0.001": 1}
-    assert [section.setting for section in runs.groups()] == ["mine", "width4", "width4-lr0.001"]
+    assert runs.variants("faces") == {"width4": 3, "width4-lr0.001": 1}
+    assert [section.variant for section in runs.groups()] == ["width4", "width4-lr0.001"]
     plain = runs.group("faces", "width4")
-    assert [(run.split, run.seed, run.refit) for run in plain.runs] == [("m1", 0, ""), ("m1", 0, "soft")]
-    assert [run.name for run in plain.finished()] == ["faces-m1-width4-seed0"]
+    assert [(run.split, run.seed, run.refit) for run in plain.runs] == [("m1", 0, ""), ("m1", 0, "soft"), ("m1", 5, "")]
+    assert [run.name for run in plain.finished()] == ["faces-m1-width4-seed0", "mine"]
     assert [run.name for run in plain.finished(refit=None)] == [
         "faces-m1-width4-seed0",
         "faces-m1-width4-refit_soft-seed0",
+        "mine",
     ]
     assert not runs.group("faces").runs
-    assert plain.title == "drawn faces (synthetic), setting width4"
+    assert plain.title == "drawn faces (synthetic), variant width4"
+
+
+def relabel(run: Run, variant: str, **trainer: str) -> None:
+    """Write another recorded variant, and values of the trainer as another machine resolves them."""
+    config = run.config()
+    config["composition"]["variant"] = variant
+    config["trainer"] |= trainer
+    OmegaConf.save(OmegaConf.create(config), run.dir / "config.yaml")
+
+
+def test_runs_of_one_label_are_not_averaged_where_they_differ(tmp_path: Path) -> None:
+    relabel(make(tmp_path, "split=m1", "seed=0", "augment.rotation.probability=0.3"), "probability0.3")
+    relabel(make(tmp_path, "split=m1", "seed=1", "augment.erase.probability=0.3"), "probability0.3")
+    runs = load_runs(tmp_path)
+    rotated, erased = (
+        f"probability0.3-erase.probability{erase}-rotation.probability{rotation}"
+        for erase, rotation in ((0.5, 0.3), (0.3, 0.5))
+    )
+    assert runs.variants("faces") == {erased: 1, rotated: 1}
+    assert [run.seed for run in runs.group("faces", rotated).finished("m1")] == [0]
+    assert runs.group("faces", "probability0.3").runs == []  # of two variants, none
+
+
+def test_the_precision_that_a_machine_resolved_is_a_variant(tmp_path: Path) -> None:
+    words = ["experiment=demo", "model.width=4", "split=m1"]
+    for seed in (0, 1):
+        run = make_run(tmp_path, [*words, f"seed={seed}"], RIGHT, LABELS)
+        relabel(run, "demo-width4", precision=("bf16-mixed", "32-true")[seed])
+    runs = load_runs(tmp_path)
+    bf16, float32 = "demo-width4-precisionbf16_mixed", "demo-width4-precision32_true"
+    assert runs.variants("faces") == {bf16: 1, float32: 1}
+    group = runs.group("faces", bf16, seeds=[0, 1])
+    assert [run.seed for run in group.finished()] == [0]
+    # What is missing is called as a training here would call it.
+    assert group.missing("m1") == {"faces-m1-demo-width4-seed1": "not run"}
+
+
+def test_runs_of_one_recipe_are_averaged_whatever_they_are_called(tmp_path: Path) -> None:
+    for seed, label in ((0, "width4"), (1, "width4"), (2, "small-width4")):
+        relabel(make(tmp_path, "split=m1", f"seed={seed}"), label)
+    runs = load_runs(tmp_path)
+    assert runs.variants("faces") == {"width4": 3}
+    for label in ("width4", "small-width4"):
+        assert [run.seed for run in runs.group("faces", label).finished("m1")] == [0, 1, 2]
+
+
+def test_runs_from_the_weights_of_their_own_seed_are_averaged(tmp_path: Path) -> None:
+    words = ["dataset=rafdb", "model.width=4", "teacher=m3"]
+    for split, seed in (("m1", 0), ("m1", 1), ("m2", 0)):
+        make_run(tmp_path, [*words, f"split={split}", f"seed={seed}"], RIGHT, LABELS)
+    make_run(tmp_path, [*words, "split=m1", "seed=2", "init_from=affectnet-m1-width4-seed0"], RIGHT, LABELS)
+    assert sorted(load_runs(tmp_path).variants("rafdb").values()) == [1, 3]
+
+
+def test_runs_from_other_weights_under_one_name_are_missing(tmp_path: Path) -> None:
+    for seed, digest in ((0, "a"), (1, "b"), (2, "a")):
+        run = make(tmp_path, "split=m1", f"seed={seed}", "init_from=some.ckpt")
+        write_json(run.dir / "inputs.json", {"initial_weights": {"sha256": digest * 64}})
+    (group,) = load_runs(tmp_path).groups()
+    assert [run.seed for run in group.finished("m1")] == [0, 2]
+    (reason,) = group.missing("m1").values()
+    assert reason == f"other data: initial weights {'b' * 12} here, {'a' * 12} in the other runs"
 
 
 def test_seeds_are_those_found_and_the_first_three_or_those_asked_for(tmp_path: Path) -> None:
@@ -167,7 +232,7 @@ def test_runs_on_other_data_are_missing_with_both_fingerprints(tmp_path: Path) -
     ]
     reason = f"other data: fingerprint {'b' * 12} here, {'a' * 12} in the other runs"
     assert section.missing("m1") == {"faces-m1-width4-seed1": reason}
-    assert len(runs.group("faces", seeds=[0]).finished()) == 1  # another setting may be on other data
+    assert len(runs.group("faces", seeds=[0]).finished()) == 1  # another variant may be on other data
 
 
 def test_of_two_data_sets_of_equally_many_runs_the_newest_counts(tmp_path: Path) -> None:
@@ -200,7 +265,7 @@ def test_a_copied_run_folder_is_not_counted_twice(tmp_path: Path) -> None:
     shutil.copytree(run.dir, run.dir.with_name("saved-copy"))
     section = load_runs(tmp_path).group("faces", "width4", seeds=[0])
     assert [one.name for one in section.finished()] == [run.name]
-    assert section.missing("m1") == {"saved-copy": f"not used: {run.name} is the same split, seed and setting"}
+    assert section.missing("m1") == {"saved-copy": f"not used: {run.name} is the same split, seed and variant"}
 
 
 def test_compact_predictions_are_read(tmp_path: Path) -> None:

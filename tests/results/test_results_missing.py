@@ -15,7 +15,7 @@ from fer_voting.models.timm_network import timm_network
 from fer_voting.results.load import RunTable, load_runs
 from fer_voting.results.missing import ASSUMED_GMACS_PER_SECOND, audit_command, missing_runs
 from fer_voting.runs.naming import settle
-from fer_voting.runs.sweeps import Sweep, job_overrides
+from fer_voting.runs.sweeps import job_overrides
 
 pytestmark = pytest.mark.slow
 
@@ -33,29 +33,22 @@ def names_that(command: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("dataset", "setting", "refit"),
+    ("dataset", "variant", "refit"),
     [("affectnet", "", ""), ("affectnet", "", "soft"), ("fer2013", "fer2013_small", ""), ("faces", "demo", "hard")],
 )
-def test_command_makes_what_is_missing(dataset: str, setting: str, refit: str) -> None:
-    section = NO_RUNS.group(dataset, setting, seeds=[0])
+def test_command_makes_what_is_missing(dataset: str, variant: str, refit: str) -> None:
+    section = NO_RUNS.group(dataset, variant, seeds=[0])
     gap = missing_runs(NO_RUNS, section, SPLITS, refit)
     assert gap is not None
     assert gap.jobs == 2
     assert names_that(gap.command) == [section.run_name(split, 0, refit) for split in SPLITS]
 
 
-def test_command_of_a_setting_comes_from_its_sweep(tmp_path: Path) -> None:
-    overrides = ["experiment=table3", "dataset=faces", "model.width=4", "split=m1", "seed=0", "logger=none"]
-    run = make_run(tmp_path, ["dataset=faces", "model.width=4", "split=m1", "seed=0"], RIGHT, LABELS)
+def test_command_of_a_variant_comes_from_its_runs(tmp_path: Path) -> None:
+    words = ["experiment=table3", "dataset=faces", "model.width=4", "split=m1", "seed=0", "logger=none"]
+    run = make_run(tmp_path, words, RIGHT, LABELS)
     runs = load_runs(tmp_path)
     section = runs.group("faces", "width4", seeds=[0, 1])
-    gap = missing_runs(runs, section, SPLITS)
-    assert gap is not None
-    assert "<what makes the setting width4>" in gap.command
-
-    (tmp_path / "sweeps" / "damaged").mkdir(parents=True)
-    (tmp_path / "sweeps" / "damaged" / "sweep.json").write_text("{")
-    Sweep(tmp_path / "sweeps" / "abc").write([], [{"overrides": overrides, "run": run.name, "voting": "soft"}])
     gap = missing_runs(runs, section, SPLITS)
     assert gap is not None
     assert gap.command == (
@@ -63,6 +56,15 @@ def test_command_of_a_setting_comes_from_its_sweep(tmp_path: Path) -> None:
     )
     assert gap.jobs == 3
     assert set(names_that(gap.command)) > set(section.missing("m1")) | set(section.missing("baseline"))
+
+    config = OmegaConf.load(run.dir / "config.yaml")
+    config.composition.overrides.append("model._target_=os.system")  # a stranger's
+    OmegaConf.save(config, run.dir / "config.yaml")
+    runs = load_runs(tmp_path)
+    gap = missing_runs(runs, runs.group("faces", "width4", seeds=[0, 1]), SPLITS)
+    assert gap is not None
+    assert "<what makes the variant width4>" in gap.command
+    assert "os.system" not in gap.command
 
 
 def test_nothing_missing_gives_no_command(tmp_path: Path) -> None:

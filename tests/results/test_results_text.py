@@ -68,11 +68,11 @@ def test_titles_say_whose_data_set_and_setting_it_is() -> None:
 
     assert of("affectnet") == "Table 3: accuracy on AffectNet"
     assert of("rafdb", "width16") == (
-        "Table 3 under a setting that is not the paper's: accuracy on RAF-DB, setting width16"
+        "Table 3 under a variant that is not the paper's: accuracy on RAF-DB, variant width16"
     )
     assert of("fer2013") == "Table 3 for a data set that is not the paper's: accuracy on FER2013"
     assert of("faces", "demo") == (
-        "Table 3 for a data set that is not the paper's: accuracy on drawn faces (synthetic), setting demo"
+        "Table 3 for a data set that is not the paper's: accuracy on drawn faces (synthetic), variant demo"
     )
     assert of("my faces").endswith("on my faces")
 

@@ -198,6 +198,7 @@ def test_ranks_without_synchronised_batchnorm_are_another_run_with_another_name(
     assert "ranks4" in name_run(compose([*words, "trainer.devices=4"]))
 
 
+ERASED_AND_CROPPED = "erase.aspect_1_2-resized_crop.aspect_1_2"
 SEVERAL = "sgd-cutmix-ema-decay0.9"
 
 
@@ -218,7 +219,16 @@ SEVERAL = "sgd-cutmix-ema-decay0.9"
         (["teacher=m3"], "teacher_m3"),
         (["experiment=demo", "teacher=a-run", "distillation.temperature=2"], "demo-temperature2-teacher_a_run"),
         (["refit=true", "voting=hard"], ""),
-        (["name=mine"], "mine"),
+        (["name=mine", "model.width=8"], "width8"),
+        (["augment.rotation.probability=0.3"], "rotation.probability0.3"),
+        (["augment.erase.probability=0.3"], "erase.probability0.3"),
+        (["augment.erase.aspect=[1,2]", "augment.resized_crop.aspect=[1,2]"], ERASED_AND_CROPPED),
+        (["~augment.erase"], "no_erase"),
+        (["~augment.erase.probability"], "no_erase.probability"),
+        (["experiment=demo", "trainer.precision=64-true"], "demo-precision64_true"),
+        (["init_from=some.ckpt"], "from_some.ckpt"),
+        (["init_from=some.ckpt", "init_missing_classes=random"], "init_missing_classesrandom-from_some.ckpt"),
+        (["dataset=rafdb", "init_from=null"], "from_None"),
     ],
 )
 def test_variant_by_hand(words: list[str], variant: str) -> None:
