@@ -17,7 +17,7 @@ from fer_voting.results.compare import Comparison
 from fer_voting.results.load import RunGroup, RunTable, load_runs
 from fer_voting.results.markdown import Table, markdown
 from fer_voting.results.missing import missing_runs
-from fer_voting.results.text import COMPARISON_NOTE, NO_TEST, comparison_table, inherited_lines, missing_lines
+from fer_voting.results.text import COMPARISON_NOTE, NO_TEST, comparison_table, missing_lines
 from fer_voting.runs.identity import resolve
 from fer_voting.runs.naming import settle
 from fer_voting.system.atomic import write_atomically, write_json
@@ -95,18 +95,15 @@ class Report:
 
 
 def origin(results: Sequence[Mapping[str, Any]]) -> str:
-    """Where these results come from: seeds, commits, precisions, devices, versions, the last run's date, and evaluated
-    images that the runs before them were trained on."""
+    """Where these results come from: seeds, commits, precisions, devices, versions, the last run's date."""
 
     def each(key: str) -> str:
         return ", ".join(sorted({str(result.get(key)) for result in results}))
 
     versions = results[0]["versions"]
-    inherited = "; ".join(inherited_lines(results))
     return (
         f"Seed {each('seed')}; commit {each('git_commit')}; {each('precision')} on {each('device')}; "
         f"torch {versions['torch']}, lightning {versions['lightning']}; {max(r['started'] for r in results)[:10]}."
-        + (f" Inherited: {inherited}." if inherited else "")
     )
 
 
@@ -186,10 +183,12 @@ def _names(text: str) -> list[str]:
     return names
 
 
-def parse_options(description: str | None, arguments: Sequence[str] | None, names: Iterable[str]) -> Options:
-    """The command line of tables and figures; its first word is one of `names`."""
+def parse_options(description: str | None, arguments: Sequence[str] | None, names: Iterable[str] = ()) -> Options:
+    """The command line of tables and figures; with `names`, its first word is one of these."""
     parser = make_parser(description)
-    parser.add_argument("name", choices=list(names))
+    parser.set_defaults(name="")
+    if names:
+        parser.add_argument("name", choices=list(names))
     add_choice_of_runs(parser)
     parser.add_argument("--seeds", type=whole_numbers, help="e.g. 0,1,2 (default: those, and all others found)")
     add_folders(parser)

@@ -1,7 +1,9 @@
 """The division of a data set into train, val and test: counts, leaks and digests. Functions of a pack's arrays."""
 
+import itertools
 import json
 import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -73,6 +75,50 @@ def without_leaks(division: Division, hashes: NDArray[np.void], name: str) -> Di
         disjoint[part] = division[part][~leaks]
         log.info(f"{name}: left out {leaks.sum():,} {part} images that also occur in {' or '.join(parts[place:])}")
     return disjoint
+
+
+def same_content(hashes: NDArray[np.void]) -> list[Positions]:
+    """Groups of two or more positions whose content hashes (V16 [N]) are equal, in order of their first position."""
+    _, group, sizes = np.unique(hashes, return_inverse=True, return_counts=True)
+    members = np.split(np.argsort(group, kind="stable"), np.cumsum(sizes)[:-1])
+    return sorted((positions for positions in members if len(positions) > 1), key=lambda positions: positions[0])
+
+
+def count_duplicates(
+    groups: Sequence[NDArray[np.int64]], part_ids: NDArray[np.uint8], label_ids: NDArray[np.int64]
+) -> tuple[dict[str, int], dict[str, int]]:
+    """Pair of parts -> images with a copy, and -> images with a copy of another label; without pairs that have none.
+
+    "train-val" counts the training images that also occur in validation. "train-train" counts the training images
+    beyond the first of each content; for conflicts, all images whose copies disagree.
+
+    Args:
+        groups: rows of equal content.
+        part_ids, label_ids: of every row [N].
+    """
+    duplicates: Counter[str] = Counter()
+    conflicts: Counter[str] = Counter()
+    for group in groups:
+        by_part = {part: label_ids[group[part_ids[group] == i]] for i, part in enumerate(PARTS)}
+        for part, labels in by_part.items():
+            duplicates[f"{part}-{part}"] += max(len(labels) - 1, 0)
+            conflicts[f"{part}-{part}"] += len(labels) if len(set(labels)) > 1 else 0
+        for (part, labels), (other, other_labels) in itertools.combinations(by_part.items(), 2):
+            if len(other_labels):
+                duplicates[f"{part}-{other}"] += len(labels)
+                conflicts[f"{part}-{other}"] += sum(bool(set(other_labels) - {label}) for label in labels)
+    return dict(+duplicates), dict(+conflicts)
+
+
+def copies_between(division: Division, pack: Pack) -> dict[str, int]:
+    """Pair of parts, e.g. "train-test" -> images of the first that occur in the second too; without pairs of none."""
+    rows = np.concatenate(list(division.values()))
+    part_ids = np.full(len(pack), len(PARTS), np.uint8)
+    for part, positions in division.items():
+        part_ids[positions] = PARTS.index(part)
+    groups = [rows[members] for members in same_content(pack.hashes[rows])]
+    counts, _ = count_duplicates(groups, part_ids, pack.label_ids)
+    return {pair: count for pair, count in counts.items() if len(set(pair.split("-"))) == 2}
 
 
 def part_digest(pack: Pack, positions: Positions, labels: NDArray[np.int64], targets: NDArray[Any]) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import itertools
 import logging
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,10 +15,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 
 from fer_voting.data.division import Division, format_counts, official_parts
-from fer_voting.data.formats import image_formats, is_hidden, suffix_of
+from fer_voting.data.formats import HEIC_ADVICE, HEIC_SUFFIXES, image_formats, is_hidden, suffix_of
 from fer_voting.data.images import HASH_BYTES, PREPARATION_VERSION, READER_VERSION, decoder_digest
 from fer_voting.data.index import (
     Counts,
@@ -25,12 +29,16 @@ from fer_voting.data.index import (
     Sample,
     bases,
     files_below,
+    folded,
     image_files,
     links_out,
+    open_table,
 )
+from fer_voting.data.labels import canonical_or_own
 from fer_voting.data.module import FERDataModule
 from fer_voting.data.pack import Pack, Source
-from fer_voting.data.sampling import sample_share
+from fer_voting.data.sampling import Positions, join_groups, sample_share
+from fer_voting.system.text import escape
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +50,7 @@ class Layout:
     Attributes:
         looks_for: for messages, what identifies this layout, e.g. "fer2013.csv".
         find: the folder under a root that holds it, or None.
-        read: everything in the folder that `find` returned.
+        read: everything in the folder that `find` returned, given `dataset.class_names`.
         sources: the files and folders in it that `read` reads; if one changes, the pack is out of date.
         expected: published numbers of images by official part and class.
         columns: names of the samples' further annotations; a pack without them is out of date.
@@ -51,7 +59,7 @@ class Layout:
     name: str
     looks_for: str
     find: Callable[[Path], Path | None]
-    read: Callable[[Path], Index]
+    read: Callable[[Path, Sequence[str] | None], Index]
     sources: Callable[[Path], Iterable[Path]]
     expected: Counts = field(default_factory=dict)
     columns: tuple[str, ...] = ()
@@ -66,6 +74,7 @@ class FilesDataModule(FERDataModule):
         on_error: `skip` leaves out unusable images, `raise` stops at the first.
         max_bad_fraction: fraction of unusable images above which training is refused.
         val_fraction: fraction of the training images used for validation if there is no official validation part.
+        class_names: the classes of numbered class folders in order, if it is not the data set's own.
         shared: see FERDataModule.
     """
 
@@ -79,6 +88,7 @@ class FilesDataModule(FERDataModule):
         on_error: str = "skip",
         max_bad_fraction: float = 0.01,
         val_fraction: float = 0.1,
+        class_names: Sequence[str] | None = None,
         **shared: Any,
     ) -> None:
         super().__init__(**shared)
@@ -91,6 +101,7 @@ class FilesDataModule(FERDataModule):
             raise ValueError(f"dataset.val_fraction={val_fraction} must be between 0 and 1")
         self.root, self.layout = None if root is None else str(root), layout
         self.on_error, self.max_bad_fraction, self.val_fraction = on_error, max_bad_fraction, val_fraction
+        self.numbered_names = None if class_names is None else [str(name) for name in class_names]
 
     def find_layout(self) -> tuple[Layout, Path]:
         """The layout under `root`, and the folder that holds it.
@@ -125,16 +136,19 @@ class FilesDataModule(FERDataModule):
                 "decoder": decoder_digest(),
                 "source": stamp(layout.sources(base)),
                 "columns": list(layout.columns),
+                "class_names": self.numbered_names,
             },
             read=lambda: self._read(layout, base),
             expected=layout.expected,
         )
 
     def _read(self, layout: Layout, base: Path) -> Index:
-        index = layout.read(base)
+        index = layout.read(base, self.numbered_names)
+        assert self.root is not None
+        index.count_rest(Path(self.root).absolute(), self.cache_dir)
         if out := links_out(index.samples, base):
-            log.warning(
-                f"{self.name}: {len(out):,} images lie outside of {base}, where symbolic links lead, e.g. {out[0]}"
+            index.notes.append(
+                f"{len(out):,} images lie outside of {base}, where symbolic links lead, e.g. {escape(str(out[0]))}"
             )
         return index
 
@@ -159,13 +173,23 @@ class FilesDataModule(FERDataModule):
         division = self.official_parts(pack, usable)
         if "val" not in division and "train" in division:
             train = division["train"]
-            val = sample_share(pack.hashes[train], self.class_ids(pack)[train], self.val_fraction, self.data_seed)
+            val = self.sample(pack, train, self.val_fraction)
             division |= {"train": np.delete(train, val), "val": train[val]}
             log.info(
                 f"{self.name}: no official validation part: a stratified {self.val_fraction:.0%} of the training "
                 "images validates"
             )
         return division
+
+    def groups(self, pack: Pack) -> list[str] | None:
+        """A word for each image; images with the same word, other than "", stay in one part. None: only copies do."""
+        return None
+
+    def sample(self, pack: Pack, rows: Positions, share: float) -> Positions:
+        """Positions in `rows` of a stratified share of these images; copies, and images of a group, stay together."""
+        hashes, words = pack.hashes[rows], self.groups(pack)
+        groups = None if words is None else join_groups(hashes, [words[row] for row in rows])
+        return sample_share(hashes, self.class_ids(pack)[rows], share, self.data_seed, groups)
 
     def official_parts(self, pack: Pack, usable: NDArray[np.bool_]) -> Division:
         """Positions of the usable images of each official part that has any."""
@@ -205,12 +229,18 @@ def _is_source(name: str) -> bool:
 # Class folders, the form in which most copies of face data sets are shared ---------------------------------------
 
 _PART_NAMES = {
-    "train": ("train", "training"),
-    "val": ("val", "valid", "validation"),
-    "test": ("test", "testing"),
+    "train": ("train", "training", "train_set", "trainset"),
+    "val": ("val", "valid", "validation", "val_set", "valid_set", "validation_set", "publictest"),
+    "test": ("test", "testing", "test_set", "testset", "privatetest"),
 }
+_OFFICIAL_NAME = re.compile(
+    r"(train|training|val|validation|test|publictest|privatetest)_?\d+(_aligned)?", re.IGNORECASE
+)
+"""Stem of an image that RAF-DB and FER2013 name by its official part: test_0001_aligned, PublicTest_123."""
 LabelOf = Callable[[str], str | LeftOut]
 """A class folder's name -> its label, or why it is left out; ValueError for any other name."""
+Numbers = Mapping[int, str | LeftOut]
+"""Class folder's number -> its label, or why it is left out."""
 
 
 def class_folders(folder: Path) -> list[Path]:
@@ -225,66 +255,223 @@ def part_folders(base: Path, names: Mapping[str, Sequence[str]] = _PART_NAMES) -
     return {part: folders[name] for part in names for name in reversed(names[part]) if name in folders}
 
 
-def find_part_folders(root: Path, label_of: LabelOf) -> Path | None:
-    """The first base whose train folder contains a class folder."""
-    for base in bases(root):
-        train = part_folders(base).get("train")
-        if train is not None and any(_is_class(path.name, label_of) for path in class_folders(train)):
-            return base
-    return None
+@dataclass(frozen=True)
+class ClassFolders:
+    """How the class folders of a data set are called, and the layouts of such folders.
 
+    Attributes:
+        label_of: the label of a folder that is not called by a number.
+        numbers: the data set's own numbers of its classes; without any, a number is a name as any other.
+    """
 
-def part_folders_layout(name: str, looks_for: str, label_of: LabelOf, expected: Counts, **functions: Any) -> Layout:
-    """The layout of class folders in train, val and test folders; `functions` replace a layout's own."""
+    label_of: LabelOf
+    numbers: Numbers = field(default_factory=dict)
 
-    def read(base: Path) -> Index:
+    def find(self, root: Path) -> Path | None:
+        """The first base whose train folder contains a class folder."""
+        for base in bases(root):
+            train = part_folders(base).get("train")
+            if train is not None and any(self._is_class(path.name) for path in class_folders(train)):
+                return base
+        return None
+
+    def _is_class(self, name: str) -> bool:
+        if (number := _number(name)) is not None and self.numbers:
+            return number in self.numbers
+        try:
+            self.label_of(name)
+        except ValueError:
+            return False
+        return True
+
+    def layout(self, name: str, looks_for: str, expected: Counts, **functions: Any) -> Layout:
+        """The layout of class folders in train, val and test folders; `functions` replace a layout's own."""
+        usual: dict[str, Any] = {
+            "find": self.find,
+            "read": lambda base, class_names: self.read(base, part_folders(base), class_names),
+            "sources": lambda base: [*part_folders(base).values(), *side_files(base)],
+        }
+        return Layout(name, looks_for, **{**usual, **functions}, expected=expected)
+
+    def read(
+        self,
+        base: Path,
+        parts: Mapping[str, Path],
+        class_names: Sequence[str] | None = None,
+        listed: Mapping[str, Mapping[str, str]] | None = None,
+    ) -> Index:
+        """Every image in the class folders of the parts' folders, named by its path below `base`.
+
+        Args:
+            class_names: the classes of numbered folders in order.
+            listed: part -> file name -> label in a label file; an image with another label is a problem.
+
+        Raises ValueError if a class folder has files but no image, or if the folders' numbers are not the classes'.
+        """
         index = Index()
-        for part, folder in part_folders(base).items():
-            read_class_folders(index, base, folder, part, label_of)
+        folders = [(part, folder) for part, parent in parts.items() for folder in class_folders(parent)]
+        found = {number for _, folder in folders if (number := _number(folder.name)) is not None}
+        numbers = _numbering(index, base, found, self.numbers, class_names)
+        for part, folder in folders:
+            label: str | LeftOut | ValueError
+            try:
+                number = _number(folder.name)
+                label = self.label_of(folder.name) if number is None or not numbers else numbers[number]
+            except (KeyError, ValueError) as error:
+                label = ValueError(f"no class has the number {error}" if isinstance(error, KeyError) else str(error))
+            images = list(image_files(folder))
+            if not images and (files := Counter(suffix_of(e.name) or "no suffix" for e in files_below(folder))):
+                advice = f"; HEIC: {HEIC_ADVICE}" if set(files) & set(HEIC_SUFFIXES) else ""
+                raise ValueError(f"{folder} has no image, only {format_counts(files)}{advice}")
+            for path in images:
+                if isinstance(label, ValueError):
+                    index.add(Problem("label", str(path), str(label)), path)
+                elif isinstance(label, LeftOut):
+                    index.add(label, path)
+                elif (other := (listed or {}).get(part, {}).get(path.name, label)) != label:
+                    reason = f"the folder says {label}, the label file says {other}"
+                    index.add(Problem("label", str(path), reason), path)
+                else:
+                    index.add(Sample(path.relative_to(base).as_posix(), label, part, path))
+        _compare_with_labels(index, base, numbers)
+        _compare_with_names(index)
         return index
 
-    usual: dict[str, Any] = {
-        "find": lambda root: find_part_folders(root, label_of),
-        "read": read,
-        "sources": lambda base: part_folders(base).values(),
-    }
-    return Layout(name, looks_for, **{**usual, **functions}, expected=expected)
+
+def _number(name: str) -> int | None:
+    """The number that a class folder is called by, if it is."""
+    return int(name) if name.isascii() and name.isdecimal() and len(name) < 9 else None
 
 
-def read_class_folders(
-    index: Index,
-    base: Path,
-    folder: Path,
-    part: str,
-    label_of: LabelOf,
-    expected_labels: Mapping[str, str] | None = None,
-) -> None:
-    """Add every image in `folder`'s class folders to `index`, named by its path below `base`.
+def side_files(base: Path) -> list[Path]:
+    """The files beside class folders that say what their numbers mean, or list labels."""
+    return [path for name in (*_ORDER_FILES, _LABELS_FILE) if (path := base / name).is_file()]
 
-    Args:
-        expected_labels: file name -> label in a label file; an image with another label is a problem.
+
+_ORDER_FILES = ("data.yaml", "data.yml", "classes.txt")
+_LABELS_FILE = "labels.csv"
+_MAX_SIDE_BYTES = 2**24
+
+
+def _numbering(index: Index, base: Path, found: set[int], own: Numbers, class_names: Sequence[str] | None) -> Numbers:
+    """The labels of numbered class folders: by `dataset.class_names`, by a file beside them, or the data set's own.
+
+    Raises ValueError if there are numbers without a label, or if they begin where the data set's own do not.
     """
-    for class_folder in class_folders(folder):
-        label: str | LeftOut | ValueError
-        try:
-            label = label_of(class_folder.name)
-        except ValueError as error:
-            label = error
-        for path in image_files(class_folder):
-            name = path.relative_to(base).as_posix()
-            if isinstance(label, ValueError):
-                index.add(Problem("label", str(path), str(label)))
-            elif isinstance(label, LeftOut):
-                index.add(label)
-            elif (other := (expected_labels or {}).get(path.name, label)) != label:
-                index.add(Problem("label", str(path), f"the folder says {label}, the label file says {other}"))
-            else:
-                index.add(Sample(name, label, part, path))
+    if not found:
+        if class_names:
+            raise ValueError(f"dataset.class_names is for numbered class folders, and {base} has none")
+        return {}
+    order, source = list(class_names or ()), "dataset.class_names"
+    if not order:
+        order, source = _order_beside(index, base)
+    if order:
+        first = 1 if 0 not in found and max(found) == len(order) else 0
+        numbers: Numbers = {first + place: canonical_or_own(name) for place, name in enumerate(order)}
+        if outside := sorted(found - numbers.keys()):
+            raise ValueError(
+                f"the class folders {', '.join(map(str, outside))} in {base} are none of the {len(order)} classes of "
+                f"{source}"
+            )
+        differs = any(number in own and own[number] != numbers[number] for number in found)
+        index.notes.append(
+            f"numbered class folders are {_shown(numbers)}, by {source}"
+            + (", where the data set's own order is another" if differs else "")
+        )
+        return numbers
+    if own:
+        other = 1 - min(own)
+        if len(found) >= 6 and found == set(range(other, other + len(found))):
+            raise ValueError(
+                f"the class folders in {base} are numbered {min(found)} to {max(found)}, and the data set's own "
+                f"numbers begin with {min(own)}: dataset.class_names=[...] says which classes they are, in order"
+            )
+        index.notes.append(
+            f"numbered class folders are taken for {_shown(own)}; dataset.class_names=[...] gives another order"
+        )
+    return own
 
 
-def _is_class(name: str, label_of: LabelOf) -> bool:
+def _shown(numbers: Numbers) -> str:
+    return ", ".join(f"{number} {label}" for number, label in numbers.items() if isinstance(label, str))
+
+
+def _order_beside(index: Index, base: Path) -> tuple[list[str], str]:
+    """The classes in order and the file that says so: `names` of data.yaml, classes.txt, or labels.csv's own list."""
+    for path in side_files(base):
+        if path.stat().st_size > _MAX_SIDE_BYTES:
+            continue
+        if path.name == _LABELS_FILE:
+            names = _names_of_table(path)
+        elif path.suffix == ".txt":
+            lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+            names = [re.sub(r"^\d+[\s:,]+", "", line.strip()) for line in lines if line.strip()]
+        else:
+            names = _names_of_yaml(path)
+        if names:
+            index.use(path)
+            return names, path.name
+    return [], ""
+
+
+def _names_of_yaml(path: Path) -> list[str]:
     try:
-        label_of(name)
-    except ValueError:
-        return False
-    return True
+        content = yaml.safe_load(path.read_bytes())
+    except (yaml.YAMLError, UnicodeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path} can't be read: {' '.join(str(error).split())[:200]}") from error
+    names = content.get("names") if isinstance(content, dict) else None
+    if isinstance(names, dict):
+        names = [names.get(number, names.get(str(number))) for number in range(len(names))]
+    return list(map(str, names)) if isinstance(names, list) else []
+
+
+def _names_of_table(path: Path) -> list[str]:
+    """The names of a table of numbers and names: `id,name`."""
+    with open_table(path) as file:
+        rows = list(csv.reader(file))
+    names = {int(row[0]): row[1].strip() for row in rows if len(row) == 2 and row[0].strip().isdecimal()}
+    return [names[number] for number in sorted(names)] if len(names) == len(rows) - 1 and names else []
+
+
+def _compare_with_labels(index: Index, base: Path, numbers: Numbers) -> None:
+    """Note how often labels.csv, which lists images and classes, contradicts the folders, whose classes are used."""
+    path = base / _LABELS_FILE
+    if not path.is_file():
+        return
+    folder_labels = {sample.name: sample.label for sample in index.samples}
+    by_name = {Path(name).name: label for name, label in folder_labels.items()}
+    compared, differing = 0, []
+    with open_table(path) as file:
+        for row in csv.reader(file):
+            cells = [cell.strip() for cell in row]
+            for name, text in itertools.pairwise(cells):
+                label = folder_labels.get(name.replace("\\", "/")) or by_name.get(Path(name).name)
+                if label is not None:
+                    compared += 1
+                    listed = numbers.get(int(text)) if _number(text) is not None and numbers else None
+                    if folded(str(listed or canonical_or_own(text))) != folded(label):
+                        differing.append(f"{name} ({label} by its folder, {text} by {path.name})")
+                    break
+    if compared:
+        index.use(path)
+    if differing:
+        index.notes.append(
+            f"{path.name} contradicts the class folders for {len(differing):,} of {compared:,} images, e.g. "
+            f"{differing[0]}: the folders are used"
+        )
+
+
+def _compare_with_names(index: Index) -> None:
+    """Note images whose name says another official part than their folder, e.g. test_0001.jpg in valid/."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for sample in index.samples:
+        if match := _OFFICIAL_NAME.fullmatch(Path(sample.name).stem):
+            word = match[1].lower()
+            (part,) = (part for part, names in _PART_NAMES.items() if word in names)
+            if part != sample.part and not (word == "publictest" and sample.part == "test"):
+                found.setdefault((word, sample.part), []).append(sample.name)
+    for (word, part), names in found.items():
+        index.notes.append(
+            f"{len(names):,} images called {word}_* lie in the {part} part, e.g. {names[0]}: results are not those of "
+            "the official division"
+        )

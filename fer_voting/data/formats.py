@@ -18,6 +18,8 @@ NO_PHOTOGRAPHS = {
 HEIF_PLUGINS = ("pi_heif", "pillow_heif")
 """Packages that teach Pillow HEIF, the first that is installed. Both bring libheif, under the LGPL; pillow_heif also an
 encoder under the GPL."""
+HEIC_SUFFIXES = (".heic", ".heif", ".hif")
+HEIC_ADVICE = "convert them (heif-convert PHOTO.heic PHOTO.jpg), or pip install pi-heif"
 HIDDEN = ("__macosx", ".ds_store")
 """Names in lower case that an archive of macOS leaves beside the data; as hidden as those with a leading dot."""
 

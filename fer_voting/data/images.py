@@ -16,7 +16,7 @@ import PIL.Image
 import PIL.ImageOps
 from numpy.typing import NDArray
 
-from fer_voting.data.formats import image_formats
+from fer_voting.data.formats import HEIC_ADVICE, image_formats
 from fer_voting.data.index import Box, Problem, Sample
 
 PREPARATION_VERSION = 1
@@ -64,9 +64,7 @@ def open_image(file: Path | IO[bytes]) -> PIL.Image.Image:
             stream.seek(0)
             start = stream.read(12)
         if start[4:8] == b"ftyp" and start[8:] in HEIC_BRANDS:
-            raise ValueError(
-                "it is a HEIC photo: convert it (heif-convert PHOTO.heic PHOTO.jpg), or pip install pi-heif"
-            ) from error
+            raise ValueError(f"it is a HEIC photo: {HEIC_ADVICE.replace('them', 'it')}") from error
         raise ValueError("it is no photo") from error
 
 

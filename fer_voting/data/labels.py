@@ -4,6 +4,10 @@ Every data set numbers the same seven expressions differently. So a label is a n
 manifest, checkpoint, result); it is a number only between a data set's `class_names` and the loss.
 """
 
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+
 # AffectNet's ids; the first seven are the classes of the paper and of RAF-DB, FER2013 and the drawn faces.
 CLASSES: tuple[str, ...] = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger", "contempt")
 
@@ -17,6 +21,16 @@ _SYNONYMS = {
     "angry": "anger",
     "contemptuous": "contempt",
 }
+_SUGGESTED = {
+    **dict.fromkeys(("afraid", "scared", "terrified", "frightened"), "fear"),
+    **dict.fromkeys(("mad", "furious", "rage"), "anger"),
+    **dict.fromkeys(("joyful", "smile", "smiling", "glad"), "happy"),
+    **dict.fromkeys(("unhappy", "crying", "sorrow"), "sad"),
+    **dict.fromkeys(("amazed", "astonished", "shocked"), "surprise"),
+    **dict.fromkeys(("neutrality", "calm", "normal", "natural"), "neutral"),
+    **dict.fromkeys(("disdain", "scorn"), "contempt"),
+}
+"""Words that may mean an expression; whether they do, the user says."""
 
 
 def canonical(name: str) -> str:
@@ -30,3 +44,38 @@ def canonical(name: str) -> str:
     if plain in _SYNONYMS:
         return _SYNONYMS[plain]
     raise ValueError(f"no expression is called {name!r}; the classes are {', '.join(CLASSES)}")
+
+
+def canonical_or_own(name: str) -> str:
+    """The canonical name of an expression; any other name as it is."""
+    try:
+        return canonical(name)
+    except ValueError:
+        return name
+
+
+def suggestions(names: Iterable[str]) -> dict[str, str]:
+    """The names that are no expression, but may mean one, e.g. misspelt: name -> class.
+
+    >>> suggestions(["suprise", "0_Angry", "afraid", "tired", "happy"])
+    {'suprise': 'surprise', '0_Angry': 'anger', 'afraid': 'fear'}
+    """
+    words = {**{name: name for name in CLASSES}, **_SYNONYMS, **_SUGGESTED}
+    meant = {}
+    for name in names:
+        plain = re.sub(r"[\W\d_]+", "", name.lower())
+        close = difflib.get_close_matches(plain, words, n=1, cutoff=0.8)
+        if close and canonical_or_own(name) not in CLASSES:
+            meant[name] = words[close[0]]
+    return meant
+
+
+def in_order(names: Iterable[str]) -> tuple[str, ...]:
+    """These names without repetition: expressions in the order of CLASSES, then the others by name."""
+    rest = set(names)
+    return (*(name for name in CLASSES if name in rest), *sorted(rest.difference(CLASSES)))
+
+
+def as_class_map(names: Mapping[str, str]) -> str:
+    """`dataset.class_map={afraid: fear}` as it is typed."""
+    return "dataset.class_map={" + ", ".join(f"{name}: {label}" for name, label in names.items()) + "}"

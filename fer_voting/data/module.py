@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -23,6 +23,7 @@ from fer_voting.data.augment.batched import BatchedAugment
 from fer_voting.data.batches import Batch, BatchDataset
 from fer_voting.data.division import (
     Division,
+    copies_between,
     count_classes,
     differences,
     format_counts,
@@ -33,7 +34,8 @@ from fer_voting.data.division import (
     without_leaks,
 )
 from fer_voting.data.images import content_hash
-from fer_voting.data.labels import CLASSES
+from fer_voting.data.index import PARTS, folded
+from fer_voting.data.labels import CLASSES, canonical_or_own, in_order
 from fer_voting.data.manifest import read_manifest, write_manifest
 from fer_voting.data.pack import Pack, Source, build_pack, cores
 from fer_voting.data.sampling import EpochSampler, EvalSampler, Positions, target_count
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+CLASS_FOLDER_LAYOUTS = ("folders", "parts", "flat")
 RESIDENT_SHARE = 0.25
 """Share of a GPU's free memory that a pack may take. AffectNet at 48 pixels has 2 GB."""
 
@@ -87,6 +90,8 @@ class FERDataModule(L.LightningDataModule):
         manifest: a CSV file such as `manifest_file`, whose division replaces `divide`.
         refit: train on training + validation; there is then no validation.
         target: what is trained and evaluated (`fer_voting.targets`); None: the data set's `own_target`.
+        class_map: class -> its other name, or None to leave its images out.
+        needs: the parts that must have images; an evaluation needs only its own.
     """
 
     class_choices: ClassVar[tuple[int | None, ...]] = (7,)
@@ -111,6 +116,8 @@ class FERDataModule(L.LightningDataModule):
         manifest: str | Path | None = None,
         refit: bool = False,
         target: Target | None = None,
+        class_map: Mapping[Any, str | None] | None = None,
+        needs: Sequence[str] = ("train", "val"),
     ) -> None:
         super().__init__()
         if classes not in self.class_choices:
@@ -137,6 +144,7 @@ class FERDataModule(L.LightningDataModule):
         self.resident = resident if by_batch else False
         self.drop_leaks, self.refit, self._target = drop_leaks, refit, target
         self.manifest = None if manifest is None else Path(manifest)
+        self.class_map, self.needs = {str(name): label for name, label in (class_map or {}).items()}, needs
         self.first_epoch = 0
         """The epoch that the next training begins with: above 0 if it goes on from a checkpoint."""
         self._division: Division = {}
@@ -180,12 +188,36 @@ class FERDataModule(L.LightningDataModule):
         key = {**source.place, **source.state}
         stop = self.on_error == "raise"
         self.pack = build_pack(folder, key, source.read, source.decoder, stop_at_first_problem=stop)
+        for note in self.pack.notes:
+            log.warning(f"{self.name}: {note}")
         self.class_names = self.names_of_classes(self.pack)
+        if self.class_map:
+            names = self._names_by_map(self.pack)
+            self.pack = self.pack.renamed(names)
+            self.class_names = in_order(
+                name for name in (names.get(label, label) for label in self.class_names) if name is not None
+            )
+        if self.pack.left_out:
+            log.info(f"{self.name}: left out: {format_counts(self.pack.left_out)}")
         try:
             check_class_names(self.class_names)  # as a checkpoint will hold them
         except ValueError as error:
             raise ValueError(f"{self.name}: {error}") from error
         return self.pack
+
+    def _names_by_map(self, pack: Pack) -> dict[str, str | None]:
+        """Label of the pack -> its name by `class_map`. Raises ValueError for a class that no image has."""
+        labels = {folded(label): label for label in pack.labels}
+        names: dict[str, str | None] = {}
+        for name, label in self.class_map.items():
+            key = folded(name) if folded(name) in labels else folded(canonical_or_own(name))
+            if key not in labels:
+                raise ValueError(
+                    f"dataset.class_map: no image of {self.name} has the class {name}; the classes are "
+                    f"{', '.join(pack.labels)}"
+                )
+            names[labels[key]] = None if label is None else canonical_or_own(str(label))
+        return names
 
     def setup(self, stage: str | None = None) -> None:
         """Open (or build) the pack and divide it. Idempotent."""
@@ -201,7 +233,7 @@ class FERDataModule(L.LightningDataModule):
             log.warning(f"{self.name}: {difference}")
         division = read_manifest(self.manifest, pack, usable) if self.manifest else self.divide(pack, usable)
         nothing = np.empty(0, np.int64)
-        drawn: Division = {"train": nothing, "val": nothing, **division}
+        drawn: Division = {p: division.get(p, nothing) for p in PARTS if p in division or p in self.needs}
         self._selection = division = self._without_leaks(drawn)
         if self.refit:
             train = np.sort(np.concatenate([drawn["train"], drawn["val"]]))
@@ -211,7 +243,15 @@ class FERDataModule(L.LightningDataModule):
             if not len(positions):
                 raise ValueError(f"{self.name}: there are no {part} images of the classes {self.class_names}")
         self._division = division
-        self._make_sampler()
+        for part, classes in self.counts().items():
+            log.info(f"{self.name}: {part}: {sum(classes.values()):,} images ({format_counts(classes)})")
+        for pair, count in copies_between(division, pack).items():
+            part, other = pair.split("-")
+            log.warning(
+                f"{self.name}: {count:,} {part} images also occur in {other}: dataset.drop_leaks=true leaves them out"
+            )
+        if "train" in division:
+            self._make_sampler()
         self._write_manifest()
         if not self.has_test:
             log.info(f"{self.name}: there are no test images, so nothing is tested")
@@ -234,8 +274,12 @@ class FERDataModule(L.LightningDataModule):
 
     def _make_sampler(self) -> None:
         train = self._division["train"]
-        for part, classes in self.counts().items():
-            log.info(f"{self.name}: {part}: {sum(classes.values()):,} images ({format_counts(classes)})")
+        if empty := [name for name, count in self.counts()["train"].items() if not count]:
+            message = f"{self.name}: there are no training images of {', '.join(empty)}"
+            # A list of labels, or a manifest, has the classes that it has; a class folder was meant to have images.
+            if "train" in self.needs and not self.manifest and self.pack.key.get("layout") in CLASS_FOLDER_LAYOUTS:
+                raise ValueError(f"{message}: dataset.class_map={{{empty[0]}: null}} leaves a class out")
+            log.warning(message)
         counts = [count for count in self.counts()["train"].values() if count]
         target = target_count(counts, self.balance_target)
         self._sampler = EpochSampler(
@@ -281,10 +325,6 @@ class FERDataModule(L.LightningDataModule):
         """Sample names of a part, in the order of evaluation."""
         return self.pack.names(self._division[part])
 
-    def hashes(self, part: str) -> NDArray[np.void]:
-        """Content hashes of a part's images, V16 [n], in the order of evaluation."""
-        return self.pack.hashes[self._division[part]]
-
     def counts(self) -> dict[str, dict[str, int]]:
         """Part -> class -> images, before balancing."""
         return {p: count_classes(self._class_ids[rows], self.class_names) for p, rows in self._division.items()}
@@ -300,7 +340,8 @@ class FERDataModule(L.LightningDataModule):
         `fingerprint` is a hex digest of everything in the data that affects results: `classes` in the order of the
         network's outputs, `size` of the images in pixels, `preparation` (a version) and `decoder` (a digest; null
         for drawn faces), and `digests` (part -> digest of its images, labels and targets). It does not depend on
-        `root`. `layout` and `counts` (part -> class -> images, before balancing) help to explain a difference. A
+        `root`. The rest helps to explain a difference: `layout`, `counts` (part -> class -> images, before balancing),
+        `left_out` (reason -> files), `copies` (pair of parts -> images of the first that are in the second), `notes`. A
         refit's has `selection`, the fingerprint of the data of its selection run.
         """
         summary = self._explained(self._summary, self._division)
@@ -312,7 +353,14 @@ class FERDataModule(L.LightningDataModule):
 
     def _explained(self, summary: dict[str, Any], division: Division) -> dict[str, Any]:
         counts = {part: count_classes(self._class_ids[rows], self.class_names) for part, rows in division.items()}
-        return {**summary, "layout": self.pack.key.get("layout", "drawn"), "counts": counts}
+        return {
+            **summary,
+            "layout": self.pack.key.get("layout", "drawn"),
+            "counts": counts,
+            "left_out": dict(self.pack.left_out),
+            "copies": copies_between(division, self.pack),
+            "notes": self.pack.notes,
+        }
 
     @cached_property
     def _summary(self) -> dict[str, Any]:

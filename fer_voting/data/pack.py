@@ -9,6 +9,7 @@ otherwise it is rebuilt. While it is built, `<folder>.lock` is locked and rows a
 `<folder>.partial`, so that a killed build continues after its last commit.
 """
 
+import copy
 import fcntl
 import json
 import logging
@@ -36,7 +37,7 @@ from fer_voting.system.messages import progress_bar
 
 log = logging.getLogger(__name__)
 
-FORMAT = 3
+FORMAT = 4
 """Version of a pack's files. A pack of another version is rebuilt."""
 _COLUMN = "column "
 """Prefix of the further columns' names in the index."""
@@ -83,6 +84,7 @@ class Pack:
         good: bool [N]; rows that hold an image.
         columns: int64 or float64 [N] or [N, n] by name: the samples' further annotations (`Sample.columns`).
         problems, left_out: what the reader and the decoder could not or must not use.
+        notes: what the reader assumed, and what contradicts it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -97,6 +99,7 @@ class Pack:
             self.labels: tuple[str, ...] = tuple(meta["labels"])
             self.problems = [Problem(**problem) for problem in meta["problems"]]
             self.left_out: Counter[str] = Counter(meta["left_out"])
+            self.notes = [str(note) for note in meta["notes"]]
             self._names: NDArray[np.bytes_] = index["names"]
             self.label_ids: NDArray[np.int64] = index["labels"].astype(np.int64)
             self.part_ids: NDArray[np.uint8] = index["parts"]
@@ -148,6 +151,25 @@ class Pack:
         """Each row's label as a position in `class_names`, -1 for other labels: int64 [N]."""
         ids = [class_names.index(label) if label in class_names else -1 for label in self.labels]
         return np.array(ids, np.int64)[self.label_ids]
+
+    def renamed(self, names: Mapping[str, str | None]) -> "Pack":
+        """This pack with other names of its labels; images whose label has none are left out, and counted.
+
+        Args:
+            names: label -> its name, or None; other labels stay.
+        """
+        pack = copy.copy(self)
+        mapped = [names.get(label, label) for label in self.labels]
+        pack.labels = tuple(sorted({name for name in mapped if name is not None}))
+        without = np.array([name is None for name in mapped])[self.label_ids]
+        pack.good = self.good & ~without
+        ids = np.array([-1 if name is None else pack.labels.index(name) for name in mapped], np.int64)
+        pack.label_ids = np.maximum(ids[self.label_ids], 0)
+        counts = np.bincount(self.label_ids[without & self.good], minlength=len(self.labels))
+        pack.left_out = self.left_out + Counter(
+            {f"class {label}": int(n) for label, n in zip(self.labels, counts, strict=True) if n}
+        )
+        return pack
 
     def column(self, name: str) -> NDArray[Any]:
         """A further column: int64 or float64 [N] or [N, n]; the values of unusable images (`good`) count too.
@@ -341,6 +363,7 @@ class _PartialPack:
             "labels": labels,
             "problems": [*map(asdict, index.problems), *(problem for _, problem in self.problems)],
             "left_out": dict(index.left_out),
+            "notes": index.notes,
         }
         write_json(self.folder / "pack.json", meta)
         for path in self.folder.iterdir():

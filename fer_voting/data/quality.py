@@ -1,19 +1,17 @@
 """Audits a data set: counts, unusable and blank images, duplicates and near duplicates."""
 
-import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_voting.data.division import official_counts
+from fer_voting.data.division import count_duplicates, official_counts, same_content
 from fer_voting.data.index import PARTS, Problem
 from fer_voting.data.module import FERDataModule
 from fer_voting.data.pack import Pack
-from fer_voting.data.sampling import Positions
 from fer_voting.system.messages import progress_bar
 from fer_voting.system.text import escape
 
@@ -23,13 +21,6 @@ _ROWS_AT_ONCE = 4096
 
 _HASH_BITS = 64
 _GREY = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
-
-
-def same_content(hashes: NDArray[np.void]) -> list[Positions]:
-    """Groups of two or more positions whose content hashes (V16 [N]) are equal, in order of their first position."""
-    _, group, sizes = np.unique(hashes, return_inverse=True, return_counts=True)
-    members = np.split(np.argsort(group, kind="stable"), np.cumsum(sizes)[:-1])
-    return sorted((positions for positions in members if len(positions) > 1), key=lambda positions: positions[0])
 
 
 def perceptual_hashes(images: NDArray[np.uint8]) -> NDArray[np.uint64]:
@@ -78,7 +69,8 @@ def audit(data: FERDataModule, near_duplicate_bits: int | None = None) -> dict[s
     Returns:
         dataset, synthetic, root, layout, pack: what was audited ("root" and "layout" are null for drawn faces);
         parts, expected: official part -> class -> images here, and as published (if known);
-        left_out: reason -> images that the data set's own rules exclude;
+        left_out: reason -> images that the data set's own rules exclude, and other files;
+        notes: what the reader assumed, and what contradicts it;
         problems: `kind`, `path` and `reason` of each unusable image, and of blank ones (which are used);
         duplicates: "train-val", for example -> training images whose content also occurs in validation;
             "train-train" -> superfluous copies inside training;
@@ -106,6 +98,7 @@ def audit(data: FERDataModule, near_duplicate_bits: int | None = None) -> dict[s
         "parts": official_counts(pack, usable, data.class_names),
         "expected": {part: {c: counts.get(c, 0) for c in data.class_names} for part, counts in data.expected.items()},
         "left_out": {**pack.left_out, **_other_classes(data, pack)},
+        "notes": pack.notes,
         "problems": [asdict(problem) for problem in (*pack.problems, *blank)],
         "duplicates": duplicates,
         "conflicts": conflicts,
@@ -133,7 +126,8 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
         cells = [row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]
         yield "  " + "  ".join(cells)
     for reason, count in report["left_out"].items():
-        yield f"left out by the data set's rules: {reason} {count:,}"
+        yield f"left out: {reason} {count:,}"
+    yield from (f"note: {note}" for note in report["notes"])
     for kind, count in Counter(problem["kind"] for problem in report["problems"]).most_common():
         first = next(problem for problem in report["problems"] if problem["kind"] == kind)
         yield f"{kind}: {count:,}, e.g. {first['path']}: {first['reason']}"
@@ -174,32 +168,6 @@ def _other_classes(data: FERDataModule, pack: Pack) -> dict[str, int]:
     others = {n: int(c) for n, c in zip(pack.labels, counts, strict=True) if n not in data.class_names}
     undecided = int((pack.good & (data.class_ids(pack) >= 0) & ~data.usable(pack)).sum())
     return others | ({"no majority of votes": undecided} if undecided else {})
-
-
-def count_duplicates(
-    groups: Sequence[NDArray[np.int64]], part_ids: NDArray[np.uint8], label_ids: NDArray[np.int64]
-) -> tuple[dict[str, int], dict[str, int]]:
-    """Pair of parts -> images with a copy, and -> images with a copy of another label; without pairs that have none.
-
-    "train-val" counts the training images that also occur in validation. "train-train" counts the training images
-    beyond the first of each content; for conflicts, all images whose copies disagree.
-
-    Args:
-        groups: rows of equal content.
-        part_ids, label_ids: of every row [N].
-    """
-    duplicates: Counter[str] = Counter()
-    conflicts: Counter[str] = Counter()
-    for group in groups:
-        by_part = {part: label_ids[group[part_ids[group] == i]] for i, part in enumerate(PARTS)}
-        for part, labels in by_part.items():
-            duplicates[f"{part}-{part}"] += max(len(labels) - 1, 0)
-            conflicts[f"{part}-{part}"] += len(labels) if len(set(labels)) > 1 else 0
-        for (part, labels), (other, other_labels) in itertools.combinations(by_part.items(), 2):
-            if len(other_labels):
-                duplicates[f"{part}-{other}"] += len(labels)
-                conflicts[f"{part}-{other}"] += sum(bool(set(other_labels) - {label}) for label in labels)
-    return dict(+duplicates), dict(+conflicts)
 
 
 def _near_duplicates(

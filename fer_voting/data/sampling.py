@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import torch.distributed as dist
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from torch.utils.data import Sampler
 
 from fer_voting.data.images import content_hash
@@ -37,29 +39,61 @@ def apportion(total: int, weights: Sequence[float]) -> list[int]:
     return [int(count) for count in counts]
 
 
-def sample_by_class(hashes: NDArray[np.void], labels: NDArray[np.int64], counts: Sequence[int], seed: int) -> Positions:
+def sample_by_class(
+    hashes: NDArray[np.void],
+    labels: NDArray[np.int64],
+    counts: Sequence[int],
+    seed: int,
+    groups: NDArray[np.int64] | None = None,
+) -> Positions:
     """Positions of `counts[k]` images of each class k, ascending: [sum(counts)].
 
     Images are ranked by a hash of (seed, content), not by their place in a list: another layout of the same files,
-    another file system or another release of NumPy gives the same result. Copies of an image have neighbouring
-    ranks, so few are separated.
+    another file system or another release of NumPy gives the same result. Copies of an image are all taken or none:
+    taken where most of them are still wanted. So a class with large groups may get some images more or fewer.
 
     Args:
         hashes: V16 [n], content of each image.
         labels: int64 [n], 0 to len(counts) - 1.
+        groups: int64 [n], numbers of groups that stay together; None: those of equal content.
     """
     salt = seed.to_bytes(8, "little", signed=True)
     ranks = [content_hash(salt, content.tobytes()) for content in hashes]
-    taken: list[int] = []
-    for label, count in enumerate(counts):
-        taken += sorted(np.flatnonzero(labels == label).tolist(), key=lambda i: ranks[i])[:count]
+    if groups is None:
+        groups = np.unique(hashes, return_inverse=True)[1]
+    order = np.argsort(groups, kind="stable")
+    members = np.split(order, np.flatnonzero(np.diff(groups[order])) + 1) if len(order) else []
+    wanted, taken = np.array(counts, np.int64), []
+    for rows in sorted(members, key=lambda rows: min(ranks[row] for row in rows)):
+        offered = np.bincount(labels[rows], minlength=len(wanted))
+        used = np.minimum(offered, wanted)
+        if 2 * used.sum() > len(rows):
+            wanted -= used
+            taken += rows.tolist()
     return np.array(sorted(taken), np.int64)
 
 
-def sample_share(hashes: NDArray[np.void], labels: NDArray[np.int64], share: float, seed: int) -> Positions:
+def join_groups(hashes: NDArray[np.void], words: Sequence[str]) -> NDArray[np.int64]:
+    """Numbers of the smallest groups that contain all copies of an image (V16 [n]) and all images with one word, other
+    than "": int64 [n]."""
+    contents = np.unique(hashes, return_inverse=True)[1]
+    alone = [word or f"\0{content}" for word, content in zip(words, contents, strict=True)]
+    named = np.unique(np.array(alone), return_inverse=True)[1]
+    size = len(contents) + len(named)
+    edges = coo_array((np.ones(len(contents)), (contents, named + len(contents))), (size, size))
+    return connected_components(edges, directed=False)[1][contents].astype(np.int64)
+
+
+def sample_share(
+    hashes: NDArray[np.void],
+    labels: NDArray[np.int64],
+    share: float,
+    seed: int,
+    groups: NDArray[np.int64] | None = None,
+) -> Positions:
     """Positions of a stratified `share` of the images, ascending; arguments as in `sample_by_class`."""
     sizes = np.bincount(labels)
-    return sample_by_class(hashes, labels, apportion(round(share * len(labels)), sizes.tolist()), seed)
+    return sample_by_class(hashes, labels, apportion(round(share * len(labels)), sizes.tolist()), seed, groups)
 
 
 # Epochs -------------------------------------------------------------------------------------------------------

@@ -23,9 +23,10 @@ from PIL import Image
 
 from fer_voting.audit import job
 from fer_voting.config import command, compose
+from fer_voting.data.division import count_duplicates
 from fer_voting.data.module import make_datamodule
 from fer_voting.data.quality import audit as audit_data
-from fer_voting.data.quality import count_duplicates, format_report
+from fer_voting.data.quality import format_report
 from fer_voting.data.sets.fer2013 import FER2013DataModule
 from fer_voting.data.sets.rafdb import EXPECTED
 
@@ -112,7 +113,7 @@ def test_images_of_other_classes_are_listed_as_left_out(tmp_path: Path) -> None:
     counts = {"train": dict.fromkeys(SEVEN, 2) | {"contempt": 3, "non-face": 1}, "val": dict.fromkeys(SEVEN, 1)}
     affectnet_release2(tmp_path / "my data", counts)
     report = audit(configuration(tmp_path, "affectnet"))
-    assert report["left_out"] == {"non-face": 1, "contempt": 3}
+    assert report["left_out"] == {"non-face": 1, "contempt": 3, "no image: .npy": 50}
     assert report["parts"] == {"train": dict.fromkeys(SEVEN, 2), "val": dict.fromkeys(SEVEN, 1)}
     assert report["duplicates"] == {}
     assert report["problems"] == []

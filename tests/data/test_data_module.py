@@ -328,7 +328,8 @@ def test_the_summary_is_plain_and_says_what_differs(root: Path) -> None:
         return json.loads(json.dumps(data.data_summary(), allow_nan=False))
 
     first = summary(root)
-    assert set(first) == {"fingerprint", "layout", "counts", "classes", "size", "preparation", "decoder", "digests"}
+    plain = {"fingerprint", "layout", "counts", "classes", "size", "preparation", "decoder", "digests"}
+    assert set(first) == plain | {"left_out", "copies", "notes"}
     assert first["layout"] == "aligned"
     assert first["classes"] == list(SEVEN)
     assert first["counts"]["test"] == dict.fromkeys(SEVEN, 2)

@@ -213,7 +213,7 @@ def test_a_pack_of_an_earlier_format_is_rebuilt(tmp_path: Path, caplog: pytest.L
     meta["format"] = 2
     (tmp_path / "pack" / "pack.json").write_text(json.dumps(meta))
     assert (build_pack(tmp_path / "pack", KEY, lambda: Index(listed)).images == whole).all()
-    assert "pack.json has format 2, this version of fer_voting uses 3): it is rebuilt" in caplog.text
+    assert "pack.json has format 2, this version of fer_voting uses 4): it is rebuilt" in caplog.text
 
 
 def test_a_fresh_pack_is_opened_without_the_lock_and_a_second_process_waits_for_it(

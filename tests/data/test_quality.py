@@ -3,7 +3,8 @@ import itertools
 import numpy as np
 from PIL import Image
 
-from fer_voting.data.quality import near_pairs, perceptual_hashes, same_content
+from fer_voting.data.division import same_content
+from fer_voting.data.quality import near_pairs, perceptual_hashes
 
 
 def test_groups_of_equal_content() -> None:

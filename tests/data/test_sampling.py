@@ -16,6 +16,7 @@ from fer_voting.data.sampling import (
     apportion,
     global_batches,
     images_per_rank,
+    join_groups,
     rank_and_world,
     sample_by_class,
     sample_epoch,
@@ -75,11 +76,29 @@ def test_sample_by_class_takes_the_least_hashes_of_seed_and_content(seed: int) -
     assert sample_by_class(images, np.zeros(60, np.int64), [20], seed).tolist() == sorted(ranked[:20])
 
 
-def test_copies_of_an_image_stay_together_but_for_one_at_the_border() -> None:
-    contents = [f"image {i // 2}" for i in range(40)]
-    taken = sample_by_class(hashes_of(contents), np.zeros(40, np.int64), [11], seed=0)
-    parted = {i // 2 for i in taken.tolist()} & {i // 2 for i in set(range(40)) - set(taken.tolist())}
-    assert len(parted) == 1
+@pytest.mark.parametrize("labels", [np.zeros(41, np.int64), np.arange(41) % 2])
+def test_copies_of_an_image_stay_together_whatever_their_labels(labels: np.ndarray) -> None:
+    contents = [f"image {i // 2}" for i in range(41)]
+    for seed in range(20):
+        counts = [11] if not labels.any() else [6, 6]
+        taken = sample_by_class(hashes_of(contents), labels, counts, seed=seed)
+        assert not {i // 2 for i in taken.tolist()} & {i // 2 for i in set(range(41)) - set(taken.tolist())}
+        assert abs(len(taken) - sum(counts)) <= 1
+
+
+def test_a_group_stays_together_and_so_do_copies_across_groups() -> None:
+    """By hand: persons a, b, c and images of none; b's second image is a copy of c's first."""
+    words = ["a", "a", "b", "b", "c", "c", "", ""]
+    groups = join_groups(hashes_of(["1", "2", "3", "4", "4", "5", "6", "6"]), words)
+    same = [[bool(groups[i] == groups[j]) for j in range(8)] for i in range(8)]
+    sets = [{0, 1}, {2, 3, 4, 5}, {6, 7}]
+    assert same == [[any({i, j} <= one for one in sets) for j in range(8)] for i in range(8)]
+    labels = np.tile([0, 1], 30)
+    persons = [f"person {i // 6}" for i in range(60)]
+    hashes = hashes_of([str(i) for i in range(60)])
+    taken = sample_share(hashes, labels, 0.3, 0, join_groups(hashes, persons)).tolist()
+    assert not {i // 6 for i in taken} & {i // 6 for i in set(range(60)) - set(taken)}
+    assert len(taken) == 18
 
 
 def test_a_share_is_stratified() -> None:

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer_voting.data.division import Division, official_parts
-from fer_voting.data.files import FilesDataModule, Layout, part_folders, part_folders_layout
-from fer_voting.data.index import Index, LeftOut, Problem, Sample, bases, images_by_stem, inside, open_table
+from fer_voting.data.files import ClassFolders, FilesDataModule, Layout, part_folders
+from fer_voting.data.formats import is_hidden
+from fer_voting.data.index import Index, LeftOut, ListedFiles, Problem, Sample, bases, images_by_stem, open_table
 from fer_voting.data.labels import CLASSES, canonical
 from fer_voting.data.pack import Pack
 from fer_voting.data.sampling import sample_by_class
@@ -40,7 +41,7 @@ def label_of_id(number: int) -> str | LeftOut:
 def label_of_text(text: str) -> str | LeftOut:
     """`label_of_id` for an id or a name in any spelling, as in folders and annotations."""
     text = text.strip().lower()
-    if text.isdigit():
+    if text.isdecimal():
         return label_of_id(int(text))
     plain = text.replace("-", "").replace("_", "").replace(" ", "")
     for name in NO_CLASS:
@@ -83,9 +84,10 @@ def _release1_sources(root: Path) -> list[Path]:
 
 
 def read_release1(root: Path) -> Index:
-    """The rows of training.csv and validation.csv; packing crops the images to their face box."""
-    *lists, images = _release1_sources(root)
-    index = Index()
+    """The rows of training.csv and validation.csv; packing crops the images to the square about their face box."""
+    *lists, folder = _release1_sources(root)
+    index, images = Index(), ListedFiles(folder)
+    index.use(*lists)
     for part, path in zip(_CSV_FILES, lists, strict=True):
         with open_table(path) as file:
             columns = list(_COLUMNS)  # some copies lack the header
@@ -94,23 +96,31 @@ def read_release1(root: Path) -> Index:
                 if table.line_num == 1 and _COLUMNS[0] in (cell.strip() for cell in row):
                     columns = [cell.strip() for cell in row]
                 else:
-                    index.add(_release1_row(images, part, columns, row, f"{path}, line {table.line_num}"))
+                    _add_release1_row(index, images, part, columns, row, f"{path}, line {table.line_num}")
     return index
 
 
-def _release1_row(
-    images: Path, part: str, columns: list[str], row: list[str], where: str
-) -> Sample | Problem | LeftOut:
+def _add_release1_row(
+    index: Index, images: ListedFiles, part: str, columns: list[str], row: list[str], where: str
+) -> None:
     if len(row) < len(columns):
-        return Problem("row", where, f"{len(row)} columns instead of {len(columns)}")
+        return index.add(Problem("row", where, f"{len(row)} columns instead of {len(columns)}"))
     cells = dict(zip(columns, row, strict=False))
     if missing := [name for name in _COLUMNS[:7] if name not in cells]:
-        return Problem("row", where, f"there is no column {missing[0]}")
-    name = cells["subDirectory_filePath"]
-    if (path := inside(images, name)) is None:
-        return Problem("outside", where, f"{name!r} leads out of {images}")
+        return index.add(Problem("row", where, f"there is no column {missing[0]}"))
+    if (found := images.find(cells["subDirectory_filePath"])) is None:
+        reason = f"{cells['subDirectory_filePath']!r} leads out of {images.folder}"
+        return index.add(Problem("outside", where, reason))
+    name, path = found
+    return index.add(_release1_sample(cells, part, name, path, where), path)
+
+
+def _release1_sample(cells: dict[str, str], part: str, name: str, path: Path, where: str) -> Sample | Problem | LeftOut:
     try:
-        label = label_of_id(int(cells["expression"]))
+        number = float(cells["expression"])  # `3.0` in a table that pandas has saved again
+        if not number.is_integer():
+            raise ValueError(f"expression {cells['expression']} is no whole number")
+        label = label_of_id(int(number))
     except ValueError as error:
         return Problem("label", f"{path} ({where})", str(error))
     if isinstance(label, LeftOut):
@@ -133,7 +143,7 @@ def _annotation_files(folder: Path, ending: str) -> Iterator[tuple[str, Path]]:
     """(image id, file) of every annotation in a folder."""
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name.endswith(ending):
+            if entry.name.endswith(ending) and not is_hidden(entry.name):
                 yield entry.name.removesuffix(ending), Path(entry.path)
 
 
@@ -151,16 +161,18 @@ def _read_annotated(base: Path, ending: str, read_label: Callable[[Path], str | 
         annotations = dict(_annotation_files(folder / "annotations", ending))
         images = images_by_stem(folder / "images")
         for name in sorted(images.keys() - annotations.keys()):
-            index.add(Problem("label", str(images[name]), f"no annotation in {folder / 'annotations'}"))
+            index.add(Problem("label", str(images[name]), f"no annotation in {folder / 'annotations'}"), images[name])
         ids = sorted(annotations, key=lambda name: (len(name), name))
         for name in progress_bar(ids, desc=f"reading {folder.name}/annotations", unit="file"):
             try:
                 label = read_label(_small_file(annotations[name]))
             except (ValueError, KeyError, TypeError, EOFError, RecursionError, FileNotFoundError) as error:
-                index.add(Problem("label", str(annotations[name]), f"{type(error).__name__}: {error}"))
+                files = [annotations[name], *([images[name]] if name in images else [])]
+                index.add(Problem("label", str(annotations[name]), f"{type(error).__name__}: {error}"), *files)
                 continue
+            index.use(annotations[name])
             if isinstance(label, LeftOut):
-                index.add(label)
+                index.add(label, *([images[name]] if name in images else []))
             elif name not in images:
                 index.add(Problem("missing", str(folder / "images" / f"{name}.*"), f"no image for {annotations[name]}"))
             else:
@@ -200,7 +212,7 @@ def _annotated_layout(name: str, looks_for: str, ending: str, read_label: Any, *
         name,
         looks_for,
         find=lambda root: _find_annotated(root, ending),
-        read=lambda base: _read_annotated(base, ending, read_label),
+        read=lambda base, _: _read_annotated(base, ending, read_label),
         sources=lambda base: part_folders(base, _SET_NAMES).values(),
         **expected,
     )
@@ -220,7 +232,7 @@ class AffectNetDataModule(FilesDataModule):
             "release1",
             "training.csv and validation.csv (in Manually_Annotated_file_lists/) with Manually_Annotated_Images/",
             find=lambda root: root if _csv_folder(root) and _image_folder(root) else None,
-            read=read_release1,
+            read=lambda root, _: read_release1(root),
             sources=_release1_sources,
             expected=EXPECTED,
         ),
@@ -237,9 +249,9 @@ class AffectNetDataModule(FilesDataModule):
             ".json",
             _json_label,
         ),
-        part_folders_layout(
-            "folders", "train/<class name or id>/ and val/ or test/ with images", label_of_text, EXPECTED
-        ),
+        ClassFolders(
+            label_of_text, {number: label_of_id(number) for number in range(len(CLASSES) + len(NO_CLASS))}
+        ).layout("folders", "train/<class name or id>/ and val/ or test/ with images", EXPECTED),
     )
     class_choices: ClassVar = (7, 8)
 

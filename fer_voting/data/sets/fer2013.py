@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer_voting.data.division import Division
-from fer_voting.data.files import FilesDataModule, Layout, part_folders_layout
+from fer_voting.data.files import ClassFolders, FilesDataModule, Layout
 from fer_voting.data.index import Index, Problem, Sample, open_table
 from fer_voting.data.labels import canonical
 from fer_voting.data.pack import Pack
@@ -79,14 +79,10 @@ def read_csv(base: Path) -> Index:
     path = csv_file(base)
     assert path is not None
     index = Index()
+    index.use(path)
     for number, row in rows(path):
         index.add(parse_row(path, number, row))
     return index
-
-
-def folder_label(name: str) -> str:
-    """A class folder's label: an expression's name, or an id of the csv."""
-    return ID_NAMES[int(name)] if name in map(str, range(len(ID_NAMES))) else canonical(name)
 
 
 class FER2013DataModule(FilesDataModule):
@@ -102,14 +98,13 @@ class FER2013DataModule(FilesDataModule):
             "csv",
             " or ".join(FILES),
             find=lambda root: root if csv_file(root) else None,
-            read=read_csv,
+            read=lambda base, _: read_csv(base),
             sources=csv_files,
             expected={"train": _TRAINING, "val": _PUBLIC_TEST, "test": _PRIVATE_TEST},
         ),
-        part_folders_layout(
+        ClassFolders(canonical, dict(enumerate(ID_NAMES))).layout(
             "folders",
             "train/<class>/ and test/<class>/ with images",
-            folder_label,
             {"train": _TRAINING, "test": {k: _PUBLIC_TEST[k] + _PRIVATE_TEST[k] for k in ID_NAMES}},
         ),
     )

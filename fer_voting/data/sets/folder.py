@@ -1,6 +1,9 @@
 """Any folder of class folders: a user's own faces."""
 
+import itertools
 import logging
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -8,44 +11,95 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer_voting.data.division import Division
-from fer_voting.data.files import (
-    FilesDataModule,
-    Layout,
-    class_folders,
-    part_folders,
-    part_folders_layout,
-    read_class_folders,
-)
-from fer_voting.data.index import Index, image_files
-from fer_voting.data.labels import CLASSES, canonical
+from fer_voting.data.files import ClassFolders, FilesDataModule, Layout, class_folders, part_folders, side_files
+from fer_voting.data.formats import is_image
+from fer_voting.data.index import Index, files_below
+from fer_voting.data.labels import CLASSES, as_class_map, canonical_or_own, in_order, suggestions
 from fer_voting.data.pack import Pack
-from fer_voting.data.sampling import sample_share
+from fer_voting.data.sets.affectnet import AffectNetDataModule
+from fer_voting.data.sets.fer2013 import FER2013DataModule
+from fer_voting.data.sets.ferplus import FERPlusDataModule
+from fer_voting.data.sets.rafdb import RAFDBDataModule
 
 log = logging.getLogger(__name__)
 
 
-def label_of(name: str) -> str:
-    """The canonical name of an expression; any other folder's name as it is."""
-    try:
-        return canonical(name)
-    except ValueError:
-        return name
+FOLDERS = ClassFolders(canonical_or_own)
+OTHERS = {
+    "affectnet": ("AffectNet", AffectNetDataModule.layouts[:3]),
+    "rafdb": ("RAF-DB", RAFDBDataModule.layouts[:2]),
+    "ferplus": ("FER+", FERPlusDataModule.layouts),
+    "fer2013": ("FER2013", FER2013DataModule.layouts[:1]),
+}
+"""Option of `dataset` -> its data set, and those of its layouts that are no class folders."""
+SUBJECTS = {
+    "CK+": r"S\d{3}_\d{3}_\d{8}",
+    "KDEF": r"[AB][FM]\d{2}(AN|DI|AF|HA|SA|SU|NE)(S|HL|HR|FL|FR)",
+    "JAFFE": r"[A-Z]{2}\.(AN|DI|FE|HA|NE|SA|SU)\d\.\d+",
+}
+"""Data set -> how it names an image, beginning with the person."""
+_PERSON = {"CK+": 4, "KDEF": 4, "JAFFE": 2}  # characters
+
+
+def _named_like(stems: Sequence[str]) -> str | None:
+    """The data set that names most of these images as it does."""
+    for name, pattern in SUBJECTS.items():
+        if sum(bool(re.fullmatch(pattern, stem, re.IGNORECASE)) for stem in stems) > 0.5 * len(stems):
+            return name
+    return None
+
+
+def refuse_other_layouts(root: Path) -> None:
+    """Raises ValueError if `root` is no folder of class folders, but another layout that is known."""
+    for option, (name, layouts) in OTHERS.items():
+        for layout in layouts:
+            if layout.find(root) is not None:
+                raise ValueError(f"{root} has {name}'s layout {layout.name}, not class folders: dataset={option}")
+    for folder in (root, *part_folders(root).values()):
+        if (folder / "images").is_dir() and (folder / "labels").is_dir():
+            raise ValueError(
+                f"{folder} has YOLO's layout (images/ beside labels/), not class folders: cut the faces out by their "
+                "boxes, into a folder for each class"
+            )
+    folders = class_folders(root)
+    if part_folders(root) or any(canonical_or_own(folder.name) in CLASSES for folder in folders):
+        return
+    stems = [Path(entry.name).stem for entry in itertools.islice(files_below(root), 2000) if is_image(entry.path)]
+    if stems and (naming := _named_like(stems)) is not None:
+        raise ValueError(
+            f"{root} has {naming}'s layout, which says the expression in each file's name or beside it, not class "
+            "folders: sort the images into a folder for each class"
+        )
+    for folder in folders:
+        inner = [path.name for path in class_folders(folder)]
+        if sum(canonical_or_own(name) in CLASSES for name in inner) >= 2 or "train" in map(str.lower, inner):
+            raise ValueError(f"{root} holds the folder {folder.name} of class folders: dataset.root={folder}")
 
 
 def _find_parts(root: Path) -> Path | None:
-    train = part_folders(root).get("train")
-    return root if train is not None and class_folders(train) else None
+    return root if any(class_folders(folder) for folder in part_folders(root).values()) else None
 
 
 def _find_flat(root: Path) -> Path | None:
-    has_images = any(next(iter(image_files(folder)), None) for folder in class_folders(root))
+    has_images = any(next(iter(files_below(folder)), None) for folder in class_folders(root))
     return root if has_images and not part_folders(root) else None
 
 
-def _read_flat(root: Path) -> Index:
-    index = Index()
-    read_class_folders(index, root, root, "train", label_of)
-    return index
+def _read(parts: Callable[[Path], Mapping[str, Path]]) -> Callable[[Path, Sequence[str] | None], Index]:
+    def read(root: Path, class_names: Sequence[str] | None) -> Index:
+        refuse_other_layouts(root)
+        index = FOLDERS.read(root, parts(root), class_names)
+        names = in_order(sample.label for sample in index.samples)
+        if meant := suggestions(names):
+            index.notes.append(f"class folders that may mean an expression: {as_class_map(meant)}")
+        if names and not set(names) & set(CLASSES):
+            index.notes.append(
+                f"no class is an expression: the folders {', '.join(names[:20])}{', …' * (len(names) > 20)} were taken "
+                "for classes"
+            )
+        return index
+
+    return read
 
 
 class FolderDataModule(FilesDataModule):
@@ -53,31 +107,78 @@ class FolderDataModule(FilesDataModule):
     in the canonical order, then others by name. Missing parts are sampled, stratified by class.
 
     Args:
-        test_fraction: fraction of all images for testing if there are no train, val and test folders.
+        test_fraction: fraction of all images for testing if there are no train, val and test folders; with 1, all of
+            them are the test part, for `fer_voting.evaluate`.
+        group_by: a regular expression; images in whose name (the path below `root`) it matches the same text stay in
+            one part where parts are sampled, e.g. those of a person. `auto` knows the names of CK+, KDEF and JAFFE.
         files: see FilesDataModule; `val_fraction` of the rest validates.
     """
 
     layouts: ClassVar[tuple[Layout, ...]] = (
-        part_folders_layout("parts", "train/<class>/, and val/ or test/, with images", label_of, {}, find=_find_parts),
-        Layout("flat", "<class>/ with images", find=_find_flat, read=_read_flat, sources=class_folders),
+        FOLDERS.layout(
+            "parts",
+            "train/<class>/, and val/ or test/, with images",
+            {},
+            find=_find_parts,
+            read=_read(part_folders),
+        ),
+        Layout(
+            "flat",
+            "<class>/ with images",
+            find=_find_flat,
+            read=_read(lambda root: {"train": root}),
+            sources=lambda root: [*class_folders(root), *side_files(root)],
+        ),
     )
     class_choices: ClassVar = (None,)
 
-    def __init__(self, *, test_fraction: float = 0.1, **files: Any) -> None:
+    def __init__(self, *, test_fraction: float = 0.1, group_by: str | None = "auto", **files: Any) -> None:
         super().__init__(**files)
-        if not 0 <= test_fraction < 1:
+        if not 0 <= test_fraction <= 1:
             raise ValueError(f"dataset.test_fraction={test_fraction} must be from 0 to 1")
-        self.test_fraction = test_fraction
+        try:
+            re.compile(group_by or "")
+        except re.error as error:
+            raise ValueError(f"dataset.group_by={group_by} is no regular expression: {error}") from error
+        self.test_fraction, self.group_by = test_fraction, group_by
+
+    def find_layout(self) -> tuple[Layout, Path]:
+        try:
+            return super().find_layout()
+        except FileNotFoundError:
+            if self.root is not None and Path(self.root).is_dir():
+                refuse_other_layouts(Path(self.root).absolute())
+            raise
 
     def names_of_classes(self, pack: Pack) -> tuple[str, ...]:
-        return (*(n for n in CLASSES if n in pack.labels), *(n for n in pack.labels if n not in CLASSES))
+        return in_order(pack.labels)
+
+    def groups(self, pack: Pack) -> list[str] | None:
+        names = pack.names()
+        if self.group_by != "auto":
+            if self.group_by is None:
+                return None
+            matches = [re.search(self.group_by, name) for name in names]
+            if not any(matches):
+                raise ValueError(f"dataset.group_by={self.group_by} matches no name, e.g. {names[0]!r}")
+            return [match[0] if match else "" for match in matches]
+        stems = [Path(name).stem for name in names]
+        if (known := _named_like(stems)) is None:
+            return None
+        log.info(f"{self.name}: images are named as {known}'s, so those of a person stay in one part")
+        return [
+            stem[: _PERSON[known]].lower() if re.fullmatch(SUBJECTS[known], stem, re.IGNORECASE) else ""
+            for stem in stems
+        ]
 
     def divide(self, pack: Pack, usable: NDArray[np.bool_]) -> Division:
         if pack.key["layout"] == "parts" or not self.test_fraction:
             return super().divide(pack, usable)
         every = np.flatnonzero(usable)
-        test = sample_share(pack.hashes[every], self.class_ids(pack)[every], self.test_fraction, self.data_seed)
+        if self.test_fraction == 1:
+            return {"test": every}
+        test = every[self.sample(pack, every, self.test_fraction)]
         log.info(f"{self.name}: no test folder: a stratified {self.test_fraction:.0%} of all images tests")
-        rest = np.zeros_like(usable)
-        rest[np.delete(every, test)] = True
-        return {**super().divide(pack, rest), "test": every[test]}
+        rest = usable.copy()
+        rest[test] = False
+        return {**super().divide(pack, rest), "test": test}

@@ -1,15 +1,18 @@
 """RAF-DB, basic expressions (Li and Deng 2019, doi:10.1109/TIP.2018.2868382): the official files and class folders."""
 
 import csv
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
-from fer_voting.data.files import FilesDataModule, Layout, part_folders, part_folders_layout, read_class_folders
-from fer_voting.data.index import Index, Problem, Sample, bases, image_files, images_by_stem, inside, open_table
+from fer_voting.data.files import ClassFolders, FilesDataModule, Layout, part_folders, side_files
+from fer_voting.data.index import Box, Index, Problem, Sample, bases, image_files, images_by_stem, inside, open_table
 from fer_voting.data.labels import canonical
 
 # Ids 1 to 7.
 ID_NAMES = ("surprise", "fear", "disgust", "happy", "sad", "anger", "neutral")
+BOXES = "Annotation/boundingbox"
 LIST_FILES = ("list_patition_label.txt", "list_partition_label.txt")  # the first is the authors' spelling
 EXPECTED = {
     "train": dict(zip(ID_NAMES, (1290, 281, 717, 4772, 1982, 705, 2524), strict=True)),
@@ -20,7 +23,7 @@ EXPECTED = {
 def label_of(text: str) -> str:
     """The class of an id 1 to 7 or of a name. Raises ValueError for anything else."""
     text = text.strip()
-    if text.isdigit():
+    if text.isdecimal():
         if not 1 <= int(text) <= len(ID_NAMES):
             raise ValueError(f"label {text} is not 1 to {len(ID_NAMES)}")
         return ID_NAMES[int(text) - 1]
@@ -36,22 +39,43 @@ def _find_official(root: Path, kind: str) -> Path | None:
     return next((base for base in bases(root) if _list_file(base) and (base / "Image" / kind).is_dir()), None)
 
 
-def _official_sources(base: Path, kind: str) -> tuple[Path, Path]:
-    """The list of labels and the folder of images."""
-    list_file = _list_file(base)
+def _official_sources(base: Path, kind: str) -> tuple[Path, ...]:
+    """The list of labels, the folder of images, and of whole photos that of the face boxes."""
+    list_file, boxes = _list_file(base), base / BOXES
     assert list_file is not None
-    return list_file, base / "Image" / kind
+    return (list_file, base / "Image" / kind, *([boxes] if kind == "original" and boxes.is_dir() else []))
 
 
 def read_official(base: Path, kind: str) -> Index:
-    """The list's images, as `Image/aligned/<name>_aligned.*` or `Image/original/<name>.*`, in any format."""
-    list_file, folder = _official_sources(base, kind)
+    """The list's images, as `Image/aligned/<name>_aligned.*` or `Image/original/<name>.*`, in any format.
+
+    The originals are whole photos, which packing crops to the square about `Annotation/boundingbox/<name>_*.txt`.
+    """
+    list_file, folder, *box_folders = _official_sources(base, kind)
     files = images_by_stem(folder)
     index = Index()
+    index.use(list_file)
     for number, line in enumerate(_text(list_file).splitlines(), start=1):
         if line.strip():
-            index.add(_listed(line, f"{list_file}, line {number}", folder, files, kind))
+            result = _listed(line, f"{list_file}, line {number}", folder, files, kind)
+            if isinstance(result, Sample) and box_folders:
+                result = _with_box(index, result, box_folders[0])
+            index.add(result)
+    if kind == "original" and not box_folders:
+        index.notes.append(f"{folder} has whole photos, and there is no {BOXES} to crop their faces by")
     return index
+
+
+def _with_box(index: Index, sample: Sample, folder: Path) -> Sample | Problem:
+    path = folder / f"{sample.name}_boundingbox.txt"
+    try:
+        text = path.read_text(encoding="utf-8-sig")[:200]
+        left, top, right, bottom = map(float, text.replace(",", " ").split())
+    except (OSError, ValueError) as error:
+        return Problem("row", str(path), f"no box of four numbers: {error}")
+    index.use(path)
+    box: Box = (left, top, right, bottom)
+    return replace(sample, box=box)
 
 
 def _text(path: Path) -> str:
@@ -79,14 +103,19 @@ def _listed(line: str, where: str, folder: Path, files: dict[str, Path], kind: s
     return Sample(Path(name).stem, label, part, files[stem])
 
 
-def read_folders(base: Path) -> Index:
+FOLDERS = ClassFolders(canonical, dict(enumerate(ID_NAMES, start=1)))
+
+
+def read_folders(base: Path, class_names: Sequence[str] | None = None) -> Index:
     """Class folders 1 to 7; labels in train_labels.csv and test_labels.csv, if present, must agree."""
-    index, label_files = Index(), _label_files(base)
-    for part, folder in part_folders(base).items():
-        labels = _csv_labels(label_files[part], index) if part in label_files else {}
-        read_class_folders(index, base, folder, part, label_of, labels)
-        for name in sorted(labels.keys() - {path.name for path in image_files(folder)}):
-            index.add(Problem("missing", str(folder / "*" / name), f"listed in {label_files[part]}"))
+    label_files, parts, rows = _label_files(base), part_folders(base), Index()
+    labels = {part: _csv_labels(path, rows) for part, path in label_files.items() if part in parts}
+    index = FOLDERS.read(base, parts, class_names, labels)
+    index.problems += rows.problems
+    index.use(*label_files.values())
+    for part, names in labels.items():
+        for name in sorted(names.keys() - {path.name for path in image_files(parts[part])}):
+            index.add(Problem("missing", str(parts[part] / "*" / name), f"listed in {label_files[part]}"))
     return index
 
 
@@ -113,7 +142,7 @@ def _official_layout(kind: str) -> Layout:
         kind,
         f"EmoLabel/{LIST_FILES[0]} with Image/{kind}/",
         find=lambda root: _find_official(root, kind),
-        read=lambda base: read_official(base, kind),
+        read=lambda base, _: read_official(base, kind),
         sources=lambda base: _official_sources(base, kind),
         expected=EXPECTED,
     )
@@ -125,12 +154,11 @@ class RAFDBDataModule(FilesDataModule):
     layouts: ClassVar[tuple[Layout, ...]] = (
         _official_layout("aligned"),
         _official_layout("original"),
-        part_folders_layout(
+        FOLDERS.layout(
             "folders",
             "train/1 to 7/ and test/1 to 7/ with images, possibly in DATASET/",
-            label_of,
             EXPECTED,
             read=read_folders,
-            sources=lambda base: [*part_folders(base).values(), *_label_files(base).values()],
+            sources=lambda base: [*part_folders(base).values(), *_label_files(base).values(), *side_files(base)],
         ),
     )
