@@ -183,12 +183,10 @@ def _names(text: str) -> list[str]:
     return names
 
 
-def parse_options(description: str | None, arguments: Sequence[str] | None, names: Iterable[str] = ()) -> Options:
-    """The command line of tables and figures; with `names`, its first word is one of these."""
+def parse_options(description: str | None, arguments: Sequence[str] | None, names: Iterable[str]) -> Options:
+    """The command line of tables and figures; its first word is one of `names`."""
     parser = make_parser(description)
-    parser.set_defaults(name="")
-    if names:
-        parser.add_argument("name", choices=list(names))
+    parser.add_argument("name", choices=list(names))
     add_choice_of_runs(parser)
     parser.add_argument("--seeds", type=whole_numbers, help="e.g. 0,1,2 (default: those, and all others found)")
     add_folders(parser)

@@ -24,7 +24,7 @@ from omegaconf import OmegaConf
 
 from experiments.common import SPLITS
 from experiments.record import record_predictions
-from experiments.resolution import RESOLUTIONS, LoadedRun, crop_logits, lower_resolution
+from experiments.resolution import RESOLUTIONS, LoadedRun, lower_resolution
 from fer_voting.data.index import PARTS
 from fer_voting.data.module import FERDataModule
 from fer_voting.data.sets.fer2013 import USAGES
@@ -37,8 +37,6 @@ from fer_voting.system.messages import progress_bar
 from fer_voting.votes import VOTES, soft_vote
 
 STUDIES_FILE = "studies.npz"
-AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-"""Lightning's name of a precision -> the dtype in which a run was trained and evaluated."""
 
 
 @dataclass(frozen=True)
@@ -150,15 +148,12 @@ def _evaluate(trained: LoadedRun) -> dict[str, Any]:
     others = [split for split in SPLITS if split != own]
     sides = [side for side in RESOLUTIONS if side < trained.datamodule.size]
     images = trained.images("test")
-    dtype = AUTOCAST.get(trained.result["precision"])
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     with progress_bar(total=len(others) + 1 + len(sides), desc=trained.run.name, unit="pass") as progress:
 
         def predict(split: str, *inputs: NDArray[np.uint8]) -> list[torch.Tensor]:
-            module, outputs = trained.module(split), []
+            recognizer, outputs = trained.recognizer(split), []
             for faces in inputs:
-                with torch.autocast(device, dtype, enabled=dtype is not None):
-                    outputs.append(crop_logits(module, faces))
+                outputs.append(torch.from_numpy(recognizer.classify(faces).crop_logits))
                 progress.update()
             return outputs
 

@@ -20,10 +20,11 @@ import PIL.Image
 import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from torch import Tensor
 
 from experiments.common import SYNTHETIC, Report, add_folders, make_parser, origin, publish, whole_numbers
-from fer_voting.data.module import FERDataModule, normalise, reopen_datamodule
+from fer_voting.data.module import FERDataModule, reopen_datamodule
+from fer_voting.inference.recognizer import Recognizer
+from fer_voting.inference.runtime import TorchRuntime
 from fer_voting.models import SPLITS
 from fer_voting.networks import load_network, match_classes
 from fer_voting.results.evaluation import confusion_counts, metric_intervals, metrics_of_counts
@@ -33,12 +34,10 @@ from fer_voting.results.text import mean_text
 from fer_voting.runs.identity import different_values, recipe
 from fer_voting.runs.run import Run
 from fer_voting.system.messages import progress_bar, set_up_messages
-from fer_voting.training.module import VotingModule, evaluation_module
 from fer_voting.votes import VOTES
 
 RESOLUTIONS = (8, 12, 16, 24, 32, 40, 48)
 """Pixels a side."""
-BATCH_SIZE = 128
 
 Row = dict[str, Any]
 """One accuracy: `dataset`, `part`, `images`, `majority` (share of the most frequent class), `image_size`, `network`
@@ -60,18 +59,6 @@ def lower_resolution(images: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     return np.stack([np.asarray(image.resize(images.shape[1:3], bilinear)) for image in small])
 
 
-@torch.inference_mode()
-def crop_logits(module: VotingModule, images: NDArray[np.uint8]) -> Tensor:
-    """Crop logits `[N, V, K]` (float32, on the CPU) of images uint8 [N, S, S, 3]."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    module = module.to(device).eval()
-    batches = [
-        module(normalise(torch.from_numpy(images[start : start + BATCH_SIZE]).permute(0, 3, 1, 2).to(device)))
-        for start in range(0, len(images), BATCH_SIZE)
-    ]
-    return torch.cat(batches).float().cpu()
-
-
 def compute_in_float32() -> None:
     """Without TensorFloat-32, as by a training's default (tf32=false)."""
     torch.set_float32_matmul_precision("highest")
@@ -91,10 +78,14 @@ class LoadedRun:
     def network(self) -> str:
         return self.run.name.removesuffix(f"-seed{self.config['seed']}")
 
-    def module(self, split: str) -> VotingModule:
-        """The weights of the soft vote's best epoch under a split; of a refit that has none, its own."""
-        network = load_network(self.run.dir)
-        return evaluation_module(match_classes(network, self.datamodule.class_names, self.datamodule.name, split)[0])
+    def recognizer(self, split: str) -> Recognizer:
+        """The weights of the soft vote's best epoch under a split; of a refit that has none, its own.
+
+        In bfloat16 if the run was trained so, else in float32.
+        """
+        data, precision = self.datamodule, "bf16" if self.result["precision"] == "bf16-mixed" else "float32"
+        network, _ = match_classes(load_network(self.run.dir), data.class_names, data.name, split)
+        return Recognizer(TorchRuntime(network.net, network.info, precision=precision), batch_size=128)
 
     def images(self, part: str) -> NDArray[np.uint8]:
         """[N, S, S, 3]."""
@@ -144,10 +135,10 @@ def measure(trained: LoadedRun, splits: Sequence[str], resolutions: Sequence[int
     sides = sorted({*(side for side in resolutions if side < data.size), data.size})
     with progress_bar(total=len(splits) * len(sides), desc=trained.run.name, unit="pass") as progress:
         for split in splits:
-            module = trained.module(split)
+            recognizer = trained.recognizer(split)
             for side in sides:
                 progress.set_postfix_str(f"{split} at {side} px")
-                logits = crop_logits(module, lower_resolution(images, side))
+                logits = torch.from_numpy(recognizer.classify(lower_resolution(images, side)).crop_logits)
                 for vote in VOTES:
                     decisions = VOTES[vote](logits).argmax(dim=1).numpy()
                     row = about | {"split": split, "vote": vote, "resolution": side}

@@ -8,14 +8,13 @@ weights; the speed depends on split and width, not on the weights. Writes `outpu
 """
 
 import argparse
-import json
+import multiprocessing
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -173,10 +172,8 @@ def early_frame(frames: int) -> int:
 def bench_memory(options: argparse.Namespace, folder: Path) -> tuple[list[Row], dict[str, Any]]:
     """Memory of a process of its own at an early frame and at the last of a long video."""
     video = write_video(folder / "long.mp4", options.long, 1)
-    command = [sys.executable, "-m", "experiments.bench.video", "--memory-of", str(video)]
-    command += ["--width", str(options.width), "--long", str(options.long)]
-    command += [] if options.checkpoint is None else ["--checkpoint", str(options.checkpoint)]
-    first, last = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        first, last = process.submit(memory_mib, video, options, folder).result()
     rows = [
         Row(f"memory at frame {early_frame(options.long)}", first, "MiB"),
         Row(f"memory at frame {options.long:,}", last, "MiB"),
@@ -202,14 +199,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--checkpoint", type=Path, help="a trained network, instead of one of WIDTH with initial weights"
     )
-    parser.add_argument("--memory-of", type=Path, help=argparse.SUPPRESS)  # the process of its own
     options = parser.parse_args(arguments)
     if options.checkpoint is not None and not options.checkpoint.is_file():
         parser.error(f"--checkpoint: {options.checkpoint} is not a file")
     with tempfile.TemporaryDirectory() as folder:
-        if options.memory_of is not None:
-            print(json.dumps(memory_mib(options.memory_of, options, Path(folder))))
-            return
         sizes = {key: getattr(options, key) for key in ("frames", "rounds", "long")}
         for name in options.parts or PARTS:
             environment = measured_here(seed=0, network=describe(*network(options)), **sizes)

@@ -3,13 +3,13 @@
 import csv
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from helpers.processes import start
 from helpers.train import REPO, TINY
 
 from fer_voting.config import command, compose
@@ -31,23 +31,21 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("distributed")
     witness = f"+callbacks.witness={{_target_: helpers.callbacks.RankWitness, folder: {folder}}}"
     words = [*TINY, *TWO, *UNEVEN, "split=m3", "name=two", "logger=offline", witness]
-    process = train(folder, "-m", *words)
-    assert process.returncode == 0, process.stdout
-    assert process.stdout.count("21 images") == 1, "only rank 0 prints"
+    code, printed = train(folder, "-m", *words)
+    assert code == 0, printed
+    assert printed.count("21 images") == 1, "only rank 0 prints"
     return folder / "outputs"
 
 
-def train(folder: Path, *words: str) -> subprocess.CompletedProcess:
-    """The command in a process of its own, started in `folder`."""
-    return subprocess.run(
-        [sys.executable, "-m", "fer_voting.train", *words, "output_dir=outputs"],
-        cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(REPO), str(REPO / "tests")])},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=240,
-    )
+def train(folder: Path, *words: str) -> tuple[int | None, str]:
+    """Exit code and output of the command in a process of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(REPO), str(REPO / "tests")]))  # for the other rank
+        words = (*words, f"output_dir={folder / 'outputs'}")
+        process = start("fer_voting.train", *words, printed=folder / "printed")
+    process.join(240)
+    return process.exitcode, (folder / "printed").read_text()
 
 
 def test_each_image_of_an_epoch_is_seen_once_over_the_ranks(outputs: Path):
@@ -109,23 +107,16 @@ def test_the_result_is_what_one_process_makes_of_the_checkpoint(outputs: Path, t
 
 @pytest.mark.parametrize(("how", "named"), [("raise", "rank 1: no good"), ("kill", "remote worker")])
 def test_a_rank_that_fails_ends_the_run_and_is_named(tmp_path: Path, how: str, named: str):
+    """It fails in its first step: it has composed its configuration, also from the user's own conf folder."""
+    (tmp_path / "conf" / "loss").mkdir(parents=True)
+    (tmp_path / "conf" / "loss" / "own.yaml").write_text("_target_: fer_voting.training.losses.FocalLoss\n")
     bad = f"+callbacks.bad={{_target_: helpers.callbacks.EndsRankOne, how: {how}}}"
-    process = train(tmp_path, *TINY, *TWO, "split=baseline", "dataset.size=24", "name=bad", bad)
-    assert process.returncode != 0
-    assert named in process.stdout
+    own = ("loss=own", "--config-dir", str(tmp_path / "conf"))
+    code, printed = train(tmp_path, *TINY, *TWO, "split=baseline", "dataset.size=24", "name=bad", bad, *own)
+    assert code not in (0, None)
+    assert named in printed
     run = Run(tmp_path / "outputs", "bad")
     assert run.status() in ("failed", "interrupted")  # rank 0 notices it, or Lightning ends rank 0
     if how == "raise":
-        assert "Traceback" not in process.stdout.partition("rank 1: no good")[0]
+        assert "Traceback" not in printed.partition("rank 1: no good")[0]
         assert run.error_of_rank(1).read_text() == "no good"
-
-
-def test_further_ranks_have_the_users_own_conf_folder(tmp_path: Path):
-    (tmp_path / "conf" / "loss").mkdir(parents=True)
-    (tmp_path / "conf" / "loss" / "own.yaml").write_text("_target_: fer_voting.training.losses.FocalLoss\n")
-    own = ("loss=own", "--config-dir", str(tmp_path / "conf"))
-    process = train(
-        tmp_path, *TINY, *TWO, "split=baseline", "dataset.size=24", "trainer.max_epochs=1", "name=own", *own
-    )
-    assert process.returncode == 0, process.stdout
-    assert Run(tmp_path / "outputs", "own").status() == "finished"

@@ -1,5 +1,6 @@
 """Values that a run reads and records: inputs, device, precision."""
 
+import contextlib
 import json
 import shutil
 from collections.abc import Callable
@@ -9,7 +10,7 @@ import pytest
 import torch
 from helpers.datasets import class_folders
 from helpers.processes import start
-from helpers.train import TINY
+from helpers.train import TINY, train_here
 
 from fer_voting.config import compose
 from fer_voting.experiment import train
@@ -129,15 +130,15 @@ def test_what_cannot_work_is_refused_before_anything_is_packed(
 
 def test_a_continued_training_sees_the_images_of_its_epoch(tmp_path: Path) -> None:
     """Also where loader workers begin before Lightning has restored the epoch."""
-
-    def history(folder: str, *words: str) -> list[dict[str, float]]:
-        overrides = (*TINY, "dataset.size=24", "trainer.max_epochs=3", "split=m3", "augment.backend=albumentations")
-        where = ("dataset.num_workers=2", "name=mine", f"output_dir={tmp_path / folder}")
-        start("fer_voting.train", *overrides, *where, *words, printed=tmp_path / "printed").join(120)
-        return read_history(Run(tmp_path / folder, "mine").metrics_file)
-
+    words = (*TINY, "dataset.size=24", "split=m3", "augment.backend=albumentations", "name=mine")
+    train_here(tmp_path / "whole", *words)
     stop = "+callbacks.stop={_target_: helpers.callbacks.StepWitness, stop_after: 1}"
-    assert len(history("continued", stop)) == 1
-    (tmp_path / "continued" / "runs" / "mine" / "inputs.json").unlink()  # the callback is part of the identity
-    assert history("continued") == history("whole")
-    assert len(history("whole")) == 3
+    with contextlib.suppress(KeyboardInterrupt):
+        train_here(tmp_path / "continued", *words, stop)
+    whole, run = (Run(tmp_path / folder, "mine") for folder in ("whole", "continued"))
+    assert len(read_history(run.metrics_file)) == 1
+    (run.dir / "inputs.json").unlink()  # the callback is part of the identity
+    workers = ("dataset.num_workers=1", f"output_dir={tmp_path / 'continued'}")
+    start("fer_voting.train", *words, *workers, printed=tmp_path / "printed").join(120)
+    first, second = read_history(run.metrics_file)
+    assert [first, second] == [pytest.approx(epoch, rel=1e-4) for epoch in read_history(whole.metrics_file)]
