@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
+from fer_voting.models.last_layer import Float32Linear
 from fer_voting.models.lean import LEAN_AND_SYNC_BATCHNORM, Recomputations
 from fer_voting.models.voting import VotingNetwork, find_cut
 
@@ -89,7 +90,7 @@ class SmallResNet18(nn.Module):
         self.layer3 = _module(2 * width, 4 * width, stride=2)
         self.layer4 = _module(4 * width, 8 * width, stride=2)
         self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
-        self.fc = nn.Linear(8 * width, num_classes)
+        self.fc = Float32Linear(8 * width, num_classes)
 
         for module in self.modules():  # as torchvision initialises its resnet18
             if isinstance(module, nn.Conv2d):

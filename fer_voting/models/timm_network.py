@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from fer_voting.models.last_layer import compute_logits_in_float32
 from fer_voting.models.voting import VotingNetwork, vote_in
 
 STAGE_REDUCTIONS = {"m1": 4, "m2": 8, "m3": 16}
@@ -66,6 +67,7 @@ def timm_network(
             f"model.pretrained=true: the weights of {name} are not on this machine and cannot be fetched from "
             f"huggingface.co ({reason}); fetch them where there is a network, or set model.pretrained=false"
         ) from error
+    compute_logits_in_float32(backbone, num_classes, timm.layers.Linear)  # timm's differs from torch's in TorchScript
     stages = _stages(backbone)
     if split in STAGE_REDUCTIONS and crop_after is None and split not in stages:
         raise ValueError(

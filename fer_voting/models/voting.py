@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fer_voting.models.crops import CROPS, ten_crops
 from fer_voting.models.images import InputNormalisation
+from fer_voting.models.last_layer import compute_logits_in_float32
 
 SPLITS = ("baseline", "input", "m1", "m2", "m3")
 """The splits of the paper, in the order of tables. A network may have further stages (`m4`)."""
@@ -180,8 +181,9 @@ def vote_in(
     stages = dict(stages or {})
     if crop_after is not None:
         stages = dict.fromkeys(stages or ("m1",), crop_after)
-    cut = find_cut(split, stages)
-    return VotingNetwork(backbone(num_classes=num_classes), cut, image_size, stages, mean, std)
+    net = backbone(num_classes=num_classes)
+    compute_logits_in_float32(net, num_classes)
+    return VotingNetwork(net, find_cut(split, stages), image_size, stages, mean, std)
 
 
 def find_cut(split: str, stages: Mapping[str, str]) -> str | None:
@@ -196,23 +198,6 @@ def find_cut(split: str, stages: Mapping[str, str]) -> str | None:
     if split not in always and split not in stages:
         raise ValueError(f"`split` (={split!r}) must be one of {', '.join([*always, *stages])}")
     return {**always, **stages}[split]
-
-
-def find_last_layer(net: nn.Module, num_classes: int) -> str:
-    """Name, as in the state_dict, of the last layer: the last linear one, or convolution, with K outputs.
-
-    Raises ValueError if there is none.
-    """
-    backbone = net.backbone if isinstance(net, VotingNetwork) else net
-    heads = [
-        name
-        for name, module in backbone.named_modules()
-        if (isinstance(module, nn.Linear) and module.out_features == num_classes)
-        or (isinstance(module, nn.Conv2d) and module.out_channels == num_classes)
-    ]
-    if not heads:
-        raise ValueError(f"the {type(backbone).__name__} has no linear layer or convolution with {num_classes} outputs")
-    return heads[-1]
 
 
 # At the cut -----------------------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from torch import nn
 from fer_voting.data.labels import canonical
 from fer_voting.models.adaptive import require_cut
 from fer_voting.models.checkpoint import NetworkInfo
-from fer_voting.models.voting import find_last_layer
+from fer_voting.models.last_layer import find_last_layer
 from fer_voting.networks.hub import download, is_hub_name
 from fer_voting.networks.network import CONFIG_FILE, WEIGHTS_FILE, Network, build, weights_checksum
 from fer_voting.networks.onnx import OnnxNetwork, open_onnx

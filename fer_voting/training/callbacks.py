@@ -17,7 +17,8 @@ from tqdm import tqdm
 
 from fer_voting.config import explain
 from fer_voting.models.cost import forward_mib_per_image
-from fer_voting.models.voting import VotingNetwork, find_last_layer
+from fer_voting.models.last_layer import find_last_layer
+from fer_voting.models.voting import VotingNetwork
 from fer_voting.runs.run import Run, read_history
 from fer_voting.system.atomic import write_atomically
 from fer_voting.system.environment import now

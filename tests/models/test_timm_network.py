@@ -10,8 +10,9 @@ from torch import Tensor
 from fer_voting.models.cost import count_gmacs, count_torch_gmacs
 from fer_voting.models.crops import ten_crops
 from fer_voting.models.images import normalise
+from fer_voting.models.last_layer import find_last_layer
 from fer_voting.models.timm_network import timm_network
-from fer_voting.models.voting import VotingNetwork, find_last_layer
+from fer_voting.models.voting import VotingNetwork
 
 pytestmark = pytest.mark.slow
 
