@@ -17,7 +17,7 @@ from fer_voting.results.compare import Comparison
 from fer_voting.results.load import RunGroup, RunTable, load_runs
 from fer_voting.results.markdown import Table, markdown
 from fer_voting.results.missing import missing_runs
-from fer_voting.results.text import COMPARISON_NOTE, NO_TEST, comparison_table, missing_lines
+from fer_voting.results.text import COMPARISON_NOTE, NO_TEST, comparison_table, inherited_lines, missing_lines
 from fer_voting.runs.identity import resolve
 from fer_voting.runs.naming import settle
 from fer_voting.system.atomic import write_atomically, write_json
@@ -95,15 +95,18 @@ class Report:
 
 
 def origin(results: Sequence[Mapping[str, Any]]) -> str:
-    """Where these results come from: seeds, commits, precisions, devices, versions, the last run's date."""
+    """Where these results come from: seeds, commits, precisions, devices, versions, the last run's date, and evaluated
+    images that the runs before them were trained on."""
 
     def each(key: str) -> str:
         return ", ".join(sorted({str(result.get(key)) for result in results}))
 
     versions = results[0]["versions"]
+    inherited = "; ".join(inherited_lines(results))
     return (
         f"Seed {each('seed')}; commit {each('git_commit')}; {each('precision')} on {each('device')}; "
         f"torch {versions['torch']}, lightning {versions['lightning']}; {max(r['started'] for r in results)[:10]}."
+        + (f" Inherited: {inherited}." if inherited else "")
     )
 
 

@@ -25,6 +25,7 @@ from fer_voting.models.adaptive import adaptive_cost, has_cut
 from fer_voting.networks import load_network, match_classes
 from fer_voting.results.evaluation import adaptive_text, evaluate_predictions, evaluation_tables, write_predictions
 from fer_voting.results.plots import plot_evaluation
+from fer_voting.runs.lineage import Lineage, overlap_lines
 from fer_voting.runs.run import Run
 from fer_voting.system.atomic import read_json, write_json
 from fer_voting.system.environment import describe_device, git_commit, package_versions
@@ -32,7 +33,6 @@ from fer_voting.training.evaluation import predict_part
 from fer_voting.training.module import VotingModule, evaluation_module
 from fer_voting.training.trained import (
     Validation,
-    count_trained_on,
     fit_votes,
     recorded_fits,
     stored_validation,
@@ -84,7 +84,7 @@ def evaluate(config: DictConfig) -> tuple[Path, dict[str, Any]]:
     cost = _cost(module, config.mean_gmacs)
     fitted = _fitted_votes(evaluator, module, data, cost, config, path, run if split == info.split else None)
     predictions = predict_part(evaluator, module, data, part)
-    outputs, labels = predictions.outputs, predictions.labels
+    outputs, labels, positions = predictions.outputs, predictions.labels, predictions.positions.numpy()
     deciding = {
         name: fitted.get(name, vote)
         for name, vote in known_votes().items()
@@ -108,7 +108,7 @@ def evaluate(config: DictConfig) -> tuple[Path, dict[str, Any]]:
         "class_names": list(data.class_names),
         "classes_left_out": left_out,
         "images": len(predictions.labels),
-        "images_trained_on": run and count_trained_on(run, data, predictions.positions.numpy()),
+        "images_trained_on": Lineage.of_network(run, _name(path)).overlap({part: data.pack.hashes[positions]}),
         "data_fingerprint": data.fingerprint,
         "temperature_option": config.temperature,
         "votes": votes,
@@ -119,7 +119,7 @@ def evaluate(config: DictConfig) -> tuple[Path, dict[str, Any]]:
         "precision": str(evaluator.precision),
         "device": describe_device(evaluator.strategy.root_device),
     }
-    names = data.pack.names(predictions.positions.numpy())
+    names = data.pack.names(positions)
     for vote in deciding.values():
         rows = out.with_name(f"{out.stem}-{vote.name}.csv")
         write_predictions(rows, names, labels.numpy(), outputs, data.class_names, vote)
@@ -226,6 +226,6 @@ def job(config: DictConfig) -> None:
         )
     if result["classes_left_out"]:
         print(f"Left out, because {result['dataset']} lacks them: {', '.join(result['classes_left_out'])}.")
-    if result["images_trained_on"]:
-        print(f"{result['images_trained_on']:,} of the images are among those that the network was trained on.")
+    for line in overlap_lines(result["images_trained_on"]):
+        print(f"{line[0].upper()}{line[1:]}.")
     log.info("written to %s; the CSV files and plots are in the same folder", out)

@@ -33,6 +33,7 @@ from fer_voting.models.voting import VotingNetwork
 from fer_voting.networks import Source, copy_weights, find, match_classes
 from fer_voting.results.plots import plot_run
 from fer_voting.runs.identity import batchnorm_ranks, resolve
+from fer_voting.runs.lineage import Lineage, overlap_lines
 from fer_voting.runs.naming import needed_config, settle, training_command
 from fer_voting.runs.run import Recording, Run, read_history
 from fer_voting.system.environment import describe_device, git_commit, keep_freed_memory, package_versions
@@ -105,6 +106,7 @@ def train(config: DictConfig) -> dict[str, Any]:
             data.setup()
             sources.check_data(data)
             run.check_inputs(sources.inputs | {"data": data.data_summary()})
+            recording.values["inherited"] = keep_lineage(run, sources, data)
             module = make_module(config, data, vote, sources)
             with running_loggers(loggers) as trainer.loggers:
                 log_hyperparameters(trainer.loggers, resolve(config))
@@ -219,6 +221,21 @@ def _needed_run(config: DictConfig, purpose: str) -> Run:
 def _sha256(source: Source) -> str:
     with source.weights_file().open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def keep_lineage(run: Run, sources: Sources, data: FERDataModule) -> dict[str, Any]:
+    """Keep which images the run's network comes from, in its folder; the evaluated ones that a source has trained on.
+
+    Returns `Lineage.overlap` of the sources, and warns if there is one.
+    """
+    networks = [source for source in (sources.weights, sources.teacher) if source is not None]
+    inherited = Lineage.joined(Lineage.of_network(source.run, source.path.name) for source in networks)
+    overlap = inherited.overlap({part: data.hashes(part) for part in data.counts() if part != "train"})
+    if is_first_rank():
+        inherited.keep(run, data.hashes("train"))
+    for line in overlap_lines(overlap):
+        log.warning(f"{run.name}: {line}, from which this run starts or learns")
+    return overlap
 
 
 def about(config: DictConfig) -> dict[str, Any]:

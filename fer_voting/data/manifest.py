@@ -68,14 +68,6 @@ def read_manifest(path: Path, pack: Pack, usable: NDArray[np.bool_]) -> dict[str
     return {part: np.array(sorted(division[part])) for part in PARTS if division[part]}
 
 
-def manifest_hashes(path: Path, part: str) -> set[str]:
-    """Content hashes (hex digits) of the images of a part ("train", "val", "test") in a manifest.
-
-    Raises ValueError if the file is no manifest.
-    """
-    return {row["hash"] for row in _read_rows(path, str(path)) if row["part"] == part}
-
-
 def _read_rows(path: Path, shown: str) -> list[dict[str, str]]:
     with open_table(path) as file:
         rows = list(csv.DictReader(file))

@@ -325,6 +325,10 @@ class FERDataModule(L.LightningDataModule):
         """Sample names of a part, in the order of evaluation."""
         return self.pack.names(self._division[part])
 
+    def hashes(self, part: str) -> NDArray[np.void]:
+        """Content hashes of a part's images, V16 [n], in the order of evaluation."""
+        return self.pack.hashes[self._division[part]]
+
     def counts(self) -> dict[str, dict[str, int]]:
         """Part -> class -> images, before balancing."""
         return {p: count_classes(self._class_ids[rows], self.class_names) for p, rows in self._division.items()}

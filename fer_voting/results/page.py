@@ -42,6 +42,7 @@ from fer_voting.results.text import (
     cost_table,
     count_runs,
     describe,
+    inherited_lines,
     interval_text,
     missing_lines,
     paper_note,
@@ -87,13 +88,15 @@ def _section(runs: RunTable, group: RunGroup) -> dict[str, Any]:
     validation, pairs = accuracies(group, "val"), comparisons(group, "val")
     curves, unreadable_curves = _curves(group)
     to_run = missing_runs(runs, group, group.splits())
+    inherited = inherited_lines(run.result for run in group.finished(refit=None))
+    note = " ".join(filter(None, [paper_note(group, "val"), "; ".join(inherited)]))
     return {
         "anchor": re.sub(r"[^a-z0-9]+", "-", f"{group.dataset}-{group.variant}".lower()).strip("-"),
         "title": group.title,
         "synthetic": group.synthetic,
         "cards": _cards(group, validation, pairs),
         "tables": [
-            ("Validation accuracy (%)", accuracy_table(group, validation), paper_note(group, "val")),
+            ("Validation accuracy (%)", accuracy_table(group, validation), note),
             *_comparison_tables(group, "On the same validation images", pairs),
             *_test_tables(group),
             ("Cost", cost_table(group), "Mean over the finished runs. Forward memory: a training step's."),

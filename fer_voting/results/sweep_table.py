@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fer_voting.results.markdown import Table, markdown
+from fer_voting.results.text import inherited_lines
 from fer_voting.runs.run import Run
 from fer_voting.runs.sweeps import Sweep, seconds_left
 from fer_voting.system.messages import duration
@@ -18,7 +19,7 @@ def sweep_table(sweep: Sweep) -> tuple[str, int]:
     """
     jobs = sweep.jobs()
     votes = [vote for vote in ALL_VOTES if vote in (*PAPER_VOTES, *(job["voting"] for job in jobs))]
-    rows, notes, unfinished, synthetic = [], [], [], False
+    rows, notes, unfinished, finished = [], [], [], []
     fingerprints: dict[tuple[str, str, bool], dict[str, str]] = {}  # comparable runs -> fingerprint -> a run's name
     for name in dict.fromkeys(job["run"] for job in jobs):
         run = Run(sweep.output_dir, name)
@@ -29,15 +30,16 @@ def sweep_table(sweep: Sweep) -> tuple[str, int]:
             unfinished.append(f"{name}: {status}{': ' + result['error'] if result else ''}")
             continue
         rows[-1] |= _results(result, votes)
-        synthetic |= result["synthetic"]
+        finished.append(result)
         key = result["dataset"], result["variant"], result["refit"]
         fingerprints.setdefault(key, {}).setdefault(result["data_fingerprint"], name)
-    if synthetic:
+    if any(result["synthetic"] for result in finished):
         notes.append("Synthetic faces: figures of `faces` say nothing about people.")
     for (dataset, *_), runs in fingerprints.items():
         if len(runs) > 1:
             examples = ", ".join(f"{fingerprint[:12]} in {name}" for fingerprint, name in runs.items())
             notes.append(f"Not comparable: runs on other data of {dataset}, fingerprints {examples}.")
+    notes += [f"Inherited: {line}." for line in inherited_lines(finished)]
     if unfinished:
         notes.append("\n".join(unfinished))
     return "\n".join([_table(rows), *(f"{note}\n" for note in notes)]), len(unfinished)

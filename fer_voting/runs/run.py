@@ -4,6 +4,7 @@
 
     config.yaml        the resolved configuration
     inputs.json        what the run read besides: fingerprint of the data, digest of the initial weights
+    trained_on.npz     the images that its network comes from (runs.lineage)
     metrics.csv        a row an epoch
     checkpoints/       best-<vote>.ckpt (weights), last.ckpt (weights and optimizer, until the run is finished)
     predictions/       <vote>-<part>.npz: crop logits of every image, by the network of the vote's best epoch
@@ -76,6 +77,10 @@ class Run:
     @property
     def metrics_file(self) -> Path:
         return self.dir / "metrics.csv"
+
+    @property
+    def lineage_file(self) -> Path:
+        return self.dir / "trained_on.npz"
 
     def predictions_file(self, vote: str, part: str) -> Path:
         return self.dir / "predictions" / f"{vote}-{part}.npz"

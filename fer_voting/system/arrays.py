@@ -1,4 +1,4 @@
-"""Arrays from files that anyone may have written."""
+"""NumPy archives: written atomically, and read from files that anyone may have written."""
 
 import zipfile
 from pathlib import Path
@@ -33,3 +33,12 @@ def read_npz(path: Path, *needed: str) -> dict[str, NDArray[Any]]:
         if not isinstance(found.get(name), np.ndarray):  # what is no array comes as bytes
             raise ValueError(f"{path} is damaged: it lacks the array {name}")
     return found
+
+
+def write_npz(path: Path, **arrays: NDArray[Any]) -> None:
+    """A compressed NumPy archive that replaces `path` when it is complete. The folder is made if it is missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}")
+    with draft.open("wb") as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+    draft.replace(path)

@@ -12,6 +12,7 @@ from fer_voting.data.module import FERDataModule, PartDataModule
 from fer_voting.models.adaptive import adaptive_cost, has_cut
 from fer_voting.models.checkpoint import load_weights, read_checkpoint
 from fer_voting.runs.run import Run
+from fer_voting.system.arrays import write_npz
 from fer_voting.system.ranks import is_first_rank
 from fer_voting.training.module import VotingModule
 from fer_voting.training.predictions import PartPredictions
@@ -73,12 +74,8 @@ def save_predictions(path: Path, predictions: PartPredictions, scores: NDArray[n
 
     Also `whole` [N, K], the logits of the whole map, where the network takes crops.
     """
-    path.parent.mkdir(exist_ok=True)
     arrays: dict[str, Any] = {"logits": predictions.crops.numpy(), "scores": scores}
     arrays |= {"labels": predictions.labels.numpy(), "names": np.array(names)}
     if predictions.full_map is not None:
         arrays["whole"] = predictions.full_map.numpy()
-    draft = path.with_name(f".{path.name}")
-    with draft.open("wb") as file:
-        np.savez_compressed(file, **arrays)
-    draft.replace(path)
+    write_npz(path, **arrays)

@@ -1,4 +1,4 @@
-"""Records of trained networks: validation outputs, fitted votes, and the images that were trained on."""
+"""Records of trained networks: validation outputs and fitted votes."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,9 +6,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fer_voting.data.manifest import manifest_hashes
-from fer_voting.data.module import FERDataModule
-from fer_voting.data.sampling import Positions
 from fer_voting.runs.run import Run
 from fer_voting.system.arrays import read_npz
 from fer_voting.votes import AdaptiveCost, CropOutputs, Vote, known_votes
@@ -58,16 +55,3 @@ def recorded_fits(run: Run, checkpoint: Path) -> dict[str, Vote]:
         for name, vote in known_votes().items()
         if "temperature" in recorded.get(name, {}) and not vote.is_probability and vote.epoch_vote == epoch_vote
     }
-
-
-def count_trained_on(run: Run, data: FERDataModule, positions: Positions) -> int | None:
-    """How many images (positions in the pack) have the content of one that the run was trained on.
-
-    None if the manifest of the run's division is not in the data set's cache folder.
-    """
-    result = run.result() or {}
-    manifest = data.cache_dir / "manifests" / f"{result.get('dataset')}-{result.get('data_fingerprint', '')[:12]}.csv"
-    if not manifest.exists():
-        return None
-    trained = manifest_hashes(manifest, "train")
-    return sum(content.tobytes().hex() in trained for content in data.pack.hashes[positions])

@@ -200,14 +200,15 @@ def test_a_network_is_evaluated_under_any_split(trained: Run, run_evaluate, caps
 
 def test_images_that_it_was_trained_on_are_counted(trained: Run, run_evaluate, tmp_path: Path, capsys):
     out = run_evaluate(f"checkpoint={NAME}")
-    assert read(out / f"{NAME}-on-faces-test.json")["images_trained_on"] == 0
+    none = {"images": {"test": 0}, "by_run": {NAME: {"test": 0}}, "unknown": []}
+    assert read(out / f"{NAME}-on-faces-test.json")["images_trained_on"] == none
     (manifest,) = (trained.dir.parent.parent / "packs" / "manifests").glob("faces-*.csv")
     swapped = manifest.read_text().replace("\ntrain,", "\nTEST,").replace("\ntest,", "\ntrain,")
     (tmp_path / "swapped.csv").write_text(swapped.replace("\nTEST,", "\ntest,"))
     out = run_evaluate(f"checkpoint={NAME}", f"dataset.manifest={tmp_path / 'swapped.csv'}", f"out={tmp_path / 'x'}")
     found = read(tmp_path / "x" / f"{NAME}-on-faces-test.json")
-    assert (found["images"], found["images_trained_on"]) == (280, 280)
-    assert "280 of the images are among those" in capsys.readouterr().out
+    assert (found["images"], found["images_trained_on"]["images"]) == (280, {"test": 280})
+    assert f"280 test images are among those that {NAME} was trained on." in capsys.readouterr().out
 
 
 def test_an_evaluation_of_something_else_is_not_overwritten(trained: Run, run_evaluate, tmp_path: Path):

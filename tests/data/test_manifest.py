@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 from helpers.datasets import RAFDB_IDS, SEVEN, class_folders, class_image, rafdb_official, save
 
-from fer_voting.data.manifest import manifest_hashes
 from fer_voting.data.sets.rafdb import RAFDBDataModule
 
 COUNTS = {"train": dict.fromkeys(SEVEN, 10), "test": dict.fromkeys(SEVEN, 2)}
@@ -105,19 +104,6 @@ def write(path: Path, listed: list[dict[str, str]]) -> None:
         table = csv.DictWriter(file, ["part", "name", "label", "hash"])
         table.writeheader()
         table.writerows(listed)
-
-
-def test_hashes_of_a_part_are_of_its_images_only(tmp_path: Path) -> None:
-    manifest = tmp_path / "manifest.csv"
-    header = "part,name,label,hash"
-    lines = ["train,a,happy,0a", "val,b,happy,0b", "train,copy of a,happy,0a", "train,c,sad,0c"]
-    manifest.write_text("\n".join([header, *lines]))
-    assert manifest_hashes(manifest, "train") == {"0a", "0c"}
-    assert manifest_hashes(manifest, "val") == {"0b"}
-    assert manifest_hashes(manifest, "test") == set()
-    manifest.write_text("\n".join([header, *lines, "train,cut off"]))
-    with pytest.raises(ValueError, match=r"manifest\.csv is no manifest"):
-        manifest_hashes(manifest, "train")
 
 
 @pytest.mark.parametrize("line", ["test,a,happy", "test,a,happy,0a,0b", "Test,a,happy,0a"])

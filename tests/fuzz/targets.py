@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 from fer_voting.config import compose, explain
 from fer_voting.data.images import decode
 from fer_voting.data.index import Index, Problem, Sample
-from fer_voting.data.manifest import manifest_hashes, read_manifest, write_manifest
+from fer_voting.data.manifest import read_manifest, write_manifest
 from fer_voting.data.pack import Pack, build_pack, open_pack
 from fer_voting.data.sets.affectnet import AffectNetDataModule, read_release1
 from fer_voting.data.sets.fer2013 import read_csv
@@ -215,7 +215,6 @@ def _manifest(folder: Path) -> Files:
 
 
 def _read_manifest(folder: Path) -> None:
-    manifest_hashes(folder / "manifest.csv", "train")
     pack = Pack(folder / "pack")
     read_manifest(folder / "manifest.csv", pack, pack.good)
 
