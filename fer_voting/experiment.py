@@ -18,7 +18,7 @@ import lightning as L
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ProgressBar
+from lightning.pytorch.callbacks import Callback, LambdaCallback, ModelCheckpoint, ProgressBar
 from omegaconf import DictConfig
 
 from fer_voting.config import explain
@@ -462,6 +462,8 @@ def fit(
             "since_unix_seconds": time.time(),
         }
     )
+    # A kill then costs the seconds of one epoch, which is trained again.
+    trainer.callbacks.append(LambdaCallback(on_train_epoch_end=lambda *_: recording.write()))  # type: ignore[attr-defined]
     try:
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     except SystemExit as error:  # Lightning's answer to Ctrl-C

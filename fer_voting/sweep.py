@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 import fer_voting
 from fer_voting.config import add_config_dir, compose, explain, quote
+from fer_voting.data.division import json_digest
 from fer_voting.results.sweep_table import sweep_status, sweep_table
 from fer_voting.runs.identity import identity, resolve
 from fer_voting.runs.naming import drop_overrides, settle
@@ -91,8 +92,15 @@ def _jobs(plans: Sequence[tuple[list[str], dict[str, Any]]], config: DictConfig)
                 f"two jobs would be the run {planned['name']} ({key}: {theirs.get(key)} in one, {ours.get(key)} in the "
                 f"other): choose a name for each, e.g. name='{planned['name']}-${{{key}}}'"
             )
-        jobs.append({"overrides": overrides, "run": planned["name"], "voting": planned["voting"]["name"]})
+        job = {"overrides": overrides, "run": planned["name"], "voting": planned["voting"]["name"]}
+        jobs.append(job | {"kind": _kind(ours)})
     return jobs
+
+
+def _kind(values: dict[str, Any]) -> str:
+    """Digest of what decides how long a job takes: its identity but the seed, and the runs of that seed."""
+    kept = {key: value for key, value in values.items() if key not in ("seed", "init_from", "teacher")}
+    return json_digest(kept | {"teacher": values.get("teacher") is not None})
 
 
 def _check_record(sweep: Sweep, jobs: Sequence[dict[str, Any]]) -> None:

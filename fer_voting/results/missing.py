@@ -16,10 +16,6 @@ from fer_voting.runs.identity import resolve
 from fer_voting.runs.naming import drop_overrides
 from fer_voting.system.messages import duration
 
-ASSUMED_GMACS_PER_SECOND = 450
-"""Training rate of a GPU like the paper's, used before any run has been timed: 30 % of the RTX 2070 Super's 9 TFLOP/s
-in float32; a training step is three forward passes of two operations a multiply-accumulate."""
-ASSUMPTION = "assumed: a GPU like the paper's in float32, 450 GMACs a second"
 TRAINING_IMAGES = {"affectnet": 287_401 - 7 * 1000, "rafdb": 12_271 - 1_227}
 """Training images of the paper, used before any run has counted them."""
 
@@ -148,7 +144,7 @@ def _composed(overrides: Sequence[str]) -> dict[str, Any] | None:
 
 
 def _estimate(table: RunTable, group: RunGroup, config: dict[str, Any] | None, split: str) -> tuple[float, str]:
-    """Seconds of one run, and what the estimate is computed from: the most similar finished runs, or an assumption.
+    """Seconds of one run, and what the estimate is computed from: the most similar finished runs of the same network.
 
     Raises an exception that says what is not known.
     """
@@ -168,11 +164,12 @@ def _estimate(table: RunTable, group: RunGroup, config: dict[str, Any] | None, s
     images = dataset.get("train_size") or next(counted, TRAINING_IMAGES.get(group.dataset))
     if images is None:
         raise ValueError("how many images there are is not known before a first run")
-    rates = {(run.result["images_per_second"] or 0) * run.result["gmacs"]: run for run in finished}
-    if rate := max(rates, default=0):
-        basis = f"at the rate of {rates[rate].name} on {rates[rate].result['device']}, {rate:.0f} GMACs a second"
-    else:
-        rate, basis = ASSUMED_GMACS_PER_SECOND, ASSUMPTION
+    timed = [run for run in finished if run.config["model"] == config["model"] and run.result["images_per_second"]]
+    rates = {run.result["images_per_second"] * run.result["gmacs"]: run for run in timed}
+    if not rates:
+        raise ValueError("no run of this network is finished")
+    rate = max(rates)
+    basis = f"at the rate of {rates[rate].name} on {rates[rate].result['device']}, {rate:.0f} GMACs a second"
     return gmacs * images * config["trainer"]["max_epochs"] / rate, basis
 
 

@@ -66,6 +66,8 @@ def sweep_status(sweep: Sweep) -> tuple[str, int]:
     if left is not None:
         summary += f"; about {duration(left)} left"
     unfinished = len(states) - counts["finished"]
+    if unfinished and left is None:
+        summary += "; how long the rest takes is not known: no job of its kind is finished"
     return "\n".join([_table(rows), *notes, *([""] if notes else []), summary]) + "\n", unfinished
 
 

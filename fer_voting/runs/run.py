@@ -267,7 +267,7 @@ class Recording:
     """The content of a run's result.json while the run lasts. Only rank 0 writes it.
 
     Attributes:
-        values: plain; `seconds` counts earlier starts that the run continues.
+        values: plain; `seconds` counts earlier starts that the run continues, killed ones up to their last epoch.
     """
 
     def __init__(self, run: Run, about: Mapping[str, Any], seconds_before: float) -> None:

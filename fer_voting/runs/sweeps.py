@@ -8,8 +8,9 @@ import itertools
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
@@ -52,6 +53,7 @@ class JobState:
         images_per_second: of a running job, validation included.
         seconds_left: of a running job, once an epoch is done.
         error: the last line of a failed job's error.
+        kind: of jobs that differ only in their seed, and take equally long; "" if it was not recorded.
     """
 
     run: str
@@ -61,6 +63,7 @@ class JobState:
     seconds: float | None = None
     seconds_left: float | None = None
     error: str | None = None
+    kind: str = ""
 
 
 def _is_record(record: Any) -> bool:
@@ -73,7 +76,9 @@ def _is_record(record: Any) -> bool:
         and isinstance(record.get("cwd"), str)
         and isinstance(record.get("jobs"), list)
         and all(
-            isinstance(job, dict) and texts(job.get("overrides")) and texts([job.get("run"), job.get("voting")])
+            isinstance(job, dict)
+            and texts(job.get("overrides"))
+            and texts([job.get("run"), job.get("voting"), job.get("kind", "")])
             for job in record["jobs"]
         )
     )
@@ -106,7 +111,8 @@ class Sweep:
 
     def states(self) -> list[JobState]:
         """Each run's state, in the order of the jobs; the votes of one training, once."""
-        return [_state(Run(self.output_dir, name)) for name in dict.fromkeys(job["run"] for job in self.jobs())]
+        kinds = {job["run"]: job.get("kind", "") for job in self.jobs()}
+        return [replace(_state(Run(self.output_dir, name)), kind=kind) for name, kind in kinds.items()]
 
 
 def _state(run: Run) -> JobState:
@@ -147,14 +153,18 @@ def _recorded_state(run: Run) -> JobState:
 def seconds_left(states: Sequence[JobState]) -> float | None:
     """Estimated seconds left of a whole sweep; None if nothing is left, or nothing tells.
 
-    The running jobs' own estimates plus the mean duration of finished jobs for each pending job, divided by the number
-    of jobs that run now.
+    The running jobs' own estimates plus, for each pending job, the mean duration of finished jobs of its kind, divided
+    by the number of jobs that run now.
     """
-    finished = [state.seconds for state in states if state.status == "finished" and state.seconds is not None]
-    running = [state for state in states if state.status == "running"]
-    waiting = len(states) - len(finished) - len(running)
-    mean = sum(finished) / len(finished) if finished else None
-    own = [mean if state.seconds_left is None else state.seconds_left for state in running]
-    parts = [*own, *[mean] * waiting]
-    known = [part for part in parts if part is not None]
-    return sum(known) / max(1, len(running)) if parts and len(known) == len(parts) else None
+    finished: dict[str, list[float]] = {}
+    for state in states:
+        if state.status == "finished" and state.seconds is not None:
+            finished.setdefault(state.kind, []).append(state.seconds)
+    left = [state for state in states if state.status != "finished"]
+    running = sum(state.status == "running" for state in left)
+    known = [
+        fmean(finished[state.kind]) if state.seconds_left is None else state.seconds_left
+        for state in left
+        if state.seconds_left is not None or state.kind in finished
+    ]
+    return sum(known) / max(1, running) if left and len(known) == len(left) else None

@@ -165,6 +165,13 @@ def test_states_rates_and_time_left(tmp_path: Path):
     assert sweep.states()[2].status == "interrupted"
 
 
+def test_how_long_a_job_takes_is_known_only_of_its_kind():
+    finished = [JobState("a", "finished", seconds=100, kind="m1"), JobState("b", "finished", seconds=300, kind="m1")]
+    assert seconds_left([*finished, JobState("c", "missing", kind="m1")]) == 200
+    assert seconds_left([*finished, JobState("c", "missing", kind="m3")]) is None
+    assert seconds_left([*finished, JobState("c", "running", seconds_left=7, kind="m3")]) == 7
+
+
 def test_two_at_a_time_take_half_as_long():
     finished, running = JobState("a", "finished", seconds=100), JobState("b", "running", seconds_left=50)
     assert seconds_left([finished, running, running, JobState("c", "missing")]) == pytest.approx((50 + 50 + 100) / 2)

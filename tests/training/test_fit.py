@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.callbacks import SlowEpochs
 from helpers.datasets import class_folders
 from helpers.processes import start
 from helpers.train import TINY, train_here
@@ -142,3 +143,13 @@ def test_a_continued_training_sees_the_images_of_its_epoch(tmp_path: Path) -> No
     start("fer_voting.train", *words, *workers, printed=tmp_path / "printed").join(120)
     first, second = read_history(run.metrics_file)
     assert [first, second] == [pytest.approx(epoch, rel=1e-4) for epoch in read_history(whole.metrics_file)]
+
+
+def test_a_kill_loses_the_seconds_of_one_epoch(tmp_path: Path) -> None:
+    """result.json has the seconds up to the last epoch's end, whatever ends the process then."""
+    words = (*TINY, "trainer.max_epochs=3", "name=mine", "+callbacks.slow._target_=helpers.callbacks.SlowEpochs")
+    train_here(tmp_path, *words)
+    before, *between = SlowEpochs.latest.recorded
+    assert len(between) == 2
+    for epochs, seconds in enumerate(between, start=1):
+        assert seconds >= before + epochs * SlowEpochs.SECONDS - 0.1  # written with one digit
