@@ -50,8 +50,8 @@ def evaluate(config: DictConfig) -> tuple[Path, dict[str, Any]]:
     Images have the size at which the network was trained; `dataset.size` may only repeat it.
 
     Raises ValueError if an option is unknown, the size is not the checkpoint's, the network lacks a class of the data
-    set, or the file holds an evaluation of another checkpoint or of other data; FileNotFoundError if there is no such
-    checkpoint.
+    set, votes would be fitted on images that it was trained on, or the file holds an evaluation of another checkpoint
+    or of other data; FileNotFoundError if there is no such checkpoint.
     """
     part = config.stage
     _check_options(config)
@@ -82,7 +82,13 @@ def evaluate(config: DictConfig) -> tuple[Path, dict[str, Any]]:
     matched, left_out = match_classes(network, data.class_names, data.name, split)
     module = evaluation_module(matched)
     cost = _cost(module, config.mean_gmacs)
-    fitted = _fitted_votes(evaluator, module, data, cost, config, path, run if split == info.split else None)
+    lineage = Lineage.of_network(run, _name(path))
+    if config.temperature == "val":
+        _refuse_to_fit_on_trained_images(lineage, data)
+    fitting_run = run if split == info.split else None
+    fitted = _fitted_votes(evaluator, module, data, cost, config, path, fitting_run)
+    fitted_on = fitting_run and (fitting_run.result() or {}).get("data_fingerprint")
+    fitted_on_val = bool(fitted) and (config.temperature == "val" or fitted_on == data.fingerprint)
     predictions = predict_part(evaluator, module, data, part)
     outputs, labels, positions = predictions.outputs, predictions.labels, predictions.positions.numpy()
     deciding = {
@@ -90,6 +96,7 @@ def evaluate(config: DictConfig) -> tuple[Path, dict[str, Any]]:
         for name, vote in known_votes().items()
         if name in fitted or not (vote.needs or vote.needs_full_map)
     }
+    overlap = lineage.overlap({part: data.pack.hashes[positions]})
     adaptive = None if cost is None else adaptive_curve(outputs, labels, cost, fitted.get("adaptive"))
     votes = {
         name: data.target.judge(vote.scores(outputs), labels, data.class_names)
@@ -108,7 +115,9 @@ def evaluate(config: DictConfig) -> tuple[Path, dict[str, Any]]:
         "class_names": list(data.class_names),
         "classes_left_out": left_out,
         "images": len(predictions.labels),
-        "images_trained_on": Lineage.of_network(run, _name(path)).overlap({part: data.pack.hashes[positions]}),
+        "images_trained_on": overlap,
+        "in_sample": _mostly(overlap["images"][part], len(labels)),
+        "fitted_on_these_images": part == "val" and fitted_on_val,
         "data_fingerprint": data.fingerprint,
         "temperature_option": config.temperature,
         "votes": votes,
@@ -174,6 +183,24 @@ def _fitted_votes(
     return fitted
 
 
+def _refuse_to_fit_on_trained_images(lineage: Lineage, data: FERDataModule) -> None:
+    """Raises ValueError if most of the validation images are among those that the network comes from, as a refit's are.
+
+    A few may be: a data set can have one picture several times.
+    """
+    hashes = data.pack.hashes[data.positions("val")]
+    overlap = lineage.overlap({"val": hashes})
+    if _mostly(overlap["images"]["val"], len(hashes)):
+        raise ValueError(
+            f"temperature=val would fit on images that the network knows: of {len(hashes):,}, "
+            f"{overlap_lines(overlap)[0]}; leave it out, or give a number"
+        )
+
+
+def _mostly(images: int, of: int) -> bool:
+    return 2 * images > of
+
+
 def _check_options(config: DictConfig) -> None:
     if config.stage not in PARTS:
         raise ValueError(f"stage={config.stage} must be {' or '.join(PARTS)}")
@@ -217,6 +244,10 @@ def job(config: DictConfig) -> None:
     for vote, metrics in result["votes"].items():
         print(f"{vote:>10} vote: accuracy {metrics['accuracy']:.2%}, mean recall {metrics['mean_recall']:.2%}")
     print(f"\n{evaluation_tables(result['votes'])}")
+    if result["in_sample"]:
+        print("In-sample: accuracy and calibration error on images of the training say nothing about others.\n")
+    if result["fitted_on_these_images"]:
+        print("Temperatures, and the weighted and the adaptive vote, were fitted on these very images.\n")
     if result["adaptive"]:
         print(f"{adaptive_text(result['adaptive'])}\n")
     if result["votes_left_out"]:

@@ -211,6 +211,35 @@ def test_images_that_it_was_trained_on_are_counted(trained: Run, run_evaluate, t
     assert f"280 test images are among those that {NAME} was trained on." in capsys.readouterr().out
 
 
+def test_what_was_trained_on_is_not_fitted_on_and_is_called_in_sample(run_evaluate, tmp_path: Path, capsys):
+    """A refit has trained on the validation images: they fit no temperature, and their figures say so."""
+    selection = ["split=m3", f"dataset.size={SIZE}", "trainer.max_epochs=1", f"output_dir={tmp_path / 'outputs'}"]
+    words = [*FACES, *[word for word in TRAINING if "epochs" not in word], *selection]
+    train(compose(words))
+    refit = train(compose([*words, "refit=true"]))["name"]
+    where = [f"checkpoint={refit}", f"output_dir={tmp_path / 'outputs'}"]
+    for stage in ("val", "test"):
+        with pytest.raises(SystemExit, match=f"of 40, 40 val images are among those that {refit} was trained on"):
+            run_evaluate(*where, f"stage={stage}", "temperature=val")
+    capsys.readouterr()
+    out = run_evaluate(*where, "stage=val")
+    (file,) = out.glob("*-on-faces-val.json")
+    assert (read(file)["in_sample"], read(file)["fitted_on_these_images"]) == (True, False)
+    assert "In-sample: accuracy and calibration error" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "fitted_here"),
+    [((), True), (("temperature=2",), True), (("split=m2",), False), (("split=m2", "temperature=val"), True)],
+)
+def test_votes_that_were_fitted_on_the_evaluated_images_are_named(run_evaluate, capsys, words, fitted_here):
+    out = run_evaluate(f"checkpoint={NAME}", "stage=val", *words)
+    (file,) = out.glob("*-on-faces-val.json")
+    found = read(file)
+    assert (found["in_sample"], found["fitted_on_these_images"]) == (False, fitted_here)
+    assert ("were fitted on these very images" in capsys.readouterr().out) is fitted_here
+
+
 def test_an_evaluation_of_something_else_is_not_overwritten(trained: Run, run_evaluate, tmp_path: Path):
     run_evaluate(f"checkpoint={NAME}")
     with pytest.raises(SystemExit, match="on other data"):

@@ -141,6 +141,13 @@ def test_calibration_and_other_data_sets_where_they_were_measured() -> None:
     assert row(text, "faces", table=1)[2:4] == ["48", "48.00(10.00to60.00)"]
     assert row(text, "rafdb") == ["test", "3,068", "70.00", "60.00"]
     assert row(text, "rafdb", table=1) == ["test", "12.50", "–"]
+    trained_on, fitted_on = {**evaluation, "in_sample": True}, {**evaluation, "fitted_on_these_images": True}
+    for each, accuracy, calibration in (
+        (trained_on, "test(in-sample)", "test(in-sample)"),
+        (fitted_on, "test", "test(in-sample)"),
+    ):
+        marked = model_card("net", info(), "hard", RESULT, CONFIG, [each])
+        assert (row(marked, "rafdb")[0], row(marked, "rafdb", table=1)[0]) == (accuracy, calibration)
     assert "fitted on validation images: 1.5" in text
 
 
