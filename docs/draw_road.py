@@ -110,7 +110,7 @@ MOMENTS = [
     ("best-<vote>\n.ckpt", "trains epoch e\nagain, to the\nsame weights"),
     ("last.ckpt\nof epoch e", "trains epoch\ne + 1, or\nevaluates"),
     ("predictions/", "evaluates\nagain"),
-    ("result.json:\nfinished", "returns the\nresult, removes\nlast.ckpt"),
+    ("result.json:\nfinished", "returns the\nresult"),
 ]
 """Files in the order of writing -> what the next start does if the process is killed right after it."""
 

@@ -104,6 +104,7 @@ class Schema:
     tf32: bool = False
     init_from: str | None = None
     init_missing_classes: str = MISSING
+    continue_from: str | None = None
     plots: bool = True
     teacher: str | None = None
     composition: Composition = field(default_factory=Composition)
@@ -155,7 +156,7 @@ TEXT_KEYS = frozenset(
 )
 PATH_KEYS = frozenset(
     ("output_dir", "out", "root", "cache_dir", "manifest", "save_dir", "dirpath", "default_root_dir")
-) | {"init_from", "teacher", "checkpoint"}
+) | {"init_from", "teacher", "continue_from", "checkpoint"}
 """Last words of the keys whose values are texts, or paths, whatever a value looks like."""
 
 
@@ -391,6 +392,8 @@ def explain(error: BaseException, config_name: str = "config", overrides: Sequen
         r"Ambiguous value for argument '(.*?)';|Sweep parameters '(.*?)' requires --multirun", text
     ):
         text = f"{match[1] or match[2]} names several values: add -m to run a job for each"
+    elif re.match(r"DataLoader (worker|timed out)", text):
+        text += "; dataset.num_workers=0 loads the batches without workers"
     elif "Config group override must be a string or a list" in text:
         text = "a group takes the name of an option: e.g. logger=none, or ~logger to leave the group out"
     elif match := re.match(r"Job \S+ \(task: \d+\) with path (\S+);", text):  # submitit's message

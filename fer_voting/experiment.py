@@ -18,7 +18,7 @@ import lightning as L
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from lightning.pytorch.callbacks import Callback, LambdaCallback, ModelCheckpoint, ProgressBar
+from lightning.pytorch.callbacks import Callback, EarlyStopping, LambdaCallback, ProgressBar, Timer
 from omegaconf import DictConfig
 
 from fer_voting.config import explain
@@ -53,9 +53,11 @@ from fer_voting.training.callbacks import (
 from fer_voting.training.estimate import announce_duration
 from fer_voting.training.evaluation import evaluate_votes
 from fer_voting.training.loggers import EXTRAS, Start, log_best, log_hyperparameters, require, running_loggers
+from fer_voting.training.longer import begin_from_finished
 from fer_voting.training.losses import Distillation
 from fer_voting.training.mix import Mix
 from fer_voting.training.module import VotingModule, evaluation_module
+from fer_voting.training.options import refuse_callbacks, refuse_trainer, refuse_trainer_options
 from fer_voting.votes import ALL_VOTES, VOTES, Vote
 
 log = logging.getLogger(__name__)
@@ -94,8 +96,9 @@ def train(config: DictConfig) -> dict[str, Any]:
             sources.check_data(data)
             run.check_inputs(sources.inputs | {"data": data.data_summary()})
             log.info(f"{run.name}: finished before, not trained again ({run.dir})")
-            run.last_checkpoint.unlink(missing_ok=True)  # left by a kill right after the result
             return finished
+        if config.continue_from:
+            begin_from_finished(config, run)
         with run.recording(about(config)) as recording:
             # Mistakes are found before the data are read, which may take minutes.
             sources, data = find_sources(config), make_data(config)
@@ -263,17 +266,16 @@ def make_data(config: DictConfig) -> FERDataModule:
 
 def make_callbacks(config: DictConfig) -> list[Callback]:
     """The callbacks of the configuration."""
-    callbacks: list[Callback] = [instantiate(node, _convert_="all") for node in (config.callbacks or {}).values()]
+    made = {
+        key: instantiate(node, _convert_="all") for key, node in (config.callbacks or {}).items() if node is not None
+    }
+    refuse_callbacks(made)
+    callbacks: list[Callback] = list(made.values())
     if config.init_from is None and any(isinstance(callback, TrainLastBiasOnly) for callback in callbacks):
         raise ValueError(
             "callbacks=last_bias trains only the last layer's bias, so with `init_from` (=None) every other weight "
             "would stay random: set init_from to a finished run or a .ckpt file"
         )
-    for callback in callbacks:
-        if isinstance(callback, ModelCheckpoint) and callback.save_last and callback.dirpath is None:
-            raise ValueError(
-                "ModelCheckpoint(save_last=true) would write over the run's own last.ckpt: set its dirpath"
-            )
     return callbacks
 
 
@@ -284,7 +286,11 @@ def make_loggers(config: DictConfig) -> list[Start]:
     Raises ValueError if a node names what is not installed, or has a key that its logger does not know.
     """
     starts = []
+    if config.trainer.get("fast_dev_run"):
+        return []  # as Lightning leaves them out
     for name, node in (config.logger or {}).items():
+        if node is None:
+            continue
         require(f"logger={name}", name, *EXTRAS.get(name, ()))
         try:
             start = instantiate(node, _partial_=True, _convert_="all")
@@ -299,6 +305,7 @@ def make_trainer(
     config: DictConfig, run: Run, callbacks: list[Callback], vote: Vote, target: Target, sources: Sources
 ) -> L.Trainer:
     """Lightning's trainer, with the callbacks of every training behind those of the configuration."""
+    refuse_trainer_options(config.trainer)
     # Deterministic algorithms also fill every new tensor, against code that reads uninitialised memory: 3 % of a step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     use_float32_precision(config.tf32)
@@ -361,12 +368,13 @@ def check(config: DictConfig, vote: Vote, trainer: L.Trainer) -> None:
             f"trainer.num_nodes={config.trainer.get('num_nodes', 1)} say {batchnorm_ranks(resolve(config))}: "
             "set both to what the launcher starts"
         )
+    refuse_trainer(trainer)
     every, epochs = trainer.check_val_every_n_epoch, trainer.max_epochs
     if epochs is None or epochs < 1:
         raise ValueError(f"trainer.max_epochs (={epochs}) must be at least 1; trainer.max_steps may end it earlier")
-    if not config.refit and (trainer.limit_val_batches == 0 or (every or 1) > (epochs or 0)):
+    if not config.refit and (trainer.limit_val_batches == 0 or not 1 <= (every or 0) <= epochs):
         raise ValueError(
-            f"trainer.check_val_every_n_epoch (={every}) must be at most trainer.max_epochs (={epochs}), and "
+            f"trainer.check_val_every_n_epoch (={every}) must be 1 to trainer.max_epochs (={epochs}), and "
             f"trainer.limit_val_batches (={trainer.limit_val_batches}) above 0: validation chooses the best epoch"
         )
     images_per_rank(config.dataset.batch_size, trainer.world_size)  # refuses a batch that the ranks cannot share
@@ -406,6 +414,7 @@ def make_module(config: DictConfig, data: FERDataModule, vote: Vote, sources: So
         votes=selecting_votes(vote),
         target=data.target,
         schedule_epochs=config.trainer.max_epochs if config.refit else None,  # a refit stops earlier
+        seed=config.seed,
     )
 
 
@@ -468,6 +477,24 @@ def fit(
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     except SystemExit as error:  # Lightning's answer to Ctrl-C
         raise KeyboardInterrupt from error
+    epochs = len(read_history(run.metrics_file))
+    if epochs < (trainer.max_epochs or 0) or not trainer.is_last_batch:
+        log.info(
+            f"{run.name}: {ended_by(trainer)} ended the training in epoch {epochs} of {trainer.max_epochs}, "
+            f"after {trainer.global_step:,} steps"
+        )
+
+
+def ended_by(trainer: L.Trainer) -> str:
+    """The option or callback that ended a training before its last epoch."""
+    if 0 < trainer.max_steps <= trainer.global_step:
+        return f"trainer.max_steps={trainer.max_steps}"
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, EarlyStopping) and (callback.stopped_epoch or callback.wait_count >= callback.patience):
+            return f"{type(callback).__name__} of {callback.monitor}"
+        if isinstance(callback, Timer) and (callback.time_remaining() or 0) <= 0:
+            return f"trainer.max_time ({callback.time_elapsed():.0f} s are over)"
+    return "a callback"
 
 
 def measured(trainer: L.Trainer, module: VotingModule, data: FERDataModule, run: Run) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import shutil
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -51,6 +52,22 @@ log = logging.getLogger(__name__)
 CLASS_FOLDER_LAYOUTS = ("folders", "parts", "flat")
 RESIDENT_SHARE = 0.25
 """Share of a GPU's free memory that a pack may take. AffectNet at 48 pixels has 2 GB."""
+
+LOADER_TIMEOUT_SECONDS = 300
+"""A batch that workers have not made in this time never comes: a worker that has lost its thread waits for ever."""
+
+
+def check_shared_memory(batch_bytes: int, workers: int, folder: Path = Path("/dev/shm")) -> None:
+    """Raises OSError if the memory through which workers hand over their batches can't hold one batch of each."""
+    if not folder.is_dir():
+        return  # macOS has no such folder
+    free = shutil.disk_usage(folder).free
+    if free < workers * batch_bytes:
+        raise OSError(
+            f"dataset.num_workers={workers}: loader workers hand over their batches through {folder}, which has "
+            f"{free / 2**20:.1f} MiB free and needs at least {workers * batch_bytes / 2**20:.1f} MiB: set "
+            "dataset.num_workers=0, or give the container more (docker run --shm-size=1g)"
+        )
 
 
 def make_datamodule(node: Mapping[str, Any], **arguments: Any) -> FERDataModule:
@@ -427,11 +444,14 @@ class FERDataModule(L.LightningDataModule):
         workers = self.num_workers
         if not isinstance(workers, int):
             workers = 0 if device.type == "cpu" else min(8, cores() - 1)
+        if workers:
+            check_shared_memory(self.batch_size * self.pack.images[0].nbytes, workers)
         return DataLoader(
             BatchDataset(self.pack, targets, by_image, self.seed),
             batch_size=None,
             sampler=sampler,
             num_workers=workers,
+            timeout=LOADER_TIMEOUT_SECONDS if workers else 0,
             persistent_workers=workers > 0,
             pin_memory=device.type != "cpu",
         )

@@ -21,6 +21,7 @@ NOT_IDENTITY: dict[str, str] = {
     "protocol.*": "defaults to which trainer.max_epochs, scheduler.lr_gamma_per_epoch and init_from refer",
     "voting.*": "one training serves every vote; a refit, whose length a vote decides, has `refit_voting`",
     "plots": "pictures of the metrics",
+    "continue_from": "gives what as many epochs from the start give, or is refused",
     "logger*": "loggers copy metrics and change none",
     "callbacks.forward_memory.*": "measures on a copy of the network",
     "callbacks.throughput.*": "measures only time",
@@ -47,8 +48,9 @@ NOT_IDENTITY: dict[str, str] = {
     "trainer.log_every_n_steps": "loggers copy metrics and change none",
     "trainer.model_registry": "a place",
     "trainer.num_sanity_val_steps": "validates before the first step and changes no weight",
-    "trainer.profiler": "measures only time",
+    "trainer.profiler*": "measures only time",
     "trainer.use_distributed_sampler": "the data module deals out the ranks' shares, whatever it says",
+    "trainer.reload_dataloaders_every_n_epochs": "random numbers depend on seed, epoch and image",
 }
 """Key pattern -> why no result depends on it.
 

@@ -71,7 +71,8 @@ def settle(config: DictConfig) -> DictConfig:
 
 
 def _needed(overrides: Sequence[str], name: str | None = None, **asked: str) -> dict[str, Any]:
-    return {"run": name or name_run(compose(overrides)), "overrides": list(overrides), **asked}
+    overrides = drop_overrides(overrides, "continue_from")
+    return {"run": name or name_run(compose(overrides)), "overrides": overrides, **asked}
 
 
 def needed_config(need: Mapping[str, Any]) -> dict[str, Any]:
@@ -169,11 +170,15 @@ def variant_of(config: DictConfig) -> str:
 def difference_words(ours: Mapping[str, Any], reference: Mapping[str, Any]) -> list[str]:
     """Words for a name: each key of an identity whose value is not the reference's, by the shortest form that is no
     other key's, with the value: `width16`, `erase.probability0.3`; `no_erase` for what the reference has and it lacks.
+    A callback that was added is named by its key: its class and values would not fit.
     """
     keys = {key for key in ours.keys() | reference.keys() if not matches(key, PLACED_IN_NAME)}
+    callbacks = {key.split(".")[1] for key in reference if key.startswith("callbacks.")}
     words: dict[str, None] = {}
     for key in sorted(keys):
-        if key not in ours:
+        if key.startswith("callbacks.") and key.split(".")[1] not in callbacks:
+            words[name_word(key.split(".")[1])] = None
+        elif key not in ours:
             parts = key.split(".")
             parents = (".".join(parts[:end]) for end in range(1, len(parts) + 1))
             gone = next(parent for parent in parents if not any(f"{one}.".startswith(f"{parent}.") for one in ours))

@@ -6,7 +6,7 @@
     inputs.json        what the run read besides: fingerprint of the data, digest of the initial weights
     trained_on.npz     the images that its network comes from (runs.lineage)
     metrics.csv        a row an epoch
-    checkpoints/       best-<vote>.ckpt (weights), last.ckpt (weights and optimizer, until the run is finished)
+    checkpoints/       best-<vote>.ckpt (weights), last.ckpt (all that a training goes on from)
     predictions/       <vote>-<part>.npz: crop logits of every image, by the network of the vote's best epoch
     *.png              training curves, confusion matrices
     result.json        status, metrics, cost, versions, device; replaced atomically
@@ -14,6 +14,7 @@
 
 import csv
 import fcntl
+import re
 import time
 import traceback
 from collections.abc import Iterator, Mapping
@@ -166,9 +167,15 @@ class Run:
         path = self.dir / "config.yaml"
         if path.exists() and self.was_started:  # one that came to nothing, of a wrong argument, is no run
             if different := self.other_values(config):
+                longer = re.fullmatch(r"trainer\.max_epochs: \d+ there, \d+ here", different)
+                more = (
+                    f"; for more epochs of it: name=OTHER continue_from={self.name} trainer.max_epochs=N"
+                    if longer
+                    else ""
+                )
                 raise ValueError(
                     f"{self.dir} holds a run of another configuration ({different}); it is not overwritten: "
-                    "choose another name by name=..., or remove the folder"
+                    f"choose another name by name=..., or remove the folder{more}"
                 )
         else:
             with write_atomically(path) as file:
@@ -259,8 +266,6 @@ class Run:
             raise
         recording.values["status"] = "finished"
         recording.write()
-        if is_first_rank():
-            self.last_checkpoint.unlink(missing_ok=True)  # not before the result is on the disk
 
 
 class Recording:

@@ -82,12 +82,24 @@ class BestPerVote(Checkpoint):
 
     def __init__(self, run: Run, history: MetricsCSV, votes: Sequence[str], metric: str, refit: bool) -> None:
         self.run, self.history, self.votes, self.metric, self.refit = run, history, votes, metric, refit
+        self.ended = False
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        trainer.should_stop = trainer.should_stop or self.ended
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         with averaged_weights(trainer, module):  # those that were validated
             for vote in self._best_votes():
                 _save(trainer, self.run.best_checkpoint(vote), weights_only=True)
+        self.ended = trainer.should_stop
         _save(trainer, self.run.last_checkpoint, weights_only=False)
+
+    def state_dict(self) -> dict[str, bool]:
+        """Whether something ended the training early: a run that was killed afterwards must not train further."""
+        return {"ended": self.ended}
+
+    def load_state_dict(self, state_dict: dict[str, bool]) -> None:
+        self.ended = state_dict["ended"]
 
     def _best_votes(self) -> Sequence[str]:
         """The votes whose best epoch this one is so far."""
@@ -296,7 +308,8 @@ class RunProgressBar(ProgressBar):
         if not self._enabled:
             return
         assert trainer.max_epochs is not None
-        images = trainer.datamodule.train_size  # type: ignore[attr-defined]
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        images = min(data.train_size, data.batch_size * int(trainer.num_training_batches))
         done = images * trainer.current_epoch
         total = images * trainer.max_epochs
         self.bar = progress_bar(total=total, initial=done, desc=self.title, unit="img", unit_scale=total > 10_000)

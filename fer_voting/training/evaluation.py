@@ -1,5 +1,6 @@
 """The metrics of every vote on validation and test, from the checkpoint of each vote's best epoch."""
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from fer_voting.system.ranks import is_first_rank
 from fer_voting.training.module import VotingModule
 from fer_voting.training.predictions import PartPredictions
 from fer_voting.votes import Vote
+
+log = logging.getLogger(__name__)
 
 
 def predict_part(evaluator: L.Trainer, module: VotingModule, data: FERDataModule, part: str) -> PartPredictions:
@@ -39,6 +42,8 @@ def evaluate_votes(
     one pass. Writes the predictions into the run's folder. A network without a cut has no vote that needs the full map.
     """
     tested = data.has_test and evaluator.limit_test_batches != 0
+    if data.has_test and not tested:
+        log.info(f"{run.name}: nothing is tested (trainer.limit_test_batches=0)")
     parts = [*([] if refit else ["val"]), *(["test"] if tested else [])]
     cost = adaptive_cost(module.net, module.info.image_size) if has_cut(module.net) else None
     predicted: dict[int, dict[str, PartPredictions]] = {}  # epoch -> part -> predictions

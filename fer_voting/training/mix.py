@@ -10,6 +10,12 @@ _WORD = 0x6D6978
 """First word of the seeds, so that no other purpose shares these random numbers."""
 
 
+def seed_for(purpose: int, seed: int, *place: int) -> int:
+    """The seed of a generator of torch for the numbers of a run that are drawn in a place, e.g. (epoch, batch)."""
+    (number,) = np.random.SeedSequence([purpose, seed % 2**64, *place]).generate_state(1, np.uint64)
+    return int(number)
+
+
 class Mix:
     """A transform of whole batches whose random numbers depend only on (seed, epoch, batch).
 
@@ -27,8 +33,6 @@ class Mix:
 
     def __call__(self, images: Tensor, targets: Tensor, epoch: int, batch_idx: int) -> tuple[Tensor, Tensor]:
         """Mixed images `[B, 3, H, W]` and class probabilities `[B, K]`; both of the batch's size."""
-        words = [_WORD, self.seed % 2**64, epoch, batch_idx]
-        (number,) = np.random.SeedSequence(words).generate_state(1, np.uint64)
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(int(number))
+            torch.default_generator.manual_seed(seed_for(_WORD, self.seed, epoch, batch_idx))
             return self.transform(images, targets)

@@ -3,12 +3,15 @@
 Shapes: B batch, V crops an image, K classes, N images of a data set.
 """
 
+import functools
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import lightning as L
 import torch
 import torch.distributed as dist
+from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
@@ -19,9 +22,13 @@ from fer_voting.models.checkpoint import NetworkInfo
 from fer_voting.networks import Network
 from fer_voting.targets import Classes, Target
 from fer_voting.training.losses import CrossEntropy, Distillation
-from fer_voting.training.mix import Mix
+from fer_voting.training.mix import Mix, seed_for
 from fer_voting.training.predictions import PartPredictions
 from fer_voting.votes import VOTES, Vote, soft_vote
+
+log = logging.getLogger(__name__)
+
+_NETWORK = 0x6E6574  # purpose of the random numbers
 
 
 def evaluation_module(network: Network) -> "VotingModule":
@@ -67,6 +74,7 @@ class VotingModule(L.LightningModule):
         votes: by name, those whose metrics each evaluation logs; they need only the crops.
         target: its metrics.
         schedule_epochs: epochs that the scheduler covers, where training stops earlier; None: those of the trainer.
+        seed: of what the network draws in training (dropout, stochastic depth).
 
     Logs `train/loss`, and of each part (`val`, `test`) and vote: `<part>/loss`, `<part>/<vote>/accuracy`,
     `<part>/<vote>/mean_recall`, `<part>/<vote>/recall/<class>`. `predict_step` returns what votes are computed from.
@@ -76,7 +84,7 @@ class VotingModule(L.LightningModule):
         self,
         net: VotingNetwork,
         loss: nn.Module,
-        optimizer: Callable[[Any], torch.optim.Optimizer],
+        optimizer: Callable[..., torch.optim.Optimizer],
         info: NetworkInfo,
         scheduler: Callable[..., Any] | None = None,
         mix: Mix | None = None,
@@ -84,13 +92,14 @@ class VotingModule(L.LightningModule):
         votes: Mapping[str, Vote] = VOTES,
         target: Target | None = None,
         schedule_epochs: int | None = None,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         self.memory_format = memory_format_for(net)
         self.net = net.to(memory_format=self.memory_format)
         self.loss = loss
         self.make_optimizer, self.make_scheduler, self.schedule_epochs = optimizer, scheduler, schedule_epochs
-        self.mix, self.distillation = mix, distillation
+        self.mix, self.distillation, self.seed = mix, distillation, seed
         self.info = info
         self.class_names = info.class_names
         self.target = target or Classes()
@@ -109,9 +118,18 @@ class VotingModule(L.LightningModule):
         self.info.write(checkpoint)
 
     def configure_optimizers(self) -> Any:
-        optimizer = self.make_optimizer([p for p in self.net.parameters() if p.requires_grad])
+        make = self.make_optimizer
+        optimizer = make([p for p in self.net.parameters() if p.requires_grad])
+        clipped = self.trainer.gradient_clip_val and isinstance(self.trainer.precision_plugin, MixedPrecision)
+        if clipped and optimizer.defaults.get("fused"):
+            log.info(
+                f"trainer.gradient_clip_val with precision {self.trainer.precision}: {type(optimizer).__name__} is not "
+                "fused, for a fused one can't clip"
+            )
+            make = functools.partial(make, fused=False)
+            optimizer = make([p for p in self.net.parameters() if p.requires_grad])
         if optimizer.defaults.get("weight_decay"):
-            optimizer = self.make_optimizer(weight_decay_groups(self.net))
+            optimizer = make(weight_decay_groups(self.net))
         if self.make_scheduler is None:
             return optimizer
         steps = int(self.trainer.estimated_stepping_batches)
@@ -123,6 +141,10 @@ class VotingModule(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         images, targets, _ = batch
+        if batch_idx == 0:
+            # Dropout and stochastic depth draw from torch's own generator: a continued run draws as an undisturbed one.
+            # Not as the epoch begins: the loader draws after that, as often as it was made anew.
+            torch.manual_seed(seed_for(_NETWORK, self.seed, self.current_epoch, self.global_rank))
         if self.mix is not None:
             images, targets = self.mix(images, targets, self.current_epoch, batch_idx)
         loss = self.training_loss(images, targets)

@@ -7,10 +7,15 @@ first step's (`exponential`, `cosine`), or the highest (`one_cycle`).
 passes those of as many epochs as its selection run was configured for, so that both have the same rate at each step.
 """
 
+from collections.abc import Callable
 from typing import Any
 
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, LRScheduler, OneCycleLR
+import torch
+from torch.optim import SGD, Optimizer
+from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
+
+PROBE_STEPS = 100
+"""Steps by which `depends_on_length` compares schedules."""
 
 
 def exponential(optimizer: Optimizer, steps: int, *, lr_gamma_per_epoch: float) -> Any:
@@ -36,6 +41,26 @@ def one_cycle(optimizer: Optimizer, steps: int, *, warm_up_share: float) -> Any:
         raise ValueError(f"scheduler.warm_up_share={warm_up_share} must be between 0 and 1")
     highest = [group["lr"] for group in optimizer.param_groups]
     return _every("step", OneCycleLR(optimizer, highest, steps, pct_start=warm_up_share))
+
+
+def depends_on_length(make: Callable[..., Any]) -> bool:
+    """Whether the rates of a schedule, one of these or a user's own, depend on the number of steps of the training.
+
+    Args:
+        make: the function, as a module is given it: only `optimizer` and `steps` are missing.
+    """
+    rates = [_rates(make, steps) for steps in (PROBE_STEPS, 10 * PROBE_STEPS)]
+    return rates[0] != rates[1]
+
+
+def _rates(make: Callable[..., Any], steps: int) -> list[float]:
+    optimizer = SGD([torch.zeros(1, requires_grad=True)], lr=1.0, momentum=0.9)
+    scheduler, rates = make(optimizer, steps=steps)["scheduler"], []
+    for _ in range(PROBE_STEPS):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step(*([1.0] if isinstance(scheduler, ReduceLROnPlateau) else []))
+    return rates
 
 
 def _every(interval: str, scheduler: LRScheduler) -> dict[str, Any]:

@@ -71,3 +71,35 @@ class SlowEpochs(L.Callback):
         result = json.loads((Path(trainer.default_root_dir) / "result.json").read_text())
         self.recorded.append(result["seconds"])
         time.sleep(self.SECONDS)
+
+
+class InterruptsOnce(L.Callback):
+    """Ends the training as Ctrl-C does, at its end or as an epoch begins; once, for which it leaves the file `flag`."""
+
+    def __init__(self, flag: str, epoch: int | None = None) -> None:
+        self.flag, self.epoch = Path(flag), epoch
+
+    def on_train_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        if trainer.current_epoch == self.epoch:
+            self._interrupt()
+
+    def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        if self.epoch is None:
+            self._interrupt()
+
+    def _interrupt(self) -> None:
+        if not self.flag.exists():
+            self.flag.touch()
+            raise KeyboardInterrupt
+
+
+class RateWitness(L.Callback):
+    """Keeps the learning rate of each step of the optimizer."""
+
+    rates: ClassVar[list[float]]
+
+    def on_fit_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        type(self).rates = []
+
+    def on_before_optimizer_step(self, trainer: L.Trainer, module: L.LightningModule, optimizer: Any) -> None:
+        self.rates.append(optimizer.param_groups[0]["lr"])

@@ -105,4 +105,4 @@ def test_averages_work_with_a_refit_and_every_option(run_train: Callable[..., Pa
     run_train(*words)
     output_dir = run_train(*words, "refit=true")
     (refit,) = (output_dir / "runs").glob("*refit*")
-    assert {path.name for path in (refit / "checkpoints").iterdir()} == {"best-soft.ckpt"}
+    assert {path.name for path in (refit / "checkpoints").iterdir()} == {"best-soft.ckpt", "last.ckpt"}

@@ -45,6 +45,7 @@ def test_a_step_of_each_optimizer_is_the_formula_of_its_source(name: str):
     net = torch.nn.Linear(1, 1)
     module = make_module()
     module.net, module.make_optimizer = net, instantiate(node)
+    module.trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
     optimizer = module.configure_optimizers()
     with torch.no_grad():
         net.weight.fill_(2.0)
