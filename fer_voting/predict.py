@@ -4,7 +4,7 @@
 
 Each face is a row: input, frame, time_s, face_id, left, top, width, height, face_score, class, confidence, the classes'
 probabilities, vote_agreement, status. A frame without a face has a row with the status no_face, and what cannot be
-read one with the status `unreadable: <reason>`.
+read one with the status `unreadable: <reason>`; a copy that cannot be written has one with `not_written: <reason>`.
 """
 
 import argparse
@@ -97,7 +97,7 @@ def predict(arguments: argparse.Namespace) -> None:
     if arguments.camera is not None and arguments.ray is not None:
         raise ValueError("--camera and --ray exclude each other")
 
-    from fer_voting.inference.frames import find_inputs
+    from fer_voting.inference.frames import camera_name, find_inputs
     from fer_voting.inference.predictor import Predictor, predict_on_ray
     from fer_voting.inference.rows import RowWriter
 
@@ -107,7 +107,8 @@ def predict(arguments: argparse.Namespace) -> None:
         log.info("%d other files in the folders are left out", others)
     if arguments.camera is None and not inputs:
         raise ValueError(f"there is no photo or video in {', '.join(map(str, arguments.paths))}")
-    predictor = Predictor(options)
+    names = [file.name for file in inputs] if arguments.camera is None else [camera_name(arguments.camera)]
+    predictor = Predictor(options, names)
     describe(predictor)
     rows: Generator[list[Row]]
     if arguments.camera is not None:
@@ -157,10 +158,11 @@ class Summary:
         spent = sum(stages.values())
         shares = ", ".join(f"{stage} {value / spent:.0%}" for stage, value in stages.items()) if spent else ""
         log.info(
-            "%d faces, %d frames without one, %d unreadable in %s (%.1f faces/s%s)%s",
+            "%d faces, %d frames without one, %d unreadable%s in %s (%.1f faces/s%s)%s",
             self._statuses["ok"],
             self._statuses["no_face"],
             self._statuses["unreadable"],
+            f", {lost} annotated copies not written" if (lost := self._statuses["not_written"]) else "",
             duration(time.monotonic() - self._start),
             self._rate(),
             f"; {shares}" if shares else "",

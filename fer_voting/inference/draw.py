@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from fer_voting.inference.pipeline import RecognizedFrame
 from fer_voting.inference.recognizer import Face
+from fer_voting.system.text import fitting
 
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png")
 BOX_COLOR, TEXT_COLOR = (255, 214, 0), (0, 0, 0)
@@ -73,7 +74,11 @@ class Drawings:
         self._close()
 
     def add(self, item: RecognizedFrame) -> None:
-        """Draw the next frame, which must have its pixels."""
+        """Draw the next frame, which must have its pixels.
+
+        Raises OSError or another of Pillow's and PyAV's exceptions if it cannot be written; then the rest of its video
+        is not written.
+        """
         frame = item.frame
         tracked = item.face_ids if frame.time_s is not None else None
         image = annotate(frame.image, item.faces, tracked)
@@ -101,7 +106,7 @@ class VideoWriter:
     def __init__(self, path: Path, width: int, height: int) -> None:
         import av
 
-        self._container = av.open(str(path), "w")
+        self._container = av.open(f"file:{path}", "w")
         self._stream = self._container.add_stream("libx264", rate=30)  # nominal: each frame has its own time stamp
         # Two pixels of a row or column share their colour.
         self._stream.width, self._stream.height = width + width % 2, height + height % 2
@@ -126,4 +131,4 @@ class VideoWriter:
 
 def _with_suffix(path: Path, suffixes: Sequence[str]) -> Path:
     """`path` if it has one of these suffixes, else with the last of them added: two inputs stay two files."""
-    return path if path.suffix.lower() in suffixes else path.with_name(path.name + suffixes[-1])
+    return fitting(path if path.suffix.lower() in suffixes else Path(f"{path}{suffixes[-1]}"))

@@ -8,6 +8,7 @@ the mirrored ones mirrored back, and averaged where they overlap.
 Shapes: V crops of the face, K classes, S x S pixels a face as the network takes it.
 """
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer_voting.inference.recognizer import Recognition, Recognizer
-from fer_voting.system.text import escape_mathtext
+from fer_voting.system.text import escape_mathtext, shortened
 
 if TYPE_CHECKING:  # torch takes seconds to import
     from fer_voting.models import VotingResNet18
@@ -171,6 +172,8 @@ def draw_explanation(path: Path, explanation: Explanation, title: str = "") -> N
         axis.set_xticks([])
         axis.set_yticks([])
     votes = f"{round(recognition.agreement[0] * crops)} of {crops} crops vote {name}"
-    figure.suptitle(f"{escape_mathtext(title)}: {votes}" if title else votes, fontsize=10)
+    figure.suptitle(f"{escape_mathtext(shortened(title))}: {votes}" if title else votes, fontsize=10)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # a name in a script that it lacks
+        figure.savefig(path, dpi=110)

@@ -122,7 +122,7 @@ def read_frames(source: Input, every: int = 1) -> Iterator[Frame | Unreadable]:
     try:
         yield Frame(source.name, 0, None, photo(source.path))
     except Exception as error:  # decoders raise many exception types
-        yield Unreadable(source.name, None, _reason(error))
+        yield Unreadable(source.name, None, reason_of(error))
 
 
 def photo(path: Path) -> NDArray[np.uint8]:
@@ -155,7 +155,7 @@ def _video_frames(source: Input, every: int) -> Iterator[Frame | Unreadable]:
                     frames = packet.decode()
                 except av.FFmpegError as error:
                     if not damaged:  # one row for consecutive damaged frames
-                        yield Unreadable(source.name, index, _reason(error))
+                        yield Unreadable(source.name, index, reason_of(error))
                     damaged = True
                     continue
                 for frame in frames:
@@ -174,7 +174,7 @@ def _video_frames(source: Input, every: int) -> Iterator[Frame | Unreadable]:
         elif length_s is not None and last_s + LENGTH_TOLERANCE_S < length_s:
             yield Unreadable(source.name, index, f"it ends at {last_s:.1f} s of {length_s:.1f} s: cut off or damaged")
     except Exception as error:  # decoders raise many exception types
-        yield Unreadable(source.name, index or None, _reason(error))
+        yield Unreadable(source.name, index or None, reason_of(error))
 
 
 def _length_s(container: Any, stream: Any) -> float | None:
@@ -206,13 +206,19 @@ def camera_frames(source: str, every: int = 1) -> Iterator[Frame]:
                 is_read, image = camera.retrieve()
                 if is_read:
                     rgb: Any = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-                    yield Frame(f"camera:{source}", index, time.monotonic() - start, rgb)
+                    yield Frame(camera_name(source), index, time.monotonic() - start, rgb)
             index += 1
     finally:
         camera.release()
 
 
-def _reason(error: Exception) -> str:
+def camera_name(source: str) -> str:
+    """The name of a camera in the rows."""
+    return f"camera:{source}"
+
+
+def reason_of(error: Exception) -> str:
+    """What a row says of an exception."""
     if type(error) is ValueError:
         return str(error)
     text = getattr(error, "strerror", None) or str(error)

@@ -15,7 +15,7 @@ import PIL.Image
 from numpy.typing import NDArray
 
 from fer_voting.inference.faces import FaceTracker, cut_face
-from fer_voting.inference.frames import Frame, Unreadable
+from fer_voting.inference.frames import Frame, Unreadable, reason_of
 from fer_voting.inference.recognizer import DetectedFaces, Recognizer
 
 MAX_FRAMES = 32
@@ -107,7 +107,13 @@ class Pipeline:
                     if item.input != tracked_input:
                         tracker, tracked_input = FaceTracker(), item.input
                     with self._timed("detect"):
-                        located = self._locate(item)
+                        try:
+                            located = self._locate(item)
+                        except ValueError:  # no detector, or it returns something else than boxes
+                            raise
+                        except Exception as error:  # a detector may raise anything: the other frames go on
+                            waiting.append(Unreadable(item.input, item.index, f"no faces found: {reason_of(error)}"))
+                            continue
                     if self.track and item.time_s is not None:
                         located.face_ids = tracker(located.boxes)
                     waiting.append(located)

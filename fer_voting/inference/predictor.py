@@ -20,11 +20,16 @@ from fer_voting.inference.frames import Frame, Input, Unreadable, camera_frames,
 from fer_voting.inference.options import PredictOptions
 from fer_voting.inference.pipeline import Locate, Pipeline, RecognizedFrame, whole_frame
 from fer_voting.inference.recognizer import Recognizer
-from fer_voting.inference.rows import Row, read_boxes, rows_of
+from fer_voting.inference.rows import Row, not_written, read_boxes, rows_of
+from fer_voting.system.text import fitting
 
 
 class Predictor:
     """Recognises the faces of inputs; writes the drawings and explanations that the options ask for.
+
+    Args:
+        options: those of the command.
+        names: of all inputs; those of the options' boxes are matched with them.
 
     Attributes:
         pipeline: counts frames, faces and seconds.
@@ -32,7 +37,7 @@ class Predictor:
     Raises ValueError or FileNotFoundError for options that do not fit.
     """
 
-    def __init__(self, options: PredictOptions) -> None:
+    def __init__(self, options: PredictOptions, names: Sequence[str] = ()) -> None:
         self.options = options
         needs_detector = not options.aligned and options.boxes is None
         self.recognizer = Recognizer.load(
@@ -50,7 +55,7 @@ class Predictor:
             explainable_network(self.recognizer)
         locate: Locate | None = None
         if options.boxes is not None:
-            locate = read_boxes(Path(options.boxes))
+            locate = read_boxes(Path(options.boxes), names)
         elif options.aligned:
             locate = whole_frame
         self.pipeline = Pipeline(
@@ -92,17 +97,21 @@ class Predictor:
             if self.options.draw is not None:
                 drawings = closing.enter_context(Drawings(Path(self.options.draw), outputs))
             for item in self.pipeline(items):
+                rows = rows_of(item)
                 if isinstance(item, RecognizedFrame):
-                    if drawings is not None:
-                        drawings.add(item)
-                    if self.options.explain is not None:
-                        self._explain(item, Path(self.options.explain), outputs[item.frame.input])
-                yield rows_of(item)
+                    try:
+                        if drawings is not None:
+                            drawings.add(item)
+                        if self.options.explain is not None:
+                            self._explain(item, Path(self.options.explain), outputs[item.frame.input])
+                    except Exception as error:  # of the disk, Pillow, PyAV: the other files go on
+                        rows.append(not_written(item.frame, error))
+                yield rows
 
     def _explain(self, item: RecognizedFrame, folder: Path, output: str) -> None:
         frame = "" if item.frame.time_s is None else f"-{item.frame.index:06d}"
         for face_id, image in zip(item.face_ids, item.images, strict=True):
-            path = folder / f"{output}{frame}-{face_id}.png"
+            path = fitting(folder / f"{output}{frame}-{face_id}.png")
             draw_explanation(path, explain(self.recognizer, image), Path(output).name)
 
 
@@ -117,10 +126,10 @@ def _require_av() -> None:
 class _Worker:
     """A predictor in a process of Ray, in the folder of the command: its paths may be relative."""
 
-    def __init__(self, options: PredictOptions, folder: str) -> None:
+    def __init__(self, options: PredictOptions, names: Sequence[str], folder: str) -> None:
         os.chdir(folder)
         cv2.setNumThreads(1)  # a worker has one processor; Ray tells torch so, and OpenCV would take all
-        self.predictor = Predictor(options)
+        self.predictor = Predictor(options, names)
 
     def __call__(self, batch: dict[str, Any]) -> Iterator[dict[str, Any]]:
         for name, kind, output in zip(batch["name"], batch["kind"], batch["output"], strict=True):
@@ -166,7 +175,7 @@ def predict_on_ray(inputs: Sequence[Input], options: PredictOptions, address: st
             override_num_blocks=min(len(inputs), 8 * workers),
         ).map_batches(
             _Worker,
-            fn_constructor_args=(options, os.getcwd()),
+            fn_constructor_args=(options, [file.name for file in inputs], os.getcwd()),
             batch_size=None,
             concurrency=workers,
             num_gpus=1 if gpus else None,

@@ -5,13 +5,15 @@ A row is a face, a frame without a face, or something that cannot be read:
     input, frame, time_s, face_id, left, top, width, height, face_score, class, confidence, <class>..., vote_agreement,
     status
 
-`status` is `ok`, `no_face` or `unreadable: <reason>`; cells that do not apply are empty (CSV) or null (JSON Lines).
+`status` is `ok`, `no_face`, `unreadable: <reason>` or, for an annotated copy, `not_written: <reason>`; cells that do
+not apply are empty (CSV) or null (JSON Lines).
 """
 
 import contextlib
 import csv
 import io
 import json
+import logging
 import os
 import sys
 from collections import defaultdict
@@ -24,9 +26,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer_voting.data.index import open_table
-from fer_voting.inference.frames import Frame, Unreadable
+from fer_voting.inference.frames import Frame, Unreadable, reason_of
 from fer_voting.inference.pipeline import Locate, RecognizedFrame
 from fer_voting.system.text import csv_safe, escape
+
+log = logging.getLogger("fer_voting.predict")
 
 Row = Mapping[str, Any]
 
@@ -73,6 +77,11 @@ def rows_of(item: RecognizedFrame | Unreadable) -> list[Row]:
     for problem in item.unreadable:
         rows += [{**row, **place} for row in rows_of(problem)]
     return rows or [place | {"status": "no_face"}]
+
+
+def not_written(frame: Frame, error: Exception) -> Row:
+    """The row of a frame whose annotated copy or explanation cannot be written."""
+    return {"input": frame.input, "frame": frame.index, "status": f"not_written: {escape(reason_of(error))}"}
 
 
 class RowWriter:
@@ -138,16 +147,19 @@ class RowWriter:
         self._whole_bytes += len(text.getvalue().encode())
 
 
-def read_boxes(path: Path) -> Locate:
+def read_boxes(path: Path, names: Sequence[str]) -> Locate:
     """Read faces from a CSV file: returns a function that maps a frame to its faces in the file.
 
     The file has the columns input, left, top, width, height (pixels), and may have frame (default 0), face_score and
-    others, as the files of `predict` have. Rows without a box are left out. A relative `input` counts from
-    the working directory or, where there is no such file, from the CSV file's folder.
+    others, as the files of `predict` have. Rows without a box are left out. `match_names` says which input a row means;
+    a warning counts the rows that mean none.
+
+    Args:
+        names: of the inputs, as `find_inputs` gives them.
 
     Raises FileNotFoundError, or ValueError that names the line of what is not a box.
     """
-    boxes: dict[tuple[str, int], list[list[float]]] = defaultdict(list)
+    boxes: dict[str, list[tuple[int, list[float]]]] = defaultdict(list)
     with open_table(path) as file:
         reader = csv.DictReader(file)
         lacking = {"input", "left", "top", "width", "height"} - set(reader.fieldnames or ())
@@ -158,21 +170,77 @@ def read_boxes(path: Path) -> Locate:
                 continue
             try:
                 box = [float(row[side]) for side in ("left", "top", "width", "height")]
-                frame = int(row.get("frame") or 0)
                 score = float(row.get("face_score") or "nan")
                 if not np.isfinite(box).all():
                     raise ValueError("a number of the box is not finite")
-                file_of_row = _same_file(row["input"], path.parent)
+                boxes[row["input"]].append((int(row.get("frame") or 0), [*box, score]))
             except (TypeError, ValueError) as error:
                 raise ValueError(f"{path}, line {reader.line_num}: {error}") from error
-            boxes[file_of_row, frame].append([*box, score])
+    meant = match_names(list(boxes), names, path.parent)
+    if lost := [name for name in boxes if name not in meant]:
+        rows, total = sum(len(boxes[name]) for name in lost), sum(map(len, boxes.values()))
+        log.warning("%s: %d of %d boxes name no input, e.g. %s", path, rows, total, escape(lost[0]))
+    found: dict[tuple[str, int], list[list[float]]] = defaultdict(list)
+    for name, of_name in boxes.items():
+        for frame_index, box in of_name if name in meant else ():
+            found[meant[name], frame_index].append(box)
 
     def locate(frame: Frame) -> NDArray[np.float64]:
-        return np.array(boxes.get((_same_file(frame.input, path.parent), frame.index), np.zeros((0, 5))))
+        return np.array(found.get((frame.input, frame.index), np.zeros((0, 5))))
 
     return locate
 
 
-def _same_file(name: str, folder: Path) -> str:
-    path = Path(name)
-    return str(path.resolve() if path.exists() else (folder / path).resolve())
+def match_names(written: Sequence[str], names: Sequence[str], folder: Path) -> dict[str, str]:
+    """Which input each name in a file of boxes means: `{written: name}`, without those that mean none.
+
+    A name means the input of the same path, counted from the working directory or, where there is no such file, from
+    the file's `folder`; as it is, or as this program writes it into a CSV file. A name of no file that is here means
+    the input, among those that no other name means, with the same file name, or the same but for its suffix; of
+    several, the one with the most folders in common. Backslashes count as slashes, and letters in either case are the
+    same.
+    """
+    real = {os.path.realpath(name): name for name in names}
+    escaped = {csv_safe(name): name for name in names}
+    meant: dict[str, str] = {}
+    for text in written:
+        path = next((path for path in (Path(text), folder / text) if _exists(path)), folder / text)
+        name = escaped.get(text) or real.get(os.path.realpath(path) if "\0" not in text else text)
+        if name is not None:
+            meant[text] = name
+    rest = set(names) - set(meant.values())
+    lost = [text for text in written if text not in meant and not _exists(Path(text)) and not _exists(folder / text)]
+    for key in (_tail, lambda name: [os.path.splitext(part)[0] for part in _tail(name)]):
+        by_last: dict[str, list[str]] = defaultdict(list)
+        for name in rest - set(meant.values()):
+            by_last[key(str(csv_safe(name)))[0]].append(name)
+        claims: dict[str, list[tuple[int, str]]] = defaultdict(list)
+        for text in lost:
+            lengths = [(_common(key(text), key(str(csv_safe(name)))), name) for name in by_last[key(text)[0]]]
+            longest = [name for length, name in lengths if length == max(lengths)[0]]
+            if text not in meant and len(longest) == 1:
+                claims[longest[0]].append((max(lengths)[0], text))
+        for name, texts in claims.items():
+            best = [text for length, text in texts if length == max(texts)[0]]
+            if len(best) == 1:
+                meant[best[0]] = name
+    return meant
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
+
+
+def _tail(name: str) -> list[str]:
+    """The parts of a path, the last first."""
+    return name.casefold().replace("\\", "/").split("/")[::-1]
+
+
+def _common(parts: Sequence[str], others: Sequence[str]) -> int:
+    """How many parts are the same before the first that differs."""
+    return next(
+        (i for i, (a, b) in enumerate(zip(parts, others, strict=False)) if a != b), min(len(parts), len(others))
+    )

@@ -1,7 +1,12 @@
 """Text that anyone may have written (file names, class names, messages): made safe to print and to open."""
 
+import hashlib
+import os
 import unicodedata
+from pathlib import Path
 
+MOST_NAME_BYTES = 255
+"""The longest name of a file that Linux and macOS take."""
 _FORMULA_STARTS = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 """A spreadsheet takes a cell that starts with one of these for a formula; the wide ones where Japanese is written."""
 
@@ -23,6 +28,15 @@ def shortened(text: str, most: int = 40) -> str:
     """`text`; if it has more than `most` characters, its beginning and its end."""
     half = (most - 1) // 2
     return text if len(text) <= most else f"{text[:half]}…{text[-half:]}"
+
+
+def fitting(path: Path) -> Path:
+    """`path`; if its name is too long for a file, its beginning, a digest of all of it, and its suffix."""
+    name = os.fsencode(path.name)
+    if len(name) <= MOST_NAME_BYTES:
+        return path
+    end = f"-{hashlib.blake2b(name, digest_size=8).hexdigest()}{path.suffix if len(path.suffix) < 10 else ''}"
+    return path.with_name(name[: MOST_NAME_BYTES - len(os.fsencode(end))].decode(errors="ignore") + end)
 
 
 def csv_safe(value: object) -> object:

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -122,6 +123,47 @@ def test_a_video_is_tracked_and_its_boxes_are_read_back(shared_data: Path, check
         (row["frame"], row["left"], row["face_score"], row["class"]) for row in read_csv(again)
     ]
     assert [row["frame"] for row in read_csv(third) if row["status"] == "no_face"] == ["1", "2", "4"]
+
+
+NAMES = ("a" * 251 + ".png", "笑" * 80 + ".png", "12:30 clip", "x = 1, 'é' #2", "العربية\u200f", "=a.png", "b\x1b.png")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_outputs_for_any_name(checkpoint: Path, tmp_path: Path, name: str):
+    """Annotated copies and explanations of photos and videos; the boxes are read back from the command's own file."""
+    (face,) = draw_faces(tmp_path / "drawn by hand")[:1]
+    (tmp_path / "in").mkdir()
+    shutil.copy(face, tmp_path / "in" / name)
+    write_video(tmp_path / "clip.mp4", grey_frames([50, 100]), [0, 40]).rename(tmp_path / "in" / f"v{name[1:]}")
+    words = [str(tmp_path / "in"), "--checkpoint", str(checkpoint)]
+    outputs = ["--draw", str(tmp_path / "drawn"), "--explain", str(tmp_path / "explained")]
+    main([*words, "--aligned", "--out", str(tmp_path / "rows.csv"), *outputs])
+    rows = read_csv(tmp_path / "rows.csv")
+    assert [row["status"] for row in rows] == ["ok"] * 3
+    assert sorted(path.suffix for path in (tmp_path / "drawn").iterdir()) == [".mp4", ".png"]
+    assert len(list((tmp_path / "explained").iterdir())) == 3
+    main([*words, "--boxes", str(tmp_path / "rows.csv"), "--out", str(tmp_path / "again.csv")])
+    again = read_csv(tmp_path / "again.csv")
+    assert [(row["input"], row["left"], row["width"]) for row in again] == [
+        (row["input"], row["left"], row["width"]) for row in rows
+    ]
+
+
+def test_a_copy_that_cannot_be_written_is_a_row_and_the_others_go_on(checkpoint: Path, tmp_path: Path, caplog):
+    draw_faces(tmp_path / "in")
+    write_video(tmp_path / "in" / "clip.mp4", grey_frames([50, 100, 150]), [0, 40, 80])
+    for name in ("face0.png", "clip.mp4"):
+        (tmp_path / "drawn" / name).mkdir(parents=True)  # in the way
+    words = [str(tmp_path / "in"), "--aligned", "--checkpoint", str(checkpoint), "--out", str(tmp_path / "rows.csv")]
+    with caplog.at_level("INFO"):
+        main([*words, "--draw", str(tmp_path / "drawn")])
+    rows = [(Path(row["input"]).name, row["status"].partition(":")[0]) for row in read_csv(tmp_path / "rows.csv")]
+    assert rows == [
+        ("clip.mp4", "ok"), ("clip.mp4", "not_written"), ("clip.mp4", "ok"), ("clip.mp4", "ok"),
+        ("face0.png", "ok"), ("face0.png", "not_written"), ("face1.png", "ok"), ("face2.png", "ok"),
+    ]  # fmt: skip
+    assert "0 unreadable, 2 annotated copies not written" in caplog.text
+    assert sorted(path.name for path in (tmp_path / "drawn").iterdir() if path.is_file()) == ["face1.png", "face2.png"]
 
 
 def test_aligned_faces_and_files_that_cannot_be_read(

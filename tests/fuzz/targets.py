@@ -187,7 +187,8 @@ def _boxes(folder: Path) -> Files:
 
 
 def _read_boxes(folder: Path) -> None:
-    read_boxes(folder / "boxes.csv")(Frame(str(folder / "a.png"), 0, None, np.zeros((9, 9, 3), np.uint8)))
+    name = str(folder / "a.png")
+    read_boxes(folder / "boxes.csv", [name])(Frame(name, 0, None, np.zeros((9, 9, 3), np.uint8)))
 
 
 def _pack(folder: Path) -> Files:

@@ -1,5 +1,6 @@
 """Frames through the pipeline: order, batches, boxes, rows."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,14 +8,17 @@ import numpy as np
 import PIL.Image
 import pytest
 from helpers.networks import small_info, small_network
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fer_voting.data.images import prepare_image
 from fer_voting.inference.faces import Boxes
 from fer_voting.inference.frames import Frame, Unreadable
 from fer_voting.inference.pipeline import Pipeline, RecognizedFrame, whole_frame
 from fer_voting.inference.recognizer import Recognizer
-from fer_voting.inference.rows import columns, read_boxes, rows_of
+from fer_voting.inference.rows import RowWriter, columns, match_names, read_boxes, rows_of
 from fer_voting.inference.runtime import TorchRuntime
+from fer_voting.system.text import csv_safe
 
 
 class Counting:
@@ -170,7 +174,7 @@ def test_boxes_from_a_file(runtime: Counting, tmp_path: Path, monkeypatch: pytes
         "photos/a.jpg,3,,,,,no_face\n"
     )
     monkeypatch.chdir(tmp_path)
-    locate = read_boxes(Path("photos/boxes.csv"))
+    locate = read_boxes(Path("photos/boxes.csv"), ["photos/../photos/a.jpg"])
 
     def located(index: int) -> list[list[float]]:
         return locate(Frame("photos/../photos/a.jpg", index, None, picture(0)))[:, :4].tolist()
@@ -185,7 +189,7 @@ def test_a_box_outside_of_its_frame_is_a_row_and_the_others_go_on(runtime: Count
         f"input,left,top,width,height\n{tmp_path / 'a.jpg'},500,2,30,40\n{tmp_path / 'a.jpg'},5,5,20,20\n"
     )
     (tmp_path / "a.jpg").touch()
-    locate = read_boxes(tmp_path / "boxes.csv")
+    locate = read_boxes(tmp_path / "boxes.csv", [str(tmp_path / "a.jpg")])
     (found,) = Pipeline(Recognizer(runtime), locate)([Frame(str(tmp_path / "a.jpg"), 0, None, picture(0))])
     good, bad = rows_of(found)
     assert (good["status"], good["left"]) == ("ok", 5)
@@ -208,4 +212,77 @@ def test_a_file_that_holds_no_boxes(tmp_path: Path, content: str | bytes, match:
     path = tmp_path / "boxes.csv"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(ValueError, match=match):
-        read_boxes(path)
+        read_boxes(path, ["a.jpg"])
+
+
+@pytest.mark.parametrize(
+    ("written", "names", "expected"),
+    [
+        # the same name, and as the program writes it
+        (["a.jpg"], ["in/a.jpg", "b.jpg"], {"a.jpg": "in/a.jpg"}),
+        ([r"a\x1b.jpg", "./=b.jpg"], ["in/a\x1b.jpg", "=b.jpg"], {"./=b.jpg": "=b.jpg", r"a\x1b.jpg": "in/a\x1b.jpg"}),
+        # other separators, folders, suffixes, letter case
+        ([r"C:\\data\\x\\a.jpg".replace("\\\\", "\\")], ["x/a.jpg", "y/a.jpg"], {r"C:\data\x\a.jpg": "x/a.jpg"}),
+        (["/old/place/x/a.png"], ["new/x/a.JPG", "new/y/a.jpg"], {"/old/place/x/a.png": "new/x/a.JPG"}),
+        (["A.jpeg"], ["in/a.jpg", "in/b.jpg"], {"A.jpeg": "in/a.jpg"}),
+        # the better name first, none where two are as good
+        (["a.png", "a.jpg"], ["in/a.jpg"], {"a.jpg": "in/a.jpg"}),
+        (["a.jpg"], ["x/a.jpg", "y/a.jpg"], {}),
+        (["x/a.jpg", "y/a.jpg"], ["z/a.jpg"], {}),
+        (["gone.jpg", "", "a\0b", "a" * 5000], ["in/a.jpg"], {}),
+    ],
+)
+def test_which_input_a_row_of_boxes_means(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: list[str], names: list[str], expected: dict[str, str]
+):
+    monkeypatch.chdir(tmp_path)
+    assert match_names(written, names, tmp_path / "lists") == expected
+
+
+def test_a_row_of_another_file_that_is_here_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("x/a.jpg", "y/a.jpg"):
+        Path(name).parent.mkdir()
+        Path(name).touch()
+    assert match_names(["x/a.jpg"], ["y/a.jpg"], tmp_path) == {}
+
+
+def test_boxes_that_name_no_input_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    path = tmp_path / "boxes.csv"
+    path.write_text("input,left,top,width,height\na.jpg,1,2,3,4\nb.jpg,1,2,3,4\nb.jpg,5,2,3,4\nc.jpg,5,2,3,4\n")
+    with caplog.at_level("WARNING"):
+        locate = read_boxes(path, ["in/a.png"])
+    assert f"{path}: 3 of 4 boxes name no input, e.g. b.jpg" in caplog.text
+    assert locate(Frame("in/a.png", 0, None, picture(0)))[:, :4].tolist() == [[1, 2, 3, 4]]
+
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="/\0"), min_size=1, max_size=60)
+NAMES = TEXTS | st.binary(min_size=1, max_size=60).map(lambda name: os.fsdecode(name.translate(None, b"/\0") or b"a"))
+
+
+@given(st.lists(NAMES, min_size=1, max_size=5, unique=True))
+def test_boxes_of_our_own_file_are_read_back_whatever_the_names(
+    tmp_path_factory: pytest.TempPathFactory, names: list[str]
+):
+    folder = tmp_path_factory.mktemp("names")
+    names = [f"in/{name}" for name in names]
+    if len({csv_safe(name) for name in names}) < len(names):
+        return  # escaped they are one name
+    with RowWriter(folder / "rows.csv", ("happy",)) as writer:
+        for number, name in enumerate(names):
+            box = {"left": number, "top": 1, "width": 2, "height": 3}
+            writer.write([{"input": name, "frame": 0, **box, "status": "ok"}])
+    locate = read_boxes(folder / "rows.csv", names)
+    for number, name in enumerate(names):
+        assert locate(Frame(name, 0, None, picture(0)))[:, :4].tolist() == [[number, 1, 2, 3]]
+
+
+def test_a_detector_that_fails_on_a_frame_costs_that_frame(runtime: Counting):
+    def locate(frame: Frame) -> np.ndarray:
+        if frame.index == 1:
+            raise RuntimeError("out of memory")
+        return np.array([[5, 5, 20, 20, 0.9]])
+
+    items = [Frame("clip.mp4", index, index / 25, picture(index)) for index in range(3)]
+    statuses = [row["status"] for item in Pipeline(Recognizer(runtime), locate)(items) for row in rows_of(item)]
+    assert statuses == ["ok", "unreadable: no faces found: RuntimeError: out of memory", "ok"]

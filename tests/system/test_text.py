@@ -1,8 +1,13 @@
-"""Text of a limited length."""
+"""Text and file names of a limited length."""
+
+import os
+from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from fer_voting.system.text import shortened
+from fer_voting.system.text import fitting, shortened
 
 
 @pytest.mark.parametrize(
@@ -11,3 +16,22 @@ from fer_voting.system.text import shortened
 )
 def test_a_long_text_keeps_its_ends(text: str, most: int, expected: str) -> None:
     assert shortened(text, most) == expected
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="/\0"), min_size=1, max_size=300))
+def test_any_name_fits_into_a_folder(name: str):
+    if name in (".", ".."):
+        return
+    path = fitting(Path("folder") / name)
+    assert 0 < len(os.fsencode(path.name)) <= 255
+    assert path.parent == Path("folder")
+    if len(os.fsencode(name)) <= 255:
+        assert path.name == name
+
+
+def test_long_names_stay_different_and_keep_their_suffix():
+    first, second = (fitting(Path("笑" * 100 + f"{number}.png")) for number in (1, 2))
+    assert first != second
+    assert first.suffix == second.suffix == ".png"
+    assert first.name.startswith("笑" * 70)
+    assert len(os.fsencode(fitting(Path("a." + "b" * 300)).name)) == 255
