@@ -119,7 +119,7 @@ def speed(video: Path, recognizer: Recognizer, folder: Path) -> dict[str, float]
     pipeline = Pipeline(recognizer)
     start = time.perf_counter()
     with RowWriter(folder / "rows.csv", recognizer.class_names) as writer:
-        for item in pipeline(read_frames(Input(str(video), "video", video.name))):
+        for item in pipeline(read_frames(Input(str(video), video.name))):
             writer.write(rows_of(item))
     seconds = {"all": time.perf_counter() - start, **pipeline.seconds}
     return {**seconds, "frames": pipeline.frames, "faces": pipeline.faces}
@@ -131,7 +131,7 @@ def memory_mib(video: Path, options: argparse.Namespace, folder: Path) -> list[f
     recognizer = Recognizer(TorchRuntime(net, info, device="cpu"))
     resident = []
     with RowWriter(folder / "rows.csv", recognizer.class_names) as writer:
-        for item in Pipeline(recognizer)(read_frames(Input(str(video), "video", video.name))):
+        for item in Pipeline(recognizer)(read_frames(Input(str(video), video.name))):
             writer.write(rows_of(item))
             if isinstance(item, RecognizedFrame) and item.frame.index + 1 in (early_frame(options.long), options.long):
                 pages = int(Path("/proc/self/statm").read_text().split()[1])

@@ -51,11 +51,20 @@ def content_hash(*parts: bytes) -> bytes:
     return digest.digest()
 
 
+class NotAnImage(ValueError):
+    """A file whose content is none of `image_formats`."""
+
+
+def is_heic(start: bytes) -> bool:
+    """Whether a file that starts so (12 bytes) is a phone's HEIC photo."""
+    return start[4:8] == b"ftyp" and start[8:12] in HEIC_BRANDS
+
+
 def open_image(file: Path | IO[bytes]) -> PIL.Image.Image:
     """An image of one of `image_formats`, not decoded yet; to be used in a `with` statement.
 
-    Raises ValueError if the file is no such image, OSError if it cannot be read, PIL.Image.DecompressionBombError if it
-    claims more than twice `PIL.Image.MAX_IMAGE_PIXELS` pixels.
+    Raises NotAnImage, ValueError if it is a HEIC photo and no plugin for it is installed, OSError if it cannot be read,
+    PIL.Image.DecompressionBombError if it claims more than twice `PIL.Image.MAX_IMAGE_PIXELS` pixels.
     """
     try:
         return PIL.Image.open(file, formats=image_formats())
@@ -63,9 +72,9 @@ def open_image(file: Path | IO[bytes]) -> PIL.Image.Image:
         with file.open("rb") if isinstance(file, Path) else contextlib.nullcontext(file) as stream:
             stream.seek(0)
             start = stream.read(12)
-        if start[4:8] == b"ftyp" and start[8:] in HEIC_BRANDS:
+        if is_heic(start):
             raise ValueError(f"it is a HEIC photo: {HEIC_ADVICE.replace('them', 'it')}") from error
-        raise ValueError("it is no photo") from error
+        raise NotAnImage("it is no photo") from error
 
 
 def to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
@@ -176,5 +185,5 @@ def decode(sample: Sample, size: int) -> PreparedImage | Problem:
         raise
     except Exception as error:  # decoders raise many types for damaged files
         kind = "truncated" if "truncated" in str(error).lower() else "unreadable"
-        reason = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
+        reason = str(error) if type(error) in (ValueError, NotAnImage) else f"{type(error).__name__}: {error}"
         return Problem(kind, str(sample.path), reason)

@@ -1,5 +1,6 @@
 """Annotated photos and videos: every face's box, expression and probability, drawn on the frame."""
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -15,6 +16,8 @@ from numpy.typing import NDArray
 from fer_voting.inference.pipeline import RecognizedFrame
 from fer_voting.inference.recognizer import Face
 from fer_voting.system.text import fitting
+
+log = logging.getLogger("fer_voting.predict")
 
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png")
 BOX_COLOR, TEXT_COLOR = (255, 214, 0), (0, 0, 0)
@@ -91,13 +94,22 @@ class Drawings:
             self._close()
             self._input = frame.input
             self._video = VideoWriter(_with_suffix(path, (".mp4",)), image.shape[1], image.shape[0])
-        assert self._video is not None
-        self._video.add(image, frame.time_s)
+        if self._video is None:  # an earlier frame could not be written
+            return
+        try:
+            self._video.add(image, frame.time_s)
+        except Exception:
+            self._video = None
+            raise
 
     def _close(self) -> None:
-        if self._video is not None:
-            self._video.close()
-        self._video = self._input = None
+        video, self._video, self._input = self._video, None, None
+        if video is None:
+            return
+        try:
+            video.close()
+        except Exception as error:  # PyAV has many: the other files go on
+            log.warning("%s is not complete: %s", video.path, error)
 
 
 class VideoWriter:
@@ -106,12 +118,14 @@ class VideoWriter:
     def __init__(self, path: Path, width: int, height: int) -> None:
         import av
 
+        self.path = path
         self._container = av.open(f"file:{path}", "w")
         self._stream = self._container.add_stream("libx264", rate=30)  # nominal: each frame has its own time stamp
         # Two pixels of a row or column share their colour.
         self._stream.width, self._stream.height = width + width % 2, height + height % 2
         self._stream.pix_fmt = "yuv420p"
         self._stream.codec_context.time_base = Fraction(1, TICKS_PER_S)
+        self._container.start_encoding()  # opens the file: what is wrong with it shows here
         self._last = -1
 
     def add(self, image: NDArray[np.uint8], time_s: float) -> None:

@@ -1,26 +1,36 @@
 """Photos, videos and cameras as frames, in constant memory.
 
-A frame is uint8 `[H, W, 3]`, RGB, as a viewer shows it: turned upright by the camera's orientation.
+A frame is uint8 `[H, W, 3]`, RGB, as a viewer shows it: turned upright (or mirrored) as the file says, with square
+pixels, transparency on white. Whether a file is a photo or a video is decided by its content.
 """
 
+import contextlib
 import os
 import time
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
+import PIL.Image
 import PIL.ImageOps
 from numpy.typing import NDArray
 
-from fer_voting.data.formats import image_suffixes
-from fer_voting.data.images import open_image, to_rgb
+from fer_voting.data.formats import image_suffixes, is_hidden, is_image, suffix_of
+from fer_voting.data.images import NotAnImage, is_heic, open_image, to_rgb
 
 VIDEO_SUFFIXES = frozenset(
     {".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv"}
 )
+"""A file in a folder with one of these, or an image's suffix, has a row even if it is damaged."""
+VIDEO_FORMATS = (
+    "asf,avi,av1,dv,flv,gxf,h261,h263,h264,hevc,ivf,m4v,matroska,mjpeg,mov,mpeg,mpegts,mpegvideo,mxf,nut,obu,ogg,rm,vc1,"
+    "vvc,wtv,yuv4mpegpipe"
+)
+"""FFmpeg's names of the formats that are read: no text, and no playlist, which may name other files or servers."""
 MAX_VIDEO_PIXELS = 178_956_970
 """Limit of a frame's pixels, as Pillow has one for photos: a header of a few bytes may claim frames of gigabytes."""
 LENGTH_TOLERANCE_S = 1.0
@@ -33,7 +43,6 @@ class Input:
 
     name: str
     """Name in the rows: the path that was given, or the given folder's and the file's below it."""
-    kind: Literal["photo", "video"]
     output: str
     """Unique path below a folder of results: the path below the given folder, or the file's name."""
 
@@ -67,10 +76,8 @@ class Unreadable:
 def find_inputs(paths: Iterable[Path]) -> tuple[list[Input], int]:
     """The photos and videos that `paths` name or contain, in the order of their names, and the number of other files.
 
-    Folders are searched in depth.
-
-    A file that is named itself is taken for a photo unless its suffix is a video's. Hidden files and folders are left
-    out, and links to folders are not followed.
+    Folders are searched in depth. In a folder, a file counts whose suffix or content is a photo's or a video's. Hidden
+    files and folders are left out, and links to folders are not followed.
 
     Raises FileNotFoundError if a path does not exist.
     """
@@ -78,51 +85,72 @@ def find_inputs(paths: Iterable[Path]) -> tuple[list[Input], int]:
     outputs: set[str] = set()
     others = 0
 
-    def add(name: str, kind: Literal["photo", "video"], output: str) -> None:
+    def add(name: str, output: str) -> None:
         stem, suffix = os.path.splitext(output)
         number = 1
         while output in outputs:
             number += 1
             output = f"{stem}-{number}{suffix}"
         outputs.add(output)
-        inputs.append(Input(name, kind, output))
+        inputs.append(Input(name, output))
 
     for path in paths:
         if not path.exists():
             raise FileNotFoundError(f"{path} does not exist")
         if not path.is_dir():
-            add(str(path), "video" if path.suffix.lower() in VIDEO_SUFFIXES else "photo", path.name)
+            add(str(path), path.name)
             continue
 
         def unreadable(error: OSError, path: Path = path) -> None:  # a folder: it becomes a row that says why
-            add(error.filename, "photo", os.path.relpath(error.filename, path))
+            add(error.filename, os.path.relpath(error.filename, path))
 
         for folder, subfolders, files in os.walk(path, onerror=unreadable):
-            subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+            subfolders[:] = sorted(name for name in subfolders if not is_hidden(name))
             for name in sorted(files):
-                suffix, file = os.path.splitext(name)[1].lower(), os.path.join(folder, name)
-                if name.startswith("."):
+                file = os.path.join(folder, name)
+                if is_hidden(name):
                     continue
-                if os.path.exists(file) and not os.path.isfile(file):
-                    others += 1  # reading a pipe would never end
-                elif suffix in VIDEO_SUFFIXES:
-                    add(file, "video", os.path.relpath(file, path))
-                elif suffix in image_suffixes():
-                    add(file, "photo", os.path.relpath(file, path))
+                # Reading a pipe would never end.
+                if (os.path.isfile(file) or not os.path.exists(file)) and _is_readable(file):
+                    add(file, os.path.relpath(file, path))
                 else:
                     others += 1
     return inputs, others
 
 
+def _is_readable(file: str) -> bool:
+    if suffix_of(file) in image_suffixes() | VIDEO_SUFFIXES or _is_photo(file):
+        return True
+    try:
+        with _open_video(file, format_probesize="32768") as container:
+            return bool(container.streams.video)
+    except Exception:  # decoders raise many types for what is none of theirs
+        return False
+
+
+def _is_photo(file: str) -> bool:
+    with _quiet_pillow():
+        if is_image(file):
+            return True
+    if not os.path.isfile(file):
+        return False
+    with contextlib.suppress(OSError), open(file, "rb") as stream:
+        return is_heic(stream.read(12))  # without a plugin it is not read, but answered
+    return False
+
+
 def read_frames(source: Input, every: int = 1) -> Iterator[Frame | Unreadable]:
     """The frames of a file, every `every`-th of a video; `Unreadable` for what cannot be decoded. Raises nothing."""
-    if source.kind == "video":
-        yield from _video_frames(source, every)
-        return
-    try:
-        yield Frame(source.name, 0, None, photo(source.path))
-    except Exception as error:  # decoders raise many exception types
-        yield Unreadable(source.name, None, reason_of(error))
+    if _is_photo(source.name):
+        try:
+            yield Frame(source.name, 0, None, photo(source.path))
+            return
+        except NotAnImage:
+            pass  # a video under a photo's name
+        except Exception as error:  # decoders raise many exception types
+            yield Unreadable(source.name, None, reason_of(error))
+            return
+    yield from _video_frames(source, every)
 
 
 def photo(path: Path) -> NDArray[np.uint8]:
@@ -130,20 +158,38 @@ def photo(path: Path) -> NDArray[np.uint8]:
 
     Raises as `open_image` and `to_rgb`.
     """
+    with _quiet_pillow(), open_image(path) as image:
+        return np.asarray(to_rgb(PIL.ImageOps.exif_transpose(image)))
+
+
+@contextlib.contextmanager
+def _quiet_pillow() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.")  # odd metadata; from half of the limit on, its approach
-        with open_image(path) as image:
-            return np.asarray(to_rgb(PIL.ImageOps.exif_transpose(image)))
+        yield
+
+
+def _open_video(path: str, **options: str) -> Any:
+    try:
+        import av
+    except ImportError as error:
+        raise ValueError("it is no photo, and videos need PyAV: pip install 'fer_voting[detect]'") from error
+    try:
+        # Without `file:`, what stands before a colon in a name would be a protocol.
+        return av.open(
+            f"file:{path}", options={"protocol_whitelist": "file", "format_whitelist": VIDEO_FORMATS, **options}
+        )
+    except (av.InvalidDataError, av.ArgumentError) as error:
+        raise ValueError("it is neither a photo nor a video that can be read") from error
 
 
 def _video_frames(source: Input, every: int) -> Iterator[Frame | Unreadable]:
-    import av
-
     index, last_s = 0, 0.0
     damaged = False
     try:
-        # Read only the file itself: it may be a playlist that names other files or servers.
-        with av.open(source.name, options={"protocol_whitelist": "file"}) as container:
+        import av
+
+        with _open_video(source.name) as container:
             if not container.streams.video:
                 raise ValueError("it has no video stream")
             stream = container.streams.video[0]
@@ -164,9 +210,7 @@ def _video_frames(source: Input, every: int) -> Iterator[Frame | Unreadable]:
                     time_s = index / float(stream.guessed_rate or 25) if frame.time is None else frame.time - start_s
                     last_s = max(last_s, time_s)
                     if index % every == 0:
-                        pixels: Any = frame.to_ndarray(format="rgb24")
-                        image = np.ascontiguousarray(np.rot90(pixels, frame.rotation // 90))
-                        yield Frame(source.name, index, time_s, image)
+                        yield Frame(source.name, index, time_s, _as_shown(frame, stream.sample_aspect_ratio))
                     index += 1
             length_s = _length_s(container, stream)
         if index == 0 and not damaged:
@@ -175,6 +219,34 @@ def _video_frames(source: Input, every: int) -> Iterator[Frame | Unreadable]:
             yield Unreadable(source.name, index, f"it ends at {last_s:.1f} s of {length_s:.1f} s: cut off or damaged")
     except Exception as error:  # decoders raise many exception types
         yield Unreadable(source.name, index or None, reason_of(error))
+
+
+def _as_shown(frame: Any, pixel_aspect: Fraction | None) -> NDArray[np.uint8]:
+    """The pixels of a decoded frame as a player shows them: square, turned and mirrored by the display matrix.
+
+    Transparent pixels are as in photos.
+
+    Args:
+        pixel_aspect: width of a pixel divided by its height; the side that is too short is stretched.
+    """
+    from av.sidedata.sidedata import Type
+
+    width, height = frame.width, frame.height
+    if pixel_aspect and pixel_aspect > 0:
+        width, height = round(width * max(pixel_aspect, 1)), round(height / min(pixel_aspect, 1))
+    if width * height > MAX_VIDEO_PIXELS:
+        raise ValueError(f"with square pixels it would be {width}x{height}, more than {MAX_VIDEO_PIXELS:,} pixels")
+    has_alpha = any(component.is_alpha for component in frame.format.components)
+    pixels: Any = frame.to_ndarray(format="rgba" if has_alpha else "rgb24", width=width, height=height)
+    if has_alpha:
+        pixels = np.asarray(to_rgb(PIL.Image.fromarray(pixels)))
+    if (matrix := frame.side_data.get(Type.DISPLAYMATRIX)) is not None:
+        # [a b; c d] takes (x, y) to (a x + c y, b x + d y).
+        a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()
+        if abs(a) + abs(d) < abs(b) + abs(c):
+            pixels, a, d = pixels.transpose(1, 0, 2), c, b
+        pixels = pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
+    return np.ascontiguousarray(pixels)
 
 
 def _length_s(container: Any, stream: Any) -> float | None:
@@ -219,7 +291,7 @@ def camera_name(source: str) -> str:
 
 def reason_of(error: Exception) -> str:
     """What a row says of an exception."""
-    if type(error) is ValueError:
+    if type(error) in (ValueError, NotAnImage):
         return str(error)
     text = getattr(error, "strerror", None) or str(error)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -6,17 +6,18 @@ import logging
 import os
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import astuple
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
+from fer_voting.data.formats import suffix_of
 from fer_voting.inference.draw import Drawings
 from fer_voting.inference.explain import draw_explanation, explain, explainable_network
 from fer_voting.inference.faces import make_detector
-from fer_voting.inference.frames import Frame, Input, Unreadable, camera_frames, read_frames
+from fer_voting.inference.frames import VIDEO_SUFFIXES, Frame, Input, Unreadable, camera_frames, read_frames
 from fer_voting.inference.options import PredictOptions
 from fer_voting.inference.pipeline import Locate, Pipeline, RecognizedFrame, whole_frame
 from fer_voting.inference.recognizer import Recognizer
@@ -71,7 +72,7 @@ class Predictor:
 
         Raises ValueError if an annotated copy would replace an input, or if there are videos and no PyAV to read them.
         """
-        if any(file.kind == "video" for file in inputs):
+        if any(suffix_of(file.name) in VIDEO_SUFFIXES for file in inputs):
             _require_av()
         if self.options.draw is not None:
             folder = Path(self.options.draw).resolve()
@@ -132,8 +133,8 @@ class _Worker:
         self.predictor = Predictor(options, names)
 
     def __call__(self, batch: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        for name, kind, output in zip(batch["name"], batch["kind"], batch["output"], strict=True):
-            for rows in self.predictor.files([Input(str(name), str(kind), str(output))]):  # type: ignore[arg-type]
+        for name, output in zip(batch["name"], batch["output"], strict=True):
+            for rows in self.predictor.files([Input(str(name), str(output))]):
                 yield {"row": np.array([json.dumps(row) for row in rows], dtype=object)}
 
 
@@ -171,7 +172,7 @@ def predict_on_ray(inputs: Sequence[Input], options: PredictOptions, address: st
         gpus = int(resources.get("GPU", 0)) if options.device != "cpu" else 0
         workers = min(gpus or int(resources.get("CPU", 1)), len(inputs))
         dataset = ray.data.from_items(
-            [dict(zip(("name", "kind", "output"), astuple(file), strict=True)) for file in inputs],
+            [asdict(file) for file in inputs],
             override_num_blocks=min(len(inputs), 8 * workers),
         ).map_batches(
             _Worker,

@@ -382,7 +382,7 @@ def _videos(folder: Path) -> Files:
 
 
 def _read_videos(folder: Path) -> None:
-    frames = list(read_frames(Input(str(folder / "clip.mp4"), "video", "clip.mp4")))
+    frames = list(read_frames(Input(str(folder / "clip.mp4"), "clip.mp4")))
     if not any(isinstance(frame, Frame) for frame in frames):
         raise ValueError("no frame could be read")
 

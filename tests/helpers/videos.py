@@ -10,7 +10,11 @@ from numpy.typing import NDArray
 
 
 def write_video(
-    path: Path, frames: Sequence[NDArray[np.uint8]], times_ms: Sequence[int], codec: str = "libx264"
+    path: Path,
+    frames: Sequence[NDArray[np.uint8]],
+    times_ms: Sequence[int],
+    codec: str = "libx264",
+    pixel_aspect: str = "0/1",
 ) -> Path:
     """A video of frames uint8 `[H, W, 3]` (even sides), each shown from its own time on."""
     with av.open(str(path), "w") as container:
@@ -18,6 +22,7 @@ def write_video(
         stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt = "yuv420p"
         stream.codec_context.time_base = Fraction(1, 1000)
+        stream.codec_context.sample_aspect_ratio = Fraction(pixel_aspect)
         for image, time_ms in zip(frames, times_ms, strict=True):
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")
             frame.pts, frame.time_base = time_ms, Fraction(1, 1000)

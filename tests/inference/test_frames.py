@@ -5,12 +5,15 @@ import struct
 import zlib
 from pathlib import Path
 
+import av
 import numpy as np
 import PIL.Image
 import pytest
 from helpers.videos import grey_frames, write_video
 
 from fer_voting.inference.frames import Frame, Input, Unreadable, camera_frames, find_inputs, photo, read_frames
+
+NEITHER = "it is neither a photo nor a video that can be read"
 
 
 def read(path: Path, every: int = 1) -> list[Frame | Unreadable]:
@@ -40,13 +43,7 @@ def test_folders_in_depth_in_the_order_of_names(tmp_path: Path):
         (tmp_path / name).touch()
     os.symlink(tmp_path, tmp_path / "b" / "loop")
     inputs, others = find_inputs([tmp_path])
-    assert [(one.output, one.kind) for one in inputs] == [
-        ("a.png", "photo"),
-        ("c.gif", "photo"),
-        ("b/a.mp4", "video"),
-        ("b/z.JPG", "photo"),
-        ("b/c/x.webm", "video"),
-    ]
+    assert [one.output for one in inputs] == ["a.png", "c.gif", "b/a.mp4", "b/z.JPG", "b/c/x.webm"]
     assert [one.name for one in inputs] == [str(tmp_path / one.output) for one in inputs]
     assert others == 2
 
@@ -58,10 +55,10 @@ def test_files_are_taken_as_they_are_named(tmp_path: Path, monkeypatch: pytest.M
         Path(name).touch()
     inputs, others = find_inputs([Path(p) for p in ("two/x.jpg", "one", "two/.y", "clip.MOV")])
     assert inputs == [
-        Input("two/x.jpg", "photo", "x.jpg"),
-        Input("one/x.jpg", "photo", "x-2.jpg"),
-        Input("two/.y", "photo", ".y"),
-        Input("clip.MOV", "video", "clip.MOV"),
+        Input("two/x.jpg", "x.jpg"),
+        Input("one/x.jpg", "x-2.jpg"),
+        Input("two/.y", ".y"),
+        Input("clip.MOV", "clip.MOV"),
     ]
     assert others == 0
     with pytest.raises(FileNotFoundError, match="nothing does not exist"):
@@ -84,6 +81,35 @@ def test_what_would_block_or_cannot_be_listed_stops_nothing(tmp_path: Path, monk
     assert ([one.output for one in inputs], others) == (["link.jpg", "closed"], 1)
     items = [item for one in inputs for item in read_frames(one)]
     assert [type(item) for item in items] == [Unreadable, Unreadable]
+
+
+def test_a_file_is_what_its_content_is(tmp_path: Path):
+    """Suffixes that no list has, none, or another kind's; what is neither is counted."""
+    image = PIL.Image.fromarray(colours())
+    for name in ("a.jfif", "b.JPE", "c", "d.mp4", "e.dat"):
+        image.save(tmp_path / name, "JPEG")
+    image.save(tmp_path / "f.avif")
+    for suffix, name in ((".mp4", "g.divx"), (".mkv", "h"), (".ts", "i.mpe"), (".mp4", "j.jpg"), (".h264", "k.264")):
+        write_video(tmp_path / f"clip{suffix}", noise(6), TIMES_MS).rename(tmp_path / name)
+    (tmp_path / "l.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    (tmp_path / "m").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    for name, content in (
+        ("n.txt", b"notes"),
+        ("o.json", b"{}"),
+        ("p", bytes(10_000)),
+        ("q.m3u8", b"#EXTM3U\nj.jpg\n"),
+    ):
+        (tmp_path / name).write_bytes(content)
+    inputs, others = find_inputs([tmp_path])
+    assert others == 4
+    kinds = {}
+    for one in inputs:
+        first = next(iter(read_frames(one)))
+        kinds[one.output] = ("photo" if first.time_s is None else "video") if isinstance(first, Frame) else first.reason
+    assert [kinds.pop(name) for name in ("a.jfif", "b.JPE", "c", "d.mp4", "e.dat", "f.avif")] == ["photo"] * 6
+    assert [kinds.pop(name) for name in ("g.divx", "h", "i.mpe", "j.jpg", "k.264")] == ["video"] * 5
+    assert all("HEIC photo: convert it" in reason for reason in kinds.values())
+    assert set(kinds) == {"l.heic", "m"}
 
 
 # Photos -----------------------------------------------------------------------------------------------------------
@@ -118,9 +144,9 @@ def test_broken_photos_have_a_reason(tmp_path: Path):
     (tmp_path / "cut.jpg").write_bytes(content[: len(content) // 2])
     assert "truncated" in the_reason(tmp_path / "cut.jpg")
     (tmp_path / "empty.jpg").touch()
-    assert the_reason(tmp_path / "empty.jpg") == "it is no photo"
+    assert the_reason(tmp_path / "empty.jpg") == NEITHER
     (tmp_path / "page.html").write_text("<html>")
-    assert the_reason(tmp_path / "page.html") == "it is no photo"
+    assert the_reason(tmp_path / "page.html") == NEITHER
     PIL.Image.fromarray(np.zeros((5, 5), np.float32)).save(tmp_path / "deep.tif")
     assert "floating point" in the_reason(tmp_path / "deep.tif")
     (tmp_path / "gone.jpg").touch()
@@ -137,7 +163,7 @@ def test_postscript_is_not_handed_to_an_interpreter(tmp_path: Path):
     (tmp_path / "a.eps").rename(tmp_path / "a.jpg")
     with PIL.Image.open(tmp_path / "a.jpg") as image:
         assert image.format == "EPS"
-    assert the_reason(tmp_path / "a.jpg") == "it is no photo"
+    assert the_reason(tmp_path / "a.jpg") == NEITHER
 
 
 def test_a_small_file_that_claims_to_be_huge_is_not_decoded(tmp_path: Path):
@@ -199,20 +225,74 @@ def test_every_second_frame_keeps_its_number_and_time(tmp_path: Path):
     assert [(frame.index, frame.time_s) for frame in frames(path, every=2)] == [(0, 0.0), (2, 0.14), (4, 0.4)]
 
 
-def test_a_phones_video_is_turned_upright(tmp_path: Path):
-    white_left = np.zeros((48, 64, 3), np.uint8)
-    white_left[:, :32] = 255
-    path = write_video(tmp_path / "clip.mp4", [white_left, white_left], [0, 40])
+def turned_video(path: Path, matrix: tuple[int, int, int, int]) -> Path:
+    """A video 64 x 48, dark but for a white quarter at the upper left, with a display matrix [a b; c d]."""
+    frame = np.zeros((48, 64, 3), np.uint8)
+    frame[:24, :32] = 255
+    write_video(path, [frame, frame], [0, 40])
     content = bytearray(path.read_bytes())
-    matrix = content.index(b"tkhd") + 4 + 40
-    assert struct.unpack_from(">i", content, matrix)[0] == 1 << 16
-    # QuickTime's matrix [a b; c d] takes (x, y) to (a x + c y, b x + d y): here to (-y, x), so the left comes on top.
-    struct.pack_into(">9i", content, matrix, 0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30)
+    place = content.index(b"tkhd") + 4 + 40
+    assert struct.unpack_from(">i", content, place)[0] == 1 << 16
+    a, b, c, d = (value << 16 for value in matrix)
+    struct.pack_into(">9i", content, place, a, b, 0, c, d, 0, 0, 0, 1 << 30)
     path.write_bytes(content)
-    image = frames(path)[0].image
-    assert image.shape == (64, 48, 3)
-    assert image[:28].min() > 240
-    assert image[36:].max() < 15
+    return path
+
+
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        (1, 0, 0, 1),
+        (-1, 0, 0, 1),
+        (1, 0, 0, -1),
+        (-1, 0, 0, -1),
+        (0, 1, 1, 0),
+        (0, -1, 1, 0),
+        (0, 1, -1, 0),
+        (0, -1, -1, 0),
+    ],
+)
+def test_a_phones_video_is_turned_and_mirrored_as_a_player_does(tmp_path: Path, matrix: tuple[int, int, int, int]):
+    """All eight: QuickTime's matrix takes (x, y) to (a x + c y, b x + d y), here relative to the frame's middle."""
+    image = frames(turned_video(tmp_path / "clip.mp4", matrix))[0].image
+    a, b, c, d = matrix
+    assert image.shape == ((48, 64, 3) if a else (64, 48, 3))
+    x, y = a * -1 + c * -1, b * -1 + d * -1  # where the upper left quarter goes
+    height, width = image.shape[0] // 2, image.shape[1] // 2
+    for row in (0, 1):
+        for column in (0, 1):
+            quarter = image[row * height :, column * width :][4 : height - 4, 4 : width - 4]
+            assert (quarter.min() > 240) if (2 * column - 1, 2 * row - 1) == (x, y) else (quarter.max() < 15)
+
+
+@pytest.mark.parametrize(
+    ("aspect", "shape"), [("64/45", (48, 91)), ("8/9", (54, 64)), ("1/1", (48, 64)), ("0/1", (48, 64))]
+)
+def test_pixels_that_are_not_square_become_so(tmp_path: Path, aspect: str, shape: tuple[int, int]):
+    """DVDs, DV tapes and broadcasts: the side that is too short is stretched."""
+    path = write_video(tmp_path / "clip.mp4", grey_frames([60, 90]), [0, 40], pixel_aspect=aspect)
+    found = frames(path)
+    assert [frame.image.shape for frame in found] == [(*shape, 3)] * 2
+    assert np.abs(found[0].image.astype(int) - 60).max() < 8
+
+
+def test_pixels_of_an_absurd_shape_have_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("fer_voting.inference.frames.MAX_VIDEO_PIXELS", 10_000)
+    path = write_video(tmp_path / "clip.mp4", grey_frames([60, 90]), [0, 40], pixel_aspect="10/1")
+    assert the_reason(path) == "with square pixels it would be 640x48, more than 10,000 pixels"
+
+
+def test_transparent_pixels_of_a_video_are_white(tmp_path: Path):
+    pixels = np.full((48, 64, 4), 90, np.uint8)
+    pixels[:, :32, 3], pixels[:, 32:, 3] = 0, 255
+    with av.open(str(tmp_path / "clip.mov"), "w") as container:
+        stream = container.add_stream("png", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "rgba"
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgba")))
+        container.mux(stream.encode())
+    image = frames(tmp_path / "clip.mov")[0].image
+    assert (image[:, :32] == 255).all()
+    assert (image[:, 32:] == 90).all()
 
 
 def test_a_cut_off_video_gives_its_frames_and_then_says_so(tmp_path: Path):
@@ -230,16 +310,20 @@ def test_broken_videos_have_a_reason(tmp_path: Path):
     path = write_video(tmp_path / "clip.mp4", noise(6), TIMES_MS)
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])  # MP4's index is at its end
-    assert the_reason(path).startswith("InvalidDataError")
+    assert the_reason(path) == NEITHER
     (tmp_path / "empty.mp4").touch()
-    assert the_reason(tmp_path / "empty.mp4")
-    (tmp_path / "list.mp4").write_text("#EXTM3U\n#EXTINF:1,\nclip.mp4\n")
-    assert the_reason(tmp_path / "list.mp4")
+    assert the_reason(tmp_path / "empty.mp4") == NEITHER
+
+
+@pytest.mark.parametrize("text", ["#EXTM3U\n#EXTINF:1,\nclip.ts\n", "ffconcat version 1.0\nfile clip.ts\n"])
+def test_a_playlist_opens_no_other_file(tmp_path: Path, text: str):
+    write_video(tmp_path / "clip.ts", grey_frames(LEVELS), TIMES_MS)
+    for name in ("list.mp4", "list.m3u8"):
+        (tmp_path / name).write_text(text)
+        assert the_reason(tmp_path / name) == NEITHER
 
 
 def test_a_file_with_sound_alone_is_no_video(tmp_path: Path):
-    import av
-
     with av.open(str(tmp_path / "sound.mp4"), "w") as container:
         stream = container.add_stream("aac", rate=44_100)
         sound = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
