@@ -2,9 +2,10 @@
 
     python -m fer_voting.predict photo.jpg holiday/ clip.mp4 --out faces.csv --draw annotated
 
-Each face is a row: input, frame, time_s, face_id, left, top, width, height, face_score, class, confidence, the classes'
-probabilities, vote_agreement, status. A frame without a face has a row with the status no_face, and what cannot be
-read one with the status `unreadable: <reason>`; a copy that cannot be written has one with `not_written: <reason>`.
+Each face is a row: input, frame, time_s, face_id, left, top, width, height, angle, face_score, class, confidence, the
+classes' probabilities, vote_agreement, status. A frame without a face has a row with the status no_face, and what
+cannot be read one with the status `unreadable: <reason>`; a copy that cannot be written has one with
+`not_written: <reason>`.
 """
 
 import argparse
@@ -76,6 +77,9 @@ def parser() -> argparse.ArgumentParser:
     group.add_argument("--face-score", type=float, help="the lowest of a face, 0 to 1 (default: %(default)s)")
     group.add_argument(
         "--margin", type=float, help="a face is a square of 1 + MARGIN times its box (default: %(default)s)"
+    )
+    group.add_argument(
+        "--no-align", dest="align", action="store_false", help="do not turn faces upright by their eyes and mouth"
     )
     group.add_argument("--every", type=int, metavar="N", help="every N-th frame of a video (default: %(default)s)")
     group.add_argument("--track", action="store_true", help="the same face_id for a face through a video's frames")

@@ -56,13 +56,15 @@ def explain(recognizer: Recognizer, face: NDArray[np.uint8]) -> Explanation:
     import torch.nn.functional as F
 
     net = explainable_network(recognizer)
+    runtime: Any = recognizer.runtime
     prepared = np.array(recognizer.prepare(face))
     last_maps: list[torch.Tensor] = []
-    hook = net.backbone.avgpool.register_forward_pre_hook(lambda module, inputs: last_maps.append(inputs[0].detach()))
-    try:
-        recognition = recognizer.classify(prepared[None])
-    finally:
-        hook.remove()
+    with runtime.lock:  # other threads' maps come by the hook too
+        hook = net.backbone.avgpool.register_forward_pre_hook(lambda _, inputs: last_maps.append(inputs[0].detach()))
+        try:
+            recognition = recognizer.classify(prepared[None])
+        finally:
+            hook.remove()
     with torch.inference_mode():
         weight = net.backbone.fc.weight.detach()[:, :, None, None]
         crop_maps = F.conv2d(last_maps[0].float(), weight).cpu().numpy()

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import PIL.Image
@@ -153,12 +153,12 @@ def read_frames(source: Input, every: int = 1) -> Iterator[Frame | Unreadable]:
     yield from _video_frames(source, every)
 
 
-def photo(path: Path) -> NDArray[np.uint8]:
+def photo(file: Path | IO[bytes]) -> NDArray[np.uint8]:
     """A photo's pixels: uint8 `[H, W, 3]`, RGB (`to_rgb`), upright; an animation's first image.
 
     Raises as `open_image` and `to_rgb`.
     """
-    with _quiet_pillow(), open_image(path) as image:
+    with _quiet_pillow(), open_image(file) as image:
         return np.asarray(to_rgb(PIL.ImageOps.exif_transpose(image)))
 
 

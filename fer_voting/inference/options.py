@@ -19,6 +19,7 @@ class PredictOptions:
     face_score: float = 0.35
     margin: float = 0.05
     """FER2013's images are squares 1.05 times as high as CenterFace's box in them (median of 150)."""
+    align: bool = True
     aligned: bool = False
     boxes: str | None = None
     every: int = 1

@@ -50,13 +50,14 @@ class Predictor:
             runtime=options.runtime,
             detector=make_detector(options.detector, options.face_score) if needs_detector else None,
             margin=options.margin,
+            align=options.align,
             batch_size=options.batch_size,
         )
         if options.explain is not None:
             explainable_network(self.recognizer)
         locate: Locate | None = None
         if options.boxes is not None:
-            locate = read_boxes(Path(options.boxes), names)
+            locate = read_boxes(Path(options.boxes), names, options.align)
         elif options.aligned:
             locate = whole_frame
         self.pipeline = Pipeline(

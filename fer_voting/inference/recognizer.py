@@ -3,7 +3,9 @@
 Shapes: N faces, V crops a face, K classes, S x S pixels a face as the network takes it.
 """
 
-from collections.abc import Iterator, Sequence
+import functools
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -18,6 +20,10 @@ from fer_voting.inference.options import PredictOptions
 
 if TYPE_CHECKING:  # torch takes seconds to import
     from fer_voting.inference.runtime import Runtime
+
+
+_MAKING = threading.Lock()
+"""Held while a default detector is made: one is enough for all threads."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +72,8 @@ class Face:
 
     box: tuple[float, float, float, float]
     """left, top, width, height in the frame's pixels"""
+    angle: float
+    """degrees by which the face is turned clockwise in the frame"""
     face_score: float
     class_name: str
     confidence: float
@@ -80,17 +88,21 @@ class DetectedFaces(Recognition):
     """`[N, 4]`: left, top, width, height in pixels, as the detector found them."""
     face_scores: NDArray[np.floating[Any]]
     """`[N]`, the detector's."""
+    angles: NDArray[np.floating[Any]]
+    """`[N]`: degrees by which the faces are turned clockwise in the frame; 0 without alignment."""
 
     @classmethod
     def at(cls, boxes: NDArray[np.floating[Any]], recognition: Recognition, rows: slice = slice(None)) -> Self:
-        """Rows of a recognition as the faces of one frame. `boxes` `[N, 5]`: left, top, width, height, score."""
+        """Rows of a recognition as the faces of one frame. `boxes` `[N, 6]` as of `find_faces`."""
         logits = recognition.crop_logits[rows]
-        return cls(recognition.class_names, recognition.probabilities[rows], logits, boxes[:, :4], boxes[:, 4])
+        return cls(
+            recognition.class_names, recognition.probabilities[rows], logits, boxes[:, :4], boxes[:, 4], boxes[:, 5]
+        )
 
     def __iter__(self) -> Iterator[Face]:
-        columns = (self.boxes, self.face_scores, self.classes, self.confidences, self.agreement)
-        for box, score, name, confidence, agreement in zip(*columns, strict=True):
-            yield Face(tuple(box.tolist()), float(score), name, float(confidence), float(agreement))
+        columns = (self.boxes, self.angles, self.face_scores, self.classes, self.confidences, self.agreement)
+        for box, angle, score, name, confidence, agreement in zip(*columns, strict=True):
+            yield Face(tuple(box.tolist()), float(angle), float(score), name, float(confidence), float(agreement))
 
 
 class Recognizer:
@@ -105,8 +117,11 @@ class Recognizer:
         detector: maps a frame to `Boxes`, or the name of such a callable (`fer_voting.inference.faces`); None:
             CenterFace, when it is first needed.
         margin: a detected face is cut out as a square around its box's centre, whose side is 1 + `margin` times the
-            box's longer side; as far as it lies in the frame.
+            box's longer side; black where it leaves the frame.
+        align: turn a detected face upright by its landmarks.
         batch_size: faces at once.
+
+    Threads may share one; pickled, it is loaded again from its source.
 
     `load` and the constructors named after a kind of network take these arguments, except `runtime`, as keywords.
 
@@ -119,6 +134,7 @@ class Recognizer:
         detector: Detector | str | None = None,
         margin: float = PredictOptions.margin,
         batch_size: int = PredictOptions.batch_size,
+        align: bool = PredictOptions.align,
     ) -> None:
         if not margin > -1:
             raise ValueError(f"`margin` (={margin}) must be greater than -1")
@@ -127,7 +143,9 @@ class Recognizer:
         self.runtime = runtime
         self.margin = margin
         self.batch_size = batch_size
+        self.align = align
         self._detector = make_detector(detector) if isinstance(detector, str) else detector
+        self._reload: Callable[[], Recognizer] | None = None
 
     @classmethod
     def load(
@@ -151,7 +169,7 @@ class Recognizer:
             precision: `float32`, or `bf16`: faster where the processor or GPU computes it.
             device: `auto` (a GPU if there is one), `cpu`, `cuda`, …; an ONNX file runs on the processor.
             runtime: of an ONNX file, `onnx` or `openvino`.
-            options: `detector`, `margin`, `batch_size`.
+            options: `detector`, `margin`, `batch_size`, `align`.
 
         Raises ValueError or FileNotFoundError for an argument that does not fit or a file that is not there.
         """
@@ -162,8 +180,16 @@ class Recognizer:
         if isinstance(network, networks.OnnxNetwork):
             if device not in ("auto", "cpu"):
                 raise ValueError(f"`device` (={device!r}) must be cpu for an .onnx file")
-            return cls(network, **options)
-        return cls(TorchRuntime(network.net, network.info, network.vote, precision, device), **options)
+            recognizer = cls(network, **options)
+        else:
+            recognizer = cls(TorchRuntime(network.net, network.info, network.vote, precision, device), **options)
+        words = {"vote": vote, "precision": precision, "device": device, "runtime": runtime, **options}
+        recognizer._reload = functools.partial(cls.load, source, output_dir, **words)
+        return recognizer
+
+    def __reduce__(self) -> Any:
+        """Pickled by its source, which the other process reads again; as it is if it was not made by `load`."""
+        return super().__reduce__() if self._reload is None else (self._reload, ())
 
     @classmethod
     def from_run(
@@ -194,16 +220,17 @@ class Recognizer:
     @property
     def detector(self) -> Detector:
         """The detector in use. Raises ValueError if it is the default and its package is not installed."""
-        if self._detector is None:
-            self._detector = make_detector()
-        return self._detector
+        with _MAKING:
+            if self._detector is None:
+                self._detector = make_detector()
+            return self._detector
 
-    def find(self, frame: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """The faces of a frame (uint8 `[H, W, 3]`, RGB): `[N, 5]`, left, top, width, height, score.
+    def find(self, frame: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """The faces of a frame (uint8 `[H, W, 3]`, RGB): `[N, 6]`, left, top, width, height, score, angle.
 
-        Raises ValueError if there is no detector or it does not return `Boxes`.
+        Without `align` the angles are 0. Raises ValueError if there is no detector or it does not return `Boxes`.
         """
-        return find_faces(self.detector, frame)
+        return find_faces(self.detector, frame) * (1, 1, 1, 1, 1, self.align)
 
     def __call__(self, faces: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]) -> Recognition:
         """The expressions of images that are faces already.

@@ -2,8 +2,8 @@
 
 A row is a face, a frame without a face, or something that cannot be read:
 
-    input, frame, time_s, face_id, left, top, width, height, face_score, class, confidence, <class>..., vote_agreement,
-    status
+    input, frame, time_s, face_id, left, top, width, height, angle, face_score, class, confidence, <class>...,
+    vote_agreement, status
 
 `status` is `ok`, `no_face`, `unreadable: <reason>` or, for an annotated copy, `not_written: <reason>`; cells that do
 not apply are empty (CSV) or null (JSON Lines).
@@ -35,7 +35,7 @@ log = logging.getLogger("fer_voting.predict")
 Row = Mapping[str, Any]
 
 FRAME_COLUMNS = ("input", "frame", "time_s")
-FACE_COLUMNS = ("face_id", "left", "top", "width", "height", "face_score", "class", "confidence")
+FACE_COLUMNS = ("face_id", "left", "top", "width", "height", "angle", "face_score", "class", "confidence")
 LAST_COLUMNS = ("vote_agreement", "status")
 
 FORMATS = (".csv", ".jsonl")
@@ -69,6 +69,7 @@ def rows_of(item: RecognizedFrame | Unreadable) -> list[Row]:
             place
             | {"face_id": face_id}
             | {side: round(value, 2) for side, value in zip(("left", "top", "width", "height"), face.box, strict=True)}
+            | {"angle": round(face.angle, 1)}
             | {"face_score": None if np.isnan(face.face_score) else round(face.face_score, 4)}
             | {"class": face.class_name, "confidence": round(face.confidence, 6)}
             | {name: round(float(value), 6) for name, value in zip(names, probabilities, strict=True)}
@@ -147,15 +148,16 @@ class RowWriter:
         self._whole_bytes += len(text.getvalue().encode())
 
 
-def read_boxes(path: Path, names: Sequence[str]) -> Locate:
+def read_boxes(path: Path, names: Sequence[str], align: bool = True) -> Locate:
     """Read faces from a CSV file: returns a function that maps a frame to its faces in the file.
 
-    The file has the columns input, left, top, width, height (pixels), and may have frame (default 0), face_score and
-    others, as the files of `predict` have. Rows without a box are left out. `match_names` says which input a row means;
-    a warning counts the rows that mean none.
+    The file has the columns input, left, top, width, height (pixels), and may have frame (default 0), face_score,
+    angle and others, as the files of `predict` have. Rows without a box are left out. `match_names` says which input a
+    row means; a warning counts the rows that mean none.
 
     Args:
         names: of the inputs, as `find_inputs` gives them.
+        align: take the angles of the file; False: 0.
 
     Raises FileNotFoundError, or ValueError that names the line of what is not a box.
     """
@@ -171,9 +173,10 @@ def read_boxes(path: Path, names: Sequence[str]) -> Locate:
             try:
                 box = [float(row[side]) for side in ("left", "top", "width", "height")]
                 score = float(row.get("face_score") or "nan")
-                if not np.isfinite(box).all():
+                angle = float(row.get("angle") or 0) if align else 0.0
+                if not np.isfinite([*box, angle]).all():
                     raise ValueError("a number of the box is not finite")
-                boxes[row["input"]].append((int(row.get("frame") or 0), [*box, score]))
+                boxes[row["input"]].append((int(row.get("frame") or 0), [*box, score, angle]))
             except (TypeError, ValueError) as error:
                 raise ValueError(f"{path}, line {reader.line_num}: {error}") from error
     meant = match_names(list(boxes), names, path.parent)
@@ -186,7 +189,7 @@ def read_boxes(path: Path, names: Sequence[str]) -> Locate:
             found[meant[name], frame_index].append(box)
 
     def locate(frame: Frame) -> NDArray[np.float64]:
-        return np.array(found.get((frame.input, frame.index), np.zeros((0, 5))))
+        return np.array(found.get((frame.input, frame.index), np.zeros((0, 6))))
 
     return locate
 

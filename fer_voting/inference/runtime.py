@@ -3,6 +3,8 @@
 Shapes: B faces of S x S pixels, V crops a face (10, or 1 for the baseline), K classes.
 """
 
+import os
+import threading
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -17,6 +19,10 @@ from fer_voting.models.images import normalise
 from fer_voting.votes import Vote, soft_vote
 
 PRECISIONS = ("float32", "bf16")
+
+
+# After torch has run, a forked child hangs in the first loop that it shares out among threads, which the child lacks.
+os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
 class Runtime(Protocol):
@@ -60,7 +66,7 @@ class FaceNetwork(nn.Module):
 
 
 class TorchRuntime:
-    """PyTorch as a `Runtime`.
+    """PyTorch as a `Runtime`. Threads may share one: they wait for each other.
 
     Args:
         net: as `FaceNetwork` takes it; moved to `device`.
@@ -90,13 +96,21 @@ class TorchRuntime:
         self.precision = precision
         self._device = _device(device)
         self.device = str(self._device)
+        self.lock = threading.RLock()  # a network that votes keeps values of the call that runs
         self.network = FaceNetwork(net, vote).requires_grad_(False)
         self.network.to(self._device).to(memory_format=torch.channels_last)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, lock=threading.RLock())
 
     @torch.inference_mode()
     def __call__(self, faces: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         batch = torch.from_numpy(np.require(faces, requirements=("C", "W"))).to(self._device)
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+        autocast = torch.autocast(self._device.type, torch.bfloat16, enabled=self.precision == "bf16")
+        with self.lock, autocast:
             scores, logits = self.network(batch)
         return scores.cpu().numpy(), logits.cpu().numpy()
 

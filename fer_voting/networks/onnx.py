@@ -158,10 +158,14 @@ class OnnxRuntime(OnnxNetwork):
         except Exception as error:  # the package has an exception class for each kind of damage
             raise ValueError(f"{path} cannot be read as an ONNX file: {_cause(error)}") from error
         super().__init__(path, ExportInfo.from_metadata(session.get_modelmeta().custom_metadata_map, path))
-        self._session = session
+        self._session, self._pid, self._threads = session, os.getpid(), threads
         self._probe()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.path, self._threads)
+
     def __call__(self, faces: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        _check_process(self._pid)
         scores, logits = self._session.run(["scores", "crop_logits"], {"faces": self._checked(faces)})
         return scores, logits
 
@@ -203,10 +207,15 @@ class OpenVinoRuntime(OnnxNetwork):
             "INFERENCE_NUM_THREADS": threads or _cores(),
         }
         self._compiled = Core().compile_model(model, "CPU", settings)
+        self._pid, self._threads, self._hint = os.getpid(), threads, precision
         self._probe()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.path, self._threads, self._hint)
+
     def __call__(self, faces: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        outputs = self._compiled([self._checked(faces)])
+        _check_process(self._pid)
+        outputs = self._compiled.infer_new_request([self._checked(faces)])
         return outputs["scores"], outputs["crop_logits"]
 
 
@@ -233,6 +242,15 @@ def _existing(path: Path | str) -> Path:
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist")
     return path
+
+
+def _check_process(pid: int) -> None:
+    """Raises RuntimeError in a forked child, which lacks the threads of the process that opened the network."""
+    if os.getpid() != pid:
+        raise RuntimeError(
+            "a network in ONNX Runtime or OpenVINO does not work in a forked child of the process that opened it: open "
+            "it in the child, or start processes by spawn"
+        )
 
 
 def _cores() -> int:

@@ -16,7 +16,7 @@ from fer_voting.inference.runtime import TorchRuntime
 
 
 def face(left: float, top: float, width: float, height: float) -> Face:
-    return Face((left, top, width, height), 0.9, "happy", 0.93, 1.0)
+    return Face((left, top, width, height), 0.0, 0.9, "happy", 0.93, 1.0)
 
 
 def is_box(image: np.ndarray) -> np.ndarray:
@@ -55,7 +55,7 @@ def test_a_number_is_part_of_the_label():
 @pytest.fixture
 def pipeline() -> Pipeline:
     recognizer = Recognizer(TorchRuntime(small_network(), small_info()))
-    return Pipeline(recognizer, lambda frame: np.array([[10.0, 30, 20, 14, 0.9]]), keep_pixels=True, track=True)
+    return Pipeline(recognizer, lambda frame: np.array([[10.0, 30, 20, 14, 0.9, 0]]), keep_pixels=True, track=True)
 
 
 def draw(paths: list[Path], pipeline: Pipeline, folder: Path) -> None:

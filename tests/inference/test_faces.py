@@ -11,7 +11,18 @@ import pytest
 import torch
 from torchvision.ops import box_iou
 
-from fer_voting.inference.faces import Boxes, CenterFace, FaceTracker, find_faces, make_detector, merge, overlaps, tiles
+from fer_voting.inference.faces import (
+    UPRIGHT_DEGREES,
+    Boxes,
+    CenterFace,
+    FaceTracker,
+    cut_face,
+    find_faces,
+    make_detector,
+    merge,
+    overlaps,
+    tiles,
+)
 from fer_voting.inference.frames import photo
 
 
@@ -337,3 +348,56 @@ def test_memory_does_not_grow():
     for step in range(200):
         track(squares((1000 * step, 0)))
     assert len(track._ids) == len(track._missed) == len(track._boxes) == 4
+
+
+# Turned faces ------------------------------------------------------------------------------------------------------
+
+
+def test_the_angle_is_that_of_eyes_and_mouth():
+    """Of a face turned by any angle; in a profile, whose eyes are in one place, the mouth's direction tells."""
+    upright = np.array([[-20.0, -20], [20, -20], [0, 0], [-15, 25], [15, 25]])
+    profile = upright * (0.05, 1)
+    points, expected = [], []
+    for face in (upright, profile):
+        for degrees in (0, 10, -35, 90, 170):
+            cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+            points.append(face @ np.array([[cos, sin], [-sin, cos]]) + 100)
+            expected.append(degrees)
+    boxes = Boxes(np.zeros((10, 4)), np.zeros(10), np.array(points))
+    np.testing.assert_allclose(boxes.angles(), expected, atol=1e-9)
+    assert Boxes(np.zeros((2, 4)), np.zeros(2)).angles().tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("degrees", [-45, 30, 90])
+def test_a_turned_face_is_turned_back(degrees: int):
+    """The square of a smooth picture that Pillow turned the other way about the same place; black outside."""
+    y, x = np.mgrid[:200, :240]
+    smooth = np.stack([128 + 100 * np.sin(x / 23), 128 + 100 * np.cos(y / 19), (x + y) / 2], axis=2)
+    image = PIL.Image.fromarray(smooth.astype(np.uint8))
+    turned = image.rotate(-degrees, PIL.Image.Resampling.BICUBIC, center=(120, 100))  # clockwise
+    box = np.array([90, 70, 60, 60, 0.9, degrees])
+    found = cut_face(turned, box, 24, 0.0).astype(int)
+    expected = cut_face(image, box * (1, 1, 1, 1, 1, 0), 24, 0.0).astype(int)
+    assert np.abs(found - expected).max() <= 4
+    at_the_corner = cut_face(PIL.Image.new("RGB", (50, 50), "white"), np.array([-30, -30, 60, 60, 0.9, 45]), 24, 0.0)
+    assert at_the_corner[12, -1].min() > 250
+    assert (at_the_corner[:, :11] == 0).all()
+
+
+def test_a_face_that_is_nearly_upright_is_left_as_it_is():
+    image = PIL.Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 90, 3), dtype=np.uint8))
+    box = np.array([20, 20, 40, 40, 0.9, 0])
+    nearly, turned = (np.array([20, 20, 40, 40, 0.9, UPRIGHT_DEGREES + more]) for more in (-0.1, 0.1))
+    np.testing.assert_array_equal(cut_face(image, nearly, 24, 0.05), cut_face(image, box, 24, 0.05))
+    assert (cut_face(image, turned, 24, 0.05) != cut_face(image, box, 24, 0.05)).any()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("degrees", [-40, 30])
+def test_the_faces_of_a_turned_photo_are_found_upright(shared_data: Path, detector: CenterFace, degrees: int):
+    image = PIL.Image.fromarray(photo(shared_data / "photos" / "grace_hopper.jpg"))
+    ((*_, upright),) = find_faces(detector, np.asarray(image))
+    ((*_, turned),) = find_faces(
+        detector, np.asarray(image.rotate(-degrees, PIL.Image.Resampling.BICUBIC, expand=True))
+    )
+    assert turned - upright == pytest.approx(degrees, abs=10)

@@ -51,7 +51,9 @@ def video(count: int, name: str = "clip.mp4") -> list[Frame]:
 
 def boxes_of(frame: Frame) -> np.ndarray:
     """Boxes of as many faces as the frame's number modulo 3."""
-    return np.array([[5.0 + 20 * face, 10, 20, 30, 0.9 - 0.1 * face] for face in range(frame.index % 3)]).reshape(-1, 5)
+    return np.array([[5.0 + 20 * face, 10, 20, 30, 0.9 - 0.1 * face, 0] for face in range(frame.index % 3)]).reshape(
+        -1, 6
+    )
 
 
 def test_frames_come_in_order_with_the_faces_that_each_alone_would_have(runtime: Counting):
@@ -88,7 +90,7 @@ def test_what_was_found_before_an_interrupt_is_recognised_first(runtime: Countin
 
 def test_batches_never_exceed_their_size_and_frames_do_not_wait_for_ever(runtime: Counting):
     recognizer = Recognizer(runtime, batch_size=4)
-    pipeline = Pipeline(recognizer, lambda frame: np.repeat([[1.0, 1, 20, 20, 0.5]], 6, axis=0))
+    pipeline = Pipeline(recognizer, lambda frame: np.repeat([[1.0, 1, 20, 20, 0.5, 0]], 6, axis=0))
     list(pipeline(video(3)))
     assert runtime.batches == [4, 2] * 3
     assert (pipeline.frames, pipeline.faces) == (3, 18)
@@ -130,7 +132,7 @@ def test_tracking_starts_anew_with_every_video_and_leaves_photos_alone(runtime: 
     boxes = {0: [0.0, 40.0], 1: [42.0, 2.0], 2: [44.0]}
 
     def locate(frame: Frame) -> np.ndarray:
-        return np.array([[left, 10, 20, 30, 0.9] for left in boxes[frame.index]])
+        return np.array([[left, 10, 20, 30, 0.9, 0] for left in boxes[frame.index]])
 
     items = [*video(3, "a.mp4"), *video(3, "b.mp4"), Frame("c.jpg", 0, None, picture(0))]
     found = list(Pipeline(Recognizer(runtime), locate, track=True)(items))
@@ -147,9 +149,9 @@ def test_rows(runtime: Counting):
     assert isinstance(found[0], RecognizedFrame)
     faces = found[0].faces
     assert list(second) == columns(names)
-    assert {key: second[key] for key in list(second)[:9]} == {
+    assert {key: second[key] for key in list(second)[:10]} == {
         "input": "clip.mp4", "frame": 2, "time_s": 0.2, "face_id": 1,
-        "left": 25, "top": 10, "width": 20, "height": 30, "face_score": 0.8,
+        "left": 25, "top": 10, "width": 20, "height": 30, "angle": 0.0, "face_score": 0.8,
     }  # fmt: skip
     assert first["class"] == faces.classes[0]
     assert first["confidence"] == max(first[name] for name in names) == first[first["class"]]
@@ -281,7 +283,7 @@ def test_a_detector_that_fails_on_a_frame_costs_that_frame(runtime: Counting):
     def locate(frame: Frame) -> np.ndarray:
         if frame.index == 1:
             raise RuntimeError("out of memory")
-        return np.array([[5, 5, 20, 20, 0.9]])
+        return np.array([[5, 5, 20, 20, 0.9, 0]])
 
     items = [Frame("clip.mp4", index, index / 25, picture(index)) for index in range(3)]
     statuses = [row["status"] for item in Pipeline(Recognizer(runtime), locate)(items) for row in rows_of(item)]

@@ -107,7 +107,9 @@ def test_detect_asks_the_detector_and_cuts_out_squares():
     cut = recognizer([frame[9:51, 9:51], frame[54:86, 149:181]])
     np.testing.assert_allclose(found.probabilities, cut.probabilities, atol=1e-6)
     first, second = found
-    assert first == Face((20, 10, 20, 40), 0.75, cut.classes[0], found.confidences[0].item(), found.agreement[0].item())
+    assert first == Face(
+        (20, 10, 20, 40), 0.0, 0.75, cut.classes[0], found.confidences[0].item(), found.agreement[0].item()
+    )
     assert second.class_name == found.classes[1]
     grey = frame[:, :, 0]
     assert len(recognizer.detect(grey)) == 2

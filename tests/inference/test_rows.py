@@ -18,6 +18,7 @@ ROW = {
     "top": 2,
     "width": 3,
     "height": 4,
+    "angle": 0.0,
     "face_score": 0.9,
     "class": "happy",
     "confidence": 0.75,
@@ -47,9 +48,9 @@ def test_the_columns():
 def test_csv(tmp_path: Path):
     path = write(tmp_path / "new folder" / "rows.csv", ROW, {"input": "b.jpg", "frame": 3, "status": "no_face"})
     assert path.read_text() == (
-        "input,frame,time_s,face_id,left,top,width,height,face_score,class,confidence,happy,sad,vote_agreement,status\n"
-        "a.jpg,0,,0,1.5,2,3,4,0.9,happy,0.75,0.75,0.25,1.0,ok\n"
-        "b.jpg,3,,,,,,,,,,,,,no_face\n"
+        "input,frame,time_s,face_id,left,top,width,height,angle,face_score,class,confidence,happy,sad,vote_agreement,status\n"
+        "a.jpg,0,,0,1.5,2,3,4,0.0,0.9,happy,0.75,0.75,0.25,1.0,ok\n"
+        "b.jpg,3,,,,,,,,,,,,,,no_face\n"
     )
 
 
@@ -94,7 +95,7 @@ def test_control_characters_reach_no_terminal(tmp_path: Path):
 
 
 def test_a_class_may_be_called_like_a_column(tmp_path: Path):
-    assert columns(("input", "happy"))[11:13] == ["input_probability", "happy"]
+    assert columns(("input", "happy"))[12:14] == ["input_probability", "happy"]
 
 
 def test_another_suffix_is_refused(tmp_path: Path):

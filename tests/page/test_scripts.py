@@ -11,7 +11,7 @@ import PIL.Image
 import pytest
 
 from fer_voting.inference import web_page
-from fer_voting.inference.faces import Boxes, CenterFace, face_square, merge, tiles
+from fer_voting.inference.faces import Boxes, CenterFace, cut_face, decode, face_square, merge, tiles
 from fer_voting.models.crops import crop_corners
 
 NODE = shutil.which("node")
@@ -23,8 +23,8 @@ def run_script(code: str, given: Any, folder: Path) -> Any:
     """The value that `code` returns, the body of a function of `given`; it may use the page's modules by name."""
     assert NODE is not None
     modules = {
-        "resize": ["resize"],
-        "centerface": ["inputSizes", "merge", "roundHalfEven", "decode", "tiles"],
+        "resize": ["resize", "turned"],
+        "centerface": ["inputSizes", "merge", "roundHalfEven", "decode", "tiles", "angleOf"],
         "faces": [],
     }
     modules["faces"] = ["faceSquare", "cropRegions", "softmax"]
@@ -123,3 +123,37 @@ def test_the_detectors_sizes_and_merging(tmp_path: Path) -> None:
     kept = merge(Boxes(np.concatenate([faces[:, :2], faces[:, :2] + faces[:, 2:4]], 1), faces[:, 4]))
     assert 1 < len(kept) < 40
     np.testing.assert_allclose(found["kept"], kept.scores)
+
+
+def test_turned_squares_are_pillows_in_every_bit(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    image = draw.integers(0, 256, (61, 83, 3), dtype=np.uint8)
+    squares = [(20, 10, 50, 40), (-9, -15, 31, 25), (60, 40, 95, 75), (0, 0, 61, 61)]
+    cases = [[*square, angle] for square in squares for angle in (-170, -45, -12.5, 10, 33.3, 90)]
+    rgba = np.dstack([image, np.full((61, 83, 1), 255, np.uint8)])
+    code = """
+        const image = { width: 83, height: 61, data: Uint8ClampedArray.from(given.data) };
+        return given.cases.map(([left, top, right, bottom, angle]) =>
+            Array.from(resize(turned(image, { left, top, right, bottom }, angle), 24, 24)));
+    """
+    for (left, top, right, bottom, angle), found in zip(
+        cases, run_script(code, {"cases": cases, "data": rgba.ravel().tolist()}, tmp_path), strict=True
+    ):
+        box = np.array([left, top, right - left, bottom - top, 1, angle])
+        expected = cut_face(PIL.Image.fromarray(image), box, 24, 0.0).astype(int)
+        assert np.abs(np.reshape(found, (24, 24, 3)) - expected).max() <= 1
+        assert (np.reshape(found, (24, 24, 3)) == expected).mean() > 0.999
+
+
+def test_maps_are_read_and_angles_measured_as_in_python(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    shapes = {"heatmap": 1, "scale": 2, "offset": 2, "landmarks": 10}
+    maps = {name: draw.uniform(0, 1, (channels, 8, 16)) for name, channels in shapes.items()}
+    given = {name: values.ravel().tolist() for name, values in maps.items()}
+    code = """
+        return decode(given, 64, 32, 0.8).map(({ left, top, right, bottom, score, points }) =>
+            [left, top, right, bottom, score, angleOf(points)]);
+    """
+    boxes = decode(**maps, face_score=0.8)
+    expected = np.column_stack([boxes.boxes, boxes.scores, boxes.angles()])
+    np.testing.assert_allclose(run_script(code, given, tmp_path), expected, atol=1e-9)

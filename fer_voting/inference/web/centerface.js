@@ -57,21 +57,34 @@ export function planes(rgb, width, height) {
   return values;
 }
 
-/** Boxes {left, top, right, bottom, score} in pixels of the network's input, of its maps' values; several of each face. */
-export function decode({ heatmap, scale, offset }, width, height, threshold) {
+/** Boxes {left, top, right, bottom, score, points} in pixels of the network's input; several of each face. */
+export function decode({ heatmap, scale, offset, landmarks }, width, height, threshold) {
   const columns = width / CELL;
   const cells = columns * (height / CELL);
   const found = [];
   for (let cell = 0; cell < cells; cell++) {
     const score = heatmap[cell];
     if (!(score > threshold)) continue;
-    const halfHeight = (Math.exp(scale[cell]) * CELL) / 2;
-    const halfWidth = (Math.exp(scale[cells + cell]) * CELL) / 2;
-    const x = ((cell % columns) + offset[cells + cell] + 0.5) * CELL;
-    const y = (Math.floor(cell / columns) + offset[cell] + 0.5) * CELL;
-    found.push({ left: x - halfWidth, top: y - halfHeight, right: x + halfWidth, bottom: y + halfHeight, score });
+    const boxHeight = Math.exp(scale[cell]) * CELL;
+    const boxWidth = Math.exp(scale[cells + cell]) * CELL;
+    const left = ((cell % columns) + offset[cells + cell] + 0.5) * CELL - boxWidth / 2;
+    const top = (Math.floor(cell / columns) + offset[cell] + 0.5) * CELL - boxHeight / 2;
+    const points = [0, 1, 2, 3, 4].map((point) => [
+      left + landmarks[(2 * point + 1) * cells + cell] * boxWidth,
+      top + landmarks[2 * point * cells + cell] * boxHeight,
+    ]);
+    found.push({ left, top, right: left + boxWidth, bottom: top + boxHeight, score, points });
   }
   return found;
+}
+
+/** Degrees by which a face is turned clockwise, by the directions of its eyes and from them to its mouth. */
+export function angleOf([leftEye, rightEye, , leftMouth, rightMouth]) {
+  const [right, down] = [0, 1].map((axis) => [
+    rightEye[axis] - leftEye[axis],
+    (leftMouth[axis] + rightMouth[axis] - leftEye[axis] - rightEye[axis]) / 2,
+  ]);
+  return (Math.atan2(down[0] - right[1], right[0] + down[1]) * 180) / Math.PI;
 }
 
 /** Intersection over union, and over the smaller box. */
@@ -104,9 +117,9 @@ export function merge(boxes) {
  * The faces of a frame.
  *
  * @param {{width: number, height: number, data: Uint8ClampedArray}} frame RGBA
- * @param {(planes: Float32Array, width: number, height: number) => Promise<{heatmap, scale, offset}>} network
+ * @param {(planes: Float32Array, width: number, height: number) => Promise<{heatmap, scale, offset, landmarks}>} network
  * @param {{threshold: number, longSides: number[]}} options
- * @returns {Promise<{left, top, width, height, score}[]>} in pixels of the frame, best first
+ * @returns {Promise<{left, top, width, height, score, angle}[]>} in pixels of the frame, best first
  */
 export async function detect(frame, network, { threshold, longSides }) {
   const boxes = [];
@@ -123,6 +136,7 @@ export async function detect(frame, network, { threshold, longSides }) {
           right: box.right * across + tile.left,
           bottom: box.bottom * down + tile.top,
           score: box.score,
+          points: box.points.map(([x, y]) => [x * across, y * down]),
         });
       }
     }
@@ -133,5 +147,6 @@ export async function detect(frame, network, { threshold, longSides }) {
     width: box.right - box.left,
     height: box.bottom - box.top,
     score: box.score,
+    angle: angleOf(box.points),
   }));
 }

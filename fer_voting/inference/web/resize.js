@@ -100,6 +100,35 @@ function cut(image, { left, top, right, bottom }) {
   return { width, height, data };
 }
 
+/** A square region, turned clockwise by an angle about its centre, as Pillow's bilinear transform; RGBA, upright. */
+export function turned(image, { left, top, right, bottom }, degrees) {
+  const side = right - left;
+  const radians = (degrees * Math.PI) / 180;
+  const [cos, sin, half] = [Math.cos(radians), Math.sin(radians), side / 2];
+  const firstX = (left + right) / 2 - half * cos + half * sin;
+  const firstY = (top + bottom) / 2 - half * sin - half * cos;
+  const data = new Uint8ClampedArray(side * side * 4);
+  const clipX = (x) => Math.min(Math.max(x, 0), image.width - 1);
+  for (let row = 0, to = 0; row < side; row++) {
+    for (let column = 0; column < side; column++, to += 4) {
+      const x = cos * (column + 0.5) - sin * (row + 0.5) + firstX;
+      const y = sin * (column + 0.5) + cos * (row + 0.5) + firstY;
+      if (!(x >= 0 && x < image.width && y >= 0 && y < image.height)) continue;
+      const [x0, y0] = [Math.floor(x - 0.5), Math.floor(y - 0.5)];
+      const [dx, dy] = [x - 0.5 - x0, y - 0.5 - y0];
+      const upper = Math.max(y0, 0) * image.width;
+      const lower = y0 + 1 < image.height ? (y0 + 1) * image.width : upper;
+      const places = [upper + clipX(x0), upper + clipX(x0 + 1), lower + clipX(x0), lower + clipX(x0 + 1)];
+      for (let channel = 0; channel < 3; channel++) {
+        const [a, b, c, d] = places.map((place) => image.data[4 * place + channel]);
+        const above = a + (b - a) * dx;
+        data[to + channel] = Math.trunc(above + (c + (d - c) * dx - above) * dy);
+      }
+    }
+  }
+  return { width: side, height: side, data };
+}
+
 /**
  * Part of a picture, resized.
  *

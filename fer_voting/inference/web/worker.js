@@ -4,7 +4,7 @@
 import * as ort from "./ort/ort.wasm.min.mjs";
 import { detect } from "./centerface.js";
 import { faceSquare } from "./faces.js";
-import { resize } from "./resize.js";
+import { resize, turned } from "./resize.js";
 
 const BATCH = 16; // faces at once
 
@@ -36,8 +36,8 @@ async function findFaces(frame, detector, info) {
   const network = async (values, width, height) => {
     const feeds = { [detector.inputNames[0]]: new ort.Tensor("float32", values, [1, 3, height, width]) };
     const maps = await detector.run(feeds);
-    const [heatmap, scale, offset] = info.detector.outputs.map((name) => maps[name].data);
-    return { heatmap, scale, offset };
+    const [heatmap, scale, offset, landmarks] = info.detector.outputs.map((name) => maps[name].data);
+    return { heatmap, scale, offset, landmarks };
   };
   return detect(frame, network, { threshold: info.detector.threshold, longSides: info.detector.long_sides });
 }
@@ -70,7 +70,10 @@ async function process(frame) {
   const faces = [];
   for (const box of boxes) {
     const square = faceSquare(box, info.margin, frame.width, frame.height);
-    if (square) faces.push({ box, square, image: resize(frame, info.image_size, info.image_size, square) });
+    if (!square) continue;
+    const upright = Math.abs(box.angle) < info.upright_degrees;
+    const [picture, region] = upright ? [frame, square] : [turned(frame, square, box.angle)];
+    faces.push({ box, square, image: resize(picture, info.image_size, info.image_size, region) });
   }
   const images = faces.map((face) => face.image);
   (await recognise(images, network, info.image_size)).forEach((result, i) => Object.assign(faces[i], result));
