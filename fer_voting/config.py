@@ -13,6 +13,7 @@ import os
 import re
 import shlex
 import sys
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -134,11 +135,17 @@ def _fast_precision() -> str:
 def _folder_name(root: Any) -> str:
     """The name of a data set in the folder `root`: the folder's, as far as a run's name may contain it.
 
-    A folder that is called like another option of `dataset` is prefixed, so that their runs differ in name.
+    A name that loses characters gets a digest of the whole one, so that no two folders have one name. A folder that is
+    called like another option of `dataset` is prefixed, so that their runs differ in name.
     """
     if root is None:
         return "folder"
-    name = re.sub(r"[^A-Za-z0-9._]+", "_", os.path.basename(os.path.abspath(str(root)))).strip("_.")
+    own = unicodedata.normalize("NFC", os.path.basename(os.path.abspath(os.path.expanduser(str(root)))))
+    plain = "".join(c for c in unicodedata.normalize("NFKD", own) if not unicodedata.combining(c))
+    name = re.sub(r"[^A-Za-z0-9._]+", "_", plain).strip("_.")[:40]
+    if own and name != own:
+        digest = hashlib.sha256(own.encode(errors="surrogateescape")).hexdigest()[:6]
+        return f"{name or 'folder'}_{digest}"
     taken = options_of_group("dataset").keys() - {"folder"}
     return f"folder_{name}" if name in taken else name or "folder"
 
@@ -165,21 +172,37 @@ def quote(text: str) -> str:
     return QuotedString(text, Quote.single).with_quotes()
 
 
-def as_typed(override: str) -> str:
+def as_typed(override: str, sweeps: bool = True) -> str:
     """The override in Hydra's grammar, with the value of a text's key, or of a group, taken as it was typed.
 
     `name=1e3` -> `name='1e3'`: Hydra reads a number. `dataset.root=~/faces (1)` -> `dataset.root='/home/me/faces (1)'`:
-    Hydra reads neither `~` nor parentheses. Several values of a sweep, lists, `null` and quoted texts stay as they are.
+    Hydra reads neither `~` nor parentheses. Several values of a sweep, lists, `null` and quoted texts stay as they are;
+    for a path's key, only where a sweep is asked for, or the text is no path that exists.
+
+    Args:
+        sweeps: whether a comma may separate the values of jobs.
     """
     key, assigns, text = override.partition("=")
     last = key.lstrip("+").rpartition(".")[2]
     is_group = any((folder / last).is_dir() for folder in conf_dirs()) and "." not in key
     if not assigns or key.startswith("~") or not (last in TEXT_KEYS | PATH_KEYS or is_group):
         return override
+    if last in PATH_KEYS and (path := _path_as_typed(text, last in TEXT_KEYS or sweeps)) is not None:
+        return f"{key}={path}"
     value = _parse(text)
     several = isinstance(value, ChoiceSweep) and value.simple_form and not set(text) & set("'\"[{(")
     parts = text.split(",") if several or value is _UNREADABLE else [text]
     return f"{key}={','.join(_part_as_typed(part.strip(), last in PATH_KEYS) for part in parts)}"
+
+
+def _path_as_typed(text: str, must_exist: bool) -> str | None:
+    """The path that a text is, quoted; None if it is quoted, nothing, `null`, or an interpolation or other values."""
+    if not text.strip() or text.strip() in ("null", "???") or (text[0] in "'\"" and isinstance(_parse(text), str)):
+        return None
+    path = os.path.expanduser(text)
+    if os.path.lexists(path):
+        return quote(path.replace("${", "\\${"))
+    return None if must_exist or "${" in text else quote(path)
 
 
 def _part_as_typed(text: str, is_path: bool) -> str:
@@ -230,7 +253,7 @@ def _hydra() -> Iterator[list[str]]:
 
 def compose(overrides: Sequence[str] = (), config_name: str = "config") -> DictConfig:
     """The configuration of these overrides, e.g. `["split=m2", "model.width=16"]`, as a command's function gets it."""
-    overrides = [as_typed(override) for override in overrides]
+    overrides = [as_typed(override, sweeps=False) for override in overrides]
     with _hydra() as own:
         config = hydra.compose(config_name, [*overrides, *own], return_hydra_config=True)
     node = config.hydra
@@ -307,7 +330,8 @@ def command(job: str | Callable[[DictConfig], Any], config_name: str = "config")
     set_up_messages()
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1" and ONE_LINE_VARIABLE not in os.environ
     _use_config_dir()
-    sys.argv[1:] = [word if word.startswith("-") else as_typed(word) for word in sys.argv[1:]]
+    sweeps = bool({"-m", "--multirun"} & set(sys.argv[1:]))
+    sys.argv[1:] = [word if word.startswith("-") else as_typed(word, sweeps) for word in sys.argv[1:]]
 
     def give_up(error: Exception) -> NoReturn:
         if wants_traceback:

@@ -2,9 +2,10 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,6 +21,7 @@ BLANK_LEVELS = 8
 _ROWS_AT_ONCE = 4096
 
 _HASH_BITS = 64
+_PAIRS_AT_ONCE = 2**22
 _GREY = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 
 
@@ -38,26 +40,72 @@ def perceptual_hashes(images: NDArray[np.uint8]) -> NDArray[np.uint64]:
     return np.packbits(bits, axis=1).view(np.uint64)[:, 0]
 
 
-def near_pairs(hashes: NDArray[np.uint64], max_bits: int) -> NDArray[np.int64]:
+def near_pairs(
+    hashes: NDArray[np.uint64], max_bits: int, others: NDArray[np.uint64] | None = None
+) -> NDArray[np.int64]:
     """Pairs of positions (first < second) whose hashes (uint64 [N]) differ in at most `max_bits` bits: [M, 2].
 
     The bits are divided into max_bits + 1 bands. Two such hashes agree in at least one band, so only hashes that
     agree in a band are compared.
+
+    Args:
+        others: hashes of the same images in another view, uint64 [N]: pairs are near if the hash of one is near to the
+            other view of the other.
     """
+    others = hashes if others is None else others
     bands = np.array_split(np.arange(_HASH_BITS, dtype=np.uint64), max_bits + 1)
     pairs = [np.empty((0, 2), np.int64)]
     for band in bands:
-        key = (hashes >> band[0]) & np.uint64(2 ** len(band) - 1)
-        order = np.argsort(key, kind="stable")
-        _, starts, sizes = np.unique(key[order], return_index=True, return_counts=True)
-        for start, size in zip(starts[sizes > 1], sizes[sizes > 1], strict=True):
-            members = order[start : start + size]
-            for row, first in enumerate(members[:-1]):
-                others = members[row + 1 :]
-                near = others[np.bitwise_count(hashes[others] ^ hashes[first]) <= max_bits]
-                if len(near):
-                    pairs.append(np.stack([np.full_like(near, first), near], axis=1))
+        keys, other_keys = ((h >> band[0]) & np.uint64(2 ** len(band) - 1) for h in (hashes, others))
+        order = np.argsort(other_keys, kind="stable")
+        starts = np.searchsorted(other_keys[order], keys, "left")
+        counts = np.searchsorted(other_keys[order], keys, "right") - starts
+        ends = np.cumsum(counts)
+        for rows in np.split(
+            np.arange(len(keys)), np.searchsorted(ends, np.arange(_PAIRS_AT_ONCE, ends[-1], _PAIRS_AT_ONCE))
+        ):
+            first = np.repeat(rows, counts[rows])
+            within = np.arange(len(first)) - np.repeat(np.cumsum(counts[rows]) - counts[rows], counts[rows])
+            second = order[np.repeat(starts[rows], counts[rows]) + within]
+            near = (first != second) & (np.bitwise_count(hashes[first] ^ others[second]) <= max_bits)
+            pairs.append(np.sort(np.stack([first[near], second[near]], axis=1), axis=1))
     return np.unique(np.concatenate(pairs), axis=0)
+
+
+@dataclass(frozen=True)
+class View:
+    """How the middle of an image is seen: turned by degrees, cut to a share of its side, mirrored."""
+
+    change: str
+    degrees: float = 0
+    share: float = 1
+    mirrored: bool = False
+
+    def of(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The middle 80 % of each side, without the corners that turning leaves empty: uint8 [N, 32, 32, 3]."""
+        side = images.shape[1]
+        scale, angle = 0.8 * self.share * side / _VIEW, np.deg2rad(self.degrees)
+        turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        turn[:, 0] *= -1 if self.mirrored else 1
+        shift = (side - 1) / 2 - turn @ np.full(2, (_VIEW - 1) / 2)
+        matrix = np.column_stack([turn, shift])
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        return np.stack([cv2.warpAffine(image, matrix, (_VIEW, _VIEW), flags=flags) for image in images])
+
+
+_VIEW = 32
+UPRIGHT = View("alike")
+VIEWS = tuple(
+    View(" and ".join(filter(None, (change, "mirrored" * mirrored))), degrees, share, mirrored)
+    for mirrored in (False, True)
+    for change, degrees, share in (
+        ("", 0, 1),
+        *((f"turned by about {abs(degrees)} degrees", degrees, 1) for degrees in (-9, -6, -3, 3, 6, 9)),
+        ("cropped", 0, 0.9),
+    )
+    if change or mirrored
+)
+"""The changes that the search for similar images sees through, besides those of brightness, size and compression."""
 
 
 def audit(data: FERDataModule, near_duplicate_bits: int | None = None) -> dict[str, Any]:
@@ -76,8 +124,8 @@ def audit(data: FERDataModule, near_duplicate_bits: int | None = None) -> dict[s
             "train-train" -> superfluous copies inside training;
         conflicts: the same, counting only those whose label differs from a copy's;
         duplicate_groups: name, part and label of each copy;
-        near_duplicates: pairs of similar images with different content: their names and the number of different
-            hash bits; null without `near_duplicate_bits`.
+        near_duplicates: pairs of similar images with different content: their names, the number of different hash
+            bits and the change (`VIEWS`); null without `near_duplicate_bits`.
     """
     bits = near_duplicate_bits
     if bits is not None and not (isinstance(bits, int) and 0 <= bits <= 8):
@@ -86,7 +134,7 @@ def audit(data: FERDataModule, near_duplicate_bits: int | None = None) -> dict[s
     pack = data.make_pack()
     usable = data.usable(pack)
     rows = np.flatnonzero(usable)
-    blank, perceptual = _scan(pack, rows, want_hashes=bits is not None)
+    blank, hashes = _scan(pack, rows, want_hashes=bits is not None)
     groups = [rows[members] for members in same_content(pack.hashes[rows])]
     duplicates, conflicts = count_duplicates(groups, pack.part_ids, pack.label_ids)
     return {
@@ -103,7 +151,7 @@ def audit(data: FERDataModule, near_duplicate_bits: int | None = None) -> dict[s
         "duplicates": duplicates,
         "conflicts": conflicts,
         "duplicate_groups": [[_described(pack, row) for row in group] for group in groups],
-        "near_duplicates": None if bits is None else _near_duplicates(pack, rows, perceptual, bits),
+        "near_duplicates": None if bits is None else _near_duplicates(pack, rows, hashes, bits),
     }
 
 
@@ -141,13 +189,20 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
     if not report["duplicates"]:
         yield "no identical images"
     if report["near_duplicates"] is not None:
-        yield f"similar images: {len(report['near_duplicates']):,} pairs"
+        pairs = report["near_duplicates"]
+        across = sum(len({image["part"] for image in pair["images"]}) > 1 for pair in pairs)
+        yield f"similar images: {len(pairs):,} pairs, {across:,} of them in two parts"
+        for change, count in Counter(pair["change"] for pair in pairs).most_common():
+            yield f"  {change}: {count:,}"
 
 
-def _scan(pack: Pack, rows: NDArray[np.int64], want_hashes: bool) -> tuple[list[Problem], NDArray[np.uint64]]:
-    """The blank images among `rows`, and the perceptual hash of each row (if wanted)."""
+def _scan(
+    pack: Pack, rows: NDArray[np.int64], want_hashes: bool
+) -> tuple[list[Problem], dict[View | None, NDArray[np.uint64]]]:
+    """The blank images among `rows`, and (if wanted) the perceptual hash of each row in each view; None: as a whole."""
     blank: list[Problem] = []
-    hashes = np.zeros(len(rows), np.uint64)
+    views = (None, UPRIGHT, *VIEWS) if want_hashes else ()
+    hashes = {view: np.zeros(len(rows), np.uint64) for view in views}
     with progress_bar(total=len(rows), desc="scanning", unit="image") as progress:
         for start in range(0, len(rows), _ROWS_AT_ONCE):
             chunk = rows[start : start + _ROWS_AT_ONCE]
@@ -156,8 +211,9 @@ def _scan(pack: Pack, rows: NDArray[np.int64], want_hashes: bool) -> tuple[list[
             for row, levels in zip(chunk[spread < BLANK_LEVELS], spread[spread < BLANK_LEVELS], strict=True):
                 reason = f"values differ by at most {levels} of 255" if levels else "all values are equal"
                 blank.append(Problem("blank", pack.names([row])[0], reason))
-            if want_hashes:
-                hashes[start : start + len(chunk)] = perceptual_hashes(images)
+            for view in views:
+                seen = images if view is None else view.of(images)
+                hashes[view][start : start + len(chunk)] = perceptual_hashes(seen)
             progress.update(len(chunk))
     return blank, hashes
 
@@ -171,17 +227,19 @@ def _other_classes(data: FERDataModule, pack: Pack) -> dict[str, int]:
 
 
 def _near_duplicates(
-    pack: Pack, rows: NDArray[np.int64], hashes: NDArray[np.uint64], max_bits: int
+    pack: Pack, rows: NDArray[np.int64], hashes: Mapping[View | None, NDArray[np.uint64]], max_bits: int
 ) -> list[dict[str, Any]]:
-    pairs = near_pairs(hashes, max_bits)
-    differ = pack.hashes[rows[pairs[:, 0]]] != pack.hashes[rows[pairs[:, 1]]]
-    return [
-        {
-            "bits": int(np.bitwise_count(hashes[first] ^ hashes[second])),
-            "images": [_described(pack, row) for row in rows[[first, second]]],
-        }
-        for first, second in pairs[differ]
-    ]
+    found: dict[tuple[int, int], dict[str, Any]] = {}  # each pair by the first view in which it is near
+    for view, seen in hashes.items():
+        upright = hashes[None if view is None else UPRIGHT]
+        pairs = near_pairs(upright, max_bits, seen)
+        differ = pack.hashes[rows[pairs[:, 0]]] != pack.hashes[rows[pairs[:, 1]]]
+        for first, second in pairs[differ].tolist():
+            bits = min(int(np.bitwise_count(upright[a] ^ seen[b])) for a, b in ((first, second), (second, first)))
+            images = [_described(pack, row) for row in rows[[first, second]]]
+            change = (view or UPRIGHT).change
+            found.setdefault((first, second), {"bits": bits, "change": change, "images": images})
+    return [found[pair] for pair in sorted(found)]
 
 
 def _described(pack: Pack, row: int) -> dict[str, str]:

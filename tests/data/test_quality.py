@@ -1,10 +1,10 @@
 import itertools
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from fer_voting.data.division import same_content
-from fer_voting.data.quality import near_pairs, perceptual_hashes
+from fer_voting.data.quality import UPRIGHT, VIEWS, near_pairs, perceptual_hashes
 
 
 def test_groups_of_equal_content() -> None:
@@ -43,3 +43,24 @@ def test_near_pairs_are_those_that_comparing_all_finds() -> None:
         ]
         assert near_pairs(hashes, bits).tolist() == expected
         assert len(expected) > 5
+
+
+def test_mirrored_turned_and_cropped_copies_have_near_hashes_in_a_view() -> None:
+    """Each copy as Pillow makes it, black where turning leaves corners; other images are near in no view."""
+    images = [Image.fromarray(smooth(seed)) for seed in range(12)]
+    copies = {
+        "mirrored": ImageOps.mirror(images[0]),
+        "turned": images[1].rotate(7, Image.Resampling.BILINEAR),
+        "turned and mirrored": ImageOps.mirror(images[2]).rotate(-4, Image.Resampling.BILINEAR),
+        "cropped": images[3].crop((2, 2, 46, 46)).resize((48, 48)),
+    }
+    stack = np.stack([np.asarray(image) for image in (*images, *copies.values())])
+    upright = perceptual_hashes(UPRIGHT.of(stack))
+    pairs: dict[tuple[int, int], str] = {}
+    for view in VIEWS:
+        for first, second in near_pairs(upright, 6, perceptual_hashes(view.of(stack))).tolist():
+            pairs.setdefault((first, second), view.change)
+    assert set(pairs) == {(number, 12 + number) for number in range(4)}
+    assert pairs[0, 12] == "mirrored"
+    assert "turned by about" in pairs[1, 13]
+    assert "mirrored" in pairs[2, 14]

@@ -159,6 +159,8 @@ class FERPlusDataModule(FER2013DataModule):
             raise ValueError(f"dataset.targets={targets} must be majority or votes")
         if not 0 <= label_share <= 1:
             raise ValueError(f"dataset.label_share={label_share} must be from 0 to 1")
+        if any(label is not None for label in self.class_map.values()):
+            raise ValueError("dataset.class_map can only leave out classes of FER+ (null): its votes have fixed names")
         self.targets, self.label_share = targets, label_share
 
     def own_target(self) -> Target:

@@ -40,7 +40,7 @@ def _find_official(root: Path, kind: str) -> Path | None:
 
 
 def _official_sources(base: Path, kind: str) -> tuple[Path, ...]:
-    """The list of labels, the folder of images, and of whole photos that of the face boxes."""
+    """The list of labels, the folder of images, and for whole photos the folder of face boxes."""
     list_file, boxes = _list_file(base), base / BOXES
     assert list_file is not None
     return (list_file, base / "Image" / kind, *([boxes] if kind == "original" and boxes.is_dir() else []))

@@ -77,7 +77,7 @@ def test_classes_of_the_users_own_follow_the_expressions(tmp_path: Path) -> None
     [
         ([], "folder"),
         (["dataset.root=/some/where/office"], "office"),
-        (["dataset.root='/some/where/My faces (2)/'"], "My_faces_2"),
+        (["dataset.root='/some/where/My faces (2)/'"], "My_faces_2_455d90"),  # not the name of My_faces_2
         (["dataset.root=/some/../.."], "folder"),
         (["dataset.root=2024"], "2024"),
         (["dataset.root=/some/where/office", "dataset.name=lab"], "lab"),

@@ -1,0 +1,497 @@
+"""Rules that every reader of a data set follows, over kinds of names, files and layouts (docs/datasets.md)."""
+
+import logging
+import shutil
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers.datasets import (
+    CLASSES,
+    FERPLUS_COLUMNS,
+    RAFDB_IDS,
+    SEVEN,
+    affectnet_release1,
+    affectnet_release2,
+    class_folders,
+    class_image,
+    fer2013_csv,
+    rafdb_official,
+    release1_row,
+    save,
+    save_broken,
+    shown_class,
+    write_release1_csv,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from fer_voting.config import compose
+from fer_voting.data.formats import is_hidden
+from fer_voting.data.module import FERDataModule
+from fer_voting.data.sets.affectnet import AffectNetDataModule
+from fer_voting.data.sets.fer2013 import FER2013DataModule
+from fer_voting.data.sets.ferplus import FERPlusDataModule
+from fer_voting.data.sets.folder import FolderDataModule
+from fer_voting.data.sets.rafdb import RAFDBDataModule
+
+ALPHABETICAL = sorted(CLASSES)
+
+
+def opened(kind: type[Any], root: Path, **arguments: Any) -> Any:
+    settings = {"classes": kind.class_choices[0], "cache_dir": root.parent / "packs"} | arguments
+    data = kind(name="x", root=root, **settings)
+    data.setup()
+    return data
+
+
+def shows_its_labels(data: FERDataModule) -> bool:
+    labels = [data.pack.labels[i] for i in data.pack.label_ids]
+    return [shown_class(image) for image in data.pack.images] == labels
+
+
+# 1: nothing disappears ----------------------------------------------------------------------------------------------
+
+OTHER_FILES = st.sampled_from(
+    ("notes.txt", "Thumbs.db", "a.heic", "._1.png", ".DS_Store", "x.csv", "clip.mp4", "LICENSE")
+)
+PLACES = st.sampled_from(
+    ("", "train", "train/happy", "train/happy/deeper", "test/sad", "__MACOSX/train/happy", "extra")
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(others=st.sets(st.tuples(PLACES, OTHER_FILES), max_size=8), stray=st.integers(0, 2))
+def test_every_file_is_a_sample_a_problem_or_counted(others: set[tuple[str, str]], stray: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) / "faces"
+        class_folders(root, {"train": {"happy": 4, "sad": 4}, "test": {"happy": 1, "sad": 1}}, {c: c for c in SEVEN})
+        save_broken(root / "train" / "sad" / "broken.png")
+        for place, name in others:
+            (root / place).mkdir(parents=True, exist_ok=True)
+            (root / place / name).write_bytes(b"no image")
+        for number in range(stray):
+            save(root / "train" / f"{number}.png", class_image("happy", number))
+        data = opened(FolderDataModule, root, max_bad_fraction=0.5)
+        assert int(data.pack.good.sum()) == 10
+        assert len(data.pack.problems) == 1
+        files = [path for path in root.rglob("*") if path.is_file()]
+        assert len(files) == 11 + sum(data.pack.left_out.values())
+        hidden = sum(any(map(is_hidden, path.relative_to(root).parts)) for path in files)
+        assert hidden == sum(n for reason, n in data.pack.left_out.items() if reason.startswith("hidden: "))
+        assert data.pack.left_out.get("not where the layout has images: .png", 0) == stray
+        assert data.data_summary()["left_out"] == dict(data.pack.left_out)
+
+
+def test_a_class_folder_that_loses_all_its_files_is_an_error(tmp_path: Path) -> None:
+    root = tmp_path / "faces"
+    class_folders(root, {"train": {"happy": 4, "sad": 4}}, {c: c for c in SEVEN})
+    (root / "train" / "fear").mkdir()
+    (root / "train" / "fear" / "IMG_1.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
+    with pytest.raises(ValueError, match=r"fear has no image, only \.heic 1; HEIC: convert them"):
+        opened(FolderDataModule, root)
+
+
+@pytest.mark.parametrize("kind", [FolderDataModule, RAFDBDataModule, FER2013DataModule])
+def test_a_class_without_training_images_is_an_error(tmp_path: Path, kind: type[Any]) -> None:
+    counts = {"train": dict.fromkeys(SEVEN[:6], 20), "test": dict.fromkeys(SEVEN, 4)}
+    class_folders(tmp_path / "faces", counts, {c: c for c in SEVEN})
+    with pytest.raises(ValueError, match=r"no training images of anger: dataset.class_map=\{anger: null\} leaves"):
+        opened(kind, tmp_path / "faces")
+    data = opened(kind, tmp_path / "faces", class_map={"anger": None})
+    assert data.class_names == SEVEN[:6]
+    assert data.pack.left_out["class anger"] == 4
+
+
+@pytest.mark.parametrize("suffix", [".jfif", ".jpe", ".JPG", "", ".jpg_large"])
+def test_an_image_is_read_whatever_it_is_called(tmp_path: Path, suffix: str) -> None:
+    for label in ("happy", "sad"):
+        for number in range(10):
+            path = tmp_path / "faces" / label / f"{number}{suffix}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            class_image(label, number).save(path, "JPEG", quality=95, subsampling=0)
+    data = opened(FolderDataModule, tmp_path / "faces")
+    assert len(data.pack) == 20
+    assert shows_its_labels(data)
+
+
+# 3: a name is any name ----------------------------------------------------------------------------------------------
+
+NAMES = st.text(st.characters(exclude_categories=("Cc", "Cs"), exclude_characters="/"), min_size=1, max_size=40).filter(
+    lambda name: not is_hidden(name) and len(name.encode()) <= 200
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(names=st.sets(NAMES, min_size=1, max_size=5))
+def test_a_name_is_any_name(names: set[str]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) / "faces"
+        for number in range(10):
+            for label in ("happy", "sad"):
+                save(root / label / f"{number}.png", class_image(label, number))
+        for number, name in enumerate(sorted(names)):
+            save(root / "happy" / f"{name}.png", class_image("happy", 100 + number))
+        data = opened(FolderDataModule, root)
+        assert not data.pack.problems
+        assert {f"happy/{name}.png" for name in names} <= set(data.pack.names())
+        again = opened(FolderDataModule, root, manifest=data.manifest_file)
+        assert again.fingerprint == data.fingerprint
+
+
+@pytest.mark.parametrize(("name", "reason"), [("a\nb", "control characters"), ("a\udcffb", "not text in UTF-8")])
+def test_a_name_that_is_refused_has_its_reason(tmp_path: Path, name: str, reason: str) -> None:
+    class_folders(tmp_path / "faces", {"": {"happy": 5, "sad": 5}}, {c: c for c in SEVEN})
+    save(tmp_path / "faces" / "sad" / "plain.png", class_image("sad", 1))
+    (tmp_path / "faces" / "sad" / "plain.png").rename(tmp_path / "faces" / "sad" / f"{name}.png")
+    data = opened(FolderDataModule, tmp_path / "faces", max_bad_fraction=0.5)
+    assert [problem.reason for problem in data.pack.problems if reason in problem.reason]
+    assert len(data.pack) == 10
+
+
+# 4: a path is typed as in any program -------------------------------------------------------------------------------
+
+SHELL_WORDS = (
+    "archive (3)",
+    "AffectNet, 8",
+    "lr=1",
+    "it's",
+    "[FER]",
+    "50%",
+    "$x",
+    "#1",
+    "a b ",
+    "été",
+    "{a}",
+    "${x}",
+    "a\\b",
+)
+SHELL_WORDS += (
+    "1e5",
+    "b  c",
+    "+plus",
+    "!x",
+    "a;b",
+    'a"b',
+    "a:b",
+    "照片",
+    "0123",
+    "true",
+    "choice(1,2)",
+    "a,b",
+    "\u3000x",
+)
+
+
+@pytest.mark.parametrize("name", SHELL_WORDS)
+def test_a_path_is_typed_as_in_any_program(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    for key in ("dataset.root", "dataset.cache_dir", "dataset.manifest", "output_dir", "init_from", "teacher"):
+        config = compose(["dataset=folder", f"{key}={tmp_path / name}"])
+        node = config
+        for word in key.split("."):
+            node = node[word]
+        assert node == str(tmp_path / name)
+
+
+@settings(max_examples=100, deadline=None)
+@given(names=st.sets(NAMES.filter(lambda name: name not in (".", "..") and name.strip()), min_size=2, max_size=2))
+def test_no_two_folders_have_one_name(names: set[str]) -> None:
+    folder_name = compose.__globals__["_folder_name"]
+    first, second = (folder_name(f"/data/{name}") for name in names)
+    assert first.isascii()
+    assert first != second or len({Path(f"/data/{name}").name for name in names}) < 2
+
+
+# 5: a layout is recognised or refused -------------------------------------------------------------------------------
+
+
+def yolo(root: Path) -> None:
+    for part in ("train", "valid"):
+        save(root / part / "images" / "1.jpg", class_image("sad", 1))
+        (root / part / "labels").mkdir()
+
+
+def kdef(root: Path) -> None:
+    for expression in ("AN", "DI", "AF", "HA", "SA", "SU", "NE"):
+        save(root / "AF01" / f"AF01{expression}S.JPG", class_image("sad", 1))
+
+
+def jaffe(root: Path) -> None:
+    for number in range(3):
+        save(root / f"KA.AN{number}.39.tiff", class_image("sad", number))
+
+
+ELEVEN = {"train": dict.fromkeys(CLASSES, 2), "val": dict.fromkeys(CLASSES, 1)}
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda root: affectnet_release1(root, ELEVEN), "AffectNet's layout release1, .*: dataset=affectnet"),
+        (lambda root: affectnet_release2(root, ELEVEN), "AffectNet's layout release2, .*: dataset=affectnet"),
+        (lambda root: rafdb_official(root, {"train": {"sad": 2}, "test": {"sad": 1}}), "RAF-DB's .* dataset=rafdb"),
+        (lambda root: fer2013_csv(root / "fer2013.csv", {"Training": {"sad": 2}}), "FER2013's .* dataset=fer2013"),
+        (yolo, "YOLO's layout"),
+        (kdef, "KDEF's layout"),
+        (jaffe, "JAFFE's layout"),
+        (lambda root: class_folders(root / "in", {"": {"sad": 2, "happy": 2}}, {c: c for c in SEVEN}), "root=.*/in$"),
+    ],
+)
+def test_another_layout_is_named(tmp_path: Path, make: Any, message: str) -> None:
+    make(tmp_path / "faces")
+    with pytest.raises(ValueError, match=message):
+        opened(FolderDataModule, tmp_path / "faces")
+
+
+def test_classes_that_are_no_expressions_are_listed_and_suggested(tmp_path: Path) -> None:
+    class_folders(tmp_path / "faces", {"": {"sad": 9, "fear": 9}}, {"sad": "cats", "fear": "suprise"})
+    notes = "\n".join(opened(FolderDataModule, tmp_path / "faces").data_summary()["notes"])
+    assert "no class is an expression: the folders cats, suprise were taken for classes" in notes
+    assert "dataset.class_map={suprise: surprise}" in notes
+
+
+def test_class_names_fold_case_across_parts(tmp_path: Path) -> None:
+    for part, names in (("train_set", ("Ahegao", "e\u0301te\u0301")), ("val_set", ("ahegao", "\u00e9t\u00e9"))):
+        for name in names:
+            for number in range(3):
+                save(tmp_path / "faces" / part / name / f"{number}{part}.png", class_image("sad", number))
+    data = opened(FolderDataModule, tmp_path / "faces")
+    assert data.class_names == ("Ahegao", "e\u0301te\u0301")
+    assert sum(data.counts()["val"].values()) == 6
+
+
+# 6: numbers for classes are never guessed silently ------------------------------------------------------------------
+
+
+def numbered(root: Path, order: list[str], first: int) -> None:
+    names = {label: str(first + order.index(label)) for label in order}
+    class_folders(root, {part: dict.fromkeys(order, 6) for part in ("train", "val", "test")}, names)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("by", ["data.yaml", "classes.txt", "labels.csv", "option"])
+@pytest.mark.parametrize("kind", [AffectNetDataModule, FolderDataModule])
+def test_an_order_of_numbers_is_read_or_given(tmp_path: Path, kind: type[Any], by: str, first: int) -> None:
+    root, arguments = tmp_path / "faces", {}
+    numbered(root, ALPHABETICAL, first)
+    if by == "data.yaml":
+        (root / by).write_text(f"nc: 8\nnames: {ALPHABETICAL}\n")
+    elif by == "classes.txt":
+        (root / by).write_text("\n".join(ALPHABETICAL))
+    elif by == "labels.csv":
+        (root / by).write_text("\n".join(["id,name", *(f"{first + i},{name}" for i, name in enumerate(ALPHABETICAL))]))
+    else:
+        arguments = {"class_names": ALPHABETICAL}
+    data = opened(kind, root, classes=kind.class_choices[-1], **arguments)
+    assert data.class_names == CLASSES
+    assert shows_its_labels(data)
+    (note,) = data.pack.notes
+    assert f"numbered class folders are {first} anger" in note
+    assert not [reason for reason in data.pack.left_out if reason.startswith("no image")]
+
+
+def test_an_assumed_order_is_said_and_one_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    numbered(tmp_path / "own", list(CLASSES), 0)
+    (note,) = opened(AffectNetDataModule, tmp_path / "own").pack.notes
+    assert "taken for 0 neutral, 1 happy" in note
+    numbered(tmp_path / "one", list(CLASSES), 1)
+    with pytest.raises(
+        ValueError, match=r"numbered 1 to 8, and the data set's own numbers begin with 0: dataset.class"
+    ):
+        opened(AffectNetDataModule, tmp_path / "one")
+    numbered(tmp_path / "zero", list(SEVEN), 0)
+    with pytest.raises(ValueError, match=r"numbered 0 to 6, and the data set's own numbers begin with 1"):
+        opened(RAFDBDataModule, tmp_path / "zero")
+    with pytest.raises(ValueError, match=r"the class folders 3, 4, 5, 6 in .* are none of the 3 classes"):
+        opened(FolderDataModule, tmp_path / "zero", class_names=["a", "b", "c"])
+
+
+# 7: class_map -------------------------------------------------------------------------------------------------------
+
+
+def test_a_class_map_renames_and_leaves_out(tmp_path: Path) -> None:
+    names = {"fear": "afraid", "contempt": "contempt", "happy": "Happy", "sad": "sadness"}
+    class_folders(tmp_path / "faces", {"": dict.fromkeys(names, 20)}, names)
+    plain = opened(FolderDataModule, tmp_path / "faces")
+    data = opened(FolderDataModule, tmp_path / "faces", class_map={"Afraid": "fear", "contempt": None, "sad": "low"})
+    assert data.pack.folder == plain.pack.folder
+    assert data.class_names == ("happy", "fear", "low")
+    assert data.pack.left_out == {"class contempt": 20}
+    for part in data.counts():
+        for row in data.positions(part):
+            label = {"low": "sad"}.get(name := data.pack.labels[data.pack.label_ids[row]], name)
+            assert shown_class(data.pack.images[row]) == label
+    with pytest.raises(ValueError, match=r"no image of x has the class afrad; the classes are .*afraid"):
+        opened(FolderDataModule, tmp_path / "faces", class_map={"afrad": "fear"})
+    assert compose(["dataset=folder", "dataset.class_map={afraid: fear, contempt: null}"]).dataset.class_map == {
+        "afraid": "fear", "contempt": None
+    }  # fmt: skip
+
+
+def test_a_whole_flat_set_can_be_the_test_part(tmp_path: Path) -> None:
+    class_folders(tmp_path / "faces", {"": {"happy": 3, "fear": 2}}, {c: c for c in SEVEN})
+    data = opened(FolderDataModule, tmp_path / "faces", test_fraction=1, needs=("test",))
+    assert data.counts() == {"test": {"happy": 3, "fear": 2}}
+    with pytest.raises(ValueError, match="there are no train images"):
+        opened(FolderDataModule, tmp_path / "faces", test_fraction=1)
+
+
+# 8 and 9: boxes -----------------------------------------------------------------------------------------------------
+
+
+def test_rafdb_originals_are_cropped_by_their_boxes(tmp_path: Path) -> None:
+    counts = {"train": dict.fromkeys(SEVEN, 10), "test": dict.fromkeys(SEVEN, 1)}
+    rafdb_official(tmp_path / "raf", counts, "original")
+    assert "there is no Annotation/boundingbox" in opened(RAFDBDataModule, tmp_path / "raf").pack.notes[0]
+    boxes = tmp_path / "raf" / "Annotation" / "boundingbox"
+    boxes.mkdir(parents=True)
+    for path in (tmp_path / "raf" / "Image" / "original").iterdir():
+        whole = Image.new("RGB", (200, 150), (255, 255, 255))
+        whole.paste(Image.open(path), (100, 50))
+        whole.save(path, quality=95, subsampling=0)
+        (boxes / f"{path.stem}_boundingbox.txt").write_text("100.0 50.0 132.0 82.0 \n")
+    data = opened(RAFDBDataModule, tmp_path / "raf")
+    assert shows_its_labels(data)
+    assert not data.pack.notes
+    assert not data.pack.left_out
+    (boxes / "train_00001_boundingbox.txt").unlink()
+    data = opened(RAFDBDataModule, tmp_path / "raf", max_bad_fraction=0.1)
+    assert "no box of four numbers" in data.pack.problems[0].reason
+
+
+# 10: two sources of one fact ----------------------------------------------------------------------------------------
+
+
+def ferplus(root: Path, shift: int) -> None:
+    lines = fer2013_csv(root / "fer2013.csv", {"Training": dict.fromkeys(SEVEN, 40)})
+    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(7), 40))
+    rows = [f"{label},{line.split(',')[1]},Training" for label, line in zip(labels, lines[1:], strict=True)]
+    (root / "fer2013.csv").write_text("\n".join([lines[0], *rows]) + "\n")
+    ids = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
+    votes = [",".join("8" if column == ids[label] else "0" for column in FERPLUS_COLUMNS) for label in labels]
+    votes = votes[shift:] + votes[:shift]
+    header = ",".join(["Usage", "Image name", *FERPLUS_COLUMNS])
+    (root / "fer2013new.csv").write_text("\n".join([header, *(f"Training,a.png,{row}" for row in votes)]) + "\n")
+
+
+@pytest.mark.parametrize("shift", [0, 1, 7])
+def test_votes_of_other_rows_are_refused(tmp_path: Path, shift: int) -> None:
+    root = tmp_path / "fer"
+    root.mkdir()
+    ferplus(root, shift)
+    if shift:
+        with pytest.raises(ValueError, match=r"do not belong together: up to row \d+, only \d+% of 100 labels agree"):
+            opened(FERPlusDataModule, root)
+    else:
+        assert len(opened(FERPlusDataModule, root).pack) == 280
+
+
+def test_labels_beside_class_folders_that_contradict_them_are_said(tmp_path: Path) -> None:
+    class_folders(tmp_path / "faces", {"": {"happy": 9, "fear": 9}}, {c: c for c in SEVEN})
+    files = sorted((tmp_path / "faces").rglob("*.*"))
+    rows = [f"{i},{p.parent.name}/{p.name},{'sad' if i < 2 else p.parent.name},0.8" for i, p in enumerate(files)]
+    (tmp_path / "faces" / "labels.csv").write_text("\n".join([",pth,label,relFCs", *rows]))
+    (note,) = opened(FolderDataModule, tmp_path / "faces").pack.notes
+    assert note.startswith("labels.csv contradicts the class folders for 2 of 18 images, e.g. fear/")
+
+
+@pytest.mark.parametrize(("name", "part", "said"), [
+    ("test_{:04d}_aligned", "valid", True), ("test_{:04d}", "train", True), ("PublicTest_{}", "test", False),
+    ("train_{:05d}", "valid", True), ("PrivateTest_{}", "val", True), ("Training_{}", "train", False),
+])  # fmt: skip
+def test_official_images_in_another_part_are_named(tmp_path: Path, name: str, part: str, said: bool) -> None:
+    for folder in {"train", part, "test"}:
+        for label in SEVEN:
+            for number in range(10):
+                own = name.format(number) if folder == part else f"x{number}"
+                save(tmp_path / "raf" / folder / label / f"{own}.png", class_image(label, number + 50 * len(folder)))
+    notes = opened(RAFDBDataModule, tmp_path / "raf").pack.notes
+    assert [note for note in notes if "results are not those of the official division" in note] == notes[: int(said)]
+
+
+# 11: copies ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_copies_are_never_on_both_sides_of_a_division_that_we_make(tmp_path: Path, seed: int) -> None:
+    """Copies of one label and of two; the parts that are made are the test and the validation part."""
+    generator = np.random.default_rng(seed)
+    for number in range(60):
+        for copy in range(generator.integers(1, 4)):
+            label = ("happy", "sad")[generator.integers(2)]
+            save(tmp_path / "faces" / label / f"{number}_{copy}.png", class_image("happy", number))
+    data = opened(FolderDataModule, tmp_path / "faces", data_seed=seed, test_fraction=0.3, val_fraction=0.3)
+    assert data.data_summary()["copies"] == {}
+    contents = [set(data.pack.hashes[data.positions(part)].tolist()) for part in ("train", "val", "test")]
+    assert sum(map(len, contents)) == len(set().union(*contents))
+
+
+def test_copies_between_given_parts_are_said_and_recorded(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class_folders(
+        tmp_path / "faces", {"train": {"happy": 9, "sad": 9}, "test": {"happy": 3, "sad": 3}}, {c: c for c in SEVEN}
+    )
+    shutil.copy(tmp_path / "faces/test/happy/0000.jpg", tmp_path / "faces/train/happy/copy.jpg")
+    with caplog.at_level(logging.WARNING):
+        data = opened(FolderDataModule, tmp_path / "faces")
+    part = next(p for p in ("train", "val") if "train/happy/copy.jpg" in data.names(p))
+    assert data.data_summary()["copies"] == {f"{part}-test": 1}
+    assert f"1 {part} images also occur in test: dataset.drop_leaks=true leaves them out" in caplog.text
+
+
+@pytest.mark.parametrize("pattern", ["auto", r"S\d+", None])
+def test_images_of_a_person_stay_in_one_part(tmp_path: Path, pattern: str | None) -> None:
+    for person in range(12):
+        for frame in range(4):
+            label = "happy" if frame % 2 else "sad"
+            save(
+                tmp_path / "ck" / label / f"S{person:03d}_001_{frame:08d}.png", class_image(label, 10 * person + frame)
+            )
+    data = opened(FolderDataModule, tmp_path / "ck", group_by=pattern, test_fraction=0.3, val_fraction=0.3)
+    persons = [{name.split("/")[1][:4] for name in data.names(part)} for part in data.counts()]
+    assert (sum(map(len, persons)) == 12) == (pattern is not None)
+
+
+# AffectNet's lists --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"subDirectory_filePath": lambda name: name.replace("/", "\\")},
+        {"subDirectory_filePath": lambda name: f"Manually_Annotated_Images/{name}"},
+        {"subDirectory_filePath": lambda name: f"C:\\data\\Manually_Annotated_Images\\{name}".replace("/", "\\")},
+        {"subDirectory_filePath": lambda name: f"{name.rpartition('.')[0]}.jpeg"},
+        {"subDirectory_filePath": lambda name: f"{name.rpartition('.')[0]}.JPG"},
+        {"expression": lambda number: f"{number}.0"},
+    ],
+)
+@pytest.mark.parametrize("twice", [False, True])
+def test_lists_of_affectnet_as_copies_have_them(tmp_path: Path, change: dict[str, Any], twice: bool) -> None:
+    counts = {"train": dict.fromkeys(SEVEN, 3), "val": dict.fromkeys(SEVEN, 1)}
+    rows, _ = affectnet_release1(tmp_path / "a", counts)
+    rows = [row | {key: function(row[key]) for key, function in change.items()} for row in rows] * (1 + twice)
+    write_release1_csv(tmp_path / "a" / "Manually_Annotated_file_lists" / "training.csv", rows)
+    data = opened(AffectNetDataModule, tmp_path / "a", val_per_class=1)
+    assert shows_its_labels(data)
+    assert len(data.pack) == 28
+    assert data.pack.left_out == ({"listed twice": 21} if twice else {})
+
+
+def test_a_row_that_contradicts_an_earlier_one_is_a_problem(tmp_path: Path) -> None:
+    counts = {"train": dict.fromkeys(SEVEN, 20), "val": dict.fromkeys(SEVEN, 1)}
+    rows, _ = affectnet_release1(tmp_path / "a", counts)
+    rows.append(release1_row(rows[0]["subDirectory_filePath"], "anger", (40, 20, 32, 32)))
+    write_release1_csv(tmp_path / "a" / "Manually_Annotated_file_lists" / "training.csv", rows)
+    data = opened(AffectNetDataModule, tmp_path / "a", val_per_class=1)
+    assert Counter(problem.reason for problem in data.pack.problems) == {"listed twice, as neutral and as anger": 1}
+
+
+def test_the_numbers_of_rafdb_are_its_own(tmp_path: Path) -> None:
+    names = {label: str(RAFDB_IDS.index(label)) for label in SEVEN}
+    class_folders(tmp_path / "raf", {"train": dict.fromkeys(SEVEN, 9), "test": dict.fromkeys(SEVEN, 1)}, names)
+    assert shows_its_labels(opened(RAFDBDataModule, tmp_path / "raf"))
