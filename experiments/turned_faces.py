@@ -1,4 +1,4 @@
-"""What turning costs, and aligning gives back: `python -m experiments.turned_faces --root DIR [--faces 600]`.
+"""The cost of a turned face, with and without alignment: `python -m experiments.turned_faces --root DIR [--faces 600]`.
 
 Faces of FER2013's PublicTest become photos: enlarged, on grey, turned by 0 to 45 degrees to either side. Each is found,
 cut out and recognised as `fer_voting.predict` does, with and without `--no-align`. Prints, for each angle, the share of
@@ -37,7 +37,7 @@ def make_photo(face: NDArray[np.uint8], degrees: float) -> NDArray[np.uint8]:
 
 
 def judge(recognizer: Recognizer, faces: NDArray[np.uint8], labels: list[str]) -> list[dict[str, Any]]:
-    """For each of ANGLES the counts of faces that were found, and of right decisions with and without alignment."""
+    """The counts of each of ANGLES: faces that were found, and of right decisions with and without alignment."""
     rows = []
     for degrees in ANGLES:
         cuts: dict[str, list[NDArray[np.uint8]]] = {"aligned": [], "not_aligned": []}

@@ -290,7 +290,7 @@ def camera_name(source: str) -> str:
 
 
 def reason_of(error: Exception) -> str:
-    """What a row says of an exception."""
+    """The text of an exception in a row."""
     if type(error) in (ValueError, NotAnImage):
         return str(error)
     text = getattr(error, "strerror", None) or str(error)

@@ -1,4 +1,4 @@
-"""What is read as an image, and which pixels it has: by content, of any depth, with or without transparency."""
+"""Which files are images, and which pixels they have: by content, of any depth, with or without transparency."""
 
 import io
 import math

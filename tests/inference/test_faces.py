@@ -354,7 +354,7 @@ def test_memory_does_not_grow():
 
 
 def test_the_angle_is_that_of_eyes_and_mouth():
-    """Of a face turned by any angle; in a profile, whose eyes are in one place, the mouth's direction tells."""
+    """Any angle; in a profile, whose eyes are in one place, the mouth's direction tells."""
     upright = np.array([[-20.0, -20], [20, -20], [0, 0], [-15, 25], [15, 25]])
     profile = upright * (0.05, 1)
     points, expected = [], []

@@ -150,6 +150,28 @@ def test_bars_and_crops(page: Page, shared_data: Path) -> None:
     assert page.wait(f"JSON.stringify({shown}) === '[false,false,false,false,true]'")
 
 
+def test_turned_cut_off_and_transparent_photos_as_in_python(
+    page: Page, recognizer: Recognizer, shared_data: Path, tmp_path: Path
+) -> None:
+    """Faces that are turned upright, that reach beyond the photo, and that an editor has half erased."""
+    whole = PIL.Image.open(shared_data / "photos" / "grace_hopper.jpg").convert("RGB")
+    alpha = PIL.Image.new("L", whole.size, 0)
+    alpha.paste(255, (0, 0, whole.width, 300))
+    erased = whole.copy()
+    erased.putalpha(alpha)
+    photos = {"turned": whole.rotate(-30), "cut": whole.crop((230, 100, 512, 500)), "erased": erased}
+    for name, image in photos.items():
+        path = tmp_path / f"{name}.png"
+        image.save(path)
+        assert show(page, path) == "done"
+        frame = photo(path)
+        np.testing.assert_array_equal(pixels(page), frame)
+        found = results(page)
+        compare(found, frame, recognizer)
+        np.testing.assert_allclose([face["box"]["angle"] for face in found], recognizer.detect(frame).angles, atol=0.5)
+    assert len(results(page)) == 1
+
+
 def test_crops_are_the_faces_regions(page: Page, shared_data: Path) -> None:
     """The pictures of the ten crops, pixel by pixel, against those of the face that the network saw."""
     show(page, shared_data / "photos" / "astronaut.png")
