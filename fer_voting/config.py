@@ -99,6 +99,9 @@ class Schema:
     name: str | None = None
     output_dir: str = MISSING
     sweep: str | None = None
+    threads: Any = "auto"
+    jobs: Any = "auto"
+    jobs_per_gpu: int = 1
     refit: bool = False
     selection: str | None = None
     compile: bool = False
@@ -150,6 +153,7 @@ def _folder_name(root: Any) -> str:
     return f"folder_{name}" if name in taken else name or "folder"
 
 
+sys.path.append(str(_PACKAGE / "plugins"))  # in which Hydra finds `hydra_plugins`: the launcher of local sweeps
 ConfigStore.instance().store(name="schema", node=Schema)
 OmegaConf.register_new_resolver("folder_name", _folder_name, replace=True)
 # Cached: Hydra passes the cached value to the jobs of a sweep, whose own command lines differ.

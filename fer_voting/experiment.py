@@ -7,7 +7,7 @@ import hashlib
 import inspect
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -37,6 +37,7 @@ from fer_voting.runs.lineage import Lineage, overlap_lines
 from fer_voting.runs.naming import needed_config, settle, training_command
 from fer_voting.runs.run import Recording, Run, read_history
 from fer_voting.system.environment import describe_device, git_commit, keep_freed_memory, package_versions
+from fer_voting.system.machine import thread_choices
 from fer_voting.system.messages import set_up_messages
 from fer_voting.system.ranks import is_first_rank
 from fer_voting.targets import Target
@@ -99,7 +100,9 @@ def train(config: DictConfig) -> dict[str, Any]:
             return finished
         if config.continue_from:
             begin_from_finished(config, run)
-        with run.recording(about(config)) as recording:
+        threads = run.recorded_threads() or thread_choices(config.threads)
+        torch.set_num_threads(threads[0])
+        with run.recording(about(config) | {"threads": threads[0]}) as recording:
             # Mistakes are found before the data are read, which may take minutes.
             sources, data = find_sources(config), make_data(config)
             callbacks, loggers = make_callbacks(config), make_loggers(config)
@@ -113,7 +116,7 @@ def train(config: DictConfig) -> dict[str, Any]:
             module = make_module(config, data, vote, sources)
             with running_loggers(loggers) as trainer.loggers:
                 log_hyperparameters(trainer.loggers, resolve(config))
-                fit(trainer, module, data, run, recording, config.compile)
+                fit(trainer, module, data, run, recording, config.compile, threads)
                 evaluator = make_evaluator(config.trainer)
                 votes = evaluate_votes(evaluator, module, data, run, votes_of(vote, config.refit), config.refit)
                 recording.complete(measured(trainer, module, data, run) | {"votes": votes, "tf32": config.tf32})
@@ -451,18 +454,25 @@ def votes_of(vote: Vote, refit: bool) -> dict[str, Vote]:
 
 
 def fit(
-    trainer: L.Trainer, module: VotingModule, data: FERDataModule, run: Run, recording: Recording, compiled: bool
+    trainer: L.Trainer,
+    module: VotingModule,
+    data: FERDataModule,
+    run: Run,
+    recording: Recording,
+    compiled: bool,
+    threads: Sequence[int],
 ) -> None:
-    """Train, from the run's last checkpoint where it has one."""
+    """Train, from the run's last checkpoint where it has one; on a processor with one of these numbers of threads."""
     checkpoint = run.last_checkpoint if run.last_checkpoint.exists() else None
     if checkpoint:
         # Refuses what holds anything but tensors and plain values, in one line.
         data.first_epoch = read_checkpoint(checkpoint)["epoch"] + 1
         log.info(f"{run.name}: continues from {checkpoint}")
     elif is_first_rank():
-        announce_duration(module, data, trainer)
+        announce_duration(module, data, trainer, threads)
     if compiled:
         compile_network(module.net)
+    recording.values["threads"] = torch.get_num_threads()  # which a start that continues this run takes
     recording.begin(
         {
             "epochs": trainer.max_epochs,

@@ -16,7 +16,7 @@ from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
 from fer_voting.config import HOW_TO_SEE_MORE, as_typed, compose, explain
 from fer_voting.runs.naming import drop_overrides, settle
-from fer_voting.runs.processes import TRAIN, run_isolated
+from fer_voting.runs.processes import run_isolated, train_apart
 from fer_voting.runs.run import Run
 from fer_voting.system.messages import set_up_messages
 from fer_voting.votes import find_vote
@@ -137,7 +137,7 @@ def _finish(study: "optuna.Study", space: Space, trials: int, seed: int) -> None
         job = [*space.fixed, *chosen]
         planned = settle(compose(job))
         log.info(f"trial {number} ({done} of {trials} finished): {' '.join(chosen)}: {planned['name']}")
-        result = run_isolated(*TRAIN, planned)
+        result = run_isolated(planned.name, train_apart, planned)
         if result["status"] != "finished":
             study.tell(number, state=optuna.trial.TrialState.FAIL)
             failures += 1

@@ -92,8 +92,9 @@ def _jobs(plans: Sequence[tuple[list[str], dict[str, Any]]], config: DictConfig)
                 f"two jobs would be the run {planned['name']} ({key}: {theirs.get(key)} in one, {ours.get(key)} in the "
                 f"other): choose a name for each, e.g. name='{planned['name']}-${{{key}}}'"
             )
+        needs = [need["run"] for need in planned["composition"]["needs"].values()]
         job = {"overrides": overrides, "run": planned["name"], "voting": planned["voting"]["name"]}
-        jobs.append(job | {"kind": _kind(ours)})
+        jobs.append(job | {"kind": _kind(ours), "needs": needs})
     return jobs
 
 

@@ -38,10 +38,11 @@ from fer_voting.data.images import content_hash
 from fer_voting.data.index import PARTS, folded
 from fer_voting.data.labels import CLASSES, canonical_or_own, in_order
 from fer_voting.data.manifest import read_manifest, write_manifest
-from fer_voting.data.pack import Pack, Source, build_pack, cores
+from fer_voting.data.pack import Pack, Source, build_pack
 from fer_voting.data.sampling import EpochSampler, EvalSampler, Positions, target_count
 from fer_voting.models.checkpoint import check_class_names
 from fer_voting.models.images import normalise
+from fer_voting.system.machine import usable_cores
 from fer_voting.targets import Classes, Target
 
 if TYPE_CHECKING:
@@ -100,7 +101,8 @@ class FERDataModule(L.LightningDataModule):
             seed use the same training, validation and test images.
         balance: `target`: images per class and epoch (see `sampling.target_count`).
         augment: changes of training images.
-        num_workers: processes that load batches; `auto`: none on a CPU, else up to 8.
+        num_workers: processes that load batches; `auto`: none on a CPU, else up to 8, as a rank's share of the
+            cores allows.
         resident: keep all images on the training device; `auto`: on a GPU with enough memory.
         drop_leaks: leave out training images that also occur in validation or test, and validation images that also
             occur in test.
@@ -442,8 +444,9 @@ class FERDataModule(L.LightningDataModule):
             return DataLoader(BatchDataset(self._resident_images, targets), batch_size=None, sampler=sampler)
         by_image = None if isinstance(augment, BatchedAugment) else augment
         workers = self.num_workers
+        ranks_here = 1 if self.trainer is None else self.trainer.num_devices
         if not isinstance(workers, int):
-            workers = 0 if device.type == "cpu" else min(8, cores() - 1)
+            workers = 0 if device.type == "cpu" else max(0, min(8, usable_cores() // ranks_here - 1))
         if workers:
             check_shared_memory(self.batch_size * self.pack.images[0].nbytes, workers)
         return DataLoader(

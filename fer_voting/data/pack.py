@@ -33,6 +33,7 @@ from fer_voting.data.images import HASH_BYTES, Decoder, PreparedImage, content_h
 from fer_voting.data.index import PARTS, Counts, Index, Problem, Sample
 from fer_voting.system.arrays import read_npz
 from fer_voting.system.atomic import read_json, write_json
+from fer_voting.system.machine import usable_cores
 from fer_voting.system.messages import progress_bar
 
 log = logging.getLogger(__name__)
@@ -65,11 +66,6 @@ class Source:
     read: Callable[[], Index]
     decoder: Decoder = decode
     expected: Counts = field(default_factory=dict)
-
-
-def cores() -> int:
-    """The number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Pack:
@@ -322,7 +318,7 @@ class _PartialPack:
         empty = np.zeros((self.size, self.size, 3), np.uint8), bytes(HASH_BYTES)
         committed = time.monotonic()
         bar = progress_bar(total=len(self.samples), initial=self.done, unit="image", desc="packing")
-        with files, bar, ThreadPoolExecutor(cores()) as pool, warnings.catch_warnings():
+        with files, bar, ThreadPoolExecutor(usable_cores()) as pool, warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"PIL\.")  # one per image with unusual metadata
             try:
                 for results in pool.map(decode_chunk, range(self.done, len(self.samples), _CHUNK)):

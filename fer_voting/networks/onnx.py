@@ -4,7 +4,6 @@ Shapes: B faces of S x S pixels, V crops a face, K classes. Neither runtime need
 """
 
 import json
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fer_voting.system.machine import usable_cores
 from fer_voting.votes import ALL_VOTES
 
 EXPORT_FORMAT = "1"
@@ -151,7 +151,7 @@ class OnnxRuntime(OnnxNetwork):
         except ImportError as error:
             raise ValueError("ONNX Runtime is not installed: pip install onnxruntime") from error
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or _cores()
+        options.intra_op_num_threads = threads or usable_cores()
         options.log_severity_level = 3  # errors; they also are raised
         try:
             session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -204,7 +204,7 @@ class OpenVinoRuntime(OnnxNetwork):
         super().__init__(path, ExportInfo.from_metadata(metadata, path))
         settings: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": hints[precision],
-            "INFERENCE_NUM_THREADS": threads or _cores(),
+            "INFERENCE_NUM_THREADS": threads or usable_cores(),
         }
         self._compiled = Core().compile_model(model, "CPU", settings)
         self._pid, self._threads, self._hint = os.getpid(), threads, precision
@@ -251,11 +251,6 @@ def _check_process(pid: int) -> None:
             "a network in ONNX Runtime or OpenVINO does not work in a forked child of the process that opened it: open "
             "it in the child, or start processes by spawn"
         )
-
-
-def _cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _cause(error: Exception) -> str:

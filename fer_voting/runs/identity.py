@@ -17,6 +17,8 @@ NOT_IDENTITY: dict[str, str] = {
     "output_dir": "a place",
     "sweep": "the sweep's label",
     "selection": "the name of a run whose identity, data and epochs are compared",
+    "threads": "sums of a processor round by it, as by the device; the number is recorded",
+    "jobs*": "how many runs train at once",
     "composition.*": "how the other keys came about",
     "protocol.*": "defaults to which trainer.max_epochs, scheduler.lr_gamma_per_epoch and init_from refer",
     "voting.*": "one training serves every vote; a refit, whose length a vote decides, has `refit_voting`",

@@ -226,6 +226,11 @@ class Run:
                 "overwritten: choose another name by name=..., or remove the folder"
             )
 
+    def recorded_threads(self) -> tuple[int, ...]:
+        """The number of threads of a training that this start continues; empty if it begins anew."""
+        result = self.result() if self.last_checkpoint.exists() else None
+        return (result["threads"],) if result and "threads" in result else ()
+
     def error_of_rank(self, rank: int) -> Path:
         """File with the error of a rank above 0, in one line."""
         return self.dir / f"error-rank{rank}.txt"

@@ -79,6 +79,7 @@ def _is_record(record: Any) -> bool:
             isinstance(job, dict)
             and texts(job.get("overrides"))
             and texts([job.get("run"), job.get("voting"), job.get("kind", "")])
+            and texts(job.get("needs", []))
             for job in record["jobs"]
         )
     )
@@ -96,11 +97,13 @@ class Sweep:
         path = self.dir / "sweep.json"
         record = read_json(path)
         if not _is_record(record):
-            raise ValueError(f"{path} is damaged: it must have command, cwd, and jobs with overrides, run and voting")
+            raise ValueError(
+                f"{path} is damaged: it must have command, cwd, and jobs with overrides, run, voting and needs"
+            )
         return record
 
     def jobs(self) -> list[dict[str, Any]]:
-        """`overrides`, `run` and `voting` of each job, in the order in which they run."""
+        """`overrides`, `run`, `voting` and `needs` (names of runs) of each job, in the order in which they run."""
         return self.record()["jobs"]
 
     def write(self, words: list[str], jobs: list[dict[str, Any]], cwd: Path | None = None) -> None:

@@ -1,9 +1,12 @@
 """Messages of a command to its user: on stderr, for stdout holds results only."""
 
+import io
 import logging
 import sys
 import threading
 import warnings
+from contextlib import suppress
+from multiprocessing.connection import Connection
 from typing import Any, TextIO
 
 from tqdm import tqdm
@@ -42,7 +45,8 @@ class _Stderr(logging.StreamHandler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self.stream = sys.stderr
-        super().emit(record)
+        with tqdm.external_write_mode(sys.stderr):  # above the progress bars
+            super().emit(record)
 
 
 class _Line(logging.Formatter):
@@ -66,9 +70,104 @@ def _show_warning(
 
 def progress_bar(*items: Any, **options: Any) -> tqdm:
     """`tqdm(*items, **options)` on stderr; where stderr is a file, it writes every 30 s at most."""
+    if _outgoing is not None:
+        return _SentBar(*items, file=io.StringIO(), mininterval=0.5, **options)
     if not sys.stderr.isatty():
         options |= {"mininterval": 30, "maxinterval": 60}
     return tqdm(*items, dynamic_ncols=True, file=sys.stderr, **options)
+
+
+# Messages of a child process, which its parent shows ----------------------------------------------------------------
+
+_outgoing: "_Outgoing | None" = None
+
+
+class _Outgoing(logging.Handler):
+    """Sends this process's messages and bars to its parent."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__()
+        self._connection, self._sending = connection, threading.RLock()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.send("log", (record.levelno, record.getMessage()))
+
+    def send(self, kind: str, content: Any) -> None:
+        with self._sending, suppress(BrokenPipeError):  # a parent that is killed takes this process along
+            self._connection.send((kind, content))
+
+
+class _SentBar(tqdm):
+    """A progress bar that the parent process draws."""
+
+    disable: bool
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> bool:
+        assert _outgoing is not None
+        state = self.format_dict
+        keys = ("prefix", "n", "total", "initial", "unit", "unit_scale", "postfix")
+        _outgoing.send("bar", {key: state[key] for key in keys})
+        return True
+
+    def close(self) -> None:
+        if not self.disable and _outgoing is not None:
+            self.disable = True
+            _outgoing.send("bar", None)
+
+
+def send_messages(connection: Connection) -> None:
+    """From now on send this process's messages and progress bars to its parent (`Screen.show`)."""
+    global _outgoing
+    set_up_messages()
+    _outgoing = _Outgoing(connection)
+    logging.getLogger("fer_voting").handlers = [_outgoing]
+
+
+class Screen:
+    """Shows the messages and progress bars of child processes; a line that several of them send, once.
+
+    Args:
+        bars: whether to draw the bars.
+    """
+
+    def __init__(self, bars: bool = True) -> None:
+        self._draw = bars
+        self._bars: dict[str, tqdm] = {}
+        self._shown: set[str] = set()
+        self._shares: dict[str, float] = {}
+
+    def __enter__(self) -> "Screen":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for name in list(self._bars):
+            self.show(name, "bar", None)
+
+    def show(self, name: str, kind: str, content: Any) -> None:
+        """Show a message of the child `name`: `kind` is "log" or "bar"."""
+        if kind == "bar" and content is not None:
+            self._shares[name] = content["n"] / content["total"] if content["total"] else 0.0
+        if kind == "bar" and not self._draw:
+            return
+        if kind == "log":
+            level, text = content
+            if text not in self._shown:
+                self._shown.add(text)
+                log.log(level, "%s", text)
+        elif content is None:
+            if name in self._bars:
+                self._bars.pop(name).close()
+        else:
+            if name not in self._bars:
+                options = {key: content[key] for key in ("total", "initial", "unit", "unit_scale")}
+                self._bars[name] = progress_bar(desc=content["prefix"], leave=False, **options)
+            bar = self._bars[name]
+            bar.set_postfix_str(content["postfix"] or "", refresh=False)
+            bar.update(content["n"] - bar.n)
+
+    def share(self, name: str) -> float:
+        """The share of its last bar that the child `name` has done, 0 to 1."""
+        return self._shares.get(name, 0.0)
 
 
 def duration(seconds: float) -> str:

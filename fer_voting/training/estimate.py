@@ -2,6 +2,7 @@
 
 import copy
 import logging
+from collections.abc import Callable, Sequence
 
 import lightning as L
 import torch
@@ -13,16 +14,22 @@ from fer_voting.training.module import VotingModule
 
 log = logging.getLogger(__name__)
 
-PROBE_IMAGES, GPU_STEPS = 8, 10
+PROBE_IMAGES, GPU_STEPS = 16, 10
+THREADS_GAIN = 1.3
+"""A step must be so many times faster with fewer threads to train with fewer: an idle machine then always decides for
+all, so that the same command gives the same weights."""
 WORTH_A_HINT_SECONDS = 15 * 60
 EVALUATION_SHARE = 1 / 3
 """Time of an image's evaluation (a forward pass) as a share of its training's."""
 
 
-def announce_duration(module: VotingModule, datamodule: FERDataModule, trainer: L.Trainer) -> None:
+def announce_duration(
+    module: VotingModule, datamodule: FERDataModule, trainer: L.Trainer, threads: Sequence[int]
+) -> None:
     """Time steps of a copy of the network on random images, and log the expected duration of the whole run.
 
-    A GPU gets whole batches, one behind the other, as a training enqueues them: a few images take as long as a batch.
+    A processor trains with the number of `threads` that is fastest, the first unless another gains much. A GPU gets
+    whole batches, one behind the other, as a training enqueues them: a few images take as long as a batch.
     """
     device = trainer.strategy.root_device
     probe = copy.deepcopy(module).to(device).train()
@@ -41,6 +48,8 @@ def announce_duration(module: VotingModule, datamodule: FERDataModule, trainer: 
             loss.backward()
         return now(device) - start
 
+    if not on_gpu and trainer.world_size == 1:
+        use_fastest(threads, lambda: seconds_of(1))
     seconds_of(1)  # warms up
     seconds = seconds_of(steps) / steps
     assert trainer.max_epochs is not None
@@ -54,4 +63,28 @@ def announce_duration(module: VotingModule, datamodule: FERDataModule, trainer: 
     if total > WORTH_A_HINT_SECONDS:
         log.info(
             "the quick form, minutes on a laptop: python -m fer_voting.train -m experiment=demo split=baseline,m1,m2,m3"
+        )
+
+
+def use_fastest(threads: Sequence[int], step: Callable[[], float]) -> None:
+    """Compute with the number of threads with which `step`, which returns its seconds, is fastest.
+
+    A thread that another process keeps from its core makes the others wait at each barrier: one thread may then be ten
+    times as fast as two.
+    """
+    if len(threads) == 1:
+        return
+    seconds = dict.fromkeys(threads, 0.0)
+    for repeat in range(4):
+        for count in threads:
+            torch.set_num_threads(count)
+            taken = step()
+            seconds[count] += taken if repeat else 0.0  # the first warms up
+    usual, fastest = threads[0], min(threads, key=lambda count: seconds[count])
+    gain = seconds[usual] / seconds[fastest]
+    torch.set_num_threads(fastest if gain > THREADS_GAIN else usual)
+    if gain > THREADS_GAIN:
+        log.info(
+            f"trains with {fastest} of {usual} threads, {gain:.1f} times as fast: other processes are busy, or the "
+            "network is small; threads=N decides"
         )

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from fer_voting.config import command, compose
 from fer_voting.results.sweep_table import sweep_status, sweep_table
 from fer_voting.runs.naming import drop_overrides, settle
-from fer_voting.runs.processes import run_isolated
+from fer_voting.runs.processes import run_isolated, use_command_line
 from fer_voting.runs.run import Run
 from fer_voting.runs.sweeps import JobState, Sweep, seconds_left
 from fer_voting.sweep import main
@@ -42,6 +42,7 @@ def wrong(config: DictConfig) -> dict:
 
 
 def typed(config: DictConfig) -> dict:
+    use_command_line(config)
     return {"status": "finished", "overrides": sys.argv[1:]}
 
 
@@ -50,17 +51,17 @@ def doubled(config: DictConfig) -> dict:
 
 
 def test_a_job_has_a_process_of_its_own():
-    outcome = run_isolated(__name__, "doubled", job_of(value=21))
+    outcome = run_isolated("x", doubled, job_of(value=21))
     assert outcome["value"] == 42
     assert outcome["pid"] != os.getpid()
 
 
 def test_a_job_that_is_killed_or_fails_takes_nothing_with_it():
-    assert run_isolated(__name__, "killed", job_of()) == {
+    assert run_isolated("x", killed, job_of()) == {
         "status": "failed",
         "error": "the job's process was killed by SIGKILL",
     }
-    assert run_isolated(__name__, "wrong", job_of()) == {"status": "failed", "error": "no good: x"}
+    assert run_isolated("x", wrong, job_of()) == {"status": "failed", "error": "no good: x"}
 
 
 def test_a_job_needs_the_other_data_sets_run_of_the_same_split_seed_and_values():
@@ -123,7 +124,7 @@ def test_a_table_shows_holes_by_name(tmp_path: Path):
 
 def test_resolved_configurations_travel_to_other_processes():
     config = settle(compose(["split=m1"]))
-    assert run_isolated(__name__, "doubled", OmegaConf.merge(config, {"value": 1}))["value"] == 2
+    assert run_isolated("x", doubled, OmegaConf.merge(config, {"value": 1}))["value"] == 2
 
 
 def test_drop_overrides_a_key_and_what_lies_below_it():
@@ -226,7 +227,9 @@ def test_the_recorded_jobs_are_those_that_hydra_starts_in_its_order(
         hydra = OmegaConf.to_container(HydraConfig.get(), resolve=False)
         started.append((hydra["overrides"]["task"], settle(config).name))
 
-    monkeypatch.setattr(sys, "argv", ["x", "-m", f"output_dir={tmp_path}", "sweep=mine", *words])
+    monkeypatch.setattr(
+        sys, "argv", ["x", "-m", f"output_dir={tmp_path}", "sweep=mine", "hydra/launcher=basic", *words]
+    )
     with pytest.raises(SystemExit):  # nothing was trained
         command(job)
     assert len(started) > 1
@@ -280,7 +283,7 @@ def test_a_sweep_s_name_stands_for_its_jobs(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_job_in_a_folder_with_an_apostrophe(tmp_path: Path):
-    outcome = run_isolated(__name__, "typed", job_of(output_dir="it's (mine)"))
+    outcome = run_isolated("x", typed, job_of(output_dir="it's (mine)"))
     assert outcome["overrides"] == ["name='x'", "sweep='s'", r"output_dir='it\'s (mine)'"]
 
 

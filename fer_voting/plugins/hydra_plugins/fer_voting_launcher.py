@@ -1,0 +1,209 @@
+"""Hydra's launcher of a sweep on this machine: several jobs at once, each in a process of its own.
+
+Hydra looks for launchers in packages called `hydra_plugins`; `fer_voting.config` puts the folder above on the path.
+"""
+
+import logging
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+from hydra.core.utils import JobReturn, JobStatus, configure_log, run_job, setup_globals
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from fer_voting.runs.processes import Process, call, run_isolated
+from fer_voting.runs.sweeps import Sweep
+from fer_voting.system import machine
+from fer_voting.system.messages import Screen, duration, progress_bar
+
+log = logging.getLogger("fer_voting.launcher")
+
+MEMORY_SHARE = 0.8
+"""Share of the available memory that the jobs may take together."""
+
+
+@dataclass
+class Job:
+    """A job of a sweep.
+
+    Attributes:
+        number: Hydra's.
+        run: the name of its run; the votes of one training are several jobs of one run.
+        needs: names of the runs that must be finished before.
+        weight: an estimate of how long it takes, in units that are the same for all jobs.
+    """
+
+    number: int
+    overrides: Sequence[str]
+    config: DictConfig
+    run: str
+    needs: Sequence[str]
+    weight: float = 1.0
+
+
+class LocalLauncher(Launcher):
+    """Runs the jobs of a sweep side by side.
+
+    Args:
+        jobs: how many at once, or `auto`: on a processor as many as there are usable cores, fewer if there are fewer
+            jobs or memory does not suffice; on GPUs `jobs_per_gpu` each.
+        jobs_per_gpu: how many share a GPU.
+    """
+
+    def __init__(self, jobs: int | str = "auto", jobs_per_gpu: int = 1) -> None:
+        if jobs != "auto" and not (isinstance(jobs, int) and jobs >= 1):
+            raise ValueError(f"jobs={jobs} must be auto, or 1 or more")
+        if not (isinstance(jobs_per_gpu, int) and jobs_per_gpu >= 1):
+            raise ValueError(f"jobs_per_gpu={jobs_per_gpu} must be 1 or more")
+        self.jobs, self.jobs_per_gpu = jobs, jobs_per_gpu
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.context, self.task, self.config = hydra_context, task_function, config
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        setup_globals()
+        configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
+        recorded = Sweep(Path(self.config.output_dir) / "sweeps" / self.config.sweep).jobs()
+        jobs = []
+        for number, overrides in enumerate(job_overrides, start=initial_job_idx):
+            config = self.context.config_loader.load_sweep_config(self.config, list(overrides))
+            with open_dict(config):
+                config.hydra.job.id = config.hydra.job.num = number
+            jobs.append(Job(number, overrides, config, recorded[number]["run"], recorded[number].get("needs", [])))
+        places = self._places(jobs)
+        log.info(f"{len(jobs)} jobs, {len(places)} at once")
+        outcomes = self._run(jobs, places)
+        return [_returned(job, outcomes[job.number]) for job in jobs]
+
+    def _places(self, jobs: Sequence[Job]) -> list[dict[str, str]]:
+        """The environment of each job that runs at once: its cores, and its GPU. Also weighs the jobs."""
+        trainers = [job.config.trainer for job in jobs]
+        runs, cores = len({job.run for job in jobs}), machine.usable_cores()
+        if (
+            self.jobs == 1
+            or runs == 1
+            or any(str(t.get("devices", 1)) != "1" or t.get("num_nodes", 1) != 1 for t in trainers)
+        ):
+            return [{}]  # each has the whole machine
+        resources = run_isolated(
+            "sweep", call, "fer_voting.training.resources", "estimate_jobs", list(map(_asked, jobs))
+        )
+        if resources["status"] == "failed":
+            raise RuntimeError(f"the jobs' needs can't be estimated ({resources['error']}): jobs=1 does without")
+        trained = set()
+        for job, weight in zip(jobs, resources["weights"], strict=True):
+            job.weight = 0.0 if job.run in trained else weight  # the votes of one training are counted once
+            trained.add(job.run)
+        gpus = [] if all(trainer.get("accelerator") == "cpu" for trainer in trainers) else resources["gpus"]
+        if self.jobs != "auto":
+            count = int(self.jobs)
+        elif gpus:
+            count = len(gpus) * self.jobs_per_gpu
+        else:
+            fit = (
+                max(1, int(machine.available_mib() * MEMORY_SHARE / resources["mib"]))
+                if machine.available_mib() < math.inf
+                else cores
+            )
+            count = min(cores, fit)
+            if fit < min(cores, runs):
+                log.info(f"memory suffices for {fit} jobs at once, of about {resources['mib']:,.0f} MiB each")
+        count = min(count, runs)
+        share = {machine.CORES_VARIABLE: str(max(1, cores // count))}
+        return [{**share, **({"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} if gpus else {})} for i in range(count)]
+
+    def _run(self, jobs: Sequence[Job], places: list[dict[str, str]]) -> dict[int, dict[str, Any]]:
+        """Number of each job -> its outcome."""
+        waiting = sorted(jobs, key=lambda job: -job.weight)
+        running: dict[Any, tuple[Job, Process, dict[str, str]]] = {}
+        outcomes: dict[int, dict[str, Any]] = {}
+        done, total = 0.0, sum(job.weight for job in jobs)
+        patience_seconds = 0.0
+        title = f"0 of {len(jobs)} jobs"
+        with Screen(sys.stderr.isatty()) as screen, progress_bar(total=total, desc=title, bar_format=_BAR) as bar:
+            try:
+                while waiting or running:
+                    while places and (job := _next(waiting, [each for each, _, _ in running.values()])):
+                        waiting.remove(job)
+                        place = places.pop(0)
+                        arguments = self.context, self.task, job.config
+                        process = Process(job.run, hydra_job, *arguments, environment=place)
+                        running[process.connection] = job, process, place
+                    for connection in wait(list(running)):
+                        job, process, place = running[connection]
+                        if (outcome := process.receive(screen)) is not None:
+                            if outcome["status"] == "interrupted":
+                                raise KeyboardInterrupt
+                            del running[connection]
+                            places.insert(0, place)
+                            outcomes[job.number] = outcome
+                            done += job.weight
+                            log.info(_line(job, outcome))
+                            bar.set_description_str(f"{len(outcomes)} of {len(jobs)} jobs", refresh=False)
+                        under_way = sum(each.weight * screen.share(each.run) for each, _, _ in running.values())
+                        bar.update(min(done + under_way, total) - bar.n)
+            except KeyboardInterrupt:
+                patience_seconds = 30  # the jobs received the same signal, and write their last lines
+                raise
+            finally:
+                for _, process, _ in running.values():
+                    process.end(patience_seconds)
+        return outcomes
+
+
+def _asked(job: Job) -> dict[str, Any]:
+    """The keys of a job's configuration on which its time and memory depend most."""
+    config = job.config
+    return {
+        "model": OmegaConf.to_container(config.model, resolve=True),
+        "split": config.split.name,
+        "size": config.dataset.size,
+        "batch_size": config.dataset.batch_size,
+        "epochs": config.trainer.max_epochs,
+        "precision": config.trainer.precision,
+    }
+
+
+def _returned(job: Job, outcome: dict[str, Any]) -> JobReturn:
+    """As Hydra's own launcher returns a job; a job that failed returns why."""
+    returned = JobReturn(overrides=job.overrides, cfg=job.config, status=JobStatus.COMPLETED)
+    returned.return_value = outcome.get("value", outcome)
+    return returned
+
+
+_BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
+
+
+def _next(waiting: Sequence[Job], running: Sequence[Job]) -> Job | None:
+    """The longest job that may start: no needed run and not its own run is under way or to come."""
+    busy = {job.run for job in running}
+    for job in waiting:
+        if job.run not in busy and not busy.union(each.run for each in waiting).intersection(job.needs):
+            return job
+    return waiting[0] if waiting and not running else None  # each waits for another: it will say what is missing
+
+
+def _line(job: Job, outcome: dict[str, Any]) -> str:
+    if outcome["status"] == "failed":
+        return f"{job.run}: failed: {outcome['error']}"
+    return f"{job.run}: finished" + (f" in {duration(outcome['seconds'])}" if "seconds" in outcome else "")
+
+
+def hydra_job(context: HydraContext, task: TaskFunction, config: DictConfig) -> dict[str, Any]:
+    """One job in a process of its own: its outcome, or what else the task returns as "value"."""
+    setup_globals()
+    returned = run_job(
+        task_function=task,
+        config=config,
+        job_dir_key="hydra.sweep.dir",
+        job_subdir_key="hydra.sweep.subdir",
+        hydra_context=context,
+    )
+    value = returned.return_value  # raises what the task raised
+    return value if isinstance(value, dict) and "status" in value else {"status": "finished", "value": value}
