@@ -17,8 +17,9 @@ from fer_voting.results.compare import Comparison
 from fer_voting.results.load import RunGroup, RunTable, load_runs
 from fer_voting.results.markdown import Table, markdown
 from fer_voting.results.missing import missing_runs
-from fer_voting.results.text import COMPARISON_NOTE, NO_TEST, comparison_table, inherited_lines, missing_lines
+from fer_voting.results.text import COMPARISON_NOTE, NO_TEST, comparison_table, missing_lines
 from fer_voting.runs.identity import resolve
+from fer_voting.runs.lineage import inherited_lines
 from fer_voting.runs.naming import settle
 from fer_voting.system.atomic import write_atomically, write_json
 

@@ -16,12 +16,11 @@ from omegaconf import DictConfig, OmegaConf
 
 import fer_voting
 from fer_voting.config import add_config_dir, compose, explain, quote
-from fer_voting.data.division import json_digest
 from fer_voting.results.sweep_table import sweep_status, sweep_table
 from fer_voting.runs.identity import identity, resolve
 from fer_voting.runs.naming import drop_overrides, settle
 from fer_voting.runs.sweeps import Sweep, job_overrides
-from fer_voting.system.atomic import write_atomically
+from fer_voting.system.atomic import json_digest, write_atomically
 from fer_voting.system.text import escape
 
 log = logging.getLogger(__name__)

@@ -1,7 +1,6 @@
 """The division of a data set into train, val and test: counts, leaks and digests. Functions of a pack's arrays."""
 
 import itertools
-import json
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -125,8 +124,3 @@ def part_digest(pack: Pack, positions: Positions, labels: NDArray[np.int64], tar
     """Hex digest of a part's names, labels, targets, content, and positions, which augmentation depends on."""
     arrays = (labels[positions], targets[positions], pack.hashes[positions], positions)
     return content_hash("\0".join(pack.names(positions)).encode(), *(array.tobytes() for array in arrays)).hex()
-
-
-def json_digest(values: Mapping[str, Any]) -> str:
-    """Hex digest of plain JSON values."""
-    return content_hash(json.dumps(values, sort_keys=True).encode()).hex()

@@ -28,7 +28,6 @@ from fer_voting.data.division import (
     count_classes,
     differences,
     format_counts,
-    json_digest,
     official_counts,
     official_parts,
     part_digest,
@@ -42,6 +41,7 @@ from fer_voting.data.pack import Pack, Source, build_pack
 from fer_voting.data.sampling import EpochSampler, EvalSampler, Positions, target_count
 from fer_voting.models.checkpoint import check_class_names
 from fer_voting.models.images import normalise
+from fer_voting.system.atomic import json_digest
 from fer_voting.system.machine import usable_cores
 from fer_voting.targets import Classes, Target
 

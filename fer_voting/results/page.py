@@ -42,13 +42,13 @@ from fer_voting.results.text import (
     cost_table,
     count_runs,
     describe,
-    inherited_lines,
     interval_text,
     missing_lines,
     paper_note,
     percent,
 )
 from fer_voting.runs.identity import identity, resolve
+from fer_voting.runs.lineage import inherited_lines
 from fer_voting.runs.run import read_history
 from fer_voting.system.environment import git_commit
 from fer_voting.system.messages import duration

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fer_voting.results.markdown import Table, markdown
-from fer_voting.results.text import inherited_lines
+from fer_voting.runs.lineage import inherited_lines
 from fer_voting.runs.run import Run
 from fer_voting.runs.sweeps import Sweep, seconds_left
 from fer_voting.system.messages import duration

@@ -5,7 +5,6 @@ Accuracies are in percent with two digits, differences in percentage points.
 
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, stdev
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +15,8 @@ from fer_voting.results.load import NOT_RUN, RunGroup
 from fer_voting.results.markdown import Table
 from fer_voting.results.paper import PAPER_DATASETS, paper_test_accuracy, paper_validation_accuracy
 from fer_voting.results.statistics import ENOUGH_SEEDS
-from fer_voting.runs.lineage import Lineage, overlap_lines
 
 NOTHING = "–"
-NOTHING_INHERITED = Lineage({}, ()).overlap({})
 VOTE_TITLES = {
     "soft": "soft vote",
     "hard": "hard vote",
@@ -132,15 +129,6 @@ def missing_lines(missing: Iterable[Mapping[str, str]]) -> list[str]:
     return [
         f"{reason} ({sum(map(len, starts.values()))}): {', '.join(joined(*item) for item in starts.items())}"
         for reason, starts in by_reason.items()
-    ]
-
-
-def inherited_lines(results: Iterable[Mapping[str, Any]]) -> list[str]:
-    """A line for each finished run with images that a network which it starts or learns from was trained on."""
-    return [
-        f"{result['name']}: {'; '.join(lines)}"
-        for result in results
-        if (lines := overlap_lines(result.get("inherited") or NOTHING_INHERITED))
     ]
 
 

@@ -108,3 +108,15 @@ def overlap_lines(overlap: Mapping[str, Any]) -> list[str]:
     if overlap["unknown"]:
         lines.append(f"it is not known which images {', '.join(overlap['unknown'])} was trained on")
     return lines
+
+
+NOTHING_INHERITED = Lineage({}, ()).overlap({})
+
+
+def inherited_lines(results: Iterable[Mapping[str, Any]]) -> list[str]:
+    """A line for each finished run with images that a network which it starts or learns from was trained on."""
+    return [
+        f"{result['name']}: {'; '.join(lines)}"
+        for result in results
+        if (lines := overlap_lines(result.get("inherited") or NOTHING_INHERITED))
+    ]

@@ -1,9 +1,10 @@
 """Text and JSON files that are written atomically; JSON and YAML files that anyone may have written."""
 
 import contextlib
+import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -54,3 +55,8 @@ def read_yaml(path: Path) -> Any:
         return yaml.load(text, YAML_LOADER)
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise ValueError(f"{path} is damaged: {' '.join(str(error).split())[:200]}") from error
+
+
+def json_digest(values: Mapping[str, Any]) -> str:
+    """Hex digest, 32 characters, of plain JSON values; the order of keys doesn't count."""
+    return hashlib.blake2b(json.dumps(values, sort_keys=True).encode(), digest_size=16).hexdigest()

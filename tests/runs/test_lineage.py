@@ -12,8 +12,7 @@ from fer_voting.data.module import make_datamodule
 from fer_voting.evaluate import evaluate
 from fer_voting.experiment import train
 from fer_voting.results.sweep_table import sweep_table
-from fer_voting.results.text import inherited_lines
-from fer_voting.runs.lineage import Lineage, overlap_lines
+from fer_voting.runs.lineage import Lineage, inherited_lines, overlap_lines
 from fer_voting.runs.run import Run
 from fer_voting.runs.sweeps import Sweep
 
