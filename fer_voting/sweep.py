@@ -34,7 +34,7 @@ class SweepCallback(Callback):
     """Writes a sweep's job list before its first job and its table after the last; Hydra calls it."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        # As typed: an interpolation means another value in each job.
+        # The words as typed: an interpolation means another value in each job.
         hydra: Any = OmegaConf.to_container(config.hydra, resolve=False)
         params = [f"{k}={v}" for k, v in (hydra["sweeper"]["params"] or {}).items()]
         task = list(hydra["overrides"]["task"])

@@ -121,7 +121,7 @@ def test_texts_and_paths_in_a_composed_configuration(monkeypatch: pytest.MonkeyP
     assert (config.dataset.root, config.dataset.name) == ("/home/me/2024_06_01", "2024_06_01")
     assert (config.name, config.output_dir) == ("1e3", "2024_06_01")
     assert compose(["dataset=affectnet"]).dataset.root == "/home/me/affectnet"
-    # What is recorded can be composed again.
+    # The recorded overrides can be composed again.
     again = compose(list(config.composition.overrides))
     assert resolve(again) == resolve(config)
 

@@ -92,7 +92,7 @@ def test_metrics_by_hand(make: Callable[[], Classes]) -> None:
 
 @pytest.mark.parametrize("wrong", [0, 2])
 def test_a_class_without_images_is_named_and_not_in_the_mean(wrong: int) -> None:
-    """As in scikit-learn's balanced accuracy: whether errors fall into the class makes no difference."""
+    """The same as scikit-learn's balanced accuracy: whether errors fall into the class makes no difference."""
     decisions, labels = torch.tensor([0] * 10 + [wrong] * 10), torch.tensor([0] * 10 + [1] * 10)
     values = Classes().judge(torch.eye(3)[decisions], labels, NAMES)
     assert values["mean_recall"] == 0.5

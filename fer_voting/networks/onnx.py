@@ -4,6 +4,7 @@ Shapes: B faces of S x S pixels, V crops a face, K classes. Neither runtime need
 """
 
 import json
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field

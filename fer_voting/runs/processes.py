@@ -140,7 +140,7 @@ def run_isolated(name: str, function: Callable[..., Any], *arguments: Any) -> An
 
 
 def outcome_of(function: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
-    """What `function` returns; an error as `{"status": "failed", "error": ...}`, Ctrl-C as "interrupted"."""
+    """The result of `function`; an error as `{"status": "failed", "error": ...}`, Ctrl-C as "interrupted"."""
     try:
         return function(*arguments)
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""What the jobs of a sweep need of a machine: estimates, before any of them starts."""
+"""The time and memory that the jobs of a sweep need: estimates, before any of them starts."""
 
 import os
 from collections.abc import Mapping, Sequence

@@ -59,7 +59,7 @@ def test_a_run_by_resolution(run_train, tmp_path: Path, capsys: pytest.CaptureFi
     for suffix in ("png", "svg"):
         assert (outputs / "tables" / f"resolution.{suffix}").stat().st_size > 10_000
 
-    # Of another network under the same name, nothing is averaged.
+    # Another network under the same name is not averaged.
     other = Run(outputs, "mine-seed1").dir
     shutil.copytree(Run(outputs, "mine-seed0").dir, other)
     text = (other / "config.yaml").read_text()

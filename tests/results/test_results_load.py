@@ -84,7 +84,7 @@ def test_the_precision_that_a_machine_resolved_is_a_variant(tmp_path: Path) -> N
     assert runs.variants("faces") == {bf16: 1, float32: 1}
     group = runs.group("faces", bf16, seeds=[0, 1])
     assert [run.seed for run in group.finished()] == [0]
-    # What is missing is called as a training here would call it.
+    # A missing run is called as a training here would call it.
     assert group.missing("m1") == {"faces-m1-demo-width4-seed1": "not run"}
 
 

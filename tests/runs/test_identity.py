@@ -82,7 +82,7 @@ COUNTED = {
 }
 """Arguments of Lightning's Trainer that decide what is computed, or when a training ends."""
 OWN = {"callbacks", "logger"}
-"""Those that `train` gives: groups of the configuration."""
+"""Keys that `train` gives: groups of the configuration."""
 
 
 def test_each_argument_of_lightnings_trainer_counts_or_is_listed() -> None:

@@ -171,7 +171,7 @@ def _asked(job: Job) -> dict[str, Any]:
 
 
 def _returned(job: Job, outcome: dict[str, Any]) -> JobReturn:
-    """As Hydra's own launcher returns a job; a job that failed returns why."""
+    """The job as Hydra's own launcher returns it; a job that failed returns why."""
     returned = JobReturn(overrides=job.overrides, cfg=job.config, status=JobStatus.COMPLETED)
     returned.return_value = outcome.get("value", outcome)
     return returned
