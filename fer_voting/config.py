@@ -436,7 +436,7 @@ def explain(error: BaseException, config_name: str = "config", overrides: Sequen
 
 
 def _hint(full_key: str, added: str | None, config_name: str, overrides: Sequence[str]) -> str:
-    """The words to type for a key that does not exist: an option that has it, itself with a `+`, or one that is like it.
+    """The words to type for a key that does not exist: an option that has it, itself with a `+`, or a similar key.
 
     Args:
         added: Hydra's word that adds the key.
