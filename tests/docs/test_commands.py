@@ -248,6 +248,10 @@ def trained(name: str) -> dict[str, Any]:
         small = [*SMALL, "dataset.size=96", *parts]
     if not is_read(name):
         small.append("output_dir=apart")
+    if finished := next((word.partition("=")[2] for word in job if word.startswith("continue_from=")), None):
+        begun = [word for word in job if not word.startswith(("continue_from=", "trainer.max_epochs="))]
+        epochs = train(compose(["logger=none", "plots=false", *begun, *small, f"name={finished}"]))["epochs"]
+        small.append(f"trainer.max_epochs={epochs + 1}")
     words = ["logger=none", "plots=false", *job, *small, f"name={name}"]
     return train(compose(words))
 

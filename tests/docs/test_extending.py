@@ -113,5 +113,5 @@ print(info.architecture, dict(info.options), net.crop_after, type(net.backbone).
     recalls = result["votes"]["soft"]["val"]["recall"]
     (row,) = [line for line in done.stdout.splitlines() if line.startswith("| m4 ")]
     assert "shufflenet {'crop_after': None} stage3 ShuffleNetV2" in done.stdout
-    expected = ["–" if recall is None else f"{100 * recall:.2f}" for recall in recalls.values()]
+    expected = [f"{100 * recall:.2f}" for recall in recalls.values() if recall is not None]  # of the classes there
     assert [cell.strip() for cell in row.split("|")[2:-1]] == expected
