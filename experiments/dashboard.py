@@ -6,12 +6,12 @@ Run again, it updates what it saved.
 """
 
 import itertools
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 import wandb
+from pydantic import TypeAdapter
 
 from experiments.common import add_choice_of_runs, make_parser
 from fer_voting.config import explain
@@ -85,9 +85,8 @@ def workspace(entity: str, project: str, dataset: str, variant: str) -> Any:
 
 
 def specification(made: Any) -> dict[str, Any]:
-    """A workspace as W&B stores it, as JSON."""
-    view = made._to_model()  # the package gives no other way to it
-    return json.loads(view.spec.model_dump_json(by_alias=True, exclude_none=True))
+    """The values of a `Workspace` as JSON."""
+    return TypeAdapter(type(made)).dump_python(made, mode="json", exclude_none=True)
 
 
 def save(made: Any, url: str | None) -> str:

@@ -3,6 +3,7 @@
 import gc
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -48,6 +49,14 @@ def same_threads() -> Iterator[None]:
     torch.set_num_threads(threads)
     if variable is None:
         os.environ.pop("OMP_NUM_THREADS", None)
+
+
+@pytest.fixture(autouse=True)
+def no_run_of_wandb_stays_open() -> Iterator[None]:
+    """Fails a test that leaves its W&B run to the process: the next test's would write into it."""
+    yield
+    wandb = sys.modules.get("wandb")
+    assert getattr(wandb, "run", None) is None
 
 
 @pytest.fixture(scope="session")

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 MAX_DIFFERENCE = 1e-5
 """Largest difference of a float32 file from PyTorch: in scores, and in crop logits relative to the largest."""
 OPSET = 20
-"""Fixed, so that the same command writes the same operators whatever torch is installed."""
+"""Fixed, so that the same command writes the same operators whatever torch is installed. ONNX Runtime has it from 1.17
+on."""
 BATCH = 32
 """Faces at once in calibration and in measuring accuracy."""
 
@@ -172,7 +173,10 @@ def _trace(network: FaceNetwork, size: int) -> "onnx.ModelProto":
 
 
 def _describe(model: "onnx.ModelProto", info: ExportInfo) -> None:
-    """Replace the exporter's metadata, which holds stack traces with the paths of this machine, by `info`."""
+    """Replace the exporter's metadata, which holds stack traces with the paths of this machine, by `info`.
+
+    The file's IR version becomes the lowest that its operators need: a runtime refuses a file of a later one.
+    """
     import onnx
 
     graph = model.graph
@@ -186,6 +190,11 @@ def _describe(model: "onnx.ModelProto", info: ExportInfo) -> None:
         for dim in value.type.tensor_type.shape.dim:
             if dim.dim_param:
                 dim.dim_param = dim.dim_param.replace(batch, "batch")
+    # All operators are of the standard set. The quantiser also imports others, which ask for a later IR version.
+    standard = [opset for opset in model.opset_import if not opset.domain]
+    del model.opset_import[:]
+    model.opset_import.extend(standard)
+    model.ir_version = onnx.helper.find_min_ir_version_for(standard)
     model.producer_name = "fer_voting"
     onnx.helper.set_model_props(model, info.to_metadata())
 

@@ -102,9 +102,11 @@ def check_options(architecture: Any, options: Any) -> None:
 
 
 def read_node(architecture: str) -> dict[str, Any]:
-    """The content of an architecture's file."""
-    node = OmegaConf.to_container(OmegaConf.load(options_of_group("model")[architecture]))
-    assert isinstance(node, dict)
+    """The content of an architecture's file. Raises ValueError if it is no mapping."""
+    path = options_of_group("model")[architecture]
+    node = OmegaConf.to_container(OmegaConf.load(path))
+    if not isinstance(node, dict):
+        raise ValueError(f"{path} must be a mapping: a _target_ and its values")
     return {str(key): value for key, value in node.items()}
 
 

@@ -30,7 +30,7 @@ def timm_network(
         split: `baseline`, `input`, `m1`, `m2` or `m3`.
         num_classes: K.
         image_size: in pixels; vision transformers are built for it.
-        name: of the network; `timm.list_models()` has them.
+        name: of the network; `timm.list_models()` has them. One that timm has renamed is known by both names.
         crop_after: name of a module that takes the place of the stages.
         pretrained: start from timm's weights, all but the last layer.
 
@@ -42,21 +42,23 @@ def timm_network(
         raise ValueError(
             "model=timm needs one more package: pip install 'fer_voting[timm]', in a checkout pip install -e '.[timm]'"
         ) from error
-    if name is None or not timm.is_model(name):
-        close = difflib.get_close_matches(str(name), timm.list_models(), n=3, cutoff=0.5)
+    current = timm.models.get_deprecated_models().get(name, name)
+    try:
+        made_for = timm.get_pretrained_cfg(str(current), allow_unregistered=False)
+    except RuntimeError as error:  # no such network, or no such weights of it
+        known = [*timm.list_models(), *timm.list_models(f"{str(name).partition('.')[0]}.*", include_tags=True)]
+        close = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
         raise ValueError(
             f"model.name={name} must be a network of timm {timm.__version__}: "
             f"{', '.join(close or ['resnet18', 'convnext_atto', 'mobilenetv4_conv_small'])}, …"
-        )
-    made_for = timm.get_pretrained_cfg(name)
-    assert made_for is not None  # of a name that timm knows
+        ) from error
     arguments: dict[str, Any] = {"pretrained": pretrained}
     if made_for.fixed_input_size and image_size is not None:
         arguments["img_size"] = image_size
     if pretrained and not made_for.has_weights:
         raise ValueError(f"model.pretrained=true: timm has no weights of {name}; set model.pretrained=false")
     try:
-        backbone = timm.create_model(name, num_classes=num_classes, **arguments)
+        backbone = timm.create_model(current, num_classes=num_classes, **arguments)
     except Exception as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
         if not pretrained:

@@ -95,17 +95,24 @@ def find(source: str | Path | None = None, output_dir: str | Path = "outputs", r
             raise FileNotFoundError(f"{path} does not exist")
         return Source("onnx", path) if suffix == ".onnx" else Source("checkpoint", path, _run_around(path))
     folder = path.absolute()
+    is_exported = (folder / CONFIG_FILE).is_file()
     run = None
-    if folder.parent.name == "runs" and (folder / "checkpoints").is_dir():
-        run = Run(folder.parent.parent, folder.name)
-    else:
-        with contextlib.suppress(ValueError):  # not a possible name of a run
+    with contextlib.suppress(ValueError):  # not a possible name of a run
+        if folder.parent.name == "runs" and folder.is_dir() and not is_exported:
+            run = Run(folder.parent.parent, folder.name)
+        else:
             run = Run(Path(output_dir), str(source))
     if run is not None and run.dir.is_dir():
         if (status := run.status()) != "finished":
-            raise FileNotFoundError(f"run {str(source)!r}: {run.dir} is {status}, not finished")
+            state = "holds no run: it has no result.json" if status == "missing" else f"is {status}, not finished"
+            raise FileNotFoundError(f"run {str(source)!r}: {run.dir} {state}")
         return Source("run", run.dir, run)
     if path.is_dir():
+        if not is_exported:
+            raise FileNotFoundError(
+                f"{path} is neither a run's folder, which lies in a folder runs, nor an exported network: it lacks "
+                f"{CONFIG_FILE}"
+            )
         return Source("folder", path)
     if isinstance(source, str) and is_hub_name(source) and not path.parent.is_dir():  # else a path with a typing error
         return Source("folder", download(source, revision, (WEIGHTS_FILE, CONFIG_FILE)))

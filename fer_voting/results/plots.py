@@ -12,6 +12,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
@@ -42,6 +43,11 @@ PANEL = (4.5, 3.4)
 
 FEW_IMAGES = 10
 """A bin of the reliability diagram with fewer is drawn pale."""
+
+MANY_CLASSES = 20
+"""More than these are drawn without numbers, and with small names."""
+MOST_NAMES = 100
+"""More names than these are not written along an axis; of more classes, every second or third is."""
 
 COST_LABELS = {
     "forward_mib": "forward memory in training (MiB an image)",
@@ -87,14 +93,17 @@ class ConfusionPlot:
 
     def __init__(self, class_names: Sequence[str]) -> None:
         classes = range(len(class_names))
-        self._figure = Figure(figsize=(0.75 * len(classes) + 1.6, 0.75 * len(classes) + 1.2))
+        numbered = len(classes) <= MANY_CLASSES  # thousands of texts would take minutes
+        side = 0.75 * len(classes) if numbered else 0.16 * min(len(classes), MOST_NAMES)
+        self._figure = Figure(figsize=(side + 1.6, side + 1.2))
         self._axes = self._figure.add_subplot()
         self._image = self._axes.imshow(np.zeros((len(classes), len(classes))), cmap="Blues", vmin=0, vmax=1)
         look: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 9, "in_layout": False}
-        self._cells = [[self._axes.text(actual, decided, "", **look) for actual in classes] for decided in classes]
-        names = [escape_mathtext(name) for name in class_names]
-        self._axes.set_xticks(classes, names, rotation=45, ha="right")
-        self._axes.set_yticks(classes, names)
+        self._cells = [
+            [self._axes.text(actual, decided, "", **look) for actual in classes] for decided in classes if numbered
+        ]
+        _name_classes(self._axes.xaxis, class_names, 45, ha="right")
+        _name_classes(self._axes.yaxis, class_names, 0)
         self._axes.set_xlabel("actual class")
         self._axes.set_ylabel("decision")
         self._figure.colorbar(self._image, ax=self._axes, shrink=0.8, label="share of the actual class")
@@ -107,7 +116,7 @@ class ConfusionPlot:
         """
         share = normalise_confusion(counts).T  # the paper: a column for each actual class
         self._image.set_data(share)
-        for cells, values in zip(self._cells, share, strict=True):
+        for cells, values in zip(self._cells, share, strict=False):  # of many classes there are none
             for cell, value in zip(cells, values, strict=True):
                 cell.set(text=f"{100 * value:.1f}", color="white" if value > 0.55 else "black")
         accuracy = np.trace(counts) / max(counts.sum(), 1)
@@ -115,6 +124,15 @@ class ConfusionPlot:
             f"{escape_mathtext(title)}\naccuracy {accuracy:.2%} of {counts.sum():,} images", fontsize=10
         )
         save(self._figure, path)
+
+
+def _name_classes(axis: Axis, names: Sequence[str], rotation: int, **look: Any) -> None:
+    """Write the names of classes along an axis."""
+    if len(names) > MANY_CLASSES:
+        look = {"fontsize": 7}
+        rotation = 90 if rotation else 0
+    shown = range(0, len(names), -(-len(names) // MOST_NAMES) or 1)
+    axis.set_ticks(shown, [escape_mathtext(names[i]) for i in shown], rotation=rotation, **look)
 
 
 def draw_confusion(path: Path, counts: np.ndarray, class_names: Sequence[str], title: str) -> None:
@@ -243,15 +261,17 @@ def _draw_points(axes: Axes, points: Sequence[CostPoint], cost: str, is_paper: b
 def draw_class_distribution(path: Path, parts: Mapping[str, Mapping[str, int]], name: str, synthetic: bool) -> None:
     """Write the images of each class in each part of a data set, as bars (the paper's Figure 4)."""
     classes = list(next(iter(parts.values()), {}))
-    figure = Figure(figsize=(1.1 * len(classes) + 1.5, 3.6))
+    few = len(classes) <= MANY_CLASSES
+    figure = Figure(figsize=(1.5 + (1.1 * len(classes) if few else 0.2 * min(len(classes), MOST_NAMES)), 3.6))
     axes = figure.add_subplot()
     width = 0.8 / max(len(parts), 1)
     for place, (part, counts) in enumerate(parts.items()):
         centres = np.arange(len(classes)) + (place - (len(parts) - 1) / 2) * width
         look: dict[str, Any] = {"label": f"{part} ({sum(counts.values()):,})", "color": PART_COLOURS[part]}
         bars = axes.bar(centres, [counts[label] for label in classes], width, **look)
-        axes.bar_label(bars, fmt="{:,.0f}", fontsize=6)
-    axes.set_xticks(np.arange(len(classes)), [escape_mathtext(label) for label in classes])
+        if few:
+            axes.bar_label(bars, fmt="{:,.0f}", fontsize=6)
+    _name_classes(axes.xaxis, classes, 0 if few else 90)
     axes.set_ylabel("images")
     axes.set_title(f"{escape_mathtext(name)}: images of each class" + (" (synthetic faces)" if synthetic else ""))
     axes.spines[["top", "right"]].set_visible(False)

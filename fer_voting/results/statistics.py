@@ -40,7 +40,8 @@ def paired_difference(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Di
     Args:
         first, second: bool [S, N], whether the network of each seed was right about each image; N >= 2.
     """
-    assert first.shape == second.shape
+    if first.shape != second.shape:
+        raise ValueError(f"`first` {first.shape} and `second` {second.shape} must have one shape")
     seeds, images = first.shape
     outcomes = np.subtract(first, second, dtype=np.float64)  # 1: only the first is right; -1: only the second
     of_seeds, of_images = outcomes.mean(axis=1, keepdims=True), outcomes.mean(axis=0, keepdims=True)

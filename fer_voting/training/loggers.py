@@ -6,18 +6,24 @@ loggers, and what a logger raises never ends a training.
 
 import fcntl
 import functools
+import hashlib
 import importlib.util
+import inspect
 import logging
+import math
 import os
+import re
+import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers.logger import DummyLogger
 from numpy.typing import NDArray
 
 from fer_voting.config import explain, flatten
@@ -29,6 +35,7 @@ from fer_voting.votes import softprob_vote
 
 if TYPE_CHECKING:  # imported where it is used: half a second that a run without W&B need not spend
     import wandb
+    from mlflow import MlflowClient
 
 log = logging.getLogger(__name__)
 
@@ -90,17 +97,16 @@ def require(what: str, extra: str, *modules: str) -> None:
 
 @contextmanager
 def running_loggers(starts: Sequence[Start]) -> Iterator[list[Logger]]:
-    """Started loggers, for the time of the context; none on ranks above 0. What they raise is logged as a warning."""
+    """Started loggers, for the time of the context.
+
+    Nothing that they raise leaves them. In place of one that does not start, and of each on ranks above 0, stands
+    Lightning's logger that does nothing: callbacks that ask for a logger find one.
+    """
     loggers: list[Logger] = []
     status = "failed"
     try:
-        for start in starts if is_first_rank() else []:
-            try:
-                loggers.append(_tolerant(start()))
-            except (ImportError, ValueError):
-                raise
-            except Exception as error:
-                log.warning(f"the training goes on without a logger that did not start: {explain(error)}")
+        for start in starts:
+            loggers.append(_started(start) if is_first_rank() else DummyLogger())
         yield loggers
         status = "success"
     finally:
@@ -110,24 +116,56 @@ def running_loggers(starts: Sequence[Start]) -> Iterator[list[Logger]]:
                 logger.finish(status)
 
 
-def _tolerant(logger: Logger) -> Logger:
-    """`logger`, of which the methods that Lightning calls log what they raise: each package has errors of its own for a
-    lost network, a full disk, a locked database, and none of them may end a training."""
+def _started(start: Start) -> Logger:
+    try:
+        logger = start()
+        getattr(logger, "experiment", None)  # where Lightning's loggers open their files or their run
+    except Exception as error:
+        name = getattr(start, "func", start).__name__
+        log.warning(f"the training goes on without {name}, which did not start: {explain(error)}")
+        return DummyLogger()
+    return cast(Logger, TolerantLogger(logger))
 
-    def tolerant(method: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(method)
+
+class TolerantLogger:
+    """A logger whose attributes and methods log what they raise, once a method and class of error.
+
+    Each package has errors of its own for a lost network, a full disk, a locked database, and none of them may end a
+    training. For `isinstance` it is what it wraps.
+    """
+
+    def __init__(self, logger: Logger) -> None:
+        self._logger = logger
+        self._reported: set[tuple[str, type]] = set()
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        return type(self._logger)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            value = getattr(self._logger, name)
+        except Exception as error:
+            if not hasattr(type(self._logger), name):
+                raise
+            self._report(name, error)
+            return getattr(DummyLogger(), name) if hasattr(DummyLogger, name) else None
+        if not inspect.ismethod(value):
+            return value
+
+        @functools.wraps(value)
         def call(*args: Any, **kwargs: Any) -> Any:
             try:
-                return method(*args, **kwargs)
+                return value(*args, **kwargs)
             except Exception as error:
-                log.warning(f"{type(logger).__name__}.{method.__name__}: {explain(error)}")
+                self._report(name, error)
 
         return call
 
-    for name in ("log_metrics", "log_hyperparams", "log_graph", "save", "finalize", "after_save_checkpoint", "finish"):
-        if hasattr(logger, name):
-            setattr(logger, name, tolerant(getattr(logger, name)))
-    return logger
+    def _report(self, name: str, error: Exception) -> None:
+        if (reason := (name, type(error))) not in self._reported:
+            self._reported.add(reason)
+            log.warning(f"the training goes on, {type(self._logger).__name__}.{name} failed: {explain(error)}")
 
 
 def log_hyperparameters(loggers: Sequence[Logger], values: dict[str, Any]) -> None:
@@ -145,19 +183,15 @@ def log_best(
     Args:
         result: content of result.json.
     """
+    best = best_metrics(result)
     for logger in loggers:
-        try:
-            best = best_metrics(result)
-            if isinstance(logger, OneRunWandbLogger):
-                logger.summarise(
-                    best, _charts(run, hyperparameters["voting"]["name"], result, data if logger.images else None)
-                )
-            elif isinstance(logger, TensorBoardLogger):
-                logger.log_hyperparams(flatten(hyperparameters), best)
-            else:
-                logger.log_metrics(best)
-        except Exception as error:
-            log.warning(f"{run.name}: {type(logger).__name__} did not receive all best metrics: {explain(error)}")
+        if isinstance(logger, OneRunWandbLogger):
+            logger.summarise(best)  # first: tables need the server
+            logger.log_charts(run, hyperparameters["voting"]["name"], result, data)
+        elif isinstance(logger, TensorBoardLogger):
+            logger.log_hyperparams(flatten(hyperparameters), best)
+        else:
+            logger.log_metrics(best)
 
 
 # W&B --------------------------------------------------------------------------------------------------------------
@@ -178,9 +212,12 @@ class OneRunWandbLogger(WandbLogger):
         super().__init__(experiment=run, save_dir=save_dir)
         self.images, self.upload_timeout_seconds = images, upload_timeout_seconds
 
-    def summarise(self, best: Mapping[str, float], charts: Mapping[str, Any]) -> None:
-        self.experiment.summary.update(best)  # first: tables need the server
-        self.experiment.log(charts)
+    def summarise(self, best: Mapping[str, float]) -> None:
+        self.experiment.summary.update(best)
+
+    def log_charts(self, run: Run, vote: str, result: Mapping[str, Any], data: FERDataModule) -> None:
+        """A confusion matrix of each vote and part, and with `images` a table of the worst errors of `vote`."""
+        self.experiment.log(_charts(run, vote, result, data if self.images else None))
 
     def finish(self, status: str) -> None:
         try:
@@ -216,6 +253,8 @@ def wandb_logger(
     folder = Path(save_dir).absolute()
     # By default W&B copies the content of tables, faces among it, into the user's home.
     os.environ["WANDB_DATA_DIR"] = str(folder / "wandb")
+    if os.path.expanduser("~") == "~":  # a user without a home directory, which W&B does not start without
+        os.environ["HOME"] = str(folder / "wandb")
     # silent: W&B prints more than the training otherwise. The mode here already: else it looks for its server, to which
     # it reports figures about itself.
     mode: Any = "offline" if offline else os.environ.get("WANDB_MODE", "online")
@@ -226,30 +265,41 @@ def wandb_logger(
         finish_timeout=upload_timeout_seconds,
         finish_timeout_raises=True,
     )
-    # A run that this process has open already, whoever began it, is neither used nor ended.
-    about |= {"dir": folder, "settings": settings, "reinit": "create_new"}
-    run = _start_online(about) if mode == "online" else None
-    run = run or wandb.init(**about, mode="offline" if mode == "online" else mode)
+    # A run that this process has open already, whoever began it, is neither used nor ended. A training that continues
+    # goes on with the run of its folder.
+    about |= {"dir": folder, "settings": settings, "reinit": "create_new", "resume": "allow"}
+    run = _start_online(about, start_timeout_seconds) if mode == "online" else None
+    run = run or wandb.init(**about, id=_kept_id(folder), mode="offline" if mode == "online" else mode)
     run.define_metric("*", step_metric="epoch", step_sync=True)
     return OneRunWandbLogger(run, folder, images, upload_timeout_seconds)
 
 
-def _start_online(about: dict[str, Any]) -> "wandb.Run | None":
+def _kept_id(folder: Path) -> str:
+    """The id in W&B of the run in a folder, which keeps it from its first start on."""
+    file = folder / "wandb-id.txt"
+    if not file.exists():
+        file.write_text(secrets.token_hex(4))
+    return file.read_text().strip()
+
+
+def _start_online(about: dict[str, Any], timeout_seconds: float) -> "wandb.Run | None":
     import wandb
 
-    folder = about["dir"] / "wandb"
-    before = set(folder.glob("run-*"))
+    folder = about["dir"]
+    before = set(folder.glob("wandb/run-*"))
     try:
-        # Without a key, wandb.init would prompt for one and wait. With a key, it verifies it.
+        # Without a key, wandb.init would prompt for one and wait.
         if wandb.login(prompt=False, verify=False):
-            return wandb.init(**about, mode="online")
+            wandb.Api(timeout=math.ceil(timeout_seconds))  # raises where there is no server, or it refuses the key
+            return wandb.init(**about, id=_kept_id(folder), mode="online")
         problem = "there is no key (`wandb login`, or WANDB_API_KEY)"
     except wandb.Error as error:
         problem = str(error).strip().splitlines()[0]
-    for attempt in set(folder.glob("run-*")) - before:
+    for attempt in set(folder.glob("wandb/run-*")) - before:
         shutil.rmtree(attempt)  # `wandb sync --sync-all` would upload it as an empty run
+        (folder / "wandb-id.txt").unlink()  # in this process, its id is the attempt's
     log.warning(
-        f"{about['name']}: W&B: {problem}; the run is kept offline, to upload: wandb sync {folder}/offline-run-*"
+        f"{about['name']}: W&B: {problem}; the run is kept offline, to upload: wandb sync {folder}/wandb/offline-run-*"
     )
     return None
 
@@ -303,11 +353,73 @@ def _error_table(run: Run, vote: str, part: str, names: list[str], data: FERData
 # MLflow -----------------------------------------------------------------------------------------------------------
 
 
-def mlflow_logger(*, experiment: str, output_dir: str, run_name: str, tags: Mapping[str, Any]) -> MLFlowLogger:
+class OneRunMLFlowLogger(MLFlowLogger):
+    """Lightning's logger with names in any script and values as long as MLflow takes them, of one run.
+
+    A name that is not MLflow's (`mlflow_name`) is a tag in clear, `name/<as MLflow has it>`.
+    """
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        super().log_metrics({mlflow_name(name): value for name, value in metrics.items()}, step)
+        last_words = {name.rpartition("/")[2] for name in metrics if mlflow_name(name) != name}
+        self._set_tags({mlflow_name(f"name/{word}"): word for word in last_words})
+
+    def log_hyperparams(self, params: dict[str, Any]) -> None:  # type: ignore[override]
+        """Log each value as a parameter; one that changed since the run began, as a tag, because parameters can't."""
+        from mlflow.entities import Param
+        from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH
+
+        values = {mlflow_name(name): _shortened(value, MAX_PARAM_VAL_LENGTH) for name, value in flatten(params).items()}
+        known = self.experiment.get_run(self.run_id).data.params
+        new = [Param(name, value) for name, value in values.items() if name not in known]
+        self.experiment.log_batch(self.run_id, params=new)
+        self._set_tags({name: value for name, value in values.items() if known.get(name, value) != value})
+
+    def _set_tags(self, tags: Mapping[str, str]) -> None:
+        known = self.experiment.get_run(self.run_id).data.tags if tags else {}
+        for name, value in tags.items():
+            if known.get(name) != value:
+                self.experiment.set_tag(self.run_id, name, value)
+
+
+_NOT_OF_MLFLOW = re.compile(
+    r"[^A-Za-z0-9_/. -]"  # Lightning's logger would drop it, and "Über" become "ber"
+    r"|-(?=[0-9A-F]{2})"  # would read as one that was replaced
+    r"|^/|(?<=/)/|/\Z|(?:^|(?<=/))\.(?=\.?(?:/|\Z))"  # as a path, it would be another name
+)
+MLFLOW_NAME_LENGTH = 250
+
+
+def mlflow_name(name: str) -> str:
+    """A name as MLflow has it: each character that it or Lightning's logger refuses is `-XX` for each byte in UTF-8.
+
+    Different names stay different; of one that is longer than MLflow's limit, a digest takes the place of the end.
+
+    >>> mlflow_name("recall/Über")
+    'recall/-C3-9Cber'
+    """
+    escaped = _NOT_OF_MLFLOW.sub(lambda match: "".join(f"-{byte:02X}" for byte in match[0].encode()), name)
+    if len(escaped) <= MLFLOW_NAME_LENGTH:
+        return escaped
+    digest = hashlib.sha256(name.encode()).hexdigest()[:16]
+    return f"{escaped[: MLFLOW_NAME_LENGTH - len(digest) - 1]}-{digest}"
+
+
+def _shortened(value: Any, length: int) -> str:
+    text = str(value)
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def mlflow_logger(
+    *, experiment: str, output_dir: str, save_dir: str, run_name: str, tags: Mapping[str, Any]
+) -> OneRunMLFlowLogger:
     """A run in the MLflow database of the output folder: `mlflow ui --backend-store-uri sqlite:///outputs/mlflow.db`.
+
+    A training that continues goes on with the run whose id its folder keeps.
 
     Args:
         experiment: the MLflow experiment that the runs belong to.
+        save_dir: the run's folder.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when it is first imported
     from mlflow import MlflowClient
@@ -321,4 +433,21 @@ def mlflow_logger(*, experiment: str, output_dir: str, run_name: str, tags: Mapp
         client = MlflowClient(uri)
         if client.get_experiment_by_name(experiment) is None:
             client.create_experiment(experiment, artifact_location=str(folder / "mlflow"))
-    return MLFlowLogger(experiment, run_name=run_name, tracking_uri=uri, tags={k: str(v) for k, v in tags.items()})
+    kept = Path(save_dir) / "mlflow-id.txt"
+    run_id = _known_run(client, kept.read_text().strip()) if kept.exists() else None
+    logger = OneRunMLFlowLogger(
+        experiment, run_name=run_name, tracking_uri=uri, tags={k: str(v) for k, v in tags.items()}, run_id=run_id
+    )
+    kept.write_text(str(logger.run_id))
+    return logger
+
+
+def _known_run(client: "MlflowClient", run_id: str) -> str | None:
+    """The id of a run that is going on again; None if the database has no such run."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.update_run(run_id, status="RUNNING")
+    except MlflowException:
+        return None
+    return run_id

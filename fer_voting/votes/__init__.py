@@ -48,7 +48,8 @@ def find_vote(name: str) -> Vote:
         known = ", ".join({**ALL_VOTES, **files})
         raise ValueError(f"`vote` (={name!r}) must be one of {known}, or of your own folder: --config-dir DIR")
     vote = instantiate(OmegaConf.load(files[name]))
-    assert isinstance(vote, Vote)
+    if not isinstance(vote, Vote):
+        raise ValueError(f"{files[name]} must name a vote by _target_, not a {type(vote).__name__}")
     return vote
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import wandb
 from helpers.train import TINY, train_here
 from helpers.wandb_server import KEY, WandbServer
 
@@ -45,15 +46,20 @@ def logged(run: Run) -> tuple[set[str], set[str], dict[str, Any]]:
     return history, set(summary["summary"]), summary["config"]
 
 
-def test_every_chart_shows_what_a_run_logs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_every_chart_shows_what_a_run_logs(never_logged_in: pytest.MonkeyPatch, tmp_path: Path):
     options = [word for word in TINY if word != "logger=none"]
     train_here(tmp_path, *options, "split=m3", "logger=offline", "name=mine")
     history, summary, config = logged(Run(tmp_path, "mine"))
-    monkeypatch.chdir(tmp_path)
     variant = Run(tmp_path, "mine").config()["composition"]["variant"]
-    main(["--datasets", "faces", "--variant", variant])
+    wandb.teardown()  # the command is a process of its own
+    never_logged_in.chdir(tmp_path)
+    with WandbServer() as server:
+        never_logged_in.setenv("WANDB_BASE_URL", server.url)
+        never_logged_in.setenv("WANDB_API_KEY", KEY)
+        main(["--datasets", "faces", "--variant", variant])
     (made,) = json.loads((tmp_path / "outputs" / "dashboard.json").read_text())
-    section = made["specification"]["section"]
+    written = made["specification"]["sections"]
+    section = json.loads(server.views[0]["spec"])["section"]
     panels = {one["name"]: one["panels"] for one in section["panelBankConfig"]["sections"]}
     assert {name: len(charts) for name, charts in panels.items()} == {
         "Accuracy by split and vote": 2 * len(VOTES),
@@ -62,6 +68,7 @@ def test_every_chart_shows_what_a_run_logs(monkeypatch: pytest.MonkeyPatch, tmp_
         "Confusion matrices": 2 * len(VOTES),
         "Runs": 1,
     }
+    assert {one["name"]: len(one["panels"]) for one in written} == {name: len(one) for name, one in panels.items()}
     lines = {value for key, value in leaves(panels["Curves by split"]) if key in ("metrics", "xAxis")}
     assert len(lines) == len(VOTES) + 3
     assert lines <= history

@@ -103,3 +103,14 @@ class RateWitness(L.Callback):
 
     def on_before_optimizer_step(self, trainer: L.Trainer, module: L.LightningModule, optimizer: Any) -> None:
         self.rates.append(optimizer.param_groups[0]["lr"])
+
+
+class EmptiesFile(L.Callback):
+    """Empties a file at the start of the second epoch."""
+
+    def __init__(self, path: str) -> None:
+        self.path = Path(path)
+
+    def on_train_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        if trainer.current_epoch == 1:
+            self.path.write_bytes(b"")

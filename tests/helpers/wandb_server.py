@@ -22,6 +22,13 @@ class SeenRun:
     complete: bool = False
     exit_code: int | None = None
 
+    def as_resumed(self, name: str) -> dict[str, Any]:
+        """A client goes on from the last step of the history."""
+        counts = {"historyLineCount": len(self.history), "eventsLineCount": 0, "logLineCount": 0}
+        last = {"historyTail": json.dumps([json.dumps(row) for row in self.history[-1:]]), "eventsTail": "[]"}
+        about = {"id": name, "name": name, "config": self.about.get("config"), "tags": self.about.get("tags")}
+        return about | counts | last | {"summaryMetrics": json.dumps(self.summary), "wandbConfig": '{"t": 1}'}
+
 
 class WandbServer(ThreadingHTTPServer):
     """`with WandbServer() as server:` serves at `server.url`; `runs` by id, `views` and `artifacts` in order.
@@ -81,8 +88,9 @@ class WandbServer(ThreadingHTTPServer):
             return {"viewer": {"id": "u", "username": "me", "entity": "me", "flags": "{}", "teams": {"edges": []}}}
         if "serverInfo" in query:
             return {"serverInfo": {"cliVersionInfo": {"max_cli_version": "99.0.0"}, "features": []}}
-        if "bucket" in query:
-            return {"model": project | {"bucket": None}}
+        if "bucket" in query:  # may this run be resumed?
+            seen = self.runs.get(variables.get("name", ""))
+            return {"model": project | {"bucket": seen and seen.as_resumed(variables["name"])}}
         return {}
 
     def stream(self, run_id: str, body: dict[str, Any]) -> None:

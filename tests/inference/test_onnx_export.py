@@ -106,6 +106,19 @@ def test_the_file_stands_alone(float32: Path) -> None:
     assert [output.name for output in model.graph.output] == ["scores", "crop_logits"]
 
 
+def test_every_file_is_of_the_ir_version_that_its_operators_came_with(
+    float32: Path, int8: Path, adaptive: Path, tmp_path: Path
+) -> None:
+    """ONNX Runtime 1.17 reads operators of opset 20, and IR versions up to 9, which opset 20 came with."""
+    calibration = noise(4)
+    export_int8(adaptive, tmp_path / "int8.onnx", calibration, calibration, np.zeros(4, np.int64))
+    for path in (float32, int8, adaptive, tmp_path / "int8.onnx"):
+        model = onnx.load(path)
+        onnx.checker.check_model(model, full_check=True)
+        assert (model.ir_version, [(opset.domain, opset.version) for opset in model.opset_import]) == (9, [("", 20)])
+        assert OnnxRuntime(path)(noise(2))[0].shape == (2, 7)
+
+
 def test_metadata_by_name(float32: Path, int8: Path) -> None:
     found = onnxruntime.InferenceSession(float32).get_modelmeta().custom_metadata_map
     assert found == {

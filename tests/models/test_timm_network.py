@@ -90,7 +90,9 @@ def test_a_vision_transformer_keeps_the_tokens_of_no_place() -> None:
         ("resnet18", {"crop_after": "layer9"}, "must name a module of the ResNet"),
         ("resnet18", {"size": 16}, r"ResNet does not work on images of 16 .*too small.*work after m1 \(layer1\)$"),
         ("resnett18", {}, r"model\.name=resnett18 must be a network of timm .*resnet18"),
+        ("resnet18.a9_in1k", {}, r"model\.name=resnet18\.a9_in1k must be a network of timm .*resnet18\.a1_in1k"),
         (None, {}, "must be a network of timm"),
+        (18, {}, "must be a network of timm"),
     ],
 )
 def test_what_takes_no_crops_is_refused_in_one_line(name: str, arguments: dict, reason: str) -> None:
@@ -149,3 +151,13 @@ def test_without_timm_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(ValueError, match=r"pip install 'fer_voting\[timm\]'"):
         network("m1")
+
+
+@pytest.mark.parametrize("name", ["tf_efficientnet_b0_ap", "vit_base_patch16_224_in21k", "gluon_resnet18_v1b"])
+def test_a_network_is_known_by_its_former_name(name: str) -> None:
+    today = timm.models.get_deprecated_models()[name]
+    with torch.device("meta"):
+        former, current = network("baseline", name, 96), network("baseline", today, 96)
+    assert {key: value.shape for key, value in former.state_dict().items()} == {
+        key: value.shape for key, value in current.state_dict().items()
+    }

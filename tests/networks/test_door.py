@@ -154,12 +154,21 @@ def test_loading_leaves_torchs_random_state_as_it_is(tmp_path: Path):
         ("nothing.onnx", r"nothing\.onnx does not exist$"),
         ("some/deep/folder", "some/deep/folder does not exist; a network is"),
         ("folder/gone", "folder/gone does not exist; a network is"),  # the Hub is not asked for a path
-        ("folder", r"folder is not a folder of a shared network: it lacks config\.json"),
+        ("folder", r"^folder is neither a run's folder, .* nor an exported network: it lacks config\.json$"),
+        ("outputs/runs/broken", "broken is failed, not finished$"),
+        ("outputs/runs/empty", r"outputs/runs/empty holds no run: it has no result\.json$"),
+        ("outputs/runs/empty/", r"outputs/runs/empty holds no run: it has no result\.json$"),
+        ("empty", r"outputs/runs/empty holds no run: it has no result\.json$"),
+        ("elsewhere/runs/begun", "begun is interrupted, not finished$"),
+        ("outputs/runs/broken/checkpoints", r"checkpoints is neither a run's folder, .* nor an exported network"),
     ],
 )
 def test_what_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, reason: str):
     write_run(tmp_path / "outputs", "broken", status="failed")
-    (tmp_path / "folder").mkdir()
+    begun = tmp_path / "elsewhere" / "runs" / "begun"
+    for folder in (begun, tmp_path / "folder", tmp_path / "outputs" / "runs" / "empty"):
+        folder.mkdir(parents=True)
+    (begun / "result.json").write_text('{"status": "running"}')  # killed before its first checkpoint
     monkeypatch.chdir(tmp_path)
     for open_door in (load, load_network):
         with pytest.raises(FileNotFoundError, match=reason):

@@ -13,6 +13,7 @@ from fer_voting.results.plots import (
     INK,
     SPLIT_COLOURS,
     cost_figure,
+    draw_class_distribution,
     draw_confusion,
     draw_curves,
     normalise_confusion,
@@ -51,6 +52,24 @@ def test_confusion_stands_by_columns_as_in_the_paper(tmp_path: Path) -> None:
     drawn = [text.strip() for text in content.split("<!--")[1:]]
     percents = [text.split(" -->")[0] for text in drawn if text[0].isdigit() and "." in text.split(" -->")[0]]
     assert percents[:4] == ["75.0", "0.0", "25.0", "100.0"]  # by rows: decided a of a, of b; decided b of a, of b
+
+
+@pytest.mark.parametrize(("classes", "numbers"), [(20, 400), (21, 0)])
+def test_confusion_of_many_classes_has_no_numbers(tmp_path: Path, classes: int, numbers: int) -> None:
+    names = [f"class_{i}" for i in range(classes)]
+    draw_confusion(tmp_path / "confusion.svg", np.eye(classes, dtype=int), names, "title")
+    comments = [text.split(" -->")[0].strip() for text in (tmp_path / "confusion.svg").read_text().split("<!--")[1:]]
+    assert len([text for text in comments if text in ("0.0", "100.0")]) == numbers + 1  # the bar has 0.0
+    assert set(names) <= set(comments)
+
+
+def test_of_very_many_classes_some_are_named(tmp_path: Path) -> None:
+    names = [f"class_{i}" for i in range(250)]
+    draw_confusion(tmp_path / "confusion.svg", np.eye(250, dtype=int), names, "title")
+    draw_class_distribution(tmp_path / "counts.svg", {"train": dict.fromkeys(names, 5)}, "mine", synthetic=False)
+    for file, axes in (("confusion.svg", 2), ("counts.svg", 1)):
+        content = (tmp_path / file).read_text()
+        assert [content.count(f"<!-- class_{i} -->") for i in (0, 1, 2, 3, 249)] == [axes, 0, 0, axes, axes]
 
 
 def test_files_are_complete(tmp_path: Path) -> None:

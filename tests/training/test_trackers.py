@@ -1,7 +1,9 @@
 """Trackers by their real packages: W&B offline and with a server on the loopback, TensorBoard, MLflow."""
 
+import csv
 import json
 import os
+import re
 import socket
 import sqlite3
 import subprocess
@@ -10,14 +12,18 @@ import threading
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
 from helpers.train import TINY, train_here
 from helpers.wandb_server import KEY, WandbServer
+from hypothesis import given
+from hypothesis import strategies as st
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from fer_voting.runs.run import Run
-from fer_voting.training.loggers import best_metrics, worst_errors
+from fer_voting.training.loggers import best_metrics, mlflow_logger, mlflow_name, worst_errors
 from fer_voting.votes import VOTES
 
 OPTIONS = [word for word in TINY if word != "logger=none"] + ["dataset.size=24"]
@@ -290,3 +296,122 @@ def test_a_run_that_the_process_has_open_is_neither_used_nor_ended(tmp_path: Pat
         train(tmp_path, "split=baseline", "name=mine", "logger=offline")
         other.log({"still": 1})
     assert json.loads(inspect(Run(tmp_path, "mine"), "--summary"))["name"] == "mine"
+
+
+def interrupt_and_continue(output_dir: Path, *words: str) -> Run:
+    """A run of two epochs that is interrupted after the first and goes on."""
+    once = f"+callbacks.once={{_target_: helpers.callbacks.InterruptsOnce, flag: {output_dir}/interrupted, epoch: 1}}"
+    words = ("split=baseline", "name=mine", once, *words)
+    with pytest.raises(KeyboardInterrupt):
+        train(output_dir, *words)
+    train(output_dir, *words)
+    return Run(output_dir, "mine")
+
+
+def assert_one_run(server: WandbServer, run: Run) -> None:
+    (seen,) = server.runs.values()
+    result = run.result()
+    assert result is not None
+    curve = [row["val/soft/accuracy"] for row in seen.history if "val/soft/accuracy" in row]
+    assert len(curve) == 2  # one an epoch
+    steps = [row["_step"] for row in seen.history]
+    assert steps == sorted(set(steps))
+    assert seen.exit_code == 0
+    assert seen.summary["best/test/soft/accuracy"] == result["votes"]["soft"]["test"]["accuracy"]
+
+
+@pytest.mark.slow
+def test_a_run_that_continues_is_one_run_offline_and_in_mlflow(never_logged_in: pytest.MonkeyPatch, tmp_path: Path):
+    pytest.importorskip("mlflow", reason="the extra `mlflow` is not installed")
+    run = interrupt_and_continue(tmp_path, "logger=[offline,mlflow]")
+    with sqlite3.connect(tmp_path / "mlflow.db") as database:
+        assert database.execute("select name, status from runs").fetchall() == [("mine", "FINISHED")]
+        steps = database.execute("select step from metrics where key = 'val/soft/accuracy'").fetchall()
+    database.close()
+    assert steps == [(2,), (5,)]  # one an epoch of three steps
+    folders = sorted(run.dir.glob("wandb/offline-run-*"))
+    assert len(folders) == 2
+    assert len({folder.name.rpartition("-")[2] for folder in folders}) == 1
+    with WandbServer() as server:
+        command = [str(Path(sys.executable).with_name("wandb")), "sync", *folders]
+        environment = {**os.environ, "WANDB_BASE_URL": server.url, "WANDB_API_KEY": KEY}
+        subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True, timeout=60)
+    assert_one_run(server, run)
+
+
+@pytest.mark.slow
+def test_a_run_that_continues_is_one_run_online(never_logged_in: pytest.MonkeyPatch, tmp_path: Path):
+    with WandbServer() as server:
+        never_logged_in.setenv("WANDB_BASE_URL", server.url)
+        never_logged_in.setenv("WANDB_API_KEY", KEY)
+        run = interrupt_and_continue(tmp_path, "logger=wandb")
+    assert_one_run(server, run)
+
+
+@pytest.mark.slow
+def test_a_run_that_mlflow_has_no_more_begins_anew(tmp_path: Path):
+    pytest.importorskip("mlflow", reason="the extra `mlflow` is not installed")
+    (tmp_path / "run").mkdir()
+
+    def start(output_dir: Path) -> str | None:
+        output_dir.mkdir(exist_ok=True)
+        about: dict[str, Any] = {"experiment": "e", "run_name": "mine", "tags": {}, "save_dir": str(tmp_path / "run")}
+        return mlflow_logger(output_dir=str(output_dir), **about).run_id
+
+    first = start(tmp_path / "here")
+    assert start(tmp_path / "here") == first
+    assert start(tmp_path / "elsewhere") != first
+
+
+NAMES = ["happy", "開心", "दुखी", "Über", "ber", "-C3-9Cber", "-", "a b", "a_b", "a:b", "a%b", "😀", "..", "x" * 300]
+"""Names of classes, some of which lose letters where trackers are not asked for them rightly."""
+
+
+@pytest.mark.slow
+def test_names_and_long_values_in_mlflow(tmp_path: Path, messages: pytest.LogCaptureFixture):
+    pytest.importorskip("mlflow", reason="the extra `mlflow` is not installed")
+    about: dict[str, Any] = {"output_dir": str(tmp_path), "save_dir": str(tmp_path), "run_name": "mine", "tags": {}}
+    logger = mlflow_logger(experiment="e", **about)
+    logger.log_metrics({f"val/recall/{name}": float(i) for i, name in enumerate(NAMES)})
+    logger.log_metrics({f"value/{i}": 0.0 for i in range(1200)})  # more than MLflow takes at once
+    logger.log_hyperparams({"a": {"b": "x" * 5000, "開": "y" * 9000}, "c": 1})
+    logger.log_hyperparams({"a": {"b": "x" * 5000, "開": "y" * 9000}, "c": 2})  # a continued run of other length
+    with sqlite3.connect(tmp_path / "mlflow.db") as database:
+        metrics = dict(database.execute("select key, value from metrics where key like 'val/%'"))
+        params = dict(database.execute("select key, value from params"))
+        tags = dict(database.execute("select key, value from tags"))
+    database.close()
+    assert sorted(metrics.values()) == list(range(len(NAMES)))
+    assert metrics["val/recall/happy"] == 0
+    assert metrics["val/recall/-C3-9Cber"] == NAMES.index("Über")
+    assert tags["name/-C3-9Cber"] == "Über"
+    assert set(tags.values()) >= set(NAMES[1:4])
+    assert params["a.b"] == "x" * 5000
+    assert params["a.-E9-96-8B"].startswith("yyyy")
+    assert params["a.-E9-96-8B"].endswith("…")
+    assert (params["c"], tags["c"]) == ("1", "2")
+
+
+@given(st.text())
+def test_a_name_in_mlflow_can_be_read_back(name: str):
+    escaped = mlflow_name(name)
+    assert re.fullmatch(r"[A-Za-z0-9_/. -]*", escaped)
+    if len(escaped) < 250:  # a longer one has a digest
+        assert unquote(re.sub(r"-(?=[0-9A-F]{2})", "%", escaped)) == name
+    assert not name or os.path.normpath(escaped) == escaped
+    assert not escaped.startswith(("/", ".."))
+
+
+def test_names_stay_different_in_lightnings_own_loggers(tmp_path: Path):
+    accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    metrics = {f"recall/{name}": float(i) for i, name in enumerate(NAMES)}
+    for logger in (TensorBoardLogger(tmp_path, "tensorboard", ""), CSVLogger(tmp_path, "csv", "")):
+        logger.log_metrics(metrics, step=0)
+        logger.save()
+        logger.finalize("success")
+    events = accumulators.EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert {name: events.Scalars(name)[0].value for name in metrics} == metrics
+    with (tmp_path / "csv" / "metrics.csv").open(encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    assert {name: float(row[name]) for name in metrics} == metrics
