@@ -278,6 +278,7 @@ def _kept_id(folder: Path) -> str:
     """The id in W&B of the run in a folder, which keeps it from its first start on."""
     file = folder / "wandb-id.txt"
     if not file.exists():
+        folder.mkdir(parents=True, exist_ok=True)
         file.write_text(secrets.token_hex(4))
     return file.read_text().strip()
 
@@ -438,6 +439,7 @@ def mlflow_logger(
     logger = OneRunMLFlowLogger(
         experiment, run_name=run_name, tracking_uri=uri, tags={k: str(v) for k, v in tags.items()}, run_id=run_id
     )
+    kept.parent.mkdir(parents=True, exist_ok=True)
     kept.write_text(str(logger.run_id))
     return logger
 

@@ -33,7 +33,7 @@ from fer_voting.config import CONF_DIR, compose
 from fer_voting.config import command as run_command
 from fer_voting.data.faces.renderer import render_faces
 from fer_voting.data.module import make_datamodule
-from fer_voting.experiment import train
+from fer_voting.experiment import make_loggers, train
 from fer_voting.runs.naming import settle
 from fer_voting.runs.sweeps import Sweep
 
@@ -168,7 +168,7 @@ def test_a_command_is_one_that_exists(command: Command, monkeypatch: pytest.Monk
             with torch.device("meta"):
                 net = instantiate(planned["model"], split=planned["split"]["name"], num_classes=7)
                 instantiate(planned["optimizer"])(net.parameters())
-            instantiate(planned["logger"])
+            make_loggers(planned)  # without starting them
 
 
 def construct(dataset: Any) -> None:

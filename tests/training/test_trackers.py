@@ -351,7 +351,6 @@ def test_a_run_that_continues_is_one_run_online(never_logged_in: pytest.MonkeyPa
 @pytest.mark.slow
 def test_a_run_that_mlflow_has_no_more_begins_anew(tmp_path: Path):
     pytest.importorskip("mlflow", reason="the extra `mlflow` is not installed")
-    (tmp_path / "run").mkdir()
 
     def start(output_dir: Path) -> str | None:
         output_dir.mkdir(exist_ok=True)
@@ -415,3 +414,23 @@ def test_names_stay_different_in_lightnings_own_loggers(tmp_path: Path):
     with (tmp_path / "csv" / "metrics.csv").open(encoding="utf-8") as file:
         (row,) = csv.DictReader(file)
     assert {name: float(row[name]) for name in metrics} == metrics
+
+
+@pytest.mark.slow
+def test_without_a_home_directory(tmp_path: Path):
+    """A container that runs as a user who is not registered has none."""
+    program = """
+import os, pwd, sys
+pwd.getpwuid = {}.__getitem__
+assert os.path.expanduser("~") == "~"
+from fer_voting.training.loggers import wandb_logger
+logger = wandb_logger(offline=True, images=False, save_dir=sys.argv[1], start_timeout_seconds=9,
+                      upload_timeout_seconds=9, name="mine")
+logger.log_charts(type("Run", (), {"name": "mine"}), "soft", RESULT, None)
+logger.finish("success")
+""".replace("RESULT", repr({"class_names": ["a"], "votes": {"soft": {"val": {"confusion_counts": [[1]]}}}}))
+    environment = {key: value for key, value in os.environ.items() if key not in ("HOME", "USER", "LOGNAME")}
+    command = [sys.executable, "-c", program, str(tmp_path / "mine")]
+    finished = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert finished.returncode == 0, finished.stderr
+    assert list(tmp_path.glob("mine/wandb/offline-run-*/files/media/table/**/*.json"))
