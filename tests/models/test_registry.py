@@ -17,6 +17,7 @@ from fer_voting.models.registry import (
     check_options,
     digest_of_fetched,
     options_of,
+    read_node,
 )
 from fer_voting.runs.identity import resolve
 
@@ -130,3 +131,11 @@ def fetched_network(split: str, num_classes: int, image_size: int) -> VotingResN
     network = VotingResNet18(split, num_classes, width=4)
     network.load_state_dict(torch.load(os.environ["FETCHED"], weights_only=True), strict=False)
     return network
+
+
+def test_a_file_that_is_no_mapping_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "mine.yaml").write_text("- resnet18\n")
+    monkeypatch.setenv(USER_CONF_VARIABLE, str(tmp_path))
+    with pytest.raises(ValueError, match=r"model/mine\.yaml must be a mapping"):
+        read_node("mine")

@@ -201,3 +201,11 @@ def test_what_cannot_be_fitted_says_why() -> None:
 def test_names_of_votes_need_no_torch() -> None:
     code = "import sys, fer_voting.votes; sys.exit('torch' in sys.modules or 'scipy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_file_that_names_no_vote_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "voting").mkdir()
+    (tmp_path / "voting" / "mine.yaml").write_text("_target_: builtins.dict\n")
+    monkeypatch.setenv(USER_CONF_VARIABLE, str(tmp_path))
+    with pytest.raises(ValueError, match=r"voting/mine\.yaml must name a vote by _target_, not a \w+$"):
+        find_vote("mine")
