@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fer_voting.config import compose
-from fer_voting.data.module import FERDataModule, make_datamodule
+from fer_voting.config import compose, make
+from fer_voting.data.module import FERDataModule
 from fer_voting.results.compare import Comparison
 from fer_voting.results.load import RunGroup, RunTable, load_runs
 from fer_voting.results.markdown import Table, markdown
@@ -229,7 +229,7 @@ def run_config(overrides: Sequence[str]) -> dict[str, Any]:
 def open_data(overrides: Sequence[str], **values: Any) -> FERDataModule:
     """The data module of these overrides, their augmentation and seed among them, with some values replaced."""
     config = compose(list(overrides))
-    return make_datamodule(config.dataset, **{"augment": config.augment, "seed": config.seed, **values})
+    return make(config.dataset, **{"augment": config.augment, "seed": config.seed, **values})
 
 
 def run_module(module: str, *words: str, run: bool = True) -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from experiments.common import make_parser
 from experiments.crop_analysis import agreeing_crops
-from fer_voting.data.module import reopen_datamodule
+from fer_voting.config import remake
 from fer_voting.results.load import load_run
 from fer_voting.results.plots import INK, save
 from fer_voting.runs.run import Run
@@ -61,7 +61,7 @@ def contact_sheet(run: Run, rows: int) -> Figure:
 
 def _images(run: Run, names: NDArray[np.str_]) -> NDArray[np.uint8]:
     """Images [N, S, S, 3] by name, from the pack of the run's data set, which is drawn again if it is not there."""
-    pack = reopen_datamodule(run.config()["dataset"], run.dir / "config.yaml").make_pack()
+    pack = remake(run.config()["dataset"], "dataset", run.dir / "config.yaml").make_pack()
     position_of = {name: position for position, name in enumerate(pack.names(np.arange(len(pack.images))))}
     return pack.images[np.array([position_of[str(name)] for name in names])]
 

@@ -22,7 +22,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from experiments.common import SYNTHETIC, Report, add_folders, make_parser, origin, publish, whole_numbers
-from fer_voting.data.module import FERDataModule, reopen_datamodule
+from fer_voting.config import remake
+from fer_voting.data.module import FERDataModule
 from fer_voting.inference.recognizer import Recognizer
 from fer_voting.inference.runtime import TorchRuntime
 from fer_voting.models import SPLITS
@@ -112,7 +113,7 @@ def open_run(output_dir: Path, name: str, part: str, root: Path | None) -> Loade
     moved: dict[str, Any] = {} if cache_dir.is_dir() else {"cache_dir": output_dir / "packs"}
     if root is not None:
         moved["root"] = root
-    datamodule = reopen_datamodule(config["dataset"], run.dir / "config.yaml", refit=config["refit"], **moved)
+    datamodule = remake(config["dataset"], "dataset", run.dir / "config.yaml", refit=config["refit"], **moved)
     datamodule.setup()
     if datamodule.fingerprint != result["data_fingerprint"]:
         raise ValueError(

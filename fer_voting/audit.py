@@ -5,7 +5,7 @@ Writes `audit.json` and `class_distribution.png` (the paper's Figure 4) to the f
 """
 
 if __name__ == "__main__":  # compose first, import afterwards: `--help` and a misspelt key are answered at once
-    from fer_voting.config import command
+    from fer_voting.config import command, make
 
     command("fer_voting.audit:job", "audit")
     raise SystemExit
@@ -14,14 +14,13 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from fer_voting.data.module import make_datamodule
 from fer_voting.data.quality import audit, format_report
 from fer_voting.results.plots import draw_class_distribution
 from fer_voting.system.atomic import write_json
 
 
 def job(config: DictConfig) -> None:
-    data = make_datamodule(config.dataset)
+    data = make(config.dataset)
     report = audit(data, config.near_duplicate_bits)
     out = Path(config.out)
     draw_class_distribution(out / "class_distribution.png", report["parts"], report["dataset"], report["synthetic"])

@@ -27,7 +27,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Quote, QuotedString
 from hydra.errors import HydraException
-from hydra.utils import get_object
+from hydra.utils import get_object, instantiate
 from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -319,6 +319,23 @@ def refuse_foreign_code(node: Any, group: str, where: Any) -> None:
     for target in _targets_in(node):
         if target not in _targets(group, tuple(conf_dirs())):
             raise ValueError(f"{where}: `_target_` (={target[:80]!r}) is not of conf/{group} here: it is not called")
+
+
+def make(node: Mapping[str, Any], **arguments: Any) -> Any:
+    """The object that a node of the configuration describes, given plain containers. `arguments` are further ones, and
+    override the node's."""
+    return instantiate(node, **arguments, _convert_="all")
+
+
+def remake(node: Mapping[str, Any], group: str, config_file: Path, **arguments: Any) -> Any:
+    """The object that a node describes which a run recorded in `config_file`.
+
+    Raises ValueError if the node names code that the group's files here don't: a run's folder may come from anyone.
+    """
+    refuse_foreign_code(node, group, config_file)
+    if "_target_" not in node:
+        raise ValueError(f"{config_file}: `{group}` lacks `_target_`")
+    return make(node, **arguments)
 
 
 def command(job: str | Callable[[DictConfig], Any], config_name: str = "config") -> None:

@@ -6,7 +6,7 @@ diagram, and the adaptive vote's accuracy against its arithmetic (PNG).
 """
 
 if __name__ == "__main__":  # compose first, import afterwards: `--help` and a misspelt key are answered at once
-    from fer_voting.config import command
+    from fer_voting.config import command, make
 
     command("fer_voting.evaluate:job", "evaluate")
     raise SystemExit
@@ -19,7 +19,7 @@ from typing import Any
 import lightning as L
 from omegaconf import DictConfig
 
-from fer_voting.data.module import FERDataModule, make_datamodule
+from fer_voting.data.module import FERDataModule
 from fer_voting.experiment import make_evaluator, use_float32_precision
 from fer_voting.models.adaptive import adaptive_cost, has_cut
 from fer_voting.networks import load_network, match_classes
@@ -70,9 +70,7 @@ def evaluate(config: DictConfig) -> tuple[Path, dict[str, Any]]:
     evaluator = make_evaluator(config.trainer)  # before the data: an unknown accelerator fails here
     if evaluator.world_size > 1:
         raise ValueError("a checkpoint is evaluated on one device: trainer=auto, or trainer.devices=1")
-    data = make_datamodule(
-        config.dataset, size=info.image_size, needs=(part, *(["val"] * (config.temperature == "val")))
-    )
+    data = make(config.dataset, size=info.image_size, needs=(part, *(["val"] * (config.temperature == "val"))))
     data.setup()
     if part not in data.counts():
         raise ValueError(f"{data.name} has no {part} images here; stage=val evaluates on the others")

@@ -21,8 +21,8 @@ from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Callback, EarlyStopping, LambdaCallback, ProgressBar, Timer
 from omegaconf import DictConfig
 
-from fer_voting.config import explain
-from fer_voting.data.module import FERDataModule, make_datamodule
+from fer_voting.config import explain, make
+from fer_voting.data.module import FERDataModule
 from fer_voting.data.sampling import images_per_rank
 from fer_voting.models.checkpoint import NetworkInfo, read_checkpoint
 from fer_voting.models.compiled import compile_network
@@ -54,11 +54,11 @@ from fer_voting.training.callbacks import (
 from fer_voting.training.estimate import announce_duration
 from fer_voting.training.evaluation import evaluate_votes
 from fer_voting.training.loggers import EXTRAS, Start, log_best, log_hyperparameters, require, running_loggers
-from fer_voting.training.longer import begin_from_finished
 from fer_voting.training.losses import Distillation
 from fer_voting.training.mix import Mix
 from fer_voting.training.module import VotingModule, evaluation_module
 from fer_voting.training.options import refuse_callbacks, refuse_trainer, refuse_trainer_options
+from fer_voting.training.schedules import depends_on_length
 from fer_voting.votes import ALL_VOTES, VOTES, Vote
 
 log = logging.getLogger(__name__)
@@ -99,7 +99,7 @@ def train(config: DictConfig) -> dict[str, Any]:
             log.info(f"{run.name}: finished before, not trained again ({run.dir})")
             return finished
         if config.continue_from:
-            begin_from_finished(config, run)
+            train_longer(config, run)
         threads = run.recorded_threads() or thread_choices(config.threads)
         torch.set_num_threads(threads[0])
         with run.recording(about(config) | {"threads": threads[0]}) as recording:
@@ -258,13 +258,59 @@ def about(config: DictConfig) -> dict[str, Any]:
     }
 
 
+def train_longer(config: DictConfig, run: Run) -> None:
+    """Give `run` the files of the finished run that `continue_from` names, as if it had been killed there, unless it
+    has begun already. It then ends as `trainer.max_epochs` epochs from the start would have ended.
+
+    Raises FileNotFoundError if that is no finished run with its last checkpoint, ValueError if the two runs differ in
+    more than trainer.max_epochs, or if as many epochs from the start would give other weights.
+    """
+    if run.last_checkpoint.exists():
+        return
+    folder = Path(config.continue_from)
+    source = Run(Path(config.output_dir), folder.name)
+    if (folder / "config.yaml").is_file():
+        source.dir = folder.absolute()
+    result = source.finished_result()
+    if result is None or not source.last_checkpoint.exists():
+        lacks = f"is {source.status()}" if result is None else "has no checkpoints/last.ckpt, which was removed"
+        raise FileNotFoundError(
+            f"continue_from={config.continue_from}: the run in {source.dir} {lacks}: only a finished run with its last "
+            "checkpoint trains on; leave continue_from out to train from the start"
+        )
+    if reason := _why_not_longer(config, source):
+        raise ValueError(f"continue_from={config.continue_from}: {reason}")
+    run.begin_from(source)
+
+
+def _why_not_longer(config: DictConfig, source: Run) -> str | None:
+    """Why more epochs of `source` would not be what as many epochs from the start are; None if they would be."""
+    ours = resolve(config)
+    epochs, epochs_before = ours["trainer"]["max_epochs"], source.config()["trainer"]["max_epochs"]
+    ours["trainer"]["max_epochs"] = epochs_before
+    if different := source.other_values(ours):
+        return f"the two runs must be equal in all but trainer.max_epochs ({different})"
+    if config.refit:
+        return "a refit trains for as many epochs as its selection run found best"
+    if epochs <= epochs_before:
+        return f"trainer.max_epochs={epochs} must be above the {epochs_before} of that run"
+    if config.scheduler and depends_on_length(instantiate(config.scheduler)):
+        return (
+            f"the learning rate of scheduler={config.composition.options.scheduler} depends on the length of the whole "
+            f"training, so that {epochs_before} epochs are not the beginning of {epochs}: train them from the start"
+        )
+    if "StochasticWeightAveraging" in str(ours["callbacks"]):
+        return "StochasticWeightAveraging begins at a share of the whole training: train from the start"
+    return None
+
+
 # From the configuration to objects --------------------------------------------------------------------------------
 
 
 def make_data(config: DictConfig) -> FERDataModule:
     """The data set, not yet read."""
     target = instantiate(config.target) if config.target else None
-    return make_datamodule(config.dataset, augment=config.augment, seed=config.seed, refit=config.refit, target=target)
+    return make(config.dataset, augment=config.augment, seed=config.seed, refit=config.refit, target=target)
 
 
 def make_callbacks(config: DictConfig) -> list[Callback]:

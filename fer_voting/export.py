@@ -22,7 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fer_voting.config import add_config_dir
+from fer_voting.config import add_config_dir, remake
 from fer_voting.system.messages import set_up_messages
 from fer_voting.system.text import escape
 
@@ -200,8 +200,6 @@ def _load_dataset(network: "Network", overrides: Sequence[str], output_dir: Path
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    from fer_voting.data.module import reopen_datamodule
-
     run, info = network.run, network.info
     assert run is not None
     result = run.result() or {}
@@ -216,7 +214,7 @@ def _load_dataset(network: "Network", overrides: Sequence[str], output_dir: Path
     except OmegaConfBaseException as error:
         raise ValueError(f"{' '.join(overrides)}: {error}") from error
     node = OmegaConf.to_container(merged.dataset)
-    datamodule = reopen_datamodule(node, run.dir / "config.yaml", refit=bool(result.get("refit")))
+    datamodule = remake(node, "dataset", run.dir / "config.yaml", refit=bool(result.get("refit")))
     datamodule.setup()
     if tuple(datamodule.class_names) != info.class_names or datamodule.size != info.image_size:
         raise ValueError(

@@ -4,7 +4,7 @@ Training builds a missing pack itself; this command builds it beforehand, e.g. o
 """
 
 if __name__ == "__main__":  # compose first, import afterwards: `--help` and a misspelt key are answered at once
-    from fer_voting.config import command
+    from fer_voting.config import command, make
 
     command("fer_voting.pack:job", "pack")
     raise SystemExit
@@ -13,13 +13,12 @@ import time
 
 from omegaconf import DictConfig
 
-from fer_voting.data.module import make_datamodule
 from fer_voting.system.messages import duration
 
 
 def job(config: DictConfig) -> None:
     start = time.monotonic()
-    pack = make_datamodule(config.dataset).make_pack()
+    pack = make(config.dataset).make_pack()
     mib = sum(path.stat().st_size for path in pack.folder.iterdir()) / 2**20
     seconds = time.monotonic() - start
     print(f"{pack.folder}: {pack.good.sum():,} images, {mib:.1f} MiB, after {duration(seconds)}")

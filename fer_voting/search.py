@@ -16,9 +16,10 @@ from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
 from fer_voting.config import HOW_TO_SEE_MORE, as_typed, compose, explain
 from fer_voting.runs.naming import drop_overrides, settle
-from fer_voting.runs.processes import run_isolated, train_apart
+from fer_voting.runs.processes import run_isolated
 from fer_voting.runs.run import Run
 from fer_voting.system.messages import set_up_messages
+from fer_voting.train import train_apart
 from fer_voting.votes import find_vote
 
 if TYPE_CHECKING:

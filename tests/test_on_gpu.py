@@ -11,8 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fer_voting.config import compose
-from fer_voting.data.module import make_datamodule
+from fer_voting.config import compose, make
 from fer_voting.models import VotingResNet18
 from fer_voting.models.checkpoint import NetworkInfo
 from fer_voting.models.cost import forward_mib_per_image
@@ -127,7 +126,7 @@ def test_batches_of_a_resident_pack_are_those_of_its_file(tmp_path: Path) -> Non
     for resident in (False, "auto"):
         sizes = {"train_size": 400, "val_size": 7, "test_size": 7, "batch_size": 100, "cache_dir": tmp_path}
         options = {**compose(["dataset=faces", "augment=none"]).dataset, **sizes, "num_workers": 0}
-        data = make_datamodule({**options, "resident": resident})
+        data = make({**options, "resident": resident})
         data.setup()
         images_bytes = data.pack.images.nbytes
         module = VotingModule(

@@ -14,12 +14,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import lightning as L
 import numpy as np
 import torch
-from hydra.utils import instantiate
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from fer_voting.config import refuse_foreign_code
 from fer_voting.data.augment.batched import BatchedAugment
 from fer_voting.data.batches import Batch, BatchDataset
 from fer_voting.data.division import (
@@ -69,22 +67,6 @@ def check_shared_memory(batch_bytes: int, workers: int, folder: Path = Path("/de
             f"{free / 2**20:.1f} MiB free and needs at least {workers * batch_bytes / 2**20:.1f} MiB: set "
             "dataset.num_workers=0, or give the container more (docker run --shm-size=1g)"
         )
-
-
-def make_datamodule(node: Mapping[str, Any], **arguments: Any) -> FERDataModule:
-    """The data module of a configuration's `dataset` node. `arguments` are further ones, and override the node's."""
-    return instantiate(node, **arguments, _convert_="all")
-
-
-def reopen_datamodule(node: Mapping[str, Any], config_file: Path, **arguments: Any) -> FERDataModule:
-    """The data module of the `dataset` node that a run recorded in `config_file`, without augmentation.
-
-    Raises ValueError if the node names code that no data set here names: a run's folder may come from anyone.
-    """
-    refuse_foreign_code(node, "dataset", config_file)
-    if "_target_" not in node:
-        raise ValueError(f"{config_file}: `dataset` lacks `_target_`")
-    return make_datamodule(node, **arguments)
 
 
 class FERDataModule(L.LightningDataModule):

@@ -1,68 +1,21 @@
-"""The jobs of a command line: a run in this process, or each run of a sweep in a process of its own.
+"""Functions called in processes of their own: a sweep continues after a job that fails or that the system kills."""
 
-A sweep continues after a job that fails or that the system kills.
-"""
-
-import logging
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from importlib.util import find_spec
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
 from typing import Any
 
 import cloudpickle
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
-from omegaconf import DictConfig
 
-from fer_voting.config import explain, quote
-from fer_voting.runs.naming import settle
-from fer_voting.runs.run import Run
-from fer_voting.system.messages import Screen, send_messages, set_up_messages
-
-log = logging.getLogger(__name__)
+from fer_voting.config import explain
+from fer_voting.system.messages import Screen, send_messages
 
 TRAIN = "fer_voting.experiment", "train"
 """Module and function of a training. A sweep's own process does not import it, which takes seconds."""
-
-
-def job(config: DictConfig) -> dict[str, Any]:
-    """One run of the command line, as Hydra composed it; in a sweep, in a process of its own."""
-    set_up_messages()  # in a launcher's worker, which no command has set up
-    hydra = HydraConfig.get()
-    os.chdir(hydra.runtime.cwd)  # a launcher's worker may be elsewhere, and paths are relative to the command's folder
-    config = settle(config)
-    if hydra.mode is not RunMode.MULTIRUN:
-        result = call(*TRAIN, config)
-        log.info("result: %s", Run(Path(config.output_dir), config.name).dir / "result.json")
-        return result
-    if _in_child:
-        return outcome_of(train_apart, config)
-    outcome = run_isolated(config.name, train_apart, config)
-    if outcome["status"] == "failed":
-        log.info(f"{config.name}: failed: {outcome['error']}")
-        if int(os.environ.get("SLURM_NTASKS", "1")) > 1:
-            raise ChildProcessError(outcome["error"])  # so that Slurm ends the other ranks, which wait for this one
-    return outcome
-
-
-def train_apart(config: DictConfig) -> dict[str, Any]:
-    """Train the run of a settled configuration in a process that does nothing else."""
-    use_command_line(config)
-    return call(*TRAIN, config)
-
-
-def use_command_line(config: DictConfig) -> None:
-    """Make this process's command line the one of this run by itself: Lightning repeats it for each further rank."""
-    place = [f"{key}={quote(str(config[key]))}" for key in ("name", "sweep", "output_dir")]
-    sys.argv = ["fer_voting.train", *config.composition.overrides, *place]
-    sys.modules["__main__"].__spec__ = find_spec("fer_voting.train")
 
 
 def call(module: str, function: str, *arguments: Any) -> Any:
@@ -70,7 +23,7 @@ def call(module: str, function: str, *arguments: Any) -> Any:
     return getattr(import_module(module), function)(*arguments)
 
 
-_in_child = False
+in_child = False
 """Whether this process is a child that `Process` started."""
 
 
@@ -153,8 +106,8 @@ def outcome_of(function: Callable[..., dict[str, Any]], *arguments: Any) -> dict
 
 def _child(task: bytes, environment: Mapping[str, str], sender: Connection) -> None:
     threading.Thread(target=_die_with_parent, daemon=True).start()
-    global _in_child
-    _in_child = True
+    global in_child
+    in_child = True
     os.environ.update(environment)
     send_messages(sender)
     function, arguments = cloudpickle.loads(task)

@@ -14,7 +14,9 @@
 
 import csv
 import fcntl
+import logging
 import re
+import shutil
 import time
 import traceback
 from collections.abc import Iterator, Mapping
@@ -29,6 +31,8 @@ from fer_voting.runs.identity import different_values, identity
 from fer_voting.runs.naming import name_word
 from fer_voting.system.atomic import read_json, read_yaml, write_atomically, write_json
 from fer_voting.system.ranks import is_first_rank
+
+log = logging.getLogger(__name__)
 
 LOCK_ATTEMPTS, LOCK_WAIT_SECONDS = 20, 0.05
 """`Run.status` of another process holds the lock for an instant; a training holds it for its whole time."""
@@ -190,6 +194,23 @@ class Run:
             return different_values(identity(self.config()), identity(config))
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{self.dir / 'config.yaml'} is damaged: {type(error).__name__}: {error}") from error
+
+    def begin_from(self, source: "Run") -> None:
+        """Take the files of a finished run, so that a training goes on where that one ended. Rank 0 copies them."""
+        if not is_first_rank():
+            while not self.last_checkpoint.exists():
+                time.sleep(0.1)
+            return
+        self.last_checkpoint.parent.mkdir(exist_ok=True)
+        best = sorted(source.last_checkpoint.parent.glob("best-*.ckpt"))
+        for file in [source._inputs_file, source.metrics_file, *best]:
+            shutil.copyfile(file, self.dir / file.relative_to(source.dir))
+        result = source.finished_result() or {}
+        self.write_result(result | {"name": self.name, "status": "running"})  # its seconds count
+        draft = self.last_checkpoint.with_name(".last.ckpt")
+        shutil.copyfile(source.last_checkpoint, draft)
+        draft.replace(self.last_checkpoint)  # last: a kill before it begins again
+        log.info(f"{self.name}: trains on from the {result['epochs']} epochs of {source.dir}")
 
     @property
     def was_started(self) -> bool:

@@ -22,9 +22,8 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from fer_voting.audit import job
-from fer_voting.config import command, compose
+from fer_voting.config import command, compose, make
 from fer_voting.data.division import count_duplicates
-from fer_voting.data.module import make_datamodule
 from fer_voting.data.quality import audit as audit_data
 from fer_voting.data.quality import format_report
 from fer_voting.data.sets.fer2013 import FER2013DataModule
@@ -44,7 +43,7 @@ def configuration(tmp_path: Path, dataset: str, **values: Any) -> dict[str, Any]
 
 
 def audit(config: dict[str, Any]) -> dict[str, Any]:
-    return audit_data(make_datamodule(config["dataset"]), config["near_duplicate_bits"])
+    return audit_data(make(config["dataset"]), config["near_duplicate_bits"])
 
 
 @pytest.fixture

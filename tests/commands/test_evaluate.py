@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from fer_voting.config import command, compose
-from fer_voting.data.module import make_datamodule
+from fer_voting.config import command, compose, make
 from fer_voting.experiment import train
 from fer_voting.models import VotingResNet18
 from fer_voting.models.checkpoint import load_weights
@@ -180,7 +179,7 @@ def test_a_network_is_evaluated_under_any_split(trained: Run, run_evaluate, caps
     out = run_evaluate("-m", f"checkpoint={NAME}", "split=baseline,m1")
     state, info = load_weights(trained.best_checkpoint("soft"))
     node = compose([*FACES, f"dataset.size={SIZE}", f"output_dir={out}"]).dataset
-    datamodule = make_datamodule({**node, "seed": 0, "augment": None, "cache_dir": str(out)})
+    datamodule = make({**node, "seed": 0, "augment": None, "cache_dir": str(out)})
     datamodule.setup()
     positions = datamodule.positions("test")
     images = (torch.tensor(datamodule.pack.images[positions]).permute(0, 3, 1, 2) / 255 - 0.5) / 0.25

@@ -14,6 +14,7 @@ from helpers.hub_server import serve_hub
 from helpers.train import REPO, TINY
 from omegaconf import OmegaConf
 
+from fer_voting.config import make
 from fer_voting.export import main
 from fer_voting.inference.runtime import TorchRuntime
 from fer_voting.networks import load, load_network, weights_checksum
@@ -45,9 +46,8 @@ def exports(run: Run) -> Path:
 
 def faces(run: Run, part: str) -> tuple[np.ndarray, np.ndarray]:
     """Images and labels that the training evaluated, read from its pack."""
-    from fer_voting.data.module import make_datamodule
 
-    datamodule = make_datamodule(OmegaConf.to_container(OmegaConf.load(run.dir / "config.yaml"))["dataset"])
+    datamodule = make(OmegaConf.to_container(OmegaConf.load(run.dir / "config.yaml"))["dataset"])
     datamodule.setup()
     positions = datamodule.positions(part)
     return datamodule.pack.images[positions], datamodule.class_ids(datamodule.pack)[positions]

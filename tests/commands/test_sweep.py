@@ -15,10 +15,11 @@ from omegaconf import DictConfig, OmegaConf
 from fer_voting.config import command, compose
 from fer_voting.results.sweep_table import sweep_status, sweep_table
 from fer_voting.runs.naming import drop_overrides, settle
-from fer_voting.runs.processes import run_isolated, use_command_line
+from fer_voting.runs.processes import run_isolated
 from fer_voting.runs.run import Run
 from fer_voting.runs.sweeps import JobState, Sweep, seconds_left
 from fer_voting.sweep import main
+from fer_voting.train import use_command_line
 
 pytestmark = pytest.mark.slow
 

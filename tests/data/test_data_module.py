@@ -14,12 +14,12 @@ from helpers.datasets import SEVEN, affectnet_release2, class_folders, class_ima
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 
-from fer_voting.config import CONF_DIR, compose
+from fer_voting.config import CONF_DIR, compose, make
 from fer_voting.data.augment.batched import BatchedAugment
 from fer_voting.data.augment.by_albumentations import AlbumentationsAugment
 from fer_voting.data.files import FilesDataModule
 from fer_voting.data.images import decoder_digest
-from fer_voting.data.module import make_datamodule, normalise
+from fer_voting.data.module import normalise
 from fer_voting.data.sets.rafdb import RAFDBDataModule
 
 COUNTS = {"train": dict.fromkeys(SEVEN, 10), "test": dict.fromkeys(SEVEN, 2)}
@@ -43,7 +43,7 @@ def root(tmp_path: Path) -> Path:
 def test_every_data_set_of_the_configuration_is_one(name: str, tmp_path: Path) -> None:
     node = OmegaConf.to_container(compose([f"dataset={name}", f"output_dir={tmp_path}"]).dataset, resolve=True)
     assert isinstance(node, dict)
-    data = make_datamodule(node, augment=compose(["augment=paper"]).augment)
+    data = make(node, augment=compose(["augment=paper"]).augment)
     assert data.name == name
     assert isinstance(data.augment, BatchedAugment)
     if isinstance(data, FilesDataModule):

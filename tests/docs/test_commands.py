@@ -29,10 +29,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from fer_voting.config import CONF_DIR, compose
+from fer_voting.config import CONF_DIR, compose, make
 from fer_voting.config import command as run_command
 from fer_voting.data.faces.renderer import render_faces
-from fer_voting.data.module import make_datamodule
 from fer_voting.experiment import make_loggers, train
 from fer_voting.runs.naming import settle
 from fer_voting.runs.sweeps import Sweep
@@ -173,7 +172,7 @@ def test_a_command_is_one_that_exists(command: Command, monkeypatch: pytest.Monk
 
 def construct(dataset: Any) -> None:
     """The data module, which checks its arguments without looking at the disk."""
-    make_datamodule({**dataset, "size": dataset["size"] or 48})  # null: as the checkpoint says
+    make({**dataset, "size": dataset["size"] or 48})  # null: as the checkpoint says
 
 
 def parse(module: str, words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

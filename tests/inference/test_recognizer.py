@@ -11,9 +11,8 @@ from helpers.networks import SEVEN, small_info, small_network, write_checkpoint
 from helpers.train import REPO, TINY
 
 from fer_voting import Recognizer
-from fer_voting.config import compose
+from fer_voting.config import compose, make
 from fer_voting.data.images import prepare_image
-from fer_voting.data.module import make_datamodule
 from fer_voting.inference.faces import Boxes, face_square
 from fer_voting.inference.recognizer import DetectedFaces, Face, Recognition
 from fer_voting.inference.runtime import TorchRuntime
@@ -176,7 +175,7 @@ def test_a_run_says_what_its_training_said(run_train, tmp_path: Path):
     run = Run(output_dir, "mine")
     stored = np.load(run.predictions_file("soft", "test"))
     config = compose([f"output_dir={output_dir}", *TINY])
-    data = make_datamodule(config.dataset)
+    data = make(config.dataset)
     data.setup()
     images = data.pack.images[data.positions("test")]
 

@@ -7,8 +7,7 @@ import pytest
 from helpers.datasets import SEVEN, class_folders
 from helpers.networks import write_checkpoint
 
-from fer_voting.config import compose
-from fer_voting.data.module import make_datamodule
+from fer_voting.config import compose, make
 from fer_voting.evaluate import evaluate
 from fer_voting.experiment import train
 from fer_voting.results.sweep_table import sweep_table
@@ -99,7 +98,7 @@ def words_of(folder: Path, data_seed: int) -> list[str]:
 
 def parts_of(folder: Path, data_seed: int) -> dict[str, list[bytes]]:
     """Independently of the lineage: the files of each part."""
-    data = make_datamodule(compose(words_of(folder, data_seed)).dataset, seed=0, augment=None)
+    data = make(compose(words_of(folder, data_seed)).dataset, seed=0, augment=None)
     data.setup()
     return {part: [(folder / name).read_bytes() for name in data.names(part)] for part in ("train", "val", "test")}
 

@@ -8,8 +8,7 @@ import pytest
 from helpers.train import TINY
 from omegaconf import DictConfig, OmegaConf
 
-from fer_voting.config import compose
-from fer_voting.data.module import make_datamodule
+from fer_voting.config import compose, make
 from fer_voting.experiment import train
 from fer_voting.runs.naming import settle
 from fer_voting.runs.run import Run
@@ -113,7 +112,7 @@ def test_values_that_no_override_gives_cannot_name_the_needed_run(tmp_path: Path
 @pytest.mark.parametrize("drop_leaks", [False, True])
 def test_a_refits_data_know_those_of_its_selection(tmp_path: Path, drop_leaks: bool) -> None:
     node = config_of(tmp_path, f"dataset.drop_leaks={drop_leaks}").dataset
-    selection, refit = (make_datamodule(node, seed=0, augment=None, refit=refit) for refit in (False, True))
+    selection, refit = (make(node, seed=0, augment=None, refit=refit) for refit in (False, True))
     selection.setup()
     refit.setup()
     assert refit.selection_summary() == selection.selection_summary() == selection.data_summary()

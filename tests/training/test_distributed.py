@@ -12,8 +12,7 @@ import torch
 from helpers.processes import start
 from helpers.train import REPO, TINY
 
-from fer_voting.config import command, compose
-from fer_voting.data.module import make_datamodule
+from fer_voting.config import command, compose, make
 from fer_voting.runs.identity import resolve
 from fer_voting.runs.run import Run
 from fer_voting.votes import VOTES
@@ -71,7 +70,7 @@ def test_one_rank_tells_the_tracker(outputs: Path):
 def test_predictions_are_complete_and_in_order(outputs: Path):
     run = Run(outputs, "two")
     config = resolve(compose([*TINY, *UNEVEN, f"output_dir={outputs}"]))
-    datamodule = make_datamodule(config["dataset"])
+    datamodule = make(config["dataset"])
     datamodule.setup()
     for stage in ("val", "test"):
         with np.load(run.predictions_file("hard", stage)) as saved:

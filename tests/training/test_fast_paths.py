@@ -11,8 +11,8 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from experiments.bench.network import Reference
-from fer_voting.config import compose
-from fer_voting.data.module import FERDataModule, make_datamodule, normalise
+from fer_voting.config import compose, make
+from fer_voting.data.module import FERDataModule, normalise
 from fer_voting.models import VotingResNet18
 from fer_voting.models.checkpoint import NetworkInfo
 from fer_voting.training.losses import CrossEntropy
@@ -30,7 +30,7 @@ SIDE = 24  # pixels; the smallest that divides for every split
 
 def faces(folder: Path, **arguments: Any) -> FERDataModule:
     sizes = {"train_size": 32, "val_size": 7, "test_size": 7, "batch_size": 8, "size": SIDE, "cache_dir": folder}
-    datamodule = make_datamodule(compose(["dataset=faces", "augment=none"]).dataset, **sizes, **arguments)
+    datamodule = make(compose(["dataset=faces", "augment=none"]).dataset, **sizes, **arguments)
     datamodule.setup()
     return datamodule
 
