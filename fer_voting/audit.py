@@ -5,7 +5,7 @@ Writes `audit.json` and `class_distribution.png` (the paper's Figure 4) to the f
 """
 
 if __name__ == "__main__":  # compose first, import afterwards: `--help` and a misspelt key are answered at once
-    from fer_voting.config import command, make
+    from fer_voting.config import command
 
     command("fer_voting.audit:job", "audit")
     raise SystemExit
@@ -14,6 +14,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from fer_voting.config import make
 from fer_voting.data.quality import audit, format_report
 from fer_voting.results.plots import draw_class_distribution
 from fer_voting.system.atomic import write_json

@@ -6,7 +6,7 @@ diagram, and the adaptive vote's accuracy against its arithmetic (PNG).
 """
 
 if __name__ == "__main__":  # compose first, import afterwards: `--help` and a misspelt key are answered at once
-    from fer_voting.config import command, make
+    from fer_voting.config import command
 
     command("fer_voting.evaluate:job", "evaluate")
     raise SystemExit
@@ -19,6 +19,7 @@ from typing import Any
 import lightning as L
 from omegaconf import DictConfig
 
+from fer_voting.config import make
 from fer_voting.data.module import FERDataModule
 from fer_voting.experiment import make_evaluator, use_float32_precision
 from fer_voting.models.adaptive import adaptive_cost, has_cut

@@ -4,7 +4,7 @@ Training builds a missing pack itself; this command builds it beforehand, e.g. o
 """
 
 if __name__ == "__main__":  # compose first, import afterwards: `--help` and a misspelt key are answered at once
-    from fer_voting.config import command, make
+    from fer_voting.config import command
 
     command("fer_voting.pack:job", "pack")
     raise SystemExit
@@ -13,6 +13,7 @@ import time
 
 from omegaconf import DictConfig
 
+from fer_voting.config import make
 from fer_voting.system.messages import duration
 
 
