@@ -217,6 +217,8 @@ def _part_as_typed(text: str, is_path: bool) -> str:
         as_it_is = True
     if is_path and isinstance(value, str) and value.startswith("~"):
         return quote(os.path.expanduser(value))
+    if isinstance(value, str) and " " in value and text[0] not in "'\"":
+        return quote(value)  # Hydra escapes blanks in the words of a job, which are then taken as typed
     return text if as_it_is else quote(text)
 
 

@@ -97,6 +97,7 @@ def test_choices_come_with_the_configuration():
         ("output_dir=/data/Fotos (ä) #1", "output_dir='/data/Fotos (ä) #1'"),
         ("dataset.root=~/x", "dataset.root='HOME/x'"),
         ("dataset.root='~/x y'", "dataset.root='HOME/x y'"),
+        ("output_dir=/not there yet/outputs", "output_dir='/not there yet/outputs'"),
         ("dataset.root=~/a,~/b", "dataset.root='HOME/a','HOME/b'"),
         ("dataset.root=/a=b", "dataset.root='/a=b'"),
         ("dataset.root='a,b',1", "dataset.root='a,b',1"),
