@@ -374,7 +374,7 @@ def test_nothing_printed_steers_a_terminal(capfd, messages) -> None:
     report = {
         "dataset": "x", "layout": "flat", "root": ESCAPES, "parts": {"train": {"happy": 1}}, "expected": {},
         "left_out": {}, "problems": [{"kind": "missing", "path": ESCAPES, "reason": ESCAPES}], "duplicates": {},
-        "conflicts": {}, "near_duplicates": None,
+        "conflicts": {}, "near_duplicates": None, "notes": [ESCAPES],
     }  # fmt: skip
     printed = capfd.readouterr().err + format_report(report) + markdown(Table([ESCAPES], [[ESCAPES]]))
     assert r"\x1b[2J" in printed
