@@ -270,8 +270,8 @@ def test_plan_of_the_reproduction(tmp_path: Path, capsys: pytest.CaptureFixture[
     words = ["affectnet", "--root", str(tmp_path), "--output-dir", str(outputs), "--plan", "model.width=16"]
     reproduce.main(words)
     lines = [line for line in capsys.readouterr().out.splitlines() if line]
-    assert lines[0].startswith("selection: 12 runs: about ")
-    assert lines[1].startswith("refit: 12 runs: about ")
+    assert lines[0].startswith("selection: 12 runs: cost unknown")
+    assert lines[1].startswith("refit: 12 runs: cost unknown")
     commands = [line.removeprefix("$ python -m ").split() for line in lines[2:]]
     assert [command[0] for command in commands] == [
         "fer_voting.audit",

@@ -33,7 +33,11 @@ def test_a_split_as_teacher_is_the_run_of_the_same_words(tmp_path: Path) -> None
     assert planned["name"] == "faces-baseline-demo-temperature2-width8-teacher_m3-seed2"
     assert planned["teacher"] == "faces-m3-demo-seed2"
     overrides = ["experiment=demo", "seed=2", "split=m3"]
-    assert planned["composition"]["needs"]["teacher"] == {"run": "faces-m3-demo-seed2", "overrides": overrides}
+    assert planned["composition"]["needs"]["teacher"] == {
+        "run": "faces-m3-demo-seed2",
+        "overrides": overrides,
+        "of": "m3",
+    }
     refit = settle(compose([*words, "refit=true"]))
     assert refit["teacher"] == "faces-m3-demo-seed2"
 
