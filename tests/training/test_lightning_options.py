@@ -2,10 +2,7 @@
 
 import inspect
 import math
-import os
 import re
-import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +16,6 @@ from omegaconf import OmegaConf
 
 from fer_voting.config import USER_CONF_VARIABLE, compose, explain
 from fer_voting.data import module as data_module
-from fer_voting.data.batches import BatchDataset
 from fer_voting.experiment import train
 from fer_voting.runs.naming import settle
 from fer_voting.runs.run import Run, read_history
@@ -300,25 +296,6 @@ def test_a_group_of_null_is_answered_by_what_to_type(group: str) -> None:
 
 
 # Loader workers -------------------------------------------------------------------------------------------------------
-
-
-def hangs(*_: Any) -> None:
-    time.sleep(4)  # ends by itself before the loader would end it by a signal
-
-
-def dies(*_: Any) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-@pytest.mark.parametrize(("what", "words"), [(hangs, "timed out after 1 seconds"), (dies, "exited unexpectedly")])
-def test_a_worker_that_is_lost_ends_the_training(
-    trained: Trained, monkeypatch: pytest.MonkeyPatch, what: Callable[..., None], words: str
-) -> None:
-    monkeypatch.setattr(data_module, "LOADER_TIMEOUT_SECONDS", 1)
-    monkeypatch.setattr(BatchDataset, "__getitem__", what)
-    with pytest.raises(RuntimeError, match=words) as error:
-        trained(f"lost-{what.__name__}", "dataset.num_workers=1")
-    assert "dataset.num_workers=0 loads the batches without workers" in explain(error.value)
 
 
 def test_shared_memory_that_cannot_hold_the_batches_is_refused(tmp_path: Path) -> None:
