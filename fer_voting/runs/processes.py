@@ -5,7 +5,7 @@ import signal
 import threading
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context, parent_process, set_start_method
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -108,6 +108,8 @@ def _child(task: bytes, environment: Mapping[str, str], sender: Connection) -> N
     threading.Thread(target=_die_with_parent, daemon=True).start()
     global in_child
     in_child = True
+    # The workers of loaders would start by a fork server of their own otherwise: seconds of imports each.
+    set_start_method(None, force=True)
     os.environ.update(environment)
     send_messages(sender)
     function, arguments = cloudpickle.loads(task)

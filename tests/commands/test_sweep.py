@@ -1,6 +1,7 @@
 """Jobs in processes of their own, what a job needs, and the sweep's record."""
 
 import fcntl
+import multiprocessing
 import os
 import signal
 import sys
@@ -55,6 +56,15 @@ def test_a_job_has_a_process_of_its_own():
     outcome = run_isolated("x", doubled, job_of(value=21))
     assert outcome["value"] == 42
     assert outcome["pid"] != os.getpid()
+
+
+def start_method(config: DictConfig) -> dict:
+    return {"status": "finished", "value": multiprocessing.get_start_method()}
+
+
+def test_a_job_starts_the_workers_of_its_loaders_as_any_training_does():
+    usual = run_isolated("x", start_method, job_of())["value"]
+    assert usual == multiprocessing.get_all_start_methods()[0]  # the system's default stands first
 
 
 def test_a_job_that_is_killed_or_fails_takes_nothing_with_it():

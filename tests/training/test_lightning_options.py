@@ -2,7 +2,11 @@
 
 import inspect
 import math
+import multiprocessing
+import os
 import re
+import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,8 +20,10 @@ from omegaconf import OmegaConf
 
 from fer_voting.config import USER_CONF_VARIABLE, compose, explain
 from fer_voting.data import module as data_module
+from fer_voting.data.batches import BatchDataset
 from fer_voting.experiment import train
 from fer_voting.runs.naming import settle
+from fer_voting.runs.processes import run_isolated
 from fer_voting.runs.run import Run, read_history
 from fer_voting.training.options import REFUSED, refuse_trainer_options
 
@@ -296,6 +302,36 @@ def test_a_group_of_null_is_answered_by_what_to_type(group: str) -> None:
 
 
 # Loader workers -------------------------------------------------------------------------------------------------------
+
+
+def hangs(*_: Any) -> None:
+    time.sleep(60)
+
+
+def dies(*_: Any) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def train_and_lose_workers(output_dir: Path, lose: Callable[..., None], timeout_seconds: float) -> dict[str, Any]:
+    """A training whose loader workers hang or die, in a process of its own: torch answers the death of a worker by an
+    exception in whatever its process does then, which may be after the test."""
+    multiprocessing.set_start_method("fork", force=True)  # so that the workers inherit the two changes
+    data_module.LOADER_TIMEOUT_SECONDS = timeout_seconds
+    BatchDataset.__getitem__ = lose  # type: ignore[method-assign]
+    return train(compose([*TINY, "split=baseline", f"output_dir={output_dir}", "dataset.num_workers=1"]))
+
+
+@pytest.mark.parametrize(
+    ("lose", "timeout_seconds", "words"),
+    [(hangs, 2, "timed out after 2 seconds"), (dies, 60, "exited unexpectedly")],  # 60: a busy machine is slow to fork
+)
+def test_a_worker_that_is_lost_ends_the_training(
+    tmp_path: Path, lose: Callable[..., None], timeout_seconds: float, words: str
+) -> None:
+    outcome = run_isolated("lost", train_and_lose_workers, tmp_path, lose, timeout_seconds)
+    assert outcome["status"] == "failed"
+    assert words in outcome["error"]
+    assert "dataset.num_workers=0 loads the batches without workers" in outcome["error"]
 
 
 def test_shared_memory_that_cannot_hold_the_batches_is_refused(tmp_path: Path) -> None:
