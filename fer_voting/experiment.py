@@ -515,7 +515,7 @@ def fit(
         data.first_epoch = read_checkpoint(checkpoint)["epoch"] + 1
         log.info(f"{run.name}: continues from {checkpoint}")
     elif is_first_rank():
-        announce_duration(module, data, trainer, threads)
+        announce_duration(run.name, module, data, trainer, threads)
     if compiled:
         compile_network(module.net)
     recording.values["threads"] = torch.get_num_threads()  # which a start that continues this run takes

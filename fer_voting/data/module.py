@@ -309,11 +309,6 @@ class FERDataModule(L.LightningDataModule):
         """Images per epoch, after balancing."""
         return self._sampler.epoch_size
 
-    @property
-    def steps_per_epoch(self) -> int:
-        """Training batches per epoch, the same on any number of ranks."""
-        return len(self._sampler)
-
     def first_targets(self, count: int) -> Tensor:
         """Training targets of the first images, as a batch has them."""
         return torch.from_numpy(self._targets[self._division["train"][:count]])

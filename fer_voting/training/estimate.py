@@ -24,9 +24,9 @@ EVALUATION_SHARE = 1 / 3
 
 
 def announce_duration(
-    module: VotingModule, datamodule: FERDataModule, trainer: L.Trainer, threads: Sequence[int]
+    name: str, module: VotingModule, datamodule: FERDataModule, trainer: L.Trainer, threads: Sequence[int]
 ) -> None:
-    """Time steps of a copy of the network on random images, and log the expected duration of the whole run.
+    """Time steps of a copy of the network on random images, and log the expected duration of the run `name`.
 
     A processor trains with the number of `threads` that is fastest, the first unless another gains much. A GPU gets
     whole batches, one behind the other, as a training enqueues them: a few images take as long as a batch.
@@ -49,7 +49,7 @@ def announce_duration(
         return now(device) - start
 
     if not on_gpu and trainer.world_size == 1:
-        use_fastest(threads, lambda: seconds_of(1))
+        use_fastest(name, threads, lambda: seconds_of(1))
     seconds_of(1)  # warms up
     seconds = seconds_of(steps) / steps
     assert trainer.max_epochs is not None
@@ -57,7 +57,7 @@ def announce_duration(
     per_image = seconds / len(images) / trainer.world_size
     total = per_image * trainer.max_epochs * (datamodule.train_size + EVALUATION_SHARE * evaluated)
     log.info(
-        f"about {duration(total)} for {trainer.max_epochs} epochs of {datamodule.train_size:,} images "
+        f"{name}: about {duration(total)} for {trainer.max_epochs} epochs of {datamodule.train_size:,} images "
         f"in {trainer.precision} on {describe_device(device)}"
     )
     if total > WORTH_A_HINT_SECONDS:
@@ -66,7 +66,7 @@ def announce_duration(
         )
 
 
-def use_fastest(threads: Sequence[int], step: Callable[[], float]) -> None:
+def use_fastest(name: str, threads: Sequence[int], step: Callable[[], float]) -> None:
     """Compute with the number of threads with which `step`, which returns its seconds, is fastest.
 
     A thread that another process keeps from its core makes the others wait at each barrier: one thread may then be ten
@@ -85,6 +85,6 @@ def use_fastest(threads: Sequence[int], step: Callable[[], float]) -> None:
     torch.set_num_threads(fastest if gain > THREADS_GAIN else usual)
     if gain > THREADS_GAIN:
         log.info(
-            f"trains with {fastest} of {usual} threads, {gain:.1f} times as fast: other processes are busy, or the "
+            f"{name}: trains with {fastest} of {usual} threads, {gain:.1f} times as fast: other processes are busy, or the "
             "network is small; threads=N decides"
         )

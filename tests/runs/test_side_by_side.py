@@ -104,7 +104,7 @@ def test_memory_limits_the_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(machine, "available_mib", lambda: 1.0)
     entries = sweep(tmp_path, "seed=0,1")
     assert most_at_once(entries) == 1
-    assert "memory suffices for 1 jobs at once" in capfd.readouterr().err
+    assert "memory suffices for 1 of the jobs at once" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("words", [["jobs=0"], ["jobs=two"], ["jobs_per_gpu=0"]])

@@ -25,16 +25,16 @@ def as_before():
 
 
 def test_fewer_threads_are_taken_where_they_gain_much(messages: pytest.LogCaptureFixture):
-    use_fastest((4, 2, 1), step_of({4: 40, 2: 8, 1: 2}))
+    use_fastest("x", (4, 2, 1), step_of({4: 40, 2: 8, 1: 2}))
     assert torch.get_num_threads() == 1
-    assert "trains with 1 of 4 threads" in messages.text
+    assert "x: trains with 1 of 4 threads" in messages.text
 
 
 def test_all_threads_are_taken_where_fewer_gain_little(messages: pytest.LogCaptureFixture):
-    use_fastest((4, 2, 1), step_of({4: 20, 2: 18, 1: 30}))
+    use_fastest("x", (4, 2, 1), step_of({4: 20, 2: 18, 1: 30}))
     assert torch.get_num_threads() == 4
     assert not messages.text
 
 
 def test_a_single_choice_costs_no_step():
-    use_fastest((1,), lambda: pytest.fail("timed"))
+    use_fastest("x", (1,), lambda: pytest.fail("timed"))

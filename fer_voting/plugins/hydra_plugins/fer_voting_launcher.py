@@ -114,7 +114,7 @@ class LocalLauncher(Launcher):
             )
             count = min(cores, fit)
             if fit < min(cores, runs):
-                log.info(f"memory suffices for {fit} jobs at once, of about {resources['mib']:,.0f} MiB each")
+                log.info(f"memory suffices for {fit} of the jobs at once, at about {resources['mib']:,.0f} MiB each")
         count = min(count, runs)
         share = {machine.CORES_VARIABLE: str(max(1, cores // count))}
         return [{**share, **({"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} if gpus else {})} for i in range(count)]
