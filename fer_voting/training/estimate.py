@@ -85,6 +85,6 @@ def use_fastest(name: str, threads: Sequence[int], step: Callable[[], float]) ->
     torch.set_num_threads(fastest if gain > THREADS_GAIN else usual)
     if gain > THREADS_GAIN:
         log.info(
-            f"{name}: trains with {fastest} of {usual} threads, {gain:.1f} times as fast: other processes are busy, or the "
-            "network is small; threads=N decides"
+            f"{name}: trains with {fastest} of {usual} threads, {gain:.1f} times as fast: "
+            "other processes are busy, or the network is small; threads=N decides"
         )
