@@ -22,9 +22,9 @@ from fer_voting.votes import VOTES
 
 # W&B keeps a run's `config.split.name` at `split.value.name`.
 SPLIT, SEED, DATASET = "split.value.name", "seed.value", "dataset.value.name"
-VARIANT, REFIT = "composition.value.variant", "refit.value"
-BY_SPLIT: dict[str, Any] = {"groupby": SPLIT, "groupby_aggfunc": "mean", "groupby_rangefunc": "stddev"}
-"""A line or a bar of a chart: the mean over the seeds of a split."""
+VARIANT, ROW, REFIT = "composition.value.variant", "composition.value.row", "refit.value"
+BY_ROW: dict[str, Any] = {"groupby": ROW, "groupby_aggfunc": "mean", "groupby_rangefunc": "stddev"}
+"""A line or a bar of a chart: the mean over the seeds of a split, of runs with the same recipe."""
 MEMORY = "forward_mib_per_image"
 
 
@@ -35,7 +35,7 @@ def workspace(entity: str, project: str, dataset: str, variant: str) -> Any:
 
     measured = list(itertools.product(PARTS, VOTES))
     accuracy = [
-        wr.BarPlot(title=f"Accuracy, {part}, {vote} vote", metrics=[f"best/{part}/{vote}/accuracy"], **BY_SPLIT)
+        wr.BarPlot(title=f"Accuracy, {part}, {vote} vote", metrics=[f"best/{part}/{vote}/accuracy"], **BY_ROW)
         for part, vote in measured
     ]
     memory = [
@@ -48,7 +48,7 @@ def workspace(entity: str, project: str, dataset: str, variant: str) -> Any:
     ]
     titles = {"Training loss": "train/loss", "Validation loss": "val/loss"}
     titles |= {f"Validation accuracy, {vote} vote": f"val/{vote}/accuracy" for vote in VOTES}
-    curves = [wr.LinePlot(title=title, x="epoch", y=[metric], **BY_SPLIT) for title, metric in titles.items()]
+    curves = [wr.LinePlot(title=title, x="epoch", y=[metric], **BY_ROW) for title, metric in titles.items()]
     confusion = [
         wr.CustomChart(
             query={"summaryTable": {"tableKey": f"best/{part}/{vote}/confusion_matrix_table"}},

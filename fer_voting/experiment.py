@@ -51,7 +51,7 @@ from fer_voting.training.callbacks import (
     Throughput,
     TrainLastBiasOnly,
 )
-from fer_voting.training.estimate import announce_duration
+from fer_voting.training.estimate import announce_duration, images_of_epoch
 from fer_voting.training.evaluation import evaluate_votes
 from fer_voting.training.loggers import EXTRAS, Start, log_best, log_hyperparameters, require, running_loggers
 from fer_voting.training.losses import Distillation
@@ -523,7 +523,7 @@ def fit(
         {
             "epochs": trainer.max_epochs,
             "epochs_before": len(read_history(run.metrics_file)) if checkpoint else 0,
-            "images_per_epoch": data.train_size,
+            "images_per_epoch": images_of_epoch(data.train_size, data.batch_size, trainer.limit_train_batches),
             "since_unix_seconds": time.time(),
         }
     )

@@ -19,6 +19,7 @@ from fer_voting.config import add_config_dir, compose, explain, quote
 from fer_voting.results.sweep_table import sweep_status, sweep_table
 from fer_voting.runs.identity import identity, resolve
 from fer_voting.runs.naming import drop_overrides, settle
+from fer_voting.runs.run import Run
 from fer_voting.runs.sweeps import Sweep, job_overrides
 from fer_voting.system.atomic import json_digest, write_atomically
 from fer_voting.system.text import escape
@@ -74,7 +75,8 @@ def _jobs(plans: Sequence[tuple[list[str], dict[str, Any]]], config: DictConfig)
         plans: each job's overrides and settled configuration.
         config: the sweep's.
 
-    Raises ValueError if two jobs that are not the same training would have one run, or a job another place.
+    Raises ValueError if two jobs that are not the same training would have one run, if the run of a job is there with
+    another configuration, or if a job has another place.
     """
     jobs = []
     claims: dict[str, dict[str, Any]] = {}  # run -> what its first job trains
@@ -91,6 +93,7 @@ def _jobs(plans: Sequence[tuple[list[str], dict[str, Any]]], config: DictConfig)
                 f"two jobs would be the run {planned['name']} ({key}: {theirs.get(key)} in one, {ours.get(key)} in the "
                 f"other): choose a name for each, e.g. name='{planned['name']}-${{{key}}}'"
             )
+        Run(Path(config.output_dir), planned["name"]).check_config(planned)
         needs = [need["run"] for need in planned["composition"]["needs"].values()]
         job = {"overrides": overrides, "run": planned["name"], "voting": planned["voting"]["name"]}
         jobs.append(job | {"kind": _kind(ours), "needs": needs})

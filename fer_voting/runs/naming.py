@@ -13,7 +13,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from fer_voting.config import compose, options_of_group, with_composition
-from fer_voting.runs.identity import different_values, identity, matches, resolve
+from fer_voting.runs.identity import different_values, identity, matches, recipe, resolve
+from fer_voting.system.atomic import json_digest
 
 MAX_NAME_LENGTH = 120
 
@@ -30,9 +31,10 @@ def settle(config: DictConfig) -> DictConfig:
     """The configuration, resolved, with the run's name and the names of the runs that it needs. Idempotent.
 
     Sets `name`; in `init_from` and `teacher` the name of a run where a data set or a split was given; and in
-    `composition` the `variant` (`variant_of`) and `needs`: of the run whose weights it starts from (`weights`), of its
+    `composition` the `variant` (`variant_of`), `needs`: of the run whose weights it starts from (`weights`), of its
     teacher (`teacher`), and of the run that selected the epochs of a refit (`selection`), the name (`run`), the
-    `overrides` that make it, and the data set or split that was asked for (`of`).
+    `overrides` that make it, and the data set or split that was asked for (`of`); and `row`: the split and a digest of
+    the recipe, which runs that may be averaged share.
 
     Raises ValueError if the configuration was composed neither by `fer_voting.compose` nor by a running command; if
     it needs a run, and has values that its overrides do not give; or if it has a `selection` and is no refit.
@@ -67,6 +69,7 @@ def settle(config: DictConfig) -> DictConfig:
             "compose it with these as overrides"
         )
     settled["composition"] |= {"variant": variant, "needs": needs}
+    settled["composition"]["row"] = f"{settled['split']['name']} {json_digest(recipe(settled))[:6]}"
     return OmegaConf.create(settled)
 
 

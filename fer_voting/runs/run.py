@@ -168,22 +168,24 @@ class Run:
         return False
 
     def _claim_config(self, config: Mapping[str, Any]) -> None:
+        self.check_config(config)
         path = self.dir / "config.yaml"
-        if path.exists() and self.was_started:  # one that came to nothing, of a wrong argument, is no run
-            if different := self.other_values(config):
-                longer = re.fullmatch(r"trainer\.max_epochs: \d+ there, \d+ here", different)
-                more = (
-                    f"; for more epochs of it: name=OTHER continue_from={self.name} trainer.max_epochs=N"
-                    if longer
-                    else ""
-                )
-                raise ValueError(
-                    f"{self.dir} holds a run of another configuration ({different}); it is not overwritten: "
-                    f"choose another name by name=..., or remove the folder{more}"
-                )
-        else:
+        if not (path.exists() and self.was_started):  # one that came to nothing, of a wrong argument, is no run
             with write_atomically(path) as file:
                 file.write(OmegaConf.to_yaml(OmegaConf.create(dict(config))))
+
+    def check_config(self, config: Mapping[str, Any]) -> None:
+        """Raises ValueError if the folder holds a started run of another settled, resolved configuration."""
+        started = (self.dir / "config.yaml").exists() and self.was_started
+        if started and (different := self.other_values(config)):
+            longer = re.fullmatch(r"trainer\.max_epochs: \d+ there, \d+ here", different)
+            more = (
+                f"; for more epochs of it: name=OTHER continue_from={self.name} trainer.max_epochs=N" if longer else ""
+            )
+            raise ValueError(
+                f"{self.dir} holds a run of another configuration ({different}); it is not overwritten: "
+                f"choose another name by name=..., or remove the folder{more}"
+            )
 
     def other_values(self, config: Mapping[str, Any]) -> str:
         """How the run's identity differs from that of a settled, resolved configuration; "" if they are equal.

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import math
 from collections.abc import Callable, Sequence
 
 import lightning as L
@@ -53,17 +54,26 @@ def announce_duration(
     seconds_of(1)  # warms up
     seconds = seconds_of(steps) / steps
     assert trainer.max_epochs is not None
-    evaluated = sum(datamodule.counts().get("val", {}).values())
+    trained = images_of_epoch(datamodule.train_size, datamodule.batch_size, trainer.limit_train_batches)
+    validation = sum(datamodule.counts().get("val", {}).values())
+    evaluated = images_of_epoch(validation, datamodule.batch_size, trainer.limit_val_batches)
     per_image = seconds / len(images) / trainer.world_size
-    total = per_image * trainer.max_epochs * (datamodule.train_size + EVALUATION_SHARE * evaluated)
+    total = per_image * trainer.max_epochs * (trained + EVALUATION_SHARE * evaluated)
     log.info(
-        f"{name}: about {duration(total)} for {trainer.max_epochs} epochs of {datamodule.train_size:,} images "
+        f"{name}: about {duration(total)} for {trainer.max_epochs} epochs of {trained:,} images "
         f"in {trainer.precision} on {describe_device(device)}"
     )
     if total > WORTH_A_HINT_SECONDS:
         log.info(
             "the quick form, minutes on a laptop: python -m fer_voting.train -m experiment=demo split=baseline,m1,m2,m3"
         )
+
+
+def images_of_epoch(images: int, batch_size: int, limit: int | float | None) -> int:
+    """Number of images in the batches that Lightning's `limit` leaves: a number of batches, or a share of all."""
+    batches = math.ceil(images / batch_size)
+    kept = batches if limit is None else min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    return min(images, kept * batch_size)
 
 
 def use_fastest(name: str, threads: Sequence[int], step: Callable[[], float]) -> None:

@@ -21,7 +21,7 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "model_registry": ((None,), "a run uploads nothing: python -m fer_voting.export makes files to upload"),
     "overfit_batches": (
         (0, 0.0),
-        "the order of images is drawn from seed and epoch: +trainer.limit_train_batches=N trains N batches an epoch",
+        "the order of images is drawn from seed and epoch: give +trainer.limit_train_batches=N in its place",
     ),
     "use_distributed_sampler": ((False,), "the data module deals out each rank's images itself; leave it out"),
     "val_check_interval": (

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fer_voting.config import command, compose
 from fer_voting.results.sweep_table import sweep_status, sweep_table
+from fer_voting.runs.identity import resolve
 from fer_voting.runs.naming import drop_overrides, settle
 from fer_voting.runs.processes import run_isolated
 from fer_voting.runs.run import Run
@@ -271,6 +272,25 @@ def test_a_sweep_with_a_job_that_cannot_run_does_not_start(
         command(started.append)
     assert not started
     assert not (tmp_path / "sweeps" / "mine" / "sweep.json").exists()
+
+
+def test_a_sweep_does_not_start_where_a_job_would_be_another_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    run, config = Run(tmp_path, "mine-1"), resolve(settle(compose(["seed=1", "name=mine-1", f"output_dir={tmp_path}"])))
+    with run.open(config):
+        run.check_inputs({"data": {"fingerprint": "a"}})
+    started: list[Any] = []
+
+    def begin(*words: str) -> None:
+        monkeypatch.setattr(sys, "argv", ["x", "-m", f"output_dir={tmp_path}", *words])
+        command(started.append)
+
+    with pytest.raises(SystemExit, match=r"mine-1 holds a run of another configuration \(optimizer\.lr: .*name="):
+        begin("seed=0,1", "name=mine-${seed}", "optimizer.lr=0.5")
+    assert not started
+    with pytest.raises(SystemExit) as nothing_was_trained:
+        begin("seed=0,1", "name=mine-${seed}", "hydra/launcher=basic")
+    assert nothing_was_trained.value.code == 1
+    assert len(started) == 2
 
 
 def test_a_sweep_s_name_stands_for_its_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -96,7 +96,7 @@ def test_every_chart_shows_what_a_run_logs(never_logged_in: pytest.MonkeyPatch, 
         return node
 
     groups = {value for panel in panels.values() for key, value in leaves(panel) if key == "groupBy"}
-    assert {value(key) for key in groups} == {"m3"}
+    assert {value(key) for key in groups} == {config["composition"]["row"]}
     assert [value(name) for kind, name in columns if kind == "config"] == ["m3", 0]
     filters = section["runSets"][0]["filters"]["filters"]
     assert {one["key"]["name"]: one["value"] for one in filters} == {

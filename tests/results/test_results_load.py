@@ -97,6 +97,17 @@ def test_runs_of_one_recipe_are_averaged_whatever_they_are_called(tmp_path: Path
         assert [run.seed for run in runs.group("faces", label).finished("m1")] == [0, 1, 2]
 
 
+def test_a_dashboard_s_row_is_shared_by_the_seeds_of_a_recipe(tmp_path: Path) -> None:
+    def row(*words: str) -> str:
+        return make(tmp_path, *words).config()["composition"]["row"]
+
+    first = row("split=m1", "seed=0")
+    assert first.startswith("m1 ")
+    assert row("split=m1", "seed=1", "name=mine") == first
+    others = [row("split=m2", "seed=0"), row("split=m1", "optimizer.lr=1e-3"), row("split=m1", "augment=none")]
+    assert len({first, *others}) == 4
+
+
 def test_runs_from_the_weights_of_their_own_seed_are_averaged(tmp_path: Path) -> None:
     words = ["dataset=rafdb", "model.width=4", "teacher=m3"]
     for split, seed in (("m1", 0), ("m1", 1), ("m2", 0)):

@@ -1,9 +1,10 @@
 import time
 
+import lightning as L
 import pytest
 import torch
 
-from fer_voting.training.estimate import use_fastest
+from fer_voting.training.estimate import images_of_epoch, use_fastest
 
 
 def step_of(milliseconds: dict[int, float]):
@@ -38,3 +39,40 @@ def test_all_threads_are_taken_where_fewer_gain_little(messages: pytest.LogCaptu
 
 def test_a_single_choice_costs_no_step():
     use_fastest("x", (1,), lambda: pytest.fail("timed"))
+
+
+@pytest.mark.parametrize(
+    ("limit", "images"),
+    [(None, 100), (1.0, 100), (0.5, 64), (0.1, 0), (0, 0), (1, 32), (3, 96), (4, 100), (1000, 100)],
+)
+def test_images_of_an_epoch_are_those_that_lightning_trains(limit: int | float | None, images: int):
+    assert images_of_epoch(100, 32, limit) == images
+    loader = torch.utils.data.DataLoader(range(100), batch_size=32)  # type: ignore[arg-type,var-annotated]
+    seen = 0
+
+    class Counting(L.LightningModule):
+        automatic_optimization = False
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = torch.nn.Linear(1, 1)
+
+        def training_step(self, batch: torch.Tensor) -> None:
+            nonlocal seen
+            seen += len(batch)
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.parameters())
+
+    if images:  # of 0 batches Lightning trains nothing, or refuses the share
+        trainer = L.Trainer(
+            max_epochs=1,
+            limit_train_batches=limit,
+            accelerator="cpu",
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        trainer.fit(Counting(), loader)
+        assert seen == images
