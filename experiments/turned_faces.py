@@ -50,7 +50,7 @@ def judge(recognizer: Recognizer, faces: NDArray[np.uint8], labels: list[str]) -
             centres = boxes[:, :2] + boxes[:, 2:4] / 2
             box = boxes[np.abs(centres - SIDE / 2).sum(axis=1).argmin()]
             found.append(number)
-            for name, turned in (("aligned", box), ("not_aligned", box * (1, 1, 1, 1, 1, 0))):
+            for name, turned in (("aligned", box), ("not_aligned", box[:6] * (1, 1, 1, 1, 1, 0))):
                 size = recognizer.runtime.image_size
                 cuts[name].append(cut_face(PIL.Image.fromarray(photo), turned, size, recognizer.margin))
         expected = np.array(labels)[found]

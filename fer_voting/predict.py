@@ -2,10 +2,10 @@
 
     python -m fer_voting.predict photo.jpg holiday/ clip.mp4 --out faces.csv --draw annotated
 
-Each face is a row: input, frame, time_s, face_id, left, top, width, height, angle, face_score, class, confidence, the
-classes' probabilities, vote_agreement, status. A frame without a face has a row with the status no_face, and what
-cannot be read one with the status `unreadable: <reason>`; a copy that cannot be written has one with
-`not_written: <reason>`.
+Each face is a row: input, frame, time_s, face_id, left, top, width, height, angle, face_score, x and y of five
+landmarks (left_eye_x, …), class, confidence, the classes' probabilities, vote_agreement, status. A frame without a face
+has a row with the status no_face, and what cannot be read one with the status `unreadable: <reason>`; a copy that
+cannot be written has one with `not_written: <reason>`.
 """
 
 import argparse

@@ -30,7 +30,7 @@ class Boxes:
 
     Coordinates are pixels of the image: x to the right and y downwards from its upper left corner.
 
-    Raises ValueError if the arrays do not have these shapes.
+    Raises ValueError if the arrays do not have these shapes, or a number of the boxes or scores is not finite.
     """
 
     boxes: NDArray[np.floating[Any]]
@@ -39,14 +39,19 @@ class Boxes:
     """`[N]`, 0 to 1."""
     landmarks: NDArray[np.floating[Any]] | None = None
     """`[N, 5, 2]`: x, y of the eyes, the tip of the nose and the corners of the mouth, each pair from left to right in
-    the image; None for a detector without landmarks."""
+    the image; NaN where a face has none, None for a detector without landmarks."""
 
     def __post_init__(self) -> None:
-        count = len(self.scores)
+        count = len(self.boxes) if isinstance(self.boxes, np.ndarray) else 0
         for name, shape in {"boxes": (count, 4), "scores": (count,), "landmarks": (count, 5, 2)}.items():
             array = getattr(self, name)
-            if array is not None and array.shape != shape:
-                raise ValueError(f"`{name}` of a detector must be {list(shape)}, not {list(array.shape)}")
+            if array is None and name == "landmarks":
+                continue
+            if not isinstance(array, np.ndarray) or array.shape != shape:
+                kind = list(array.shape) if isinstance(array, np.ndarray) else type(array).__name__
+                raise ValueError(f"`{name}` of a detector must be an array {list(shape)}, not {kind}")
+            if name != "landmarks" and not np.isfinite(array).all():
+                raise ValueError(f"`{name}` of a detector must be finite, not {array[~np.isfinite(array)][0]}")
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -73,7 +78,7 @@ class Boxes:
         left_eye, right_eye, _, left_mouth, right_mouth = np.moveaxis(self.landmarks.astype(np.float64), 1, 0)
         down = (left_mouth + right_mouth - left_eye - right_eye) / 2
         x, y = (right_eye - left_eye + np.stack([down[:, 1], -down[:, 0]], axis=1)).T
-        return np.degrees(np.arctan2(y, x))
+        return np.nan_to_num(np.degrees(np.arctan2(y, x)))
 
     def left_top_sizes(self) -> NDArray[np.float32]:
         """`[N, 5]`: left, top, width, height, score."""
@@ -260,13 +265,19 @@ def make_detector(name: str = PredictOptions.detector, face_score: float = Predi
     return detect
 
 
+FOUND = 16
+"""The numbers of a face outside of detectors: left, top, width, height in pixels, score (NaN: none), angle in degrees,
+x and y of the five landmarks (NaN: none)."""
+
+
 def find_faces(detector: Detector, image: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """The faces of an image: `[N, 6]`, left, top, width, height in pixels, score, angle (`Boxes.angles`).
+    """The faces of an image: `[N, FOUND]`, the angles by `Boxes.angles`.
 
     Raises ValueError if the detector returns something else than `Boxes`.
     """
     boxes = _checked(detector(image))
-    return np.column_stack([boxes.left_top_sizes(), boxes.angles()])
+    landmarks = np.full((len(boxes), 5, 2), np.nan) if boxes.landmarks is None else boxes.landmarks
+    return np.column_stack([boxes.left_top_sizes(), boxes.angles(), landmarks.reshape(-1, 10)])
 
 
 def _checked(boxes: Any) -> Boxes:
@@ -322,13 +333,13 @@ def cut_face(image: PIL.Image.Image, box: NDArray[Any], size: int, margin: float
     """A face as the network takes it: uint8 `[size, size, 3]`, RGB; black where its square leaves the image.
 
     Args:
-        box: left, top, width, height, score, angle in degrees. A square that is turned by at least UPRIGHT_DEGREES is
+        box: a face as of `find_faces`. A square that is turned by at least UPRIGHT_DEGREES is
             turned back about its centre.
         margin: as in `face_square`; None: the box itself, each side scaled to `size`.
 
     Raises ValueError if the box lies outside of the image.
     """
-    left, top, width, height, _, angle = (float(value) for value in box)
+    left, top, width, height, _, angle = (float(value) for value in box[:6])
     if margin is None:
         return prepare_image(image, size, (left, top, left + width, top + height))
     square = face_square(box, margin, image.width, image.height)

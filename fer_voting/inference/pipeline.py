@@ -14,7 +14,7 @@ import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
-from fer_voting.inference.faces import FaceTracker, cut_face
+from fer_voting.inference.faces import FOUND, FaceTracker, cut_face
 from fer_voting.inference.frames import Frame, Unreadable, reason_of
 from fer_voting.inference.recognizer import DetectedFaces, Recognizer
 
@@ -22,7 +22,7 @@ MAX_FRAMES = 32
 """At most so many frames wait for a batch, so that a video without faces gets its rows in time."""
 
 Locate = Callable[[Frame], NDArray[np.floating[Any]]]
-"""Maps a frame to its faces `[N, 6]`: left, top, width, height in pixels, score (NaN: none), angle in degrees."""
+"""Maps a frame to its faces `[N, FOUND]`, as `find_faces` gives them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,7 +129,7 @@ class Pipeline:
             raise interrupt
 
     def _locate(self, frame: Frame) -> _LocatedFrame:
-        boxes = np.asarray(self.locate(frame)).reshape(-1, 6)
+        boxes = np.asarray(self.locate(frame)).reshape(-1, FOUND)
         image = PIL.Image.fromarray(frame.image)
         size = self.recognizer.runtime.image_size
         kept, images, unreadable = [], [], []
@@ -173,6 +173,6 @@ class Pipeline:
 
 
 def whole_frame(frame: Frame) -> NDArray[np.float64]:
-    """The whole frame as the one face that it shows: `[1, 6]`, without a score."""
+    """The whole frame as the one face that it shows: `[1, FOUND]`, without score and landmarks."""
     height, width = frame.image.shape[:2]
-    return np.array([[0, 0, width, height, np.nan, 0]])
+    return np.array([[0, 0, width, height, np.nan, 0, *[np.nan] * 10]])

@@ -66,7 +66,7 @@ class Recognition:
         return (self.crop_logits.argmax(axis=2) == self.class_ids[:, None]).mean(axis=1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Face:
     """One detected face."""
 
@@ -78,6 +78,11 @@ class Face:
     class_name: str
     confidence: float
     agreement: float
+    probabilities: dict[str, float]
+    """of every class by its name; they sum to 1"""
+    landmarks: NDArray[np.floating[Any]]
+    """`[5, 2]`: x, y of the eyes, the tip of the nose and the corners of the mouth in the frame's pixels, each pair
+    from left to right in the image; NaN if the detector gives none"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,19 +95,35 @@ class DetectedFaces(Recognition):
     """`[N]`, the detector's."""
     angles: NDArray[np.floating[Any]]
     """`[N]`: degrees by which the faces are turned clockwise in the frame; 0 without alignment."""
+    landmarks: NDArray[np.floating[Any]]
+    """`[N, 5, 2]`, as `Face.landmarks`."""
 
     @classmethod
     def at(cls, boxes: NDArray[np.floating[Any]], recognition: Recognition, rows: slice = slice(None)) -> Self:
-        """Rows of a recognition as the faces of one frame. `boxes` `[N, 6]` as of `find_faces`."""
-        logits = recognition.crop_logits[rows]
+        """Rows of a recognition as the faces of one frame. `boxes` `[N, FOUND]` as of `find_faces`."""
         return cls(
-            recognition.class_names, recognition.probabilities[rows], logits, boxes[:, :4], boxes[:, 4], boxes[:, 5]
+            recognition.class_names,
+            recognition.probabilities[rows],
+            recognition.crop_logits[rows],
+            boxes[:, :4],
+            boxes[:, 4],
+            boxes[:, 5],
+            boxes[:, 6:].reshape(-1, 5, 2),
         )
 
     def __iter__(self) -> Iterator[Face]:
-        columns = (self.boxes, self.angles, self.face_scores, self.classes, self.confidences, self.agreement)
-        for box, angle, score, name, confidence, agreement in zip(*columns, strict=True):
-            yield Face(tuple(box.tolist()), float(angle), float(score), name, float(confidence), float(agreement))
+        classes, confidences, agreement = self.classes, self.confidences, self.agreement
+        for i, box in enumerate(self.boxes):
+            yield Face(
+                tuple(box.tolist()),
+                float(self.angles[i]),
+                float(self.face_scores[i]),
+                classes[i],
+                float(confidences[i]),
+                float(agreement[i]),
+                dict(zip(self.class_names, self.probabilities[i].tolist(), strict=True)),
+                self.landmarks[i],
+            )
 
 
 class Recognizer:
@@ -226,11 +247,14 @@ class Recognizer:
             return self._detector
 
     def find(self, frame: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """The faces of a frame (uint8 `[H, W, 3]`, RGB): `[N, 6]`, left, top, width, height, score, angle.
+        """The faces of a frame (uint8 `[H, W, 3]`, RGB) as `find_faces` gives them, without `align` with angles of 0.
 
-        Without `align` the angles are 0. Raises ValueError if there is no detector or it does not return `Boxes`.
+        Raises ValueError if there is no detector or it does not return `Boxes`.
         """
-        return find_faces(self.detector, frame) * (1, 1, 1, 1, 1, self.align)
+        faces = find_faces(self.detector, frame)
+        if not self.align:
+            faces[:, 5] = 0
+        return faces
 
     def __call__(self, faces: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]) -> Recognition:
         """The expressions of images that are faces already.

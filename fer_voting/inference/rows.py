@@ -2,8 +2,8 @@
 
 A row is a face, a frame without a face, or something that cannot be read:
 
-    input, frame, time_s, face_id, left, top, width, height, angle, face_score, class, confidence, <class>...,
-    vote_agreement, status
+    input, frame, time_s, face_id, left, top, width, height, angle, face_score, <landmark>_x, <landmark>_y, ..., class,
+    confidence, <class>..., vote_agreement, status
 
 `status` is `ok`, `no_face`, `unreadable: <reason>` or, for an annotated copy, `not_written: <reason>`; cells that do
 not apply are empty (CSV) or null (JSON Lines).
@@ -14,6 +14,7 @@ import csv
 import io
 import json
 import logging
+import math
 import os
 import sys
 from collections import defaultdict
@@ -26,8 +27,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer_voting.data.index import open_table
+from fer_voting.inference.faces import FOUND
 from fer_voting.inference.frames import Frame, Unreadable, reason_of
 from fer_voting.inference.pipeline import Locate, RecognizedFrame
+from fer_voting.inference.recognizer import Face
 from fer_voting.system.text import csv_safe, escape
 
 log = logging.getLogger("fer_voting.predict")
@@ -35,7 +38,12 @@ log = logging.getLogger("fer_voting.predict")
 Row = Mapping[str, Any]
 
 FRAME_COLUMNS = ("input", "frame", "time_s")
-FACE_COLUMNS = ("face_id", "left", "top", "width", "height", "angle", "face_score", "class", "confidence")
+LANDMARK_COLUMNS = tuple(
+    f"{point}_{axis}" for point in ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth") for axis in "xy"
+)
+FACE_COLUMNS = (
+    "face_id", "left", "top", "width", "height", "angle", "face_score", *LANDMARK_COLUMNS, "class", "confidence",
+)  # fmt: skip
 LAST_COLUMNS = ("vote_agreement", "status")
 
 FORMATS = (".csv", ".jsonl")
@@ -63,21 +71,30 @@ def rows_of(item: RecognizedFrame | Unreadable) -> list[Row]:
         "time_s": None if frame.time_s is None else round(frame.time_s, 6),
     }
     rows: list[Row] = []
-    names = probability_columns(faces.class_names)
-    for face, face_id, probabilities in zip(faces, item.face_ids, faces.probabilities, strict=True):
-        rows.append(
-            place
-            | {"face_id": face_id}
-            | {side: round(value, 2) for side, value in zip(("left", "top", "width", "height"), face.box, strict=True)}
-            | {"angle": round(face.angle, 1)}
-            | {"face_score": None if np.isnan(face.face_score) else round(face.face_score, 4)}
-            | {"class": face.class_name, "confidence": round(face.confidence, 6)}
-            | {name: round(float(value), 6) for name, value in zip(names, probabilities, strict=True)}
-            | {"vote_agreement": round(face.agreement, 4), "status": "ok"}
-        )
+    for face, face_id in zip(faces, item.face_ids, strict=True):
+        rows.append(place | {"face_id": face_id} | face_values(face) | {"status": "ok"})
     for problem in item.unreadable:
         rows += [{**row, **place} for row in rows_of(problem)]
     return rows or [place | {"status": "no_face"}]
+
+
+def face_values(face: Face) -> dict[str, Any]:
+    """A face's values by column, without `face_id`; None where the detector gives none."""
+    names = probability_columns(list(face.probabilities))
+    return {
+        **{side: round(value, 2) for side, value in zip(("left", "top", "width", "height"), face.box, strict=True)},
+        "angle": round(face.angle, 1),
+        "face_score": _rounded(face.face_score, 4),
+        **dict(zip(LANDMARK_COLUMNS, (_rounded(value, 2) for value in face.landmarks.ravel().tolist()), strict=True)),
+        "class": face.class_name,
+        "confidence": round(face.confidence, 6),
+        **{name: round(value, 6) for name, value in zip(names, face.probabilities.values(), strict=True)},
+        "vote_agreement": round(face.agreement, 4),
+    }
+
+
+def _rounded(value: float, digits: int) -> float | None:
+    return None if math.isnan(value) else round(float(value), digits)
 
 
 def not_written(frame: Frame, error: Exception) -> Row:
@@ -152,8 +169,8 @@ def read_boxes(path: Path, names: Sequence[str], align: bool = True) -> Locate:
     """Read faces from a CSV file: returns a function that maps a frame to its faces in the file.
 
     The file has the columns input, left, top, width, height (pixels), and may have frame (default 0), face_score,
-    angle and others, as the files of `predict` have. Rows without a box are left out. `match_names` says which input a
-    row means; a warning counts the rows that mean none.
+    angle, landmarks and others, as the files of `predict` have. Rows without a box are left out. `match_names` says
+    which input a row means; a warning counts the rows that mean none.
 
     Args:
         names: of the inputs, as `find_inputs` gives them.
@@ -174,9 +191,10 @@ def read_boxes(path: Path, names: Sequence[str], align: bool = True) -> Locate:
                 box = [float(row[side]) for side in ("left", "top", "width", "height")]
                 score = float(row.get("face_score") or "nan")
                 angle = float(row.get("angle") or 0) if align else 0.0
+                landmarks = [float(row.get(column) or "nan") for column in LANDMARK_COLUMNS]
                 if not np.isfinite([*box, angle]).all():
                     raise ValueError("a number of the box is not finite")
-                boxes[row["input"]].append((int(row.get("frame") or 0), [*box, score, angle]))
+                boxes[row["input"]].append((int(row.get("frame") or 0), [*box, score, angle, *landmarks]))
             except (TypeError, ValueError) as error:
                 raise ValueError(f"{path}, line {reader.line_num}: {error}") from error
     meant = match_names(list(boxes), names, path.parent)
@@ -189,7 +207,7 @@ def read_boxes(path: Path, names: Sequence[str], align: bool = True) -> Locate:
             found[meant[name], frame_index].append(box)
 
     def locate(frame: Frame) -> NDArray[np.float64]:
-        return np.array(found.get((frame.input, frame.index), np.zeros((0, 6))))
+        return np.array(found.get((frame.input, frame.index), np.zeros((0, FOUND))))
 
     return locate
 

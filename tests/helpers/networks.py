@@ -2,6 +2,7 @@
 
 import copy
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fer_voting.data.labels import CLASSES
+from fer_voting.inference.faces import FOUND
 from fer_voting.models import VotingResNet18
 from fer_voting.models.checkpoint import NetworkInfo
 
@@ -66,6 +68,14 @@ def write_checkpoint(path: Path, split: str = "m3", seed: int = 0, classes: tupl
     small_info(split, classes).write(checkpoint)
     torch.save(checkpoint, path)
     return path
+
+
+def found_faces(boxes: Sequence[Sequence[float]]) -> NDArray[np.float64]:
+    """Faces as `find_faces` gives them, `[N, FOUND]`: N boxes (left, top, width, height), falling scores."""
+    faces = np.full((len(boxes), FOUND), np.nan)
+    faces[:, :4] = np.reshape(boxes, (-1, 4))
+    faces[:, 4], faces[:, 5] = 0.9 - 0.1 * np.arange(len(boxes)), 0
+    return faces
 
 
 class WithDropout(nn.Module):

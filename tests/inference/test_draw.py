@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
-from helpers.networks import small_info, small_network
+from helpers.networks import found_faces, small_info, small_network
 from helpers.videos import grey_frames, write_video
 
 from fer_voting.inference.draw import BOX_COLOR, Drawings, annotate
@@ -16,7 +16,7 @@ from fer_voting.inference.runtime import TorchRuntime
 
 
 def face(left: float, top: float, width: float, height: float) -> Face:
-    return Face((left, top, width, height), 0.0, 0.9, "happy", 0.93, 1.0)
+    return Face((left, top, width, height), 0.0, 0.9, "happy", 0.93, 1.0, {"happy": 0.93}, np.full((5, 2), np.nan))
 
 
 def is_box(image: np.ndarray) -> np.ndarray:
@@ -55,7 +55,7 @@ def test_a_number_is_part_of_the_label():
 @pytest.fixture
 def pipeline() -> Pipeline:
     recognizer = Recognizer(TorchRuntime(small_network(), small_info()))
-    return Pipeline(recognizer, lambda frame: np.array([[10.0, 30, 20, 14, 0.9, 0]]), keep_pixels=True, track=True)
+    return Pipeline(recognizer, lambda frame: found_faces([(10, 30, 20, 14)]), keep_pixels=True, track=True)
 
 
 def draw(paths: list[Path], pipeline: Pipeline, folder: Path) -> None:

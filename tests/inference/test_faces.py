@@ -223,9 +223,13 @@ def test_boxes_have_corners_and_rows_have_sizes():
 @pytest.mark.parametrize(
     ("arrays", "reason"),
     [
-        ((np.zeros((2, 5)), np.zeros(2)), r"`boxes` of a detector must be \[2, 4\], not \[2, 5\]"),
-        ((np.zeros((2, 4)), np.zeros((2, 1))), r"`scores` of a detector must be \[2\], not \[2, 1\]"),
-        ((np.zeros((1, 4)), np.zeros(1), np.zeros((1, 10))), r"`landmarks` of a detector must be \[1, 5, 2\]"),
+        ((np.zeros((2, 5)), np.zeros(2)), r"`boxes` of a detector must be an array \[2, 4\], not \[2, 5\]"),
+        ((np.zeros((2, 4)), np.zeros((2, 1))), r"`scores` of a detector must be an array \[2\], not \[2, 1\]"),
+        ((np.zeros((2, 4)), None), r"`scores` of a detector must be an array \[2\], not NoneType"),
+        (([[1, 2, 3, 4]], [0.5]), r"`boxes` of a detector must be an array \[0, 4\], not list"),
+        ((np.zeros((2, 4)), np.array([0.5, np.nan])), "`scores` of a detector must be finite, not nan"),
+        ((np.full((1, 4), np.inf), np.ones(1)), "`boxes` of a detector must be finite, not inf"),
+        ((np.zeros((1, 4)), np.zeros(1), np.zeros((1, 10))), r"`landmarks` of a detector must be an array \[1, 5, 2\]"),
     ],
 )
 def test_boxes_of_another_shape_are_refused(arrays: tuple[np.ndarray, ...], reason: str):
@@ -396,8 +400,8 @@ def test_a_face_that_is_nearly_upright_is_left_as_it_is():
 @pytest.mark.parametrize("degrees", [-40, 30])
 def test_the_faces_of_a_turned_photo_are_found_upright(shared_data: Path, detector: CenterFace, degrees: int):
     image = PIL.Image.fromarray(photo(shared_data / "photos" / "grace_hopper.jpg"))
-    ((*_, upright),) = find_faces(detector, np.asarray(image))
-    ((*_, turned),) = find_faces(
-        detector, np.asarray(image.rotate(-degrees, PIL.Image.Resampling.BICUBIC, expand=True))
+    upright, turned = (
+        find_faces(detector, np.asarray(each))[0, 5]
+        for each in (image, image.rotate(-degrees, PIL.Image.Resampling.BICUBIC, expand=True))
     )
     assert turned - upright == pytest.approx(degrees, abs=10)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
-from helpers.networks import small_info, small_network
+from helpers.networks import found_faces, small_info, small_network
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -51,21 +51,19 @@ def video(count: int, name: str = "clip.mp4") -> list[Frame]:
 
 def boxes_of(frame: Frame) -> np.ndarray:
     """Boxes of as many faces as the frame's number modulo 3."""
-    return np.array([[5.0 + 20 * face, 10, 20, 30, 0.9 - 0.1 * face, 0] for face in range(frame.index % 3)]).reshape(
-        -1, 6
-    )
+    return found_faces([(5.0 + 20 * face, 10, 20, 30) for face in range(frame.index % 3)])
 
 
 def test_frames_come_in_order_with_the_faces_that_each_alone_would_have(runtime: Counting):
     recognizer = Recognizer(runtime, batch_size=4)
     items: list[Frame | Unreadable] = [*video(7)]
     items.insert(3, Unreadable("broken.jpg", None, "it is no photo"))
-    found = list(Pipeline(recognizer, boxes_of)(items))
-    assert [one.frame.index if isinstance(one, RecognizedFrame) else None for one in found] == [
+    recognized = list(Pipeline(recognizer, boxes_of)(items))
+    assert [one.frame.index if isinstance(one, RecognizedFrame) else None for one in recognized] == [
         0, 1, 2, None, 3, 4, 5, 6,
     ]  # fmt: skip
     assert runtime.batches == [4, 2]  # 0 + 1 + 2 + 0 + 1 faces, and 2 + 0
-    for one in found:
+    for one in recognized:
         if isinstance(one, RecognizedFrame):
             frame = items[one.frame.index + (one.frame.index > 2)]
             assert isinstance(frame, Frame)
@@ -90,7 +88,7 @@ def test_what_was_found_before_an_interrupt_is_recognised_first(runtime: Countin
 
 def test_batches_never_exceed_their_size_and_frames_do_not_wait_for_ever(runtime: Counting):
     recognizer = Recognizer(runtime, batch_size=4)
-    pipeline = Pipeline(recognizer, lambda frame: np.repeat([[1.0, 1, 20, 20, 0.5, 0]], 6, axis=0))
+    pipeline = Pipeline(recognizer, lambda frame: found_faces([(1, 1, 20, 20)] * 6))
     list(pipeline(video(3)))
     assert runtime.batches == [4, 2] * 3
     assert (pipeline.frames, pipeline.faces) == (3, 18)
@@ -120,10 +118,10 @@ def test_pixels_are_kept_only_when_asked_for(runtime: Counting):
 
 def test_an_aligned_image_is_seen_as_training_sees_it(runtime: Counting):
     """Its sides are scaled each to the network's size: no square is cut out."""
-    (found,) = Pipeline(Recognizer(runtime), whole_frame, squares=False)([Frame("a.png", 0, None, picture(1))])
-    assert isinstance(found, RecognizedFrame)
-    assert np.array_equal(found.images[0], prepare_image(PIL.Image.fromarray(picture(1)), 24))
-    (row,) = rows_of(found)
+    (recognized,) = Pipeline(Recognizer(runtime), whole_frame, squares=False)([Frame("a.png", 0, None, picture(1))])
+    assert isinstance(recognized, RecognizedFrame)
+    assert np.array_equal(recognized.images[0], prepare_image(PIL.Image.fromarray(picture(1)), 24))
+    (row,) = rows_of(recognized)
     assert [row[side] for side in ("left", "top", "width", "height")] == [0, 0, 80, 60]
     assert row["face_score"] is None
 
@@ -132,22 +130,22 @@ def test_tracking_starts_anew_with_every_video_and_leaves_photos_alone(runtime: 
     boxes = {0: [0.0, 40.0], 1: [42.0, 2.0], 2: [44.0]}
 
     def locate(frame: Frame) -> np.ndarray:
-        return np.array([[left, 10, 20, 30, 0.9, 0] for left in boxes[frame.index]])
+        return found_faces([(left, 10, 20, 30) for left in boxes[frame.index]])
 
     items = [*video(3, "a.mp4"), *video(3, "b.mp4"), Frame("c.jpg", 0, None, picture(0))]
-    found = list(Pipeline(Recognizer(runtime), locate, track=True)(items))
-    assert [one.face_ids for one in found if isinstance(one, RecognizedFrame)] == [
+    recognized = list(Pipeline(Recognizer(runtime), locate, track=True)(items))
+    assert [one.face_ids for one in recognized if isinstance(one, RecognizedFrame)] == [
         [0, 1], [1, 0], [1], [0, 1], [1, 0], [1], [0, 1],
     ]  # fmt: skip
 
 
 def test_rows(runtime: Counting):
     items: list[Frame | Unreadable] = [video(3)[2], Unreadable("x.jpg", None, "a\nb"), video(1)[0]]
-    found = list(Pipeline(Recognizer(runtime), boxes_of)(items))
-    first, second = rows_of(found[0])
+    recognized = list(Pipeline(Recognizer(runtime), boxes_of)(items))
+    first, second = rows_of(recognized[0])
     names = runtime.class_names
-    assert isinstance(found[0], RecognizedFrame)
-    faces = found[0].faces
+    assert isinstance(recognized[0], RecognizedFrame)
+    faces = recognized[0].faces
     assert list(second) == columns(names)
     assert {key: second[key] for key in list(second)[:10]} == {
         "input": "clip.mp4", "frame": 2, "time_s": 0.2, "face_id": 1,
@@ -158,8 +156,8 @@ def test_rows(runtime: Counting):
     assert sum(first[name] for name in names) == pytest.approx(1, abs=1e-5)
     assert first["vote_agreement"] == faces.agreement[0]
     assert first["status"] == "ok"
-    assert rows_of(found[1]) == [{"input": "x.jpg", "frame": None, "status": r"unreadable: a\nb"}]
-    assert rows_of(found[2]) == [{"input": "clip.mp4", "frame": 0, "time_s": 0.0, "status": "no_face"}]
+    assert rows_of(recognized[1]) == [{"input": "x.jpg", "frame": None, "status": r"unreadable: a\nb"}]
+    assert rows_of(recognized[2]) == [{"input": "clip.mp4", "frame": 0, "time_s": 0.0, "status": "no_face"}]
 
 
 # Boxes from a file ------------------------------------------------------------------------------------------------
@@ -192,8 +190,8 @@ def test_a_box_outside_of_its_frame_is_a_row_and_the_others_go_on(runtime: Count
     )
     (tmp_path / "a.jpg").touch()
     locate = read_boxes(tmp_path / "boxes.csv", [str(tmp_path / "a.jpg")])
-    (found,) = Pipeline(Recognizer(runtime), locate)([Frame(str(tmp_path / "a.jpg"), 0, None, picture(0))])
-    good, bad = rows_of(found)
+    (recognized,) = Pipeline(Recognizer(runtime), locate)([Frame(str(tmp_path / "a.jpg"), 0, None, picture(0))])
+    good, bad = rows_of(recognized)
     assert (good["status"], good["left"]) == ("ok", 5)
     assert bad["status"] == "unreadable: the face box 500, 2, 30, 40 (left, top, width, height) lies outside of 80x60"
     assert (bad["input"], bad["frame"]) == (str(tmp_path / "a.jpg"), 0)
@@ -283,8 +281,25 @@ def test_a_detector_that_fails_on_a_frame_costs_that_frame(runtime: Counting):
     def locate(frame: Frame) -> np.ndarray:
         if frame.index == 1:
             raise RuntimeError("out of memory")
-        return np.array([[5, 5, 20, 20, 0.9, 0]])
+        return found_faces([(5, 5, 20, 20)])
 
     items = [Frame("clip.mp4", index, index / 25, picture(index)) for index in range(3)]
     statuses = [row["status"] for item in Pipeline(Recognizer(runtime), locate)(items) for row in rows_of(item)]
     assert statuses == ["ok", "unreadable: no faces found: RuntimeError: out of memory", "ok"]
+
+
+def test_landmarks_are_written_and_read_back(runtime: Counting, tmp_path: Path):
+    faces = found_faces([(10, 10, 20, 20), (40, 10, 20, 20)])
+    faces[0, 6:] = [14, 16, 26, 16.25, 20, 20, 15, 25, 25, 25]  # the other face has none
+    item = next(Pipeline(Recognizer(runtime), lambda frame: faces)(video(1)))
+    assert isinstance(item, RecognizedFrame)
+    first, second = item.faces
+    assert first.landmarks.tolist() == [[14, 16], [26, 16.25], [20, 20], [15, 25], [25, 25]]
+    assert np.isnan(second.landmarks).all()
+    rows = rows_of(item)
+    assert (rows[0]["left_eye_x"], rows[0]["right_eye_y"], rows[0]["right_mouth_x"]) == (14, 16.25, 25)
+    assert rows[1]["nose_x"] is None
+    with RowWriter(tmp_path / "rows.csv", runtime.class_names) as writer:
+        writer.write(rows)
+    read = read_boxes(tmp_path / "rows.csv", ["clip.mp4"])(video(1)[0])
+    np.testing.assert_array_equal(read, faces)

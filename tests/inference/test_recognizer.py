@@ -14,7 +14,7 @@ from fer_voting import Recognizer
 from fer_voting.config import compose, make
 from fer_voting.data.images import prepare_image
 from fer_voting.inference.faces import Boxes, face_square
-from fer_voting.inference.recognizer import DetectedFaces, Face, Recognition
+from fer_voting.inference.recognizer import DetectedFaces, Recognition
 from fer_voting.inference.runtime import TorchRuntime
 from fer_voting.runs.run import Run
 
@@ -106,9 +106,11 @@ def test_detect_asks_the_detector_and_cuts_out_squares():
     cut = recognizer([frame[9:51, 9:51], frame[54:86, 149:181]])
     np.testing.assert_allclose(found.probabilities, cut.probabilities, atol=1e-6)
     first, second = found
-    assert first == Face(
-        (20, 10, 20, 40), 0.0, 0.75, cut.classes[0], found.confidences[0].item(), found.agreement[0].item()
-    )
+    assert (first.box, first.angle, first.face_score, first.class_name) == ((20, 10, 20, 40), 0, 0.75, cut.classes[0])
+    assert (first.confidence, first.agreement) == (found.confidences[0], found.agreement[0])
+    assert first.probabilities == dict(zip(SEVEN, found.probabilities[0].tolist(), strict=True))
+    assert first.landmarks.shape == (5, 2)
+    assert np.isnan(first.landmarks).all()
     assert second.class_name == found.classes[1]
     grey = frame[:, :, 0]
     assert len(recognizer.detect(grey)) == 2
