@@ -443,12 +443,6 @@ def explain(error: BaseException, config_name: str = "config", overrides: Sequen
         text += "; dataset.num_workers=0 loads the batches without workers"
     elif "Config group override must be a string or a list" in text:
         text = "a group takes the name of an option: e.g. logger=none, or ~logger to leave the group out"
-    elif match := re.match(r"Job \S+ \(task: \d+\) with path (\S+);", text):  # submitit's message
-        job = Path(match[1]).parent
-        text = (
-            f"a job was killed; its output is in {job}. The other jobs continue; "
-            f"python -m fer_voting.sweep status {job.parent.parent}"
-        )
     elif not isinstance(root, ValueError | OSError):
         text = f"{type(root).__name__}: {text}"
     return escape(text)

@@ -10,6 +10,9 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 import cloudpickle
+from hydra.core.utils import run_job, setup_globals
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
 
 from fer_voting.config import explain
 from fer_voting.system.messages import Screen, send_messages
@@ -102,6 +105,20 @@ def outcome_of(function: Callable[..., dict[str, Any]], *arguments: Any) -> dict
         return {"status": "failed", "error": str(error.code).splitlines()[0].removeprefix("error: ")}
     except Exception as error:
         return {"status": "failed", "error": explain(error)}
+
+
+def hydra_job(context: HydraContext, task: TaskFunction, config: DictConfig) -> dict[str, Any]:
+    """One job in a process of its own: its outcome, or what else the task returns as "value"."""
+    setup_globals()
+    returned = run_job(
+        task_function=task,
+        config=config,
+        job_dir_key="hydra.sweep.dir",
+        job_subdir_key="hydra.sweep.subdir",
+        hydra_context=context,
+    )
+    value = returned.return_value  # raises what the task raised
+    return value if isinstance(value, dict) and "status" in value else {"status": "finished", "value": value}
 
 
 def _child(task: bytes, environment: Mapping[str, str], sender: Connection) -> None:

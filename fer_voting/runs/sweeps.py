@@ -6,8 +6,9 @@ A sweep's folder, `<output_dir>/sweeps/<sweep>/`, holds `sweep.json` (its comman
 
 import itertools
 import math
+import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -17,6 +18,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from fer_voting.runs.run import Run, read_history
+from fer_voting.runs.slurm import QueuedJob, queue
 from fer_voting.system.atomic import read_json, write_json
 
 
@@ -48,11 +50,11 @@ class JobState:
     """The state of a job.
 
     Attributes:
-        status: as `Run.status` says.
+        status: as `Run.status` says, or `queued` of a job that waits in Slurm's queue.
         epochs: how many are done, and of how many; None before the training begins.
         images_per_second: of a running job, validation included.
         seconds_left: of a running job, once an epoch is done.
-        error: the last line of a failed job's error.
+        error: the last line of a failed job's error; Slurm's reason why a queued one waits.
         kind: of jobs that differ only in their seed, and take equally long; "" if it was not recorded.
     """
 
@@ -115,7 +117,39 @@ class Sweep:
     def states(self) -> list[JobState]:
         """Each run's state, in the order of the jobs; the votes of one training, once."""
         kinds = {job["run"]: job.get("kind", "") for job in self.jobs()}
-        return [replace(_state(Run(self.output_dir, name)), kind=kind) for name, kind in kinds.items()]
+        states = [replace(_state(Run(self.output_dir, name)), kind=kind) for name, kind in kinds.items()]
+        ids = self.slurm_jobs()
+        queued = (queue(ids.values()) or {}) if ids and any(state.status != "finished" for state in states) else {}
+        return [
+            _in_queue(
+                state, [queued[each] for key, each in ids.items() if key.split()[0] == state.run and each in queued]
+            )
+            for state in states
+        ]
+
+    def write_slurm_jobs(self, ids: Mapping[str, str]) -> None:
+        """Record the id in Slurm of each job, by its run and vote: `{"faces-m1-seed0 soft": "17_0"}`."""
+        write_json(self.dir / "slurm.json", self.slurm_jobs() | dict(ids))
+
+    def slurm_jobs(self) -> dict[str, str]:
+        """What `write_slurm_jobs` recorded; empty if nothing was. Raises ValueError if it is damaged."""
+        path = self.dir / "slurm.json"
+        ids = read_json(path) if path.exists() else {}
+        if not isinstance(ids, dict) or not all(
+            key.strip() and isinstance(each, str) and re.fullmatch(r"\d+(_\d+)?", each) for key, each in ids.items()
+        ):
+            raise ValueError(f"{path} is damaged: it must have an id of Slurm's for each run and vote")
+        return ids
+
+
+def _in_queue(state: JobState, jobs: Sequence[QueuedJob]) -> JobState:
+    """The state of a run, of which its folder does not say everything while these jobs are in Slurm's queue."""
+    if state.status not in ("missing", "interrupted", "failed"):
+        return state
+    if any(not job.ended and not job.waits for job in jobs):  # it begins, or another machine's lock is not seen here
+        return replace(state, status="running", error=None)
+    reasons = [job.reason for job in jobs if job.waits]
+    return replace(state, status="queued", error=f"waits in Slurm's queue ({reasons[0]})") if reasons else state
 
 
 def _state(run: Run) -> JobState:

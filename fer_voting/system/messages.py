@@ -33,6 +33,8 @@ def set_up_messages() -> None:
     # Loading in the training's own process is the choice of dataset.num_workers=auto, not an oversight.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message="GPU available but not used")
+    # On a machine from which one submits to Slurm: a training outside a job is not meant to be one.
+    warnings.filterwarnings("ignore", message="The `srun` command is available on your system but is not used")
     # The evaluation logs values that are already computed over all ranks.
     warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
     # The launcher's schema, by its name, is what conf/hydra/launcher/ray.yaml is meant to be checked by.

@@ -6,6 +6,7 @@ import csv
 import logging
 import statistics
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -189,7 +190,9 @@ class NameFailingRank(L.Callback):
     def on_exception(self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException) -> None:
         if not trainer.is_global_zero and isinstance(exception, Exception):
             log.error(f"rank {trainer.global_rank}: {explain(exception)}")
-            self.run.error_of_rank(trainer.global_rank).write_text(explain(exception))
+            with suppress(OSError):  # which would hide the error
+                self.run.dir.mkdir(parents=True, exist_ok=True)  # rank 0 may not have come as far
+                self.run.error_of_rank(trainer.global_rank).write_text(explain(exception))
 
 
 class TrainLastBiasOnly(L.Callback):

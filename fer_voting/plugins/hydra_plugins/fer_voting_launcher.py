@@ -12,12 +12,12 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-from hydra.core.utils import JobReturn, JobStatus, configure_log, run_job, setup_globals
+from hydra.core.utils import JobReturn, JobStatus, configure_log, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from fer_voting.runs.processes import Process, call, run_isolated
+from fer_voting.runs.processes import Process, call, hydra_job, run_isolated
 from fer_voting.runs.sweeps import Sweep
 from fer_voting.system import machine
 from fer_voting.system.messages import Screen, duration, progress_bar
@@ -194,17 +194,3 @@ def _line(job: Job, outcome: dict[str, Any]) -> str:
     if outcome["status"] == "failed":
         return f"{job.run}: failed: {outcome['error']}"
     return f"{job.run}: finished" + (f" in {duration(outcome['seconds'])}" if "seconds" in outcome else "")
-
-
-def hydra_job(context: HydraContext, task: TaskFunction, config: DictConfig) -> dict[str, Any]:
-    """One job in a process of its own: its outcome, or what else the task returns as "value"."""
-    setup_globals()
-    returned = run_job(
-        task_function=task,
-        config=config,
-        job_dir_key="hydra.sweep.dir",
-        job_subdir_key="hydra.sweep.subdir",
-        hydra_context=context,
-    )
-    value = returned.return_value  # raises what the task raised
-    return value if isinstance(value, dict) and "status" in value else {"status": "finished", "value": value}
