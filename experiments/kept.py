@@ -90,7 +90,8 @@ def find_faces(data: FERDataModule, positions: NDArray[np.int64]) -> Faces:
     rows = np.array([int(name) for name in pack.names(positions)], np.int32)
     training = pack.hashes[pack.part_ids == PARTS.index("train")]
     votes = None
-    if (path := Path(str(pack.key["root"])) / VOTES_FILE).is_file():
+    assert data.base is not None
+    if (path := data.base / VOTES_FILE).is_file():
         usages, all_votes = raw_votes(path)
         expected = [PARTS[part] for part in pack.part_ids[positions]]
         if len(usages) <= rows.max() or [USAGES.get(usages[row]) for row in rows] != expected:

@@ -128,18 +128,24 @@ class FilesDataModule(FERDataModule):
         layout, base = self.find_layout()
         log.info(f"{self.name}: layout {layout.name} in {base}")
         return Source(
-            place={"dataset": type(self).__name__, "layout": layout.name, "root": str(base), "size": self.size},
+            # Not the root: the same files in another place, or by another path, are one pack.
+            place={
+                "dataset": type(self).__name__,
+                "layout": layout.name,
+                "size": self.size,
+                "source": stamp(layout.sources(base), base),
+            },
             state={
                 "preparation": PREPARATION_VERSION,
                 "reader": READER_VERSION,
                 "formats": list(image_formats()),
                 "decoder": decoder_digest(),
-                "source": stamp(layout.sources(base)),
                 "columns": list(layout.columns),
                 "class_names": self.numbered_names,
             },
             read=lambda: self._read(layout, base),
             expected=layout.expected,
+            base=base,
         )
 
     def _read(self, layout: Layout, base: Path) -> Index:
@@ -196,9 +202,9 @@ class FilesDataModule(FERDataModule):
         return official_parts(pack, usable)
 
 
-def stamp(sources: Iterable[Path]) -> str:
-    """Hex digest of what could change a pack: names, sizes and times of these files, and of the images and
-    annotations in these folders.
+def stamp(sources: Iterable[Path], base: Path) -> str:
+    """Hex digest of what could change a pack: names from `base` on, sizes and times of these files, and of the images
+    and annotations in these folders.
 
     One `stat` per file: 3 s for the 583,300 files of AffectNet's second release on a local disk.
     """
@@ -211,13 +217,14 @@ def stamp(sources: Iterable[Path]) -> str:
 
     seen: set[str] = set()
     for source in sources:
+        name = os.path.relpath(source, base)
         if not source.is_dir():
-            add(str(source), source.stat())
+            add(name, source.stat())
             continue
         for entry in files_below(source, seen):
             if _is_source(entry.name):
                 # A link that leads nowhere is found when its image is read.
-                add(entry.path, entry.stat(follow_symlinks=os.path.exists(entry.path)))
+                add(name + entry.path.removeprefix(str(source)), entry.stat(follow_symlinks=os.path.exists(entry.path)))
     return digest.hexdigest()
 
 

@@ -183,9 +183,8 @@ class FERDataModule(L.LightningDataModule):
     def make_pack(self) -> Pack:
         """The pack, built if it does not exist or is out of date."""
         source = self.source()
-        place = content_hash(repr(sorted(source.place.items())).encode()).hex()[:8]
-        self.expected = source.expected
-        folder = self.cache_dir / f"{self.name}-{self.size}px-{place}"
+        self.expected, self.base = source.expected, source.base
+        folder = self.pack_folder(source)
         key = {**source.place, **source.state}
         stop = self.on_error == "raise"
         self.pack = build_pack(folder, key, source.read, source.decoder, stop_at_first_problem=stop)
@@ -205,6 +204,16 @@ class FERDataModule(L.LightningDataModule):
         except ValueError as error:
             raise ValueError(f"{self.name}: {error}") from error
         return self.pack
+
+    def pack_folder(self, source: Source) -> Path:
+        """The folder of the pack of a source."""
+        digest = content_hash(repr(sorted(source.place.items())).encode()).hex()[:8]
+        return self.cache_dir / f"{self.pack_prefix}{digest}"
+
+    @property
+    def pack_prefix(self) -> str:
+        """Beginning of the names of this data set's packs: its name and its images' size."""
+        return f"{self.name}-{self.size}px-"
 
     def _names_by_map(self, pack: Pack) -> dict[str, str | None]:
         """Label of the pack -> its name by `class_map`. Raises ValueError for a class that no image has."""

@@ -59,6 +59,7 @@ class Source:
         read: lists the samples.
         decoder: makes an image of each.
         expected: published numbers of images by official part and class.
+        base: the folder that holds the data set; None if it has no files.
     """
 
     place: PackKey
@@ -66,6 +67,7 @@ class Source:
     read: Callable[[], Index]
     decoder: Decoder = decode
     expected: Counts = field(default_factory=dict)
+    base: Path | None = None
 
 
 class Pack:

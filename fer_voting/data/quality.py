@@ -140,7 +140,7 @@ def audit(data: FERDataModule, near_duplicate_bits: int | None = None) -> dict[s
     return {
         "dataset": data.name,
         "synthetic": data.synthetic,
-        "root": pack.key.get("root"),
+        "root": data.base and str(data.base),
         "layout": pack.key.get("layout"),
         "pack": str(pack.folder),
         "parts": official_counts(pack, usable, data.class_names),

@@ -9,7 +9,8 @@ from helpers.datasets import SEVEN, rafdb_official
 from omegaconf import DictConfig, OmegaConf
 
 from fer_voting.config import compose
-from fer_voting.pack import job
+from fer_voting.pack import job, prune
+from fer_voting.runs.run import Run
 
 
 def configuration(tmp_path: Path, **values: Any) -> DictConfig:
@@ -45,3 +46,51 @@ def test_packing_twice_packs_once(tmp_path: Path, capsys: pytest.CaptureFixture[
 def test_packing_can_stop_at_the_first_bad_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"missing: .*test_0001_aligned.*\(dataset\.on_error=raise\)"):
         job(configuration(tmp_path, on_error="raise"))
+
+
+def run_on(tmp_path: Path, name: str, root: Path) -> None:
+    """The folder of a run on RAF-DB in `root`."""
+    node = OmegaConf.to_container(configuration(tmp_path, root=str(root)).dataset, resolve=True)
+    run = Run(tmp_path / "outputs", name)
+    run.dir.mkdir(parents=True)
+    OmegaConf.save(OmegaConf.create({"dataset": node}), run.dir / "config.yaml")
+
+
+@pytest.mark.usefixtures("broken_image")
+def test_the_same_files_in_another_place_are_one_pack_and_others_another(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def pack_of(root: Path) -> str:
+        job(configuration(tmp_path, root=str(root)))
+        return capsys.readouterr().out.partition(":")[0]
+
+    first = pack_of(tmp_path / "raf")
+    (tmp_path / "link").symlink_to(tmp_path / "raf")
+    assert pack_of(tmp_path / "link") == first
+    (tmp_path / "raf").rename(tmp_path / "moved")
+    assert pack_of(tmp_path / "moved") == first
+    rafdb_official(tmp_path / "raf", {"train": dict.fromkeys(SEVEN, 4), "test": dict.fromkeys(SEVEN, 2)})
+    assert pack_of(tmp_path / "raf") != first
+
+    # What no run needs is listed, and removed only when asked to.
+    run_on(tmp_path, "one", tmp_path / "moved")
+    prune(["--prune", str(tmp_path / "outputs")])
+    listed = capsys.readouterr().out
+    assert "1 packs that no run" in listed
+    assert first not in listed
+    unneeded = Path(listed.partition(":")[0])
+    assert unneeded.is_dir()
+    prune(["--prune", "--remove", str(tmp_path / "outputs")])
+    assert not unneeded.exists()
+    assert Path(first).is_dir()
+    # A run whose files are not there now keeps its data set's packs.
+    capsys.readouterr()
+    (tmp_path / "moved").rename(tmp_path / "elsewhere")
+    prune(["--prune", "--remove", str(tmp_path / "outputs")])
+    assert capsys.readouterr().out.startswith("0 packs")
+    assert Path(first).is_dir()
+    # Nothing is removed where it is not known what a run needs.
+    run_on(tmp_path, "two", tmp_path / "elsewhere")
+    (Run(tmp_path / "outputs", "two").dir / "config.yaml").write_text("[")
+    with pytest.raises(SystemExit, match=r"config\.yaml is damaged"):
+        prune(["--prune", "--remove", str(tmp_path / "outputs")])

@@ -239,30 +239,30 @@ def test_the_stamp_sees_added_removed_and_changed_files(tmp_path: Path) -> None:
     samples(tmp_path / "images")
     labels = tmp_path / "labels.csv"
     labels.write_text("1")
-    seen = {stamp([tmp_path / "images", labels])}
+    seen = {stamp([tmp_path / "images", labels], tmp_path)}
     save(tmp_path / "images" / "sub" / "9.png", class_image("sad", 9))
-    seen.add(stamp([tmp_path / "images", labels]))
+    seen.add(stamp([tmp_path / "images", labels], tmp_path))
     (tmp_path / "images" / "0.png").unlink()
-    seen.add(stamp([tmp_path / "images", labels]))
+    seen.add(stamp([tmp_path / "images", labels], tmp_path))
     os.utime(tmp_path / "images" / "1.png", ns=(0, 0))
-    seen.add(stamp([tmp_path / "images", labels]))
+    seen.add(stamp([tmp_path / "images", labels], tmp_path))
     labels.write_text("12")
-    seen.add(stamp([tmp_path / "images", labels]))
+    seen.add(stamp([tmp_path / "images", labels], tmp_path))
     # Edited in place, with the size and the modification time of before.
     for path in (labels, tmp_path / "images" / "2.png"):
         before = path.stat()
         path.write_bytes(path.read_bytes()[::-1])
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-        seen.add(stamp([tmp_path / "images", labels]))
+        seen.add(stamp([tmp_path / "images", labels], tmp_path))
     assert len(seen) == 7
     (tmp_path / "images" / "labels.csv").write_text("file,label")
-    assert stamp([tmp_path / "images", labels]) not in seen
-    seen.add(stamp([tmp_path / "images", labels]))
+    assert stamp([tmp_path / "images", labels], tmp_path) not in seen
+    seen.add(stamp([tmp_path / "images", labels], tmp_path))
     (tmp_path / "images" / "note.md").write_text("counted as no image")
-    assert stamp([tmp_path / "images", labels]) not in seen
-    seen.add(stamp([tmp_path / "images", labels]))
+    assert stamp([tmp_path / "images", labels], tmp_path) not in seen
+    seen.add(stamp([tmp_path / "images", labels], tmp_path))
     (tmp_path / "elsewhere.csv").touch()
-    assert stamp([tmp_path / "images", labels]) in seen
+    assert stamp([tmp_path / "images", labels], tmp_path) in seen
 
 
 def test_the_first_problem_can_stop(tmp_path: Path) -> None:
