@@ -24,6 +24,7 @@ from omegaconf import DictConfig
 from fer_voting.config import explain, make
 from fer_voting.data.module import FERDataModule
 from fer_voting.data.sampling import images_per_rank
+from fer_voting.face_input import FaceInput
 from fer_voting.models.checkpoint import NetworkInfo, read_checkpoint
 from fer_voting.models.compiled import compile_network
 from fer_voting.models.cost import count_gmacs, count_parameters, count_torch_gmacs
@@ -450,6 +451,7 @@ def make_module(config: DictConfig, data: FERDataModule, vote: Vote, sources: So
         image_size=config.dataset.size,
         dataset=config.dataset.name,
         architecture=architecture,
+        faces=FaceInput(colour="grey" if data.pack.is_grey else "rgb"),
     )
     mix = Mix(instantiate(config.mix)(num_classes=len(data.class_names)), config.seed) if config.mix else None
     return VotingModule(

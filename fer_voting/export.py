@@ -61,6 +61,14 @@ def parser() -> argparse.ArgumentParser:
         help="of the weights; float16 for folders, int8 for files and pages (default: float32)",
     )
     command.add_argument(
+        "--margin", type=float, help="in prediction a face is a square of 1 + MARGIN times its box (default: 0.05)"
+    )
+    command.add_argument(
+        "--align",
+        action=argparse.BooleanOptionalAction,
+        help="in prediction faces are turned upright by their eyes and mouth (default: they are)",
+    )
+    command.add_argument(
         "--detector", metavar="NAME", help="with --to page: what finds the faces (default: centerface)"
     )
     command.add_argument(
@@ -99,6 +107,9 @@ def export(options: argparse.Namespace) -> Path:
     network = networks.load(options.run, options.output_dir, options.vote, options.split)
     if not isinstance(network, networks.Network):
         raise ValueError(f"{source.path} is exported already")
+    faces = {name: getattr(options, name) for name in ("margin", "align") if getattr(options, name) is not None}
+    if faces:
+        network = replace(network, info=replace(network.info, faces=replace(network.info.faces, **faces)))
     if options.mean_gmacs is not None:
         network = _with_mean_gmacs(network, options.mean_gmacs)
     name = source.path.stem if source.kind == "checkpoint" else source.path.name
@@ -171,10 +182,11 @@ def _to_onnx(network: "Network", options: argparse.Namespace, path: Path) -> str
         vote=network.vote.name,
         dataset=network.info.dataset,
         checksum=network.checksum,
+        faces=network.info.faces,
         fitted=network.vote.to_values(),
         accuracy=network.accuracy,
     )
-    module = FaceNetwork(network.net, network.vote)
+    module = FaceNetwork(network.net, network.vote, network.info.faces.colour)
     if options.precision == "float32":
         note = f"{export_float32(module, info, path):.1e} from PyTorch"
     else:

@@ -76,10 +76,14 @@ def parser() -> argparse.ArgumentParser:
     )
     group.add_argument("--face-score", type=float, help="the lowest of a face, 0 to 1 (default: %(default)s)")
     group.add_argument(
-        "--margin", type=float, help="a face is a square of 1 + MARGIN times its box (default: %(default)s)"
+        "--margin",
+        type=float,
+        help="a face is a square of 1 + MARGIN times its box (default: as the network's file says)",
     )
     group.add_argument(
-        "--no-align", dest="align", action="store_false", help="do not turn faces upright by their eyes and mouth"
+        "--align",
+        action=argparse.BooleanOptionalAction,
+        help="turn faces upright by their eyes and mouth (default: as the network's file says)",
     )
     group.add_argument("--every", type=int, metavar="N", help="every N-th frame of a video (default: %(default)s)")
     group.add_argument("--track", action="store_true", help="the same face_id for a face through a video's frames")

@@ -38,7 +38,7 @@ from fer_voting.data.manifest import read_manifest, write_manifest
 from fer_voting.data.pack import Pack, Source, build_pack
 from fer_voting.data.sampling import EpochSampler, EvalSampler, Positions, target_count
 from fer_voting.models.checkpoint import check_class_names
-from fer_voting.models.images import normalise
+from fer_voting.models.images import as_grey, normalise
 from fer_voting.system.atomic import json_digest
 from fer_voting.system.machine import usable_cores
 from fer_voting.targets import Classes, Target
@@ -466,11 +466,12 @@ class PartDataModule(L.LightningDataModule):
     Args:
         data: set up.
         part: `train`, `val` or `test`.
+        colour: `grey`: images are turned grey.
     """
 
-    def __init__(self, data: FERDataModule, part: str) -> None:
+    def __init__(self, data: FERDataModule, part: str, colour: str = "rgb") -> None:
         super().__init__()
-        self.data, self.part = data, part
+        self.data, self.part, self.colour = data, part, colour
 
     def predict_dataloader(self) -> DataLoader[Batch]:
         assert self.trainer is not None
@@ -478,4 +479,6 @@ class PartDataModule(L.LightningDataModule):
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         images, targets, positions = batch
+        if self.colour == "grey":
+            images = as_grey(images.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         return normalise(images), targets, positions

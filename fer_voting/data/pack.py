@@ -126,6 +126,14 @@ class Pack:
         self._opened = os.stat(self.folder / "images.npy")
         return np.load(self.folder / "images.npy", mmap_mode="r")
 
+    @cached_property
+    def is_grey(self) -> bool:
+        """Whether every image is grey: three equal channels. Read until the first that is not."""
+        return all(
+            (some[..., :1] == some[..., 1:]).all()
+            for some in (self.images[first : first + _CHUNK] for first in range(0, len(self), _CHUNK))
+        )
+
     def was_changed_in_place(self) -> bool:
         """Whether another program modified the mapped file. (A rebuilt pack is a new file.)"""
         try:

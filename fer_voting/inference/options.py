@@ -17,9 +17,9 @@ class PredictOptions:
     batch_size: int = 64
     detector: str = "centerface"
     face_score: float = 0.35
-    margin: float = 0.05
-    """FER2013's images are squares 1.05 times as high as CenterFace's box in them (median of 150)."""
-    align: bool = True
+    margin: float | None = None
+    align: bool | None = None
+    """None: as the network's file says (`FaceInput`)."""
     aligned: bool = False
     boxes: str | None = None
     every: int = 1

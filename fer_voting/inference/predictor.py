@@ -57,7 +57,7 @@ class Predictor:
             explainable_network(self.recognizer)
         locate: Locate | None = None
         if options.boxes is not None:
-            locate = read_boxes(Path(options.boxes), names, options.align)
+            locate = read_boxes(Path(options.boxes), names, self.recognizer.align)
         elif options.aligned:
             locate = whole_frame
         self.pipeline = Pipeline(

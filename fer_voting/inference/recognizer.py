@@ -4,6 +4,7 @@ Shapes: N faces, V crops a face, K classes, S x S pixels a face as the network t
 """
 
 import functools
+import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from fer_voting.inference.options import PredictOptions
 if TYPE_CHECKING:  # torch takes seconds to import
     from fer_voting.inference.runtime import Runtime
 
+
+log = logging.getLogger("fer_voting.predict")
 
 _MAKING = threading.Lock()
 """Held while a default detector is made: one is enough for all threads."""
@@ -139,7 +142,8 @@ class Recognizer:
             CenterFace, when it is first needed.
         margin: a detected face is cut out as a square around its box's centre, whose side is 1 + `margin` times the
             box's longer side; black where it leaves the frame.
-        align: turn a detected face upright by its landmarks.
+        align: turn a detected face upright by its landmarks. Of `margin` and `align`, None means as the network's file
+            says (`FaceInput`); another value is logged as a warning.
         batch_size: faces at once.
 
     Threads may share one; pickled, it is loaded again from its source.
@@ -153,12 +157,17 @@ class Recognizer:
         self,
         runtime: "Runtime",
         detector: Detector | str | None = None,
-        margin: float = PredictOptions.margin,
+        margin: float | None = None,
         batch_size: int = PredictOptions.batch_size,
-        align: bool = PredictOptions.align,
+        align: bool | None = None,
     ) -> None:
+        wanted = runtime.faces
+        margin, align = wanted.margin if margin is None else margin, wanted.align if align is None else align
         if not margin > -1:
             raise ValueError(f"`margin` (={margin}) must be greater than -1")
+        for name, value, own in (("margin", margin, wanted.margin), ("align", align, wanted.align)):
+            if value != own:
+                log.warning("`%s` is %s, and the network was made for faces with %s", name, value, own)
         if batch_size < 1:
             raise ValueError(f"`batch_size` (={batch_size}) must be at least 1")
         self.runtime = runtime

@@ -13,9 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from fer_voting.face_input import FaceInput
 from fer_voting.models.adaptive import outputs_for, require_cut
 from fer_voting.models.checkpoint import NetworkInfo
-from fer_voting.models.images import normalise
+from fer_voting.models.images import as_grey, normalise
 from fer_voting.votes import Vote, soft_vote
 
 PRECISIONS = ("float32", "bf16")
@@ -36,6 +37,8 @@ class Runtime(Protocol):
     """S in pixels."""
     split: str
     vote: str
+    faces: FaceInput
+    """The faces that the network wants; it turns them grey itself."""
     fitted: Mapping[str, Any]
     """The vote's parameters by name, as validation images gave them (`votes.Vote.to_values`)."""
     device: str
@@ -51,16 +54,20 @@ class FaceNetwork(nn.Module):
     Args:
         net: maps normalised images `[B, 3, S, S]` to crop logits; put into evaluation mode.
         vote: scores are its `probabilities`. The crops that it does not need have the logits of the full map.
+        colour: `grey`: faces are turned grey first.
 
     Raises ValueError if `vote` lacks a parameter, or needs the full map and there are no crops of one.
     """
 
-    def __init__(self, net: nn.Module, vote: Vote = soft_vote) -> None:
+    def __init__(self, net: nn.Module, vote: Vote = soft_vote, colour: str = "rgb") -> None:
         super().__init__()
+        self.colour = colour
         self.vote = vote.require_fitted()
         self.net = (require_cut(net) if vote.needs_full_map else net).eval()
 
     def forward(self, faces: Tensor) -> tuple[Tensor, Tensor]:
+        if self.colour == "grey":
+            faces = as_grey(faces)
         outputs = outputs_for(self.vote, self.net, normalise(faces.permute(0, 3, 1, 2)))
         return self.vote.probabilities(outputs), outputs.crops
 
@@ -91,13 +98,14 @@ class TorchRuntime:
         self.class_names = info.class_names
         self.image_size = info.image_size
         self.split = info.split
+        self.faces = info.faces
         self.vote = vote.name
         self.fitted: Mapping[str, Any] = vote.to_values()
         self.precision = precision
         self._device = _device(device)
         self.device = str(self._device)
         self.lock = threading.RLock()  # a network that votes keeps values of the call that runs
-        self.network = FaceNetwork(net, vote).requires_grad_(False)
+        self.network = FaceNetwork(net, vote, info.faces.colour).requires_grad_(False)
         self.network.to(self._device).to(memory_format=torch.channels_last)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -78,8 +78,8 @@ def build_page(
             "synthetic": synthetic,
             "accuracy": dict(info.accuracy),
             "checksum": info.checksum,
-            "margin": PredictOptions.margin,
-            "upright_degrees": UPRIGHT_DEGREES,
+            "margin": info.faces.margin,
+            "upright_degrees": UPRIGHT_DEGREES if info.faces.align else 360,
             "detector": {
                 "outputs": list(OUTPUTS),
                 "threshold": centerface.face_score,

@@ -3,7 +3,7 @@
 import pickle
 import zipfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from hydra.errors import InstantiationException
 from torch import Tensor
 
+from fer_voting.face_input import FaceInput
 from fer_voting.models.registry import Options, build_network, check_options, read_node
 from fer_voting.models.voting import VotingNetwork
 
@@ -33,6 +34,8 @@ class NetworkInfo:
     dataset: str
     architecture: str = "resnet18"
     """An option of the group `model`."""
+    faces: FaceInput = field(default_factory=FaceInput)
+    """The faces that it wants in prediction."""
 
     def write(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[INFO_KEY] = self.to_values()
@@ -63,6 +66,7 @@ class NetworkInfo:
         names = [field.name for field in fields(cls)]
         if not isinstance(values, Mapping):
             raise ValueError(f"a network's metadata must be a mapping, not a {type(values).__name__}")
+        values = {"faces": {}, **values}
         if wrong := [
             *(f"lacks {n}" for n in names if n not in values),
             *(f"has {n!r}" for n in values if n not in names),
@@ -76,7 +80,9 @@ class NetworkInfo:
         if type(size) is not int or not 1 <= size <= MAX_IMAGE_SIZE:
             raise ValueError(f"`image_size` (={size!r}) must be a whole number from 1 to {MAX_IMAGE_SIZE}")
         check_options(values["architecture"], values["options"])
-        return cls(**{**values, "options": dict(values["options"]), "class_names": tuple(class_names)})
+        faces = FaceInput.from_values(values["faces"])
+        options = dict(values["options"])
+        return cls(**{**values, "options": options, "class_names": tuple(class_names), "faces": faces})
 
 
 def check_class_names(names: Any) -> None:

@@ -14,6 +14,16 @@ def normalise(images: Tensor) -> Tensor:
     return images.to(torch.float32).div_(255 * STD).sub_(MEAN / STD)
 
 
+def as_grey(images: Tensor) -> Tensor:
+    """RGB uint8 `[..., 3]` -> the same shape with three equal channels, by Pillow's weights (`convert("L")`).
+
+    Whole numbers, so that every runtime gives the same, and grey images stay what they are in every bit.
+    """
+    red, green, blue = images.to(torch.int32).unbind(-1)
+    grey = torch.div(19595 * red + 38470 * green + 7471 * blue + 32768, 65536, rounding_mode="trunc")
+    return torch.stack([grey.to(torch.uint8)] * 3, dim=-1)
+
+
 class InputNormalisation(nn.Module):
     """Normalised images `[B, 3, H, W]` -> the same, normalised by a backbone's own mean and standard deviation.
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fer_voting.face_input import FaceInput
 from fer_voting.system.machine import usable_cores
 from fer_voting.votes import ALL_VOTES
 
@@ -43,6 +44,8 @@ class ExportInfo:
     accuracy: Mapping[str, float] = field(default_factory=dict)
     """Share of right decisions, 0 to 1: of the run by part (`val`, `test`); of an int8 file also `val_float32` and
     `val_int8` (or `test_…`), measured at export on the same images."""
+    faces: FaceInput = field(default_factory=FaceInput)
+    """The faces that the network wants in prediction; the graph turns them grey itself."""
 
     def to_metadata(self) -> dict[str, str]:
         """The metadata as ONNX stores it: text by name."""
@@ -55,6 +58,7 @@ class ExportInfo:
             "dataset": self.dataset,
             "checksum": self.checksum,
             "precision": self.precision,
+            "faces": json.dumps(self.faces.to_values()),
             **{name: json.dumps(value) for name, value in self.fitted.items()},
             "accuracy": json.dumps(dict(self.accuracy)),
         }
@@ -79,6 +83,7 @@ class ExportInfo:
                 dataset=metadata["dataset"],
                 checksum=metadata["checksum"],
                 precision=metadata["precision"],
+                faces=FaceInput.from_values(json.loads(metadata.get("faces", "{}"))),
                 fitted=vote.from_values(fitted).require_fitted().to_values() if vote else {},
                 accuracy=dict(json.loads(metadata["accuracy"])),
             )
@@ -105,6 +110,7 @@ class OnnxNetwork(ABC):
         self.class_names = info.class_names
         self.image_size = info.image_size
         self.split = info.split
+        self.faces = info.faces
         self.vote = info.vote
         self.fitted = info.fitted
         self.precision = info.precision

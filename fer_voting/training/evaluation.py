@@ -25,11 +25,13 @@ log = logging.getLogger(__name__)
 def predict_part(evaluator: L.Trainer, module: VotingModule, data: FERDataModule, part: str) -> PartPredictions:
     """The module's outputs for the images of a part (`val`, `test`) of `data`, in the order of evaluation.
 
-    `trainer.limit_val_batches` and `trainer.limit_test_batches` hold.
+    A network that was trained on grey images sees grey. `trainer.limit_val_batches` and `trainer.limit_test_batches`
+    hold.
     """
     limits = {"val": evaluator.limit_val_batches, "test": evaluator.limit_test_batches}
     evaluator.limit_predict_batches = limits.get(part, 1.0)
-    batches: Any = evaluator.predict(module, datamodule=PartDataModule(data, part))
+    colour = "rgb" if data.pack.is_grey else module.info.faces.colour  # grey stays what it is
+    batches: Any = evaluator.predict(module, datamodule=PartDataModule(data, part, colour))
     return PartPredictions.gather(batches, data.positions(part))
 
 

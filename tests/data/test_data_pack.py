@@ -466,3 +466,17 @@ def test_opening_and_reading_do_not_depend_on_the_number_of_images(tmp_path: Pat
     assert 0 < calls.total() < count / 10
     assert isinstance(pack.images, np.memmap)
     assert len(pack) == count
+
+
+@pytest.mark.parametrize("colour", [False, True])
+def test_a_pack_is_grey_if_every_image_is(tmp_path: Path, colour: bool) -> None:
+    index = Index(samples(tmp_path / "images"))
+    for sample in index.samples:
+        Image.open(sample.path).convert("L").save(sample.path)
+    if colour:  # the last one, by one pixel
+        image = Image.open(sample.path).convert("RGB")
+        image.putpixel((0, 0), (10, 10, 11))
+        image.save(sample.path)
+    size = image.width if colour else 16
+    pack = build_pack(tmp_path / "pack", {**KEY, "size": size}, lambda: index)
+    assert pack.is_grey == (not colour)

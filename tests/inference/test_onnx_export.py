@@ -1,11 +1,13 @@
 """Exported files against the network in float64, and what they say of themselves."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime
+import PIL.Image
 import pytest
 import torch
 from helpers.networks import SEVEN, noise, settled
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 from torch import Tensor, nn
 
+from fer_voting.face_input import FaceInput
 from fer_voting.inference.onnx_export import MAX_DIFFERENCE, export_float32, export_int8, parity
 from fer_voting.inference.runtime import FaceNetwork
 from fer_voting.models import VotingResNet18
@@ -76,6 +79,23 @@ def test_runtimes_compute_the_network(runtime: type, batch: int, net: VotingResN
     assert logits.shape == (batch, 10, 7)
     np.testing.assert_allclose(logits, exact, rtol=0, atol=1e-5)
     np.testing.assert_allclose(scores, softmax(exact.mean(axis=1) / TEMPERATURE, axis=1), rtol=0, atol=1e-6)
+
+
+def test_a_network_of_grey_images_sees_grey_in_every_runtime(net: VotingResNet18, tmp_path: Path) -> None:
+    about = replace(info(), faces=FaceInput("grey", 0.3, False, "mine"))
+    network = FaceNetwork(net, SOFT, "grey")
+    assert export_float32(network, about, tmp_path / "grey.onnx") < MAX_DIFFERENCE
+    faces = noise(5)
+    grey = np.stack([PIL.Image.fromarray(face).convert("L").convert("RGB") for face in faces])
+    for runtime in RUNTIMES:
+        opened = runtime(tmp_path / "grey.onnx")
+        assert opened.faces == about.faces
+        assert np.array_equal(opened(faces)[1], opened(grey)[1])
+        np.testing.assert_allclose(opened(faces)[1], exact_logits(net, grey), rtol=0, atol=1e-5)
+    export_int8(tmp_path / "grey.onnx", tmp_path / "int8.onnx", noise(16), faces, np.zeros(5, np.int64))
+    rounded = OnnxRuntime(tmp_path / "int8.onnx")
+    assert rounded.faces == about.faces
+    assert np.array_equal(rounded(faces)[1], rounded(grey)[1])
 
 
 @pytest.mark.parametrize(("split", "vote"), [("input", "hard"), ("baseline", "softprob")])

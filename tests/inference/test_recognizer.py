@@ -2,21 +2,29 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
 import pytest
+import torch
+from helpers.datasets import fer2013_csv
 from helpers.networks import SEVEN, small_info, small_network, write_checkpoint
 from helpers.train import REPO, TINY
 
 from fer_voting import Recognizer
 from fer_voting.config import compose, make
 from fer_voting.data.images import prepare_image
+from fer_voting.experiment import Sources, make_evaluator, make_module
+from fer_voting.face_input import FaceInput
 from fer_voting.inference.faces import Boxes, face_square
 from fer_voting.inference.recognizer import DetectedFaces, Recognition
 from fer_voting.inference.runtime import TorchRuntime
+from fer_voting.models.images import as_grey
 from fer_voting.runs.run import Run
+from fer_voting.training.evaluation import predict_part
+from fer_voting.votes import soft_vote
 
 
 @pytest.fixture(scope="module")
@@ -233,3 +241,47 @@ def test_importing_the_package_is_light():
 
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         fer_voting.nothing  # noqa: B018
+
+
+def test_the_networks_file_says_how_faces_are_cut_out(caplog: pytest.LogCaptureFixture):
+    wanted = replace(small_info(), faces=FaceInput("grey", margin=0.3, align=False))
+    runtime = TorchRuntime(small_network(), wanted)
+    own = Recognizer(runtime)
+    assert (own.margin, own.align) == (0.3, False)
+    assert not caplog.messages
+    other = Recognizer(runtime, margin=0.1, align=True)
+    assert (other.margin, other.align) == (0.1, True)
+    assert caplog.messages == [
+        "`margin` is 0.1, and the network was made for faces with 0.3",
+        "`align` is True, and the network was made for faces with False",
+    ]
+
+
+def test_a_network_of_grey_images_does_not_see_the_colour_of_the_light():
+    grey, rgb = (
+        Recognizer(TorchRuntime(small_network(), replace(small_info(), faces=FaceInput(colour))))
+        for colour in ("grey", "rgb")
+    )
+    faces = np.stack([picture(24, 24, seed) for seed in range(4)])
+    shades = np.stack([PIL.Image.fromarray(face).convert("L").convert("RGB") for face in faces])
+    assert np.array_equal(grey(faces).crop_logits, grey(shades).crop_logits)
+    assert np.array_equal(grey(faces).crop_logits, rgb(shades).crop_logits)
+    assert not np.array_equal(rgb(faces).crop_logits, rgb(shades).crop_logits)
+
+
+def test_a_training_on_grey_images_makes_a_network_that_sees_grey(tmp_path: Path):
+    """And evaluated on a data set with colours, it sees these images grey."""
+    fer2013_csv(tmp_path / "fer2013.csv", {"Training": dict.fromkeys(SEVEN, 4), "PublicTest": dict.fromkeys(SEVEN, 1)})
+    words = ["model.width=8", "split=m3", f"output_dir={tmp_path}"]
+    for dataset, colour in ((["dataset=fer2013", f"dataset.root={tmp_path}"], "grey"), (TINY, "rgb")):
+        config = compose([*words, *dataset, "trainer.accelerator=cpu"])
+        data = make(config.dataset)
+        data.setup()
+        module = make_module(config, data, soft_vote, Sources(None, None, None, {}, None))
+        assert module.info.faces == FaceInput(colour)
+    module.info = replace(module.info, faces=FaceInput("grey"))
+    evaluator = make_evaluator(config.trainer)
+    outputs = predict_part(evaluator, module, data, "test").outputs.crops
+    shades = as_grey(torch.from_numpy(np.array(data.pack.images[data.positions("test")])))
+    expected = TorchRuntime(module.net, module.info, device="cpu")(shades.numpy())[1]
+    np.testing.assert_allclose(outputs.numpy(), expected, atol=2e-2)  # the evaluation may be in bf16
