@@ -24,7 +24,8 @@ from omegaconf import OmegaConf
 
 from experiments.common import SPLITS
 from experiments.record import record_predictions
-from experiments.resolution import RESOLUTIONS, LoadedRun, lower_resolution
+from experiments.resolution import RESOLUTIONS, LoadedRun
+from fer_voting.data.corruptions import corrupt
 from fer_voting.data.index import PARTS
 from fer_voting.data.module import FERDataModule
 from fer_voting.data.sets.fer2013 import USAGES
@@ -160,7 +161,7 @@ def _evaluate(trained: LoadedRun) -> dict[str, Any]:
 
         (full_map_val,) = predict("baseline", trained.images("val"))
         scores = [soft_vote(*predict(split, images)).numpy() for split in others]
-        at_sides = predict(own, *(lower_resolution(images, side) for side in sides))
+        at_sides = predict(own, *(corrupt(images, "resolution", side) for side in sides))
     decisions = [[vote(logits).argmax(dim=1).numpy() for vote in VOTES.values()] for logits in at_sides]
     return {
         "splits": np.array(others),

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from experiments.common import Report, add_folders, make_parser, open_data, publish
 from experiments.kept import find_faces
-from experiments.resolution import RESOLUTIONS, figures, lower_resolution
+from experiments.resolution import RESOLUTIONS, figures
+from fer_voting.data.corruptions import corrupt
 from fer_voting.data.index import PARTS
 from fer_voting.data.labels import CLASSES
 from fer_voting.data.module import FERDataModule
@@ -118,7 +119,7 @@ def _by_resolution(
     rows = []
     sides = sorted({*(side for side in RESOLUTIONS if side < size), size})
     for side in progress_bar(sides, desc="judging at each size", unit="size"):
-        decisions = recognizer.classify(lower_resolution(images, side)).probabilities[:, columns].argmax(axis=1)
+        decisions = recognizer.classify(corrupt(images, "resolution", side)).probabilities[:, columns].argmax(axis=1)
         row: dict[str, Any] = {"resolution": side}
         for kind, known in labels.items():
             row[kind] = None if known is None else float((decisions == known)[known >= 0].mean())

@@ -1,8 +1,9 @@
 """Accuracy against input resolution: `make resolution RUNS="NAME ..."`, or `python -m experiments.resolution NAME ...`.
 
 The paper's motivation is small faces; it reports 48 pixels only. Here the images that a finished run was not
-trained on are brought down to 8, 12, 16, 24, 32 and 40 pixels, antialiased, and back to the size that the network
-takes. One forward pass a resolution and split serves every vote. Runs that differ only in their seed share a row.
+trained on are brought down to 8, 12, 16, 24, 32 and 40 pixels by area averaging, and back to the size that the network
+takes. One forward pass a resolution and split serves every vote. Runs that differ only in their seed share a row, and
+networks are compared in pairs on the same images.
 
 Writes resolution.md, .json, .png and .svg into <output-dir>/tables. No file holds a face. On 2 cores a network of
 width 16 takes a minute or two for the 3,589 test images of FER2013.
@@ -12,17 +13,18 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import PIL.Image
 import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from experiments.common import SYNTHETIC, Report, add_folders, make_parser, origin, publish, whole_numbers
 from fer_voting.config import remake
+from fer_voting.data.corruptions import corrupt
 from fer_voting.data.module import FERDataModule
 from fer_voting.inference.recognizer import Recognizer
 from fer_voting.inference.runtime import TorchRuntime
@@ -31,7 +33,8 @@ from fer_voting.networks import load_network, match_classes
 from fer_voting.results.evaluation import confusion_counts, metric_intervals, metrics_of_counts
 from fer_voting.results.markdown import Table
 from fer_voting.results.plots import INK, SPLIT_COLOURS, save
-from fer_voting.results.text import mean_text
+from fer_voting.results.statistics import paired_difference
+from fer_voting.results.text import INTERVAL_NOTE, mean_text
 from fer_voting.runs.identity import different_values, recipe
 from fer_voting.runs.run import Run
 from fer_voting.system.messages import progress_bar, set_up_messages
@@ -43,21 +46,8 @@ RESOLUTIONS = (8, 12, 16, 24, 32, 40, 48)
 Row = dict[str, Any]
 """One accuracy: `dataset`, `part`, `images`, `majority` (share of the most frequent class), `image_size`, `network`
 (the run's name without its seed), `run`, `seed`, `trained_split`, `split`, `vote`, `resolution` (pixels), `accuracy`
-with the ends `low` and `high` of its 95 % interval over images, `mean_recall`."""
-
-
-def lower_resolution(images: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """The images as a camera of fewer pixels shows them, at their own size: uint8 [N, S, S, 3].
-
-    Pillow's bilinear filter both ways, as for every image of a data set: widened by the scale where it shrinks.
-
-    Args:
-        images: uint8 [N, S, S, 3].
-        side: pixels in between; S leaves the images as they are.
-    """
-    bilinear = PIL.Image.Resampling.BILINEAR
-    small = [PIL.Image.fromarray(image).resize((side, side), bilinear) for image in images]
-    return np.stack([np.asarray(image.resize(images.shape[1:3], bilinear)) for image in small])
+with the ends `low` and `high` of its 95 % interval over images, `mean_recall`, and `right` (bool [N], of each image;
+not in files)."""
 
 
 def compute_in_float32() -> None:
@@ -139,10 +129,10 @@ def measure(trained: LoadedRun, splits: Sequence[str], resolutions: Sequence[int
             recognizer = trained.recognizer(split)
             for side in sides:
                 progress.set_postfix_str(f"{split} at {side} px")
-                logits = torch.from_numpy(recognizer.classify(lower_resolution(images, side)).crop_logits)
+                logits = torch.from_numpy(recognizer.classify(corrupt(images, "resolution", side)).crop_logits)
                 for vote in VOTES:
                     decisions = VOTES[vote](logits).argmax(dim=1).numpy()
-                    row = about | {"split": split, "vote": vote, "resolution": side}
+                    row = about | {"split": split, "vote": vote, "resolution": side, "right": decisions == labels}
                     rows.append(row | figures(confusion_counts(labels, decisions, len(data.class_names))))
                 progress.update()
     return rows
@@ -181,6 +171,28 @@ def table(rows: Sequence[Row]) -> Table:
         cells = [mean_text(by_resolution.get(side, [])) for side in sides]
         lines.append([*key, str(max(map(len, by_resolution.values()))), *cells])
     return Table(header, lines, left=3)
+
+
+def differences(rows: Sequence[Row]) -> Table:
+    """Differences in points between any two networks, both by the soft vote on the same images and seeds."""
+    right: dict[tuple[str, str], dict[int, dict[int, NDArray[np.bool_]]]] = {}  # network, split -> side -> seed
+    for row in rows:
+        if row["vote"] == "soft":
+            of_side = right.setdefault((row["network"], row["split"]), {}).setdefault(row["resolution"], {})
+            of_side[row["seed"]] = row["right"]
+    sides = sorted({row["resolution"] for row in rows})
+    lines = []
+    for second, first in combinations(right, 2):
+        seeds = sorted(right[first][sides[0]].keys() & right[second][sides[0]].keys())
+        if not seeds:
+            continue
+        cells = []
+        for side in sides:
+            pair = (np.stack([right[one][side][seed] for seed in seeds]) for one in (first, second))
+            one = paired_difference(*pair)
+            cells.append(f"{100 * one.mean:+.2f} ({100 * one.low:+.2f} to {100 * one.high:+.2f})")
+        lines.append([" ".join(first), " ".join(second), str(len(seeds)), *cells])
+    return Table(["network", "less", "seeds", *(f"{side} px" for side in sides)], lines, left=2)
 
 
 def draw(path: Path, rows: Sequence[Row], title: str) -> None:
@@ -228,7 +240,8 @@ def _looks(rows: Sequence[Row]) -> dict[tuple[str, str], dict[str, Any]]:
 def report(runs: Sequence[LoadedRun], rows: Sequence[Row]) -> Report:
     """The table, plot and JSON of runs on the same images."""
     data = runs[0].datamodule
-    written = Report("resolution", "Accuracy against input resolution", rows=list(rows))
+    kept = [{key: value for key, value in row.items() if key != "right"} for row in rows]
+    written = Report("resolution", "Accuracy against input resolution", rows=kept)
     note = " (synthetic faces)" if data.synthetic else ""
     title = f"{data.name}{note}, {rows[0]['part']}, {rows[0]['images']:,} images of {data.size} px"
     written.add(f"## {title}")
@@ -239,6 +252,10 @@ def report(runs: Sequence[LoadedRun], rows: Sequence[Row]) -> Report:
         f"mean ± standard deviation. Always the most frequent class: {100 * rows[0]['majority']:.2f}. "
         "resolution.json has each run's 95 % interval over images."
     )
+    compared = differences(rows)
+    if compared.rows:
+        written.add_table(compared)
+        written.add(f"Difference in percentage points by the soft vote, on the same images and seeds. {INTERVAL_NOTE}")
     if data.synthetic:
         written.add(SYNTHETIC)
     written.add(origin([run.result for run in runs]))

@@ -2,7 +2,8 @@
 
 The network's classes are matched with the data set's by name. Writes into the folder `out=`: every vote's metrics
 (JSON), the predictions of each vote (CSV), and unless `plots=false` a confusion matrix of the soft vote, a reliability
-diagram, and the adaptive vote's accuracy against its arithmetic (PNG).
+diagram, and the adaptive vote's accuracy against its arithmetic (PNG). `robustness=true` adds the accuracies on images
+of lower resolution, compressed, blurred, with noise, in other light, and with eyes or mouth covered.
 """
 
 if __name__ == "__main__":  # compose first, import afterwards: `--help` and a misspelt key are answered at once
@@ -12,6 +13,7 @@ if __name__ == "__main__":  # compose first, import afterwards: `--help` and a m
     raise SystemExit
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,16 +22,20 @@ import lightning as L
 from omegaconf import DictConfig
 
 from fer_voting.config import make
+from fer_voting.data.corruptions import CORRUPTIONS, Corrupted
 from fer_voting.data.module import FERDataModule
 from fer_voting.experiment import make_evaluator, use_float32_precision
 from fer_voting.models.adaptive import adaptive_cost, has_cut
 from fer_voting.networks import load_network, match_classes
 from fer_voting.results.evaluation import adaptive_text, evaluate_predictions, evaluation_tables, write_predictions
-from fer_voting.results.plots import plot_evaluation
+from fer_voting.results.markdown import markdown
+from fer_voting.results.plots import plot_evaluation, save
+from fer_voting.results.robustness import Row, robustness_figure, robustness_row, robustness_table
 from fer_voting.runs.lineage import Lineage, overlap_lines
 from fer_voting.runs.run import Run
 from fer_voting.system.atomic import read_json, write_json
 from fer_voting.system.environment import describe_device, git_commit, package_versions
+from fer_voting.system.messages import progress_bar
 from fer_voting.training.evaluation import predict_part
 from fer_voting.training.module import VotingModule, evaluation_module
 from fer_voting.training.trained import (
@@ -122,6 +128,7 @@ def evaluate(config: DictConfig) -> tuple[Path, dict[str, Any]]:
         "votes": votes,
         "votes_left_out": [vote for vote in known_votes() if vote not in votes],
         "adaptive": adaptive,
+        "robustness": _robustness(evaluator, module, data, part, deciding) if config.robustness else None,
         "versions": package_versions(),
         "git_commit": git_commit(),
         "precision": str(evaluator.precision),
@@ -133,8 +140,26 @@ def evaluate(config: DictConfig) -> tuple[Path, dict[str, Any]]:
         write_predictions(rows, names, labels.numpy(), outputs, data.class_names, vote)
     if config.plots:
         plot_evaluation(out, name, result)
+        if result["robustness"]:
+            title = f"{name} on {data.name}, {part}{' (synthetic faces)' if data.synthetic else ''}"
+            save(robustness_figure(result["robustness"], title), out.with_name(f"{out.stem}-robustness.png"))
     write_json(out, result)
     return out, result
+
+
+def _robustness(
+    evaluator: L.Trainer, module: VotingModule, data: FERDataModule, part: str, votes: Mapping[str, Vote]
+) -> list[Row]:
+    """The accuracies on the part's images, as they are and with each corruption and strength."""
+    conditions: list[Corrupted | None] = [None]
+    conditions += [Corrupted(name, strength) for name, one in CORRUPTIONS.items() for strength in one.strengths]
+    rows = []
+    for change in progress_bar(conditions, desc="robustness", unit="pass"):
+        predictions = predict_part(evaluator, module, data, part, change)
+        name, strength = (None, None) if change is None else (change.name, change.strength)
+        labels = predictions.labels.numpy()
+        rows.append(robustness_row(name, strength, predictions.outputs, labels, len(data.class_names), votes))
+    return rows
 
 
 def _cost(module: VotingModule, mean_gmacs: float | None) -> AdaptiveCost | None:
@@ -243,6 +268,8 @@ def job(config: DictConfig) -> None:
     for vote, metrics in result["votes"].items():
         print(f"{vote:>10} vote: accuracy {metrics['accuracy']:.2%}, mean recall {metrics['mean_recall']:.2%}")
     print(f"\n{evaluation_tables(result['votes'])}")
+    if result["robustness"]:
+        print(f"Accuracy (%) on worse images:\n\n{markdown(robustness_table(result['robustness']))}")
     if result["in_sample"]:
         print("In-sample: accuracy and calibration error on images of the training say nothing about others.\n")
     if result["fitted_on_these_images"]:

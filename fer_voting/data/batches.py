@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -13,11 +14,10 @@ from torch.utils.data import Dataset
 from fer_voting.data.pack import Pack
 from fer_voting.data.sampling import SampleKey
 
-if TYPE_CHECKING:
-    from fer_voting.data.augment.by_albumentations import AlbumentationsAugment
-
 Batch = tuple[Tensor, Tensor, Tensor]
 """images, targets, positions in the pack"""
+Change: TypeAlias = Callable[[NDArray[np.uint8], Sequence[SampleKey], int], NDArray[np.uint8]]
+"""(images uint8 [B, S, S, 3], keys, seed) -> uint8 [B, S, S, 3]: augmentation by albumentations, or a corruption"""
 
 
 class BatchDataset(Dataset[Batch]):
@@ -26,14 +26,14 @@ class BatchDataset(Dataset[Batch]):
     Args:
         images: the pack, read from its file, or all its images uint8 [N, S, S, 3] as a tensor on any device.
         targets: of each row, [N] or [N, K].
-        augment: changes of a pack's images.
-        seed: of the augmentation.
+        change: of a pack's images.
+        seed: of the change.
     """
 
     def __init__(
-        self, images: Pack | Tensor, targets: NDArray[Any], augment: AlbumentationsAugment | None = None, seed: int = 0
+        self, images: Pack | Tensor, targets: NDArray[Any], change: Change | None = None, seed: int = 0
     ) -> None:
-        self.images, self.augment, self.seed = images, augment, seed
+        self.images, self.change, self.seed = images, change, seed
         self.targets = torch.as_tensor(targets, device=images.device if isinstance(images, Tensor) else None)
 
     def __getitem__(self, keys: Sequence[SampleKey]) -> Batch:
@@ -43,5 +43,5 @@ class BatchDataset(Dataset[Batch]):
             images = self.images[positions]
         else:
             images_BHWC = self.images.images[positions.numpy()]
-            images = torch.from_numpy(self.augment(images_BHWC, keys, self.seed) if self.augment else images_BHWC)
+            images = torch.from_numpy(self.change(images_BHWC, keys, self.seed) if self.change else images_BHWC)
         return images.permute(0, 3, 1, 2), self.targets[positions], positions

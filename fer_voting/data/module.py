@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from fer_voting.data.augment.batched import BatchedAugment
-from fer_voting.data.batches import Batch, BatchDataset
+from fer_voting.data.batches import Batch, BatchDataset, Change
 from fer_voting.data.division import (
     Division,
     copies_between,
@@ -411,24 +411,29 @@ class FERDataModule(L.LightningDataModule):
     def _device(self) -> torch.device:
         return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
 
-    def evaluation_loader(self, part: str, device: torch.device) -> DataLoader[Batch]:
-        """Batches of a part without augmentation, in the order of evaluation, for a network on `device`."""
+    def evaluation_loader(self, part: str, device: torch.device, change: Change | None = None) -> DataLoader[Batch]:
+        """Batches of a part in the order of evaluation, for a network on `device`, without augmentation.
+
+        Args:
+            change: of the images, e.g. `data.corruptions.Corrupted`.
+        """
         sampler = EvalSampler(self._division[part], batch_size=self.batch_size)
-        return self._loader(self._labels, None, sampler, device)
+        return self._loader(self._labels, change, sampler, device)
 
     def _loader(
         self,
         targets: NDArray[Any],
-        augment: AlbumentationsAugment | BatchedAugment | None,
+        augment: Change | BatchedAugment | None,
         sampler: EpochSampler | EvalSampler,
         device: torch.device,
     ) -> DataLoader[Batch]:
         # `batch_size=None`: the sampler already yields whole batches.
-        if self._fits_on(device) if self.resident == "auto" else self.resident:
+        by_image = None if isinstance(augment, BatchedAugment) else augment
+        resident = self._fits_on(device) if self.resident == "auto" else self.resident
+        if resident and by_image is None:
             if self._resident_images is None:
                 self._resident_images = torch.tensor(self.pack.images, device=device)
             return DataLoader(BatchDataset(self._resident_images, targets), batch_size=None, sampler=sampler)
-        by_image = None if isinstance(augment, BatchedAugment) else augment
         workers = self.num_workers
         ranks_here = 1 if self.trainer is None else self.trainer.num_devices
         if not isinstance(workers, int):
@@ -467,15 +472,16 @@ class PartDataModule(L.LightningDataModule):
         data: set up.
         part: `train`, `val` or `test`.
         colour: `grey`: images are turned grey.
+        change: of its images, before that.
     """
 
-    def __init__(self, data: FERDataModule, part: str, colour: str = "rgb") -> None:
+    def __init__(self, data: FERDataModule, part: str, colour: str = "rgb", change: Change | None = None) -> None:
         super().__init__()
-        self.data, self.part, self.colour = data, part, colour
+        self.data, self.part, self.colour, self.change = data, part, colour, change
 
     def predict_dataloader(self) -> DataLoader[Batch]:
         assert self.trainer is not None
-        return self.data.evaluation_loader(self.part, self.trainer.strategy.root_device)
+        return self.data.evaluation_loader(self.part, self.trainer.strategy.root_device, self.change)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         images, targets, positions = batch

@@ -60,6 +60,15 @@ def metric_intervals(counts: NDArray[np.integer]) -> dict[str, tuple[float, floa
     return {name: (low, high) for name, (low, high) in intervals.items()}
 
 
+def accuracy_with_interval(
+    labels: NDArray[np.int64], decisions: NDArray[np.int64], classes: int
+) -> dict[str, float | tuple[float, float]]:
+    """`accuracy` of decisions int64 [N], and its `interval` (`metric_intervals`)."""
+    counts = confusion_counts(labels, decisions, classes)
+    accuracy = float(metrics_of_counts(counts)["accuracy"])
+    return {"accuracy": accuracy, "interval": metric_intervals(counts)["accuracy"]}
+
+
 def evaluate_predictions(
     outputs: CropOutputs, labels: NDArray[np.int64], class_names: Sequence[str], vote: Vote, fitted: bool = False
 ) -> dict[str, Any]:

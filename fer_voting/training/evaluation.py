@@ -9,6 +9,7 @@ import lightning as L
 import numpy as np
 from numpy.typing import NDArray
 
+from fer_voting.data.batches import Change
 from fer_voting.data.module import FERDataModule, PartDataModule
 from fer_voting.models.adaptive import adaptive_cost, has_cut
 from fer_voting.models.checkpoint import load_weights, read_checkpoint
@@ -22,8 +23,10 @@ from fer_voting.votes import Vote
 log = logging.getLogger(__name__)
 
 
-def predict_part(evaluator: L.Trainer, module: VotingModule, data: FERDataModule, part: str) -> PartPredictions:
-    """The module's outputs for the images of a part (`val`, `test`) of `data`, in the order of evaluation.
+def predict_part(
+    evaluator: L.Trainer, module: VotingModule, data: FERDataModule, part: str, change: Change | None = None
+) -> PartPredictions:
+    """The module's outputs for the images of a part (`val`, `test`) of `data`, changed, in the order of evaluation.
 
     A network that was trained on grey images sees grey. `trainer.limit_val_batches` and `trainer.limit_test_batches`
     hold.
@@ -31,7 +34,7 @@ def predict_part(evaluator: L.Trainer, module: VotingModule, data: FERDataModule
     limits = {"val": evaluator.limit_val_batches, "test": evaluator.limit_test_batches}
     evaluator.limit_predict_batches = limits.get(part, 1.0)
     colour = "rgb" if data.pack.is_grey else module.info.faces.colour  # grey stays what it is
-    batches: Any = evaluator.predict(module, datamodule=PartDataModule(data, part, colour))
+    batches: Any = evaluator.predict(module, datamodule=PartDataModule(data, part, colour, change))
     return PartPredictions.gather(batches, data.positions(part))
 
 

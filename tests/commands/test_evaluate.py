@@ -12,9 +12,11 @@ import pytest
 import torch
 
 from fer_voting.config import command, compose, make
+from fer_voting.data.corruptions import CORRUPTIONS, corrupt
 from fer_voting.experiment import train
 from fer_voting.models import VotingResNet18
 from fer_voting.models.checkpoint import load_weights
+from fer_voting.models.images import normalise
 from fer_voting.runs.run import Run
 from fer_voting.votes import fit_temperature
 
@@ -195,6 +197,34 @@ def test_a_network_is_evaluated_under_any_split(trained: Run, run_evaluate, caps
         assert (found["split"], found["trained_split"]) == (split, "m3")
         assert found["votes"]["soft"]["temperature"] is None  # it was fitted under m3
     assert "split m1, trained with m3" in capsys.readouterr().out
+
+
+def test_accuracy_on_worse_images(trained: Run, run_evaluate, capsys):
+    out = run_evaluate(f"checkpoint={NAME}", "robustness=true", "plots=true")
+    found = read(out / f"{NAME}-on-faces-test.json")
+    first, *rows = found["robustness"]
+    assert [(row["corruption"], row["strength"]) for row in rows] == [
+        (name, strength) for name, one in CORRUPTIONS.items() for strength in one.strengths
+    ]
+    assert (first["corruption"], first["votes"].keys()) == (None, {*found["votes"], "whole map"})
+    for vote, metrics_of_vote in found["votes"].items():
+        assert first["votes"][vote]["accuracy"] == pytest.approx(metrics_of_vote["accuracy"])
+        assert first["votes"][vote]["interval"] == metrics_of_vote["intervals"]["accuracy"]
+    # Independently of the command: one network, one corruption, image by image.
+    data = make(compose([*FACES, f"output_dir={trained.dir.parent.parent}"]).dataset, size=SIZE)
+    data.setup()
+    positions = data.positions("test")
+    faces = torch.from_numpy(corrupt(data.pack.images[positions], "contrast", 0.1)).permute(0, 3, 1, 2)
+    net = VotingResNet18("m3", 7, width=8).eval()
+    net.load_state_dict(load_weights(trained.best_checkpoint("soft"))[0])
+    with torch.inference_mode():
+        decisions = net(normalise(faces)).mean(dim=1).argmax(dim=1).numpy()
+    right = float((decisions == data.class_ids(data.pack)[positions]).mean())
+    (row,) = (row for row in rows if (row["corruption"], row["strength"]) == ("contrast", 0.1))
+    assert row["votes"]["soft"]["accuracy"] == pytest.approx(right)
+    assert right != first["votes"]["soft"]["accuracy"]
+    assert "| contrast (times the contrast)" in capsys.readouterr().out
+    assert (out / f"{NAME}-on-faces-test-robustness.png").stat().st_size > 10_000
 
 
 def test_images_that_it_was_trained_on_are_counted(trained: Run, run_evaluate, tmp_path: Path, capsys):

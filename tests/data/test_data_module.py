@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 from fer_voting.config import CONF_DIR, compose, make
 from fer_voting.data.augment.batched import BatchedAugment
 from fer_voting.data.augment.by_albumentations import AlbumentationsAugment
+from fer_voting.data.corruptions import Corrupted
 from fer_voting.data.files import FilesDataModule
 from fer_voting.data.images import decoder_digest
 from fer_voting.data.module import normalise
@@ -226,6 +227,19 @@ def test_a_resumed_training_is_shown_what_an_unbroken_one_is(root: Path, kind: A
     assert {epoch for epoch, _, _ in rest} == {2, 3}
     for epoch in range(4):
         assert sum(len(positions) for e, positions, _ in whole if e == epoch) == 84
+
+
+@pytest.mark.parametrize("resident", [False, True])
+def test_images_of_an_evaluation_can_be_changed(root: Path, resident: bool) -> None:
+    data = rafdb(root, batch_size=20, augment=BatchedAugment(erase=ERASE), resident=resident)
+    data.setup()
+    device = torch.device("cpu")
+    plain, changed = (
+        torch.cat([images for images, _, _ in data.evaluation_loader("test", device, change)])
+        for change in (None, Corrupted("darkness", 0.5))
+    )
+    assert torch.equal(changed, (plain.double() / 2).round().to(torch.uint8))  # both round halves to even
+    assert not torch.equal(changed, plain)
 
 
 @quietly

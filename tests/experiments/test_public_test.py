@@ -11,8 +11,8 @@ import pytest
 from helpers.datasets import FER2013_IDS, FERPLUS_COLUMNS, SEVEN
 
 from experiments import public_test
-from experiments.resolution import lower_resolution
 from fer_voting import Recognizer, export
+from fer_voting.data.corruptions import corrupt
 from fer_voting.runs.run import Run
 
 pytestmark = pytest.mark.slow
@@ -94,7 +94,7 @@ def test_by_resolution(found: dict[str, Any], faces, output_dir: Path) -> None:
     images, labels = faces
     rows = {row["resolution"]: row for row in found["resolution"]}
     assert sorted(rows) == [8, 12, 16, 24]
-    decisions = Recognizer.from_run("trained", output_dir)(lower_resolution(images, 8)).class_ids
+    decisions = Recognizer.from_run("trained", output_dir)(corrupt(images, "resolution", 8)).class_ids
     assert rows[8]["by_label"] == pytest.approx((decisions == labels).mean())
     assert rows[24]["by_majority"] == found["by_majority"]["accuracy"]
 

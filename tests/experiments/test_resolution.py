@@ -6,10 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from torch.nn.functional import interpolate
 
-from experiments.resolution import lower_resolution, main
+from experiments.resolution import differences, main
 from fer_voting.runs.run import Run
 from fer_voting.votes import VOTES
 
@@ -17,21 +15,22 @@ SIZE = 24
 """Pixels a side, not the default."""
 
 
-def test_images_are_shrunk_with_antialiasing_and_come_back() -> None:
-    """Against torch's bilinear filter, which is another's code, to a level of 255."""
-    images = np.random.default_rng(0).integers(0, 256, (5, SIZE, SIZE, 3), np.uint8)
-    found = lower_resolution(images, 8)
-    x = torch.tensor(images).permute(0, 3, 1, 2).float()
-    x = interpolate(x, size=(8, 8), mode="bilinear", antialias=True).round()
-    x = interpolate(x, size=(SIZE, SIZE), mode="bilinear").round()
-    assert (found.dtype, found.shape) == (np.uint8, images.shape)
-    assert np.abs(found.astype(int) - x.permute(0, 2, 3, 1).numpy()).max() <= 1
-    assert found.std() < images.std() / 2
+def test_networks_are_compared_on_the_same_images_and_seeds() -> None:
+    rng = np.random.default_rng(0)
+    right = {
+        network: {seed: rng.random(50) < 0.5 for seed in seeds} for network, seeds in (("a", (0, 1)), ("b", (1, 2)))
+    }
 
+    def row(network: str, seed: int, vote: str = "soft") -> dict:
+        about = {"network": network, "split": "m1", "vote": vote, "resolution": 8, "seed": seed}
+        return about | {"right": right[network][seed] if vote == "soft" else ~right[network][seed]}
 
-def test_own_resolution_leaves_an_image_as_it_is() -> None:
-    images = np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE, 3), np.uint8)
-    assert np.array_equal(lower_resolution(images, SIZE), images)
+    rows = [row(network, seed, vote) for network in right for seed in right[network] for vote in ("soft", "hard")]
+    (line,) = differences(rows).rows
+    expected = 100 * (right["b"][1].mean() - right["a"][1].mean())
+    assert line[:3] == ["b m1", "a m1", "1"]
+    assert line[3].startswith(f"{expected:+.2f} (")
+    assert differences([row("a", 0), row("b", 2)]).rows == []  # no seed in common
 
 
 @pytest.mark.slow
@@ -55,7 +54,9 @@ def test_a_run_by_resolution(run_train, tmp_path: Path, capsys: pytest.CaptureFi
     assert "Synthetic faces" in text
     header, _, *lines = [line for line in text.splitlines() if line.startswith("|")]
     assert [cell.strip() for cell in header.strip("|").split("|")][3:] == ["runs", "8 px", "12 px", f"{SIZE} px"]
-    assert [line.split("|")[2].strip() for line in lines] == ["baseline", *["m3"] * len(VOTES)]
+    *by_split, header, _, compared = [line.split("|")[1:-1] for line in lines]
+    assert [cells[1].strip() for cells in by_split] == ["baseline", *["m3"] * len(VOTES)]
+    assert [cell.strip() for cell in compared[:3]] == ["mine m3", "mine baseline", "1"]
     for suffix in ("png", "svg"):
         assert (outputs / "tables" / f"resolution.{suffix}").stat().st_size > 10_000
 
