@@ -13,6 +13,8 @@ AUDIT := .venv-audit/.installed
 # What is published as source alone is built by the setuptools of constraints.txt, which is installed first: one that pip
 # fetches for the build would not be verified.
 LOCKED := $(PY) -m pip install --disable-pip-version-check --no-deps --no-build-isolation
+# The tests are compiled once, not by each process of each run, whatever the environment says.
+unexport PYTHONDONTWRITEBYTECODE
 # A process takes a file at a time, so that a module's fixtures are made once; tests/conftest.py orders the files.
 TEST := $(PY) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 .DEFAULT_GOAL := help
@@ -63,7 +65,7 @@ lint: $(INSTALLED) ## check format, style, types, English, the direction of impo
 	$(PY) -m ruff check .
 	$(PY) -m mypy fer_voting experiments
 	.venv/bin/lint-imports --no-cache --no-logo
-	$(PY) -m pytest tests/test_english.py
+	$(PY) -m pytest --noconftest tests/test_english.py
 	.venv/bin/pip-licenses --summary > /dev/null
 
 format: $(INSTALLED) ## format the code

@@ -14,6 +14,7 @@ from helpers.train import REPO, TINY, train_here
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 os.environ["WANDB_MODE"] = "offline"
 os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - not 15, with which its workers wait for the other tests
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["WANDB_HTTP_TIMEOUT"] = "3"  # seconds, not 19: its server is here, or gone on purpose
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # one test process a core
@@ -85,6 +86,16 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
     output_dir = tmp_path_factory.mktemp("trained") / "outputs"
     train_here(output_dir, *TINY, "split=m3", "model.width=16", "name=trained")
     return Run(output_dir, "trained")
+
+
+@pytest.fixture(scope="session")
+def mlflow_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database without runs, to be copied: MLflow takes seconds to make one."""
+    mlflow = pytest.importorskip("mlflow", reason="the extra `mlflow` is not installed")
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
 
 
 @pytest.fixture

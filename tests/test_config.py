@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.options import choices
 from helpers.train import REPO, TINY
 from hydra.errors import ConfigCompositionException
 from hydra.utils import get_class, get_object
@@ -22,9 +23,9 @@ GROUPS = sorted(p.name for p in CONF_DIR.iterdir() if p.is_dir())
 OPTIONS = [(path.parent.name, path.stem) for group in GROUPS for path in sorted((CONF_DIR / group).glob("*.yaml"))]
 
 
-@pytest.mark.parametrize(("group", "option"), OPTIONS)
-def test_every_option_of_every_group_composes_and_names_code_that_exists(group: str, option: str):
-    config = resolve(compose([f"{group}={option}"]))
+@pytest.mark.parametrize("choice", choices(GROUPS), ids=" ".join)
+def test_every_option_of_every_group_composes_and_names_code_that_exists(choice: tuple[str, ...]):
+    config = resolve(compose(choice))
     for key, value in flatten(config).items():
         if key.endswith("_target_"):
             assert callable(get_object(value)), key

@@ -1,7 +1,6 @@
 """Faults, provoked for real: each ends with one clear line, loses nothing, and the same command then completes."""
 
 import contextlib
-import os
 import re
 import shutil
 import signal
@@ -16,7 +15,7 @@ import pytest
 import torch
 from helpers.datasets import class_folders
 from helpers.processes import start
-from helpers.train import REPO, TINY, train_here
+from helpers.train import TINY, train_here
 
 from fer_voting.predict import main as predict
 from fer_voting.runs.run import Run, read_history
@@ -188,13 +187,11 @@ def train_apart(output_dir: Path, act: str, *words: str) -> tuple[int, str]:
     output_dir.mkdir(exist_ok=True)
     script = output_dir / "train.py"
     script.write_text(AT_THE_END_OF_AN_EPOCH.replace("ACT", act))
-    ended = subprocess.run(
-        [sys.executable, str(script), *WORDS, f"output_dir={output_dir}", *words],
-        env={**os.environ, "PYTHONPATH": str(REPO)},
-        capture_output=True,
-        text=True,
-    )
-    return ended.returncode, ended.stderr
+    printed = output_dir / "printed"
+    process = start(script, *WORDS, f"output_dir={output_dir}", *words, printed=printed)
+    process.join(240)
+    assert process.exitcode is not None
+    return process.exitcode, printed.read_text()
 
 
 def test_a_loader_worker_that_is_killed(tmp_path: Path, undisturbed: Run) -> None:

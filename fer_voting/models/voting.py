@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fer_voting.models.cost import BatchNormShapes
 from fer_voting.models.crops import CROPS, ten_crops
 from fer_voting.models.images import InputNormalisation
 from fer_voting.models.last_layer import compute_logits_in_float32
@@ -254,7 +255,7 @@ def _count_dummy_images(backbone: nn.Module, crop_after: str | None, image_size:
         return 0
     net.image_size = image_size
     try:
-        with torch.no_grad():
+        with torch.no_grad(), BatchNormShapes():
             net.head(net.trunk(images))
     except Exception:
         return 1
@@ -267,7 +268,8 @@ def _try(backbone: nn.Module, crop_after: str | None, images: Tensor) -> VotingN
     if crop_after not in (None, INPUT) and getattr(backbone, "output_fmt", "NCHW") != "NCHW":
         raise ValueError("its maps are [B, h, w, C] and go through windows of a fixed size, so that it takes no crops")
     net = VotingNetwork(backbone, crop_after)
-    logits = net(images)
+    with BatchNormShapes():
+        logits = net(images)
     if logits.ndim != 3:
         raise ValueError(f"its output for an image has the shape {list(logits.shape[2:])}, not that of K logits")
     return net

@@ -51,6 +51,7 @@ def evaluate_votes(
         log.info(f"{run.name}: nothing is tested (trainer.limit_test_batches=0)")
     parts = [*([] if refit else ["val"]), *(["test"] if tested else [])]
     cost = adaptive_cost(module.net, module.info.image_size) if has_cut(module.net) else None
+    best_epochs: dict[Path, int] = {}  # of the checkpoints, which several votes share
     predicted: dict[int, dict[str, PartPredictions]] = {}  # epoch -> part -> predictions
     evaluated: dict[str, dict[str, Any]] = {}
     for name, vote in votes.items():
@@ -62,7 +63,9 @@ def evaluate_votes(
                 "the training ended before its first validation, so that there is no best epoch: give it more by "
                 "trainer.max_steps, max_time or max_epochs"
             )
-        epoch = read_checkpoint(path)["epoch"]
+        if path not in best_epochs:
+            best_epochs[path] = read_checkpoint(path)["epoch"]
+        epoch = best_epochs[path]
         if epoch not in predicted:
             module.net.load_state_dict(load_weights(path)[0])
             predicted[epoch] = {part: predict_part(evaluator, module, data, part) for part in parts}

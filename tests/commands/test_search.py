@@ -1,8 +1,5 @@
 """`python -m fer_voting.search`: what is tried, studies that go on, and mistakes."""
 
-import os
-import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -10,7 +7,8 @@ from typing import Any
 
 import optuna
 import pytest
-from helpers.train import REPO, TINY
+from helpers.processes import start
+from helpers.train import TINY
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FixedTrial, TrialState
 
@@ -165,18 +163,12 @@ def test_without_optuna_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.M
 def test_a_killed_search_goes_on_from_the_last_epoch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["mine", "--trials", "2", *TINY, "split=baseline,m3", "dataset.size=24", f"output_dir={tmp_path}"]
     words += ["trainer.max_epochs=3", "optimizer.lr=interval(0.001,0.002)"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "fer_voting.search", *words],
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPO)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    process = start("fer_voting.search", *words, printed=tmp_path / "printed", cwd=tmp_path)
     deadline = time.monotonic() + 240
     while not list(tmp_path.glob("runs/*/checkpoints/last.ckpt")) and time.monotonic() < deadline:
         time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.kill()
+    process.join()
     (folder,) = (tmp_path / "runs").iterdir()
     first = Run(tmp_path, folder.name)
     while first.status() == "running" and time.monotonic() < deadline:

@@ -2,10 +2,7 @@
 
 import csv
 import json
-import os
 import re
-import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -13,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.train import REPO, TINY, train_here
+from helpers.processes import start
+from helpers.train import TINY, train_here
 from PIL import Image
 
 from fer_voting.models import VotingResNet18
@@ -25,28 +23,16 @@ pytestmark = pytest.mark.slow
 NAME = "faces-{}-batch_size20-size24-test_size20-train_size60-val_size20-width4-max_epochs2-seed0"
 
 
-def command(*words: str, output_dir: Path, cwd: Path = REPO) -> subprocess.Popen:
-    """The command on tiny data, in a process of its own."""
-    flags = [word for word in words if word == "-m"]
-    words = tuple(word for word in words if word != "-m")
-    return subprocess.Popen(
-        [sys.executable, "-m", "fer_voting.train", *flags, *TINY, f"output_dir={output_dir}", *words],
-        cwd=cwd,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPO)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """Output folder, in a path with a space, and what the command printed."""
     output_dir = tmp_path_factory.mktemp("a folder") / "outputs"
-    process = command("-m", "split=baseline,m1", "voting=soft,hard", output_dir=output_dir, cwd=output_dir.parent)
-    printed, _ = process.communicate(timeout=240)
-    assert process.returncode == 0, printed
-    return output_dir, printed
+    words = ("-m", *TINY, "split=baseline,m1", "voting=soft,hard", f"output_dir={output_dir}")
+    printed = output_dir.parent / "printed"
+    process = start("fer_voting.train", *words, printed=printed, cwd=output_dir.parent)
+    process.join(240)
+    assert process.exitcode == 0, printed.read_text()
+    return output_dir, printed.read_text()
 
 
 def test_a_sweep_over_votes_trains_each_network_once_and_ends_with_a_table(sweep):
@@ -110,13 +96,16 @@ def test_a_finished_sweep_is_not_trained_again(sweep):
 def test_a_killed_run_continues_and_ends_as_if_it_had_not_been_killed(tmp_path: Path, messages):
     words = ("split=m3", "dataset.size=24", "trainer.max_epochs=4", "trainer.deterministic=true", "name=mine")
     output_dir = tmp_path / "killed"
-    process = command("-m", *words, output_dir=output_dir)  # in a sweep, the training is a child of the command
+    # In a sweep, the training is a child of the command.
+    process = start(
+        *("fer_voting.train", "-m", *TINY, *words, f"output_dir={output_dir}"), printed=tmp_path / "printed"
+    )
     run = Run(output_dir, "mine")
     deadline = time.monotonic() + 120
     while not run.last_checkpoint.exists() and time.monotonic() < deadline:
         time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.kill()
+    process.join()
     while run.status() == "running" and time.monotonic() < deadline:
         time.sleep(0.05)  # until the child has noticed
     assert run.status() == "interrupted"

@@ -1,5 +1,5 @@
 import hashlib
-import multiprocessing
+import pickle
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch.distributed as dist
+from helpers.processes import fork_server
 
 from fer_voting.data.images import content_hash
 from fer_voting.data.sampling import (
@@ -284,8 +285,8 @@ def test_a_batch_that_ranks_cannot_share_is_refused(batch_size: int, world: int,
         images_per_rank(batch_size, world)
 
 
-def _rank(rank: int, world: int, store: Path, out: Any) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
+def _rank(rank: int, world: int, folder: Path) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder / 'store'}", rank=rank, world_size=world)
     try:
         training = sampler(target=6, batch_size=8)
         evaluation = EvalSampler(POSITIONS[:13], batch_size=6)
@@ -294,30 +295,26 @@ def _rank(rank: int, world: int, store: Path, out: Any) -> None:
             refused = ""
         except ValueError as error:
             refused = str(error)
-        out.put(
-            {
-                "rank": rank,
-                "training": [list(training) for _ in range(2)],
-                "evaluation": list(evaluation),
-                "lengths": (len(training), len(evaluation)),
-                "refused": refused,
-            }
-        )
+        part = {
+            "training": [list(training) for _ in range(2)],
+            "evaluation": list(evaluation),
+            "lengths": (len(training), len(evaluation)),
+            "refused": refused,
+        }
+        (folder / f"rank{rank}").write_bytes(pickle.dumps(part))
     finally:
         dist.destroy_process_group()
 
 
 @pytest.mark.slow
 def test_two_processes_share_the_batches_of_one(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("forkserver")
-    out = context.Queue()
-    processes = [context.Process(target=_rank, args=(rank, 2, tmp_path / "store", out)) for rank in range(2)]
+    processes = [fork_server().Process(target=_rank, args=(rank, 2, tmp_path)) for rank in range(2)]
     for process in processes:
         process.start()
-    first, second = sorted((out.get(timeout=60) for _ in processes), key=lambda part: part["rank"])
     for process in processes:
         process.join()
         assert process.exitcode == 0
+    first, second = (pickle.loads((tmp_path / f"rank{rank}").read_bytes()) for rank in range(2))
     one = sampler(target=6, batch_size=8)
     for epoch in range(2):
         shares = zip(first["training"][epoch], second["training"][epoch], strict=True)

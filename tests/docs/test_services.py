@@ -11,21 +11,19 @@ from helpers.train import REPO
 from fer_voting import Recognizer
 from fer_voting.inference.frames import photo
 
-fastapi = pytest.importorskip("fastapi")
-pytest.importorskip("httpx")
 pytestmark = pytest.mark.slow
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # between the releases of Starlette, httpx and anyio
 def test_the_example_answers(shared_data: Path):
-    from fastapi.testclient import TestClient
-
+    pytest.importorskip("httpx")
+    client_module = pytest.importorskip("fastapi.testclient")
     (text,) = (block.text for block in blocks(REPO / "docs" / "services.md") if block.caption == "service.py")
     names: dict = {"__name__": "service"}
     exec(compile(text, "service.py", "exec"), names)
     paths = [shared_data / "photos" / name for name in ("astronaut.png", "grace_hopper.jpg", "happy-baby.jpeg")]
     recognizer = Recognizer.load()
-    with TestClient(names["app"]) as client:
+    with client_module.TestClient(names["app"]) as client:
 
         def ask(path: Path):
             return client.post("/faces", content=path.read_bytes(), headers={"Content-Type": "image/jpeg"}).json()

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ from experiments.dashboard import main
 from fer_voting.runs.run import Run
 from fer_voting.votes import VOTES
 
-pytestmark = pytest.mark.slow
-
-pytest.importorskip("wandb_workspaces", reason="the extra `dashboard` is not installed")
+pytestmark = [
+    pytest.mark.slow,
+    # Not imported to find out: that takes a second of the quick tests, too.
+    pytest.mark.skipif(find_spec("wandb_workspaces") is None, reason="the extra `dashboard` is not installed"),
+]
 
 
 def leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:

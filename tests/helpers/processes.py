@@ -5,31 +5,47 @@ import os
 import runpy
 import signal
 import sys
-from multiprocessing.context import ForkServerProcess
+from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 
 from fer_voting.runs.processes import TRAIN
 
 
-def start(module: str, *words: str, printed: Path) -> ForkServerProcess:
-    """`python -m MODULE WORDS...`, forked from the server that also starts the jobs of sweeps; `join` waits for it.
-
-    Args:
-        printed: file that gets stdout and stderr.
-    """
+def fork_server() -> ForkServerContext:
+    """The server that also starts the jobs of sweeps: one for all tests of this process."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([TRAIN[0]])
-    process = context.Process(target=_run, args=(module, words, printed, dict(os.environ)))
+    return context
+
+
+def start(
+    program: str | Path, *words: str, printed: Path, cwd: Path | None = None, **environment: str
+) -> ForkServerProcess:
+    """`python -m MODULE WORDS...` or `python SCRIPT WORDS...`, forked from the server; `join` waits for it.
+
+    Args:
+        program: a module's name, or the path of a script.
+        printed: file that gets stdout and stderr.
+        cwd: folder to run it in; None: this process's.
+        environment: variables besides those of this process.
+    """
+    variables = {**os.environ, **environment}
+    process = fork_server().Process(target=_run, args=(program, words, printed, cwd or Path.cwd(), variables))
     process.start()
     return process
 
 
-def _run(module: str, words: tuple[str, ...], printed: Path, environment: dict[str, str]) -> None:
+def _run(program: str | Path, words: tuple[str, ...], printed: Path, cwd: Path, environment: dict[str, str]) -> None:
+    multiprocessing.set_start_method(None, force=True)  # the server's children start theirs by it otherwise
+    os.chdir(cwd)
     os.environ.clear()  # the server's is as old as the server
     os.environ.update(environment)
     with printed.open("wb") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what runs in the background without it
-    sys.argv = [module, *words]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    sys.argv = [str(program), *words]
+    if isinstance(program, Path):
+        runpy.run_path(str(program), run_name="__main__")
+    else:
+        runpy.run_module(program, run_name="__main__", alter_sys=True)

@@ -1,15 +1,13 @@
 """Ray Data gives the rows of one process."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
 import pytest
 from helpers.networks import write_checkpoint
+from helpers.processes import start
 from helpers.train import REPO
 from helpers.videos import grey_frames, write_video
 
@@ -29,17 +27,16 @@ def test_the_rows_of_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     write_checkpoint(tmp_path / "net.ckpt")
     words = ["in", "--aligned", "--checkpoint", "net.ckpt"]
     # Relative paths, which the workers have to find too; Ray keeps a token below the home folder.
-    on_ray = subprocess.Popen(
-        [sys.executable, "-m", "fer_voting.predict", *words, "--out", "ray.jsonl", "--ray", "local", "--draw", "drawn"],
+    on_ray = start(
+        *("fer_voting.predict", *words, "--out", "ray.jsonl", "--ray", "local", "--draw", "drawn"),
+        printed=tmp_path / "printed",
         cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPO), "HOME": str(tmp_path)},
-        stderr=subprocess.PIPE,
-        text=True,
+        **{"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPO), "HOME": str(tmp_path)},
     )
     monkeypatch.chdir(tmp_path)
     predict([*words, "--out", "one.jsonl"])
-    _, printed = on_ray.communicate(timeout=240)
-    assert on_ray.returncode == 0, printed
+    on_ray.join(240)
+    assert on_ray.exitcode == 0, (tmp_path / "printed").read_text()
     one, ray = (
         [json.loads(line) for line in (tmp_path / name).read_text().splitlines()] for name in ("one.jsonl", "ray.jsonl")
     )

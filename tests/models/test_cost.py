@@ -34,6 +34,11 @@ def test_gmacs_by_hand() -> None:
     assert count_gmacs(net, 2) * 1e9 == 32 * 27 + 4 * 32 + 32 * 5
 
 
+def test_batchnorm_of_other_channels_is_refused() -> None:
+    with pytest.raises(RuntimeError):
+        count_gmacs(nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(4)), 2)
+
+
 def test_gmacs_do_not_depend_on_a_layers_class() -> None:
     """Lightning's `sync_batchnorm` leaves a class of its own, which is no BatchNorm2d."""
     net = VotingResNet18("m3", width=4)

@@ -11,9 +11,10 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
+from helpers.options import choices
 from helpers.train import TINY, train_here
 
-from fer_voting.config import CONF_DIR, compose, flatten
+from fer_voting.config import compose, flatten
 from fer_voting.runs.identity import NOT_IDENTITY, batchnorm_ranks, identity, resolve
 from fer_voting.runs.naming import name_run, name_word, run_name, settle, variant_of
 from fer_voting.runs.run import Run, read_history
@@ -35,7 +36,7 @@ GROUPS = (
     ),
     *("trainer", "logger", "experiment"),
 )
-OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONF_DIR / group).glob("*.yaml"))]
+CHOICES = choices(GROUPS)
 
 
 @functools.cache  # Hydra takes a tenth of a second for each
@@ -54,12 +55,12 @@ def changed(config: dict[str, Any], key: str) -> dict[str, Any]:
     return config
 
 
-@pytest.mark.parametrize(("group", "option"), OPTIONS, ids=lambda value: value)
-def test_a_key_changes_the_identity_or_is_listed_with_a_reason(group: str, option: str) -> None:
+@pytest.mark.parametrize("choice", CHOICES, ids=" ".join)
+def test_a_key_changes_the_identity_or_is_listed_with_a_reason(choice: tuple[str, ...]) -> None:
     # Without a teacher and initial weights, `distillation` and `init_missing_classes` are not used.
-    config = config_of(f"{group}={option}", "teacher=some_run", "init_from=some_run")
+    config = config_of(*choice, "teacher=some_run", "init_from=some_run")
     special = {"trainer.devices", "trainer.num_nodes", "trainer.sync_batchnorm"}  # below: batchnorm_ranks
-    defaults = {} if (group, option) == OPTIONS[0] else flatten(config_of())  # which the first option looks at
+    defaults = {} if choice == CHOICES[0] else flatten(config_of())  # which the first choice looks at
     for key in {
         key for key, value in flatten(config).items() if key not in defaults or value != defaults[key]
     } - special:
@@ -67,9 +68,8 @@ def test_a_key_changes_the_identity_or_is_listed_with_a_reason(group: str, optio
         assert (identity(changed(config, key)) == identity(config)) == listed, key
 
 
-@pytest.mark.slow
 def test_the_list_names_no_key_that_does_not_exist() -> None:
-    keys = {key for group, option in OPTIONS for key in flatten(config_of(f"{group}={option}", "teacher=some_run"))}
+    keys = {key for choice in CHOICES for key in flatten(config_of(*choice, "teacher=some_run", "init_from=some_run"))}
     keys |= {f"trainer.{argument}" for argument in inspect.signature(L.Trainer).parameters}
     assert [p for p in NOT_IDENTITY if not any(fnmatchcase(key, p) for key in keys)] == []
 

@@ -7,9 +7,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import pytest
+from helpers.processes import start as start_forked
 from helpers.train import REPO, TINY
 
 from fer_voting.runs.run import Run
@@ -17,34 +19,26 @@ from fer_voting.runs.sweeps import Sweep
 from fer_voting.sweep import main as sweep_command
 
 
-def start(*words: str, folder: Path) -> subprocess.Popen:
-    """The command with `words`; what it prints goes into a file, so that it never waits for a reader."""
-    with (folder / "printed").open("w") as printed:
-        return subprocess.Popen(
-            [sys.executable, "-m", "fer_voting.train", *words],
-            cwd=folder,
-            # Ray writes a token into the home folder.
-            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPO), "HOME": str(folder)},
-            stdout=printed,
-            stderr=subprocess.STDOUT,
-        )
+def start(*words: str, folder: Path) -> ForkServerProcess:
+    """The command with `words`, in `folder` and with it as home, where Ray writes a token."""
+    environment = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPO), "HOME": str(folder)}
+    return start_forked("fer_voting.train", *words, printed=folder / "printed", cwd=folder, **environment)
 
 
-def finish(process: subprocess.Popen, folder: Path) -> tuple[int, str]:
-    code = process.wait(timeout=240)
-    return code, (folder / "printed").read_text()
+def finish(process: ForkServerProcess, folder: Path) -> tuple[int | None, str]:
+    process.join(240)
+    return process.exitcode, (folder / "printed").read_text()
 
 
 @pytest.fixture(scope="module")
-def on_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, subprocess.Popen]]:
+def on_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, ForkServerProcess]]:
     """A sweep on Ray's launcher and its folder. It runs while the test of Slurm's waits."""
     folder = tmp_path_factory.mktemp("ray")
     words = ["hydra/launcher=ray", "hydra.launcher.ray.init.num_cpus=2", *TINY, "split=baseline"]
     process = start("-m", *words, "dataset.size=6,24", folder=folder)
     yield folder, process
-    if process.poll() is None:
-        process.terminate()
-        process.wait()
+    process.terminate()
+    process.join()
 
 
 def sweep_exit_code(action: str, folder: str) -> int:
@@ -92,7 +86,7 @@ def test_a_killed_slurm_job_takes_no_other_with_it_and_continues_when_tried_agai
 
 
 @pytest.mark.slow
-def test_a_failed_ray_job_takes_no_other_with_it(on_ray: tuple[Path, subprocess.Popen]):
+def test_a_failed_ray_job_takes_no_other_with_it(on_ray: tuple[Path, ForkServerProcess]):
     folder, process = on_ray
     code, printed = finish(process, folder)
     assert code == 1

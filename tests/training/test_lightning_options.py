@@ -82,10 +82,14 @@ def plain(output_dir: Path) -> Run:
 
 
 @pytest.mark.parametrize(
-    ("words", "steps"),
-    [((), 6), (("+trainer.accumulate_grad_batches=2",), 4), (("+trainer.limit_train_batches=2",), 4)],
+    ("scheduler", "words", "steps"),
+    [
+        ("cosine", (), 6),
+        ("cosine", ("+trainer.accumulate_grad_batches=2",), 4),
+        ("cosine", ("+trainer.limit_train_batches=2",), 4),
+        ("one_cycle", ("+trainer.accumulate_grad_batches=2",), 4),
+    ],
 )
-@pytest.mark.parametrize("scheduler", ["cosine", "one_cycle"])
 def test_a_schedule_of_steps_reaches_its_end(
     trained: Trained, scheduler: str, words: tuple[str, ...], steps: int
 ) -> None:
@@ -130,7 +134,7 @@ def test_max_steps_ends_a_training_and_says_so(trained: Trained, messages: pytes
 
 
 def test_max_time_ends_a_training_and_says_so(trained: Trained, messages: pytest.LogCaptureFixture) -> None:
-    run = trained("time", "trainer.max_epochs=9999", "+trainer.max_time=00:00:00:01")
+    run = trained("time", "trainer.max_epochs=9999", "+trainer.max_time={milliseconds: 300}")
     assert result_of(run)["epochs"] == len(read_history(run.metrics_file)) < 9999
     assert re.search(
         r"time: trainer\.max_time \(\d s are over\) ended the training in epoch \d+ of 9999", messages.text

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import socket
 import sqlite3
 import subprocess
@@ -321,8 +322,10 @@ def assert_one_run(server: WandbServer, run: Run) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_that_continues_is_one_run_offline_and_in_mlflow(never_logged_in: pytest.MonkeyPatch, tmp_path: Path):
-    pytest.importorskip("mlflow", reason="the extra `mlflow` is not installed")
+def test_a_run_that_continues_is_one_run_offline_and_in_mlflow(
+    never_logged_in: pytest.MonkeyPatch, tmp_path: Path, mlflow_database: Path
+):
+    shutil.copy(mlflow_database, tmp_path)
     run = interrupt_and_continue(tmp_path, "logger=[offline,mlflow]")
     with sqlite3.connect(tmp_path / "mlflow.db") as database:
         assert database.execute("select name, status from runs").fetchall() == [("mine", "FINISHED")]
@@ -349,11 +352,12 @@ def test_a_run_that_continues_is_one_run_online(never_logged_in: pytest.MonkeyPa
 
 
 @pytest.mark.slow
-def test_a_run_that_mlflow_has_no_more_begins_anew(tmp_path: Path):
-    pytest.importorskip("mlflow", reason="the extra `mlflow` is not installed")
+def test_a_run_that_mlflow_has_no_more_begins_anew(tmp_path: Path, mlflow_database: Path):
+    for name in ("here", "elsewhere"):
+        (tmp_path / name).mkdir()
+        shutil.copy(mlflow_database, tmp_path / name)
 
     def start(output_dir: Path) -> str | None:
-        output_dir.mkdir(exist_ok=True)
         about: dict[str, Any] = {"experiment": "e", "run_name": "mine", "tags": {}, "save_dir": str(tmp_path / "run")}
         return mlflow_logger(output_dir=str(output_dir), **about).run_id
 
@@ -367,8 +371,8 @@ NAMES = ["happy", "開心", "दुखी", "Über", "ber", "-C3-9Cber", "-", "a
 
 
 @pytest.mark.slow
-def test_names_and_long_values_in_mlflow(tmp_path: Path, messages: pytest.LogCaptureFixture):
-    pytest.importorskip("mlflow", reason="the extra `mlflow` is not installed")
+def test_names_and_long_values_in_mlflow(tmp_path: Path, messages: pytest.LogCaptureFixture, mlflow_database: Path):
+    shutil.copy(mlflow_database, tmp_path)
     about: dict[str, Any] = {"output_dir": str(tmp_path), "save_dir": str(tmp_path), "run_name": "mine", "tags": {}}
     logger = mlflow_logger(experiment="e", **about)
     logger.log_metrics({f"val/recall/{name}": float(i) for i, name in enumerate(NAMES)})
