@@ -190,8 +190,9 @@ SHELL_WORDS += (
 @pytest.mark.parametrize("name", SHELL_WORDS)
 def test_a_path_is_typed_as_in_any_program(tmp_path: Path, name: str) -> None:
     (tmp_path / name).mkdir()
-    for key in ("dataset.root", "dataset.cache_dir", "dataset.manifest", "output_dir", "init_from", "teacher"):
-        config = compose(["dataset=folder", f"{key}={tmp_path / name}"])
+    keys = ("dataset.root", "dataset.cache_dir", "dataset.manifest", "output_dir", "init_from", "teacher")
+    config = compose(["dataset=folder", *(f"{key}={tmp_path / name}" for key in keys)])
+    for key in keys:
         node = config
         for word in key.split("."):
             node = node[word]
