@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,14 @@ pytestmark = pytest.mark.slow
 
 
 class Trace:
-    """A task of the launcher that writes when it began and ended, and the environment that it has."""
+    """A task of the launcher that writes when it began and ended, and the environment that it has.
 
-    def __init__(self, folder: Path, seconds: float = 0.3) -> None:
-        self.folder, self.seconds = folder, seconds
+    Args:
+        begun: a job's words -> number of jobs that have to have begun before it ends, however slow the machine is.
+    """
+
+    def __init__(self, folder: Path, begun: Callable[[str], int]) -> None:
+        self.folder, self.begun = folder, begun
 
     def __call__(self, config: Any) -> Any:
         name = "-".join(word for word in HydraConfig.get().overrides.task[:-2] if not word.startswith("jobs")).lower()
@@ -34,18 +39,22 @@ class Trace:
             os.kill(os.getpid(), signal.SIGKILL)
         if "seed=8" in name:
             raise ValueError("seed 8 is no good")
-        time.sleep(self.seconds)
+        (self.folder / f"{name}.begun").touch()
+        time.sleep(0.3)
+        deadline = time.monotonic() + 120
+        while len(list(self.folder.glob("*.begun"))) < self.begun(name) and time.monotonic() < deadline:
+            time.sleep(0.01)
         entry = {"begun": begun, "ended": time.monotonic(), "cores": machine.usable_cores(), "pid": os.getpid()}
         (self.folder / f"{name}.json").write_text(json.dumps(entry))
-        return {"status": "finished", "seconds": self.seconds}
+        return {"status": "finished", "seconds": time.monotonic() - begun}
 
 
-def sweep(folder: Path, *words: str, seconds: float = 0.3) -> dict[str, dict[str, Any]]:
+def sweep(folder: Path, *words: str, begun: Callable[[str], int] = lambda _: 1) -> dict[str, dict[str, Any]]:
     """Run a sweep of `Trace`: words of each job -> its entry."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["x", "-m", *words, f"output_dir={folder}", "sweep=mine"])
         with pytest.raises(SystemExit):  # nothing was trained, so the sweep's table lacks every run
-            command(Trace(folder, seconds))
+            command(Trace(folder, begun))
     return {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
 
 
@@ -60,7 +69,7 @@ def test_jobs_run_side_by_side_with_a_share_of_the_cores_each(tmp_path: Path, mo
     cores = len(os.sched_getaffinity(0))  # of the jobs' processes too
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(6)))
     monkeypatch.setenv(machine.CORES_VARIABLE, "4")
-    entries = sweep(tmp_path, "seed=0,1,2", "jobs=2", seconds=1)
+    entries = sweep(tmp_path, "seed=0,1,2", "jobs=2", begun=lambda _: 2)
     assert most_at_once(entries) == 2
     assert len({os.getpid(), *(entry["pid"] for entry in entries.values())}) == 4
     assert {entry["cores"] for entry in entries.values()} == {min(2, cores)}
@@ -73,13 +82,14 @@ def test_jobs_1_runs_one_after_another(tmp_path: Path):
 
 
 def test_the_longest_job_begins_first(tmp_path: Path):
-    entries = sweep(tmp_path, "trainer.max_epochs=1,5,3", "jobs=2", seconds=1)
+    entries = sweep(tmp_path, "trainer.max_epochs=1,5,3", "jobs=2", begun=lambda _: 2)
     order = sorted(entries, key=lambda name: entries[name]["begun"])
     assert order[-1] == "trainer.max_epochs=1"
 
 
 def test_the_votes_of_one_training_and_what_a_refit_needs_wait_for_each_other(tmp_path: Path):
-    entries = sweep(tmp_path, "refit=true,false", "voting=soft,hard", "jobs=4")
+    words = ("refit=true,false", "voting=soft,hard", "jobs=4")
+    entries = sweep(tmp_path, *words, begun=lambda name: 4 if name.startswith("refit=true") else 1)
     begun = {name: entry["begun"] for name, entry in entries.items()}
     ended = {name: entry["ended"] for name, entry in entries.items()}
     selections = [name for name in entries if name.startswith("refit=false")]
@@ -111,7 +121,7 @@ def test_memory_limits_the_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 def test_a_wrong_number_of_jobs_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]):
     monkeypatch.setattr(sys, "argv", ["x", "-m", "seed=0,1", *words, f"output_dir={tmp_path}"])
     with pytest.raises(SystemExit, match=f"error: .*{words[0]}"):
-        command(Trace(tmp_path))
+        command(Trace(tmp_path, lambda _: 1))
 
 
 def test_side_by_side_gives_the_results_of_one_after_another_bit_for_bit(tmp_path: Path):

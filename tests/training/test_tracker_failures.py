@@ -42,11 +42,14 @@ def test_a_logger_that_raises_in_a_method_costs_one_line(tmp_path: Path, message
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("where", ["name", "version", "save_dir"])
-def test_a_logger_that_cannot_say_who_it_is(tmp_path: Path, messages: pytest.LogCaptureFixture, where: str):
-    assert train(tmp_path, failing(where, "AttributeError")).status() == "finished"
-    assert warnings(messages) == [
-        f"the training goes on, FailingLogger.{where} failed: AttributeError: no {where} today"
+def test_a_logger_that_cannot_say_who_it_is(tmp_path: Path, messages: pytest.LogCaptureFixture):
+    properties = ("name", "save_dir", "version")
+    word = (
+        "+logger.fails={_target_: helpers.loggers.FailingLogger, where: 'name save_dir version', error: AttributeError}"
+    )
+    assert train(tmp_path, word).status() == "finished"
+    assert sorted(warnings(messages)) == [
+        f"the training goes on, FailingLogger.{name} failed: AttributeError: no {name} today" for name in properties
     ]
 
 
