@@ -1,5 +1,6 @@
 """A training goes on whatever a tracker raises: at its start, in an epoch, at its end."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -78,8 +79,8 @@ def test_ctrl_c_in_a_logger_is_ctrl_c(tmp_path: Path, where: str):
 
 
 @pytest.mark.slow
-def test_an_mlflow_database_that_goes_away(tmp_path: Path, messages: pytest.LogCaptureFixture):
-    pytest.importorskip("mlflow", reason="the extra `mlflow` is not installed")
+def test_an_mlflow_database_that_goes_away(tmp_path: Path, messages: pytest.LogCaptureFixture, mlflow_database: Path):
+    shutil.copy(mlflow_database, tmp_path)
     empties = f"+callbacks.empties={{_target_: helpers.callbacks.EmptiesFile, path: {tmp_path}/mlflow.db}}"
     assert train(tmp_path, "logger=mlflow", empties).status() == "finished"
     assert any("OneRunMLFlowLogger.log_metrics failed" in line for line in warnings(messages))
