@@ -188,6 +188,8 @@ def as_typed(override: str, sweeps: bool = True) -> str:
     """
     key, assigns, text = override.partition("=")
     last = key.lstrip("+").rpartition(".")[2]
+    if last == "class_map" and _parse(text) is _UNREADABLE:
+        return f"{key}={quote(text)}"  # names of classes that Hydra's grammar has no way to write; read as YAML
     is_group = any((folder / last).is_dir() for folder in conf_dirs()) and "." not in key
     if not assigns or key.startswith("~") or not (last in TEXT_KEYS | PATH_KEYS or is_group):
         return override

@@ -313,7 +313,8 @@ class ClassFolders:
             class_names: the classes of numbered folders in order.
             listed: part -> file name -> label in a label file; an image with another label is a problem.
 
-        Raises ValueError if a class folder has files but no image, or if the folders' numbers are not the classes'.
+        Raises ValueError if a class folder has no image (an empty one only in training), or if the folders' numbers are
+        not the classes'.
         """
         index = Index()
         folders = [(part, folder) for part, parent in parts.items() for folder in class_folders(parent)]
@@ -327,9 +328,11 @@ class ClassFolders:
             except (KeyError, ValueError) as error:
                 label = ValueError(f"no class has the number {error}" if isinstance(error, KeyError) else str(error))
             images = list(image_files(folder))
-            if not images and (files := Counter(suffix_of(e.name) or "no suffix" for e in files_below(folder))):
+            files = Counter(suffix_of(entry.name) or "no suffix" for entry in files_below(folder))
+            if not images and (files or part == "train"):
                 advice = f"; HEIC: {HEIC_ADVICE}" if set(files) & set(HEIC_SUFFIXES) else ""
-                raise ValueError(f"{folder} has no image, only {format_counts(files)}{advice}")
+                only = f"only {format_counts(files)}{advice}" if files else "it is empty: remove it if it is no class"
+                raise ValueError(f"{folder} has no image, {only}")
             for path in images:
                 if isinstance(label, ValueError):
                     index.add(Problem("label", str(path), str(label)), path)

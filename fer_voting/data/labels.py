@@ -5,8 +5,13 @@ manifest, checkpoint, result); it is a number only between a data set's `class_n
 """
 
 import difflib
+import math
 import re
+import shlex
 from collections.abc import Iterable, Mapping
+from typing import Any
+
+import yaml
 
 # AffectNet's ids; the first seven are the classes of the paper and of RAF-DB, FER2013 and the drawn faces.
 CLASSES: tuple[str, ...] = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger", "contempt")
@@ -76,6 +81,23 @@ def in_order(names: Iterable[str]) -> tuple[str, ...]:
     return (*(name for name in CLASSES if name in rest), *sorted(rest.difference(CLASSES)))
 
 
-def as_class_map(names: Mapping[str, str]) -> str:
-    """`dataset.class_map={afraid: fear}` as it is typed."""
-    return "dataset.class_map={" + ", ".join(f"{name}: {label}" for name, label in names.items()) + "}"
+def read_class_map(given: Mapping[Any, str | None] | str | None) -> dict[str, str | None]:
+    """`dataset.class_map` as names by name, from a mapping or its text in YAML. Raises ValueError for anything else."""
+    names: Any = given or {}
+    try:
+        names = yaml.load(names, yaml.BaseLoader) if isinstance(names, str) else names
+    except yaml.YAMLError:
+        names = None
+    if not isinstance(names, Mapping) or any(isinstance(label, Mapping | list) for label in names.values()):
+        raise ValueError(f"dataset.class_map={given} must be names by name: {{afraid: fear, contempt: null}}")
+    return {str(name): None if label in (None, "null", "~", "") else str(label) for name, label in names.items()}
+
+
+def as_class_map(names: Mapping[str, str | None]) -> str:
+    """`'dataset.class_map={afraid: fear, contempt: null}'`, as it is typed into a shell.
+
+    >>> print(as_class_map({"afraid": "fear", "Ahegao (2)": None}))
+    'dataset.class_map={afraid: fear, Ahegao (2): null}'
+    """
+    text = yaml.safe_dump(dict(names), default_flow_style=True, allow_unicode=True, sort_keys=False, width=math.inf)
+    return shlex.quote(f"dataset.class_map={text.strip()}")

@@ -33,7 +33,7 @@ from fer_voting.data.division import (
 )
 from fer_voting.data.images import content_hash
 from fer_voting.data.index import PARTS, folded
-from fer_voting.data.labels import CLASSES, canonical_or_own, in_order
+from fer_voting.data.labels import CLASSES, as_class_map, canonical_or_own, in_order, read_class_map
 from fer_voting.data.manifest import read_manifest, write_manifest
 from fer_voting.data.pack import Pack, Source, build_pack
 from fer_voting.data.sampling import EpochSampler, EvalSampler, Positions, target_count
@@ -48,7 +48,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-CLASS_FOLDER_LAYOUTS = ("folders", "parts", "flat")
 RESIDENT_SHARE = 0.25
 """Share of a GPU's free memory that a pack may take. AffectNet at 48 pixels has 2 GB."""
 
@@ -91,7 +90,7 @@ class FERDataModule(L.LightningDataModule):
         manifest: a CSV file such as `manifest_file`, whose division replaces `divide`.
         refit: train on training + validation; there is then no validation.
         target: what is trained and evaluated (`fer_voting.targets`); None: the data set's `own_target`.
-        class_map: class -> its other name, or None to leave its images out.
+        class_map: class -> its other name, or None to leave its images out; or such a mapping as YAML.
         needs: the parts that must have images; an evaluation needs only its own.
     """
 
@@ -117,7 +116,7 @@ class FERDataModule(L.LightningDataModule):
         manifest: str | Path | None = None,
         refit: bool = False,
         target: Target | None = None,
-        class_map: Mapping[Any, str | None] | None = None,
+        class_map: Mapping[Any, str | None] | str | None = None,
         needs: Sequence[str] = ("train", "val"),
     ) -> None:
         super().__init__()
@@ -145,7 +144,7 @@ class FERDataModule(L.LightningDataModule):
         self.resident = resident if by_batch else False
         self.drop_leaks, self.refit, self._target = drop_leaks, refit, target
         self.manifest = None if manifest is None else Path(manifest)
-        self.class_map, self.needs = {str(name): label for name, label in (class_map or {}).items()}, needs
+        self.class_map, self.needs = read_class_map(class_map), needs
         self.first_epoch = 0
         """The epoch that the next training begins with: above 0 if it goes on from a checkpoint."""
         self._division: Division = {}
@@ -216,17 +215,16 @@ class FERDataModule(L.LightningDataModule):
         return f"{self.name}-{self.size}px-"
 
     def _names_by_map(self, pack: Pack) -> dict[str, str | None]:
-        """Label of the pack -> its name by `class_map`. Raises ValueError for a class that no image has."""
-        labels = {folded(label): label for label in pack.labels}
+        """Label of the pack -> its name by `class_map`. Raises ValueError for a class that there is not."""
+        labels = {folded(label): label for label in in_order((*self.class_names, *pack.labels))}
         names: dict[str, str | None] = {}
         for name, label in self.class_map.items():
             key = folded(name) if folded(name) in labels else folded(canonical_or_own(name))
             if key not in labels:
                 raise ValueError(
-                    f"dataset.class_map: no image of {self.name} has the class {name}; the classes are "
-                    f"{', '.join(pack.labels)}"
+                    f"dataset.class_map: {self.name} has no class {name}; its classes are {', '.join(labels.values())}"
                 )
-            names[labels[key]] = None if label is None else canonical_or_own(str(label))
+            names[labels[key]] = None if label is None else canonical_or_own(label)
         return names
 
     def setup(self, stage: str | None = None) -> None:
@@ -284,12 +282,7 @@ class FERDataModule(L.LightningDataModule):
 
     def _make_sampler(self) -> None:
         train = self._division["train"]
-        if empty := [name for name, count in self.counts()["train"].items() if not count]:
-            message = f"{self.name}: there are no training images of {', '.join(empty)}"
-            # A list of labels, or a manifest, has the classes that it has; a class folder was meant to have images.
-            if "train" in self.needs and not self.manifest and self.pack.key.get("layout") in CLASS_FOLDER_LAYOUTS:
-                raise ValueError(f"{message}: dataset.class_map={{{empty[0]}: null}} leaves a class out")
-            log.warning(message)
+        self.refuse_classes_without_images(train)
         counts = [count for count in self.counts()["train"].values() if count]
         target = target_count(counts, self.balance_target)
         self._sampler = EpochSampler(
@@ -300,6 +293,18 @@ class FERDataModule(L.LightningDataModule):
                 f"{self.name}: balanced ({self.balance_target}): {self.train_size:,} images per epoch, "
                 f"{target:,} of each class"
             )
+
+    def refuse_classes_without_images(self, train: Positions) -> None:
+        """Raises ValueError if a class has none of the training images at these positions.
+
+        Only a warning for drawn faces, and where nothing is trained.
+        """
+        counts = count_classes(self.class_ids(self.pack)[train], self.class_names)
+        if empty := [name for name, count in counts.items() if not count]:
+            message = f"{self.name}: there are no training images of {', '.join(empty)}"
+            if "train" in self.needs and not self.synthetic:
+                raise ValueError(f"{message}: {as_class_map(dict.fromkeys(empty))} trains without")
+            log.warning(message)
 
     def _write_manifest(self) -> None:
         self.manifest_file = self.cache_dir / "manifests" / f"{self.name}-{self.fingerprint[:12]}.csv"

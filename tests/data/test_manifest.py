@@ -95,7 +95,7 @@ def test_a_copy_under_a_name_that_is_not_here_leaves_the_others_theirs(root: Pat
     manifest = root.parent / "manifest.csv"
     # Row by row, the first would take train_00001.
     write(manifest, [one | {"part": "train", "name": "elsewhere"}, one | {"part": "val"}])
-    given = rafdb(root, manifest=manifest)
+    given = rafdb(root, manifest=manifest, needs=("val",))
     assert (given.names("train"), given.names("val")) == (["train_00002"], ["train_00001"])
 
 

@@ -1,9 +1,11 @@
 """Rules that every reader of a data set follows, over kinds of names, files and layouts (docs/datasets.md)."""
 
 import logging
+import shlex
 import shutil
 import tempfile
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,7 @@ from PIL import Image
 
 from fer_voting.config import compose
 from fer_voting.data.formats import is_hidden
+from fer_voting.data.labels import as_class_map, read_class_map
 from fer_voting.data.module import FERDataModule
 from fer_voting.data.sets.affectnet import AffectNetDataModule
 from fer_voting.data.sets.fer2013 import FER2013DataModule
@@ -96,15 +99,79 @@ def test_a_class_folder_that_loses_all_its_files_is_an_error(tmp_path: Path) -> 
         opened(FolderDataModule, root)
 
 
-@pytest.mark.parametrize("kind", [FolderDataModule, RAFDBDataModule, FER2013DataModule])
-def test_a_class_without_training_images_is_an_error(tmp_path: Path, kind: type[Any]) -> None:
-    counts = {"train": dict.fromkeys(SEVEN[:6], 20), "test": dict.fromkeys(SEVEN, 4)}
-    class_folders(tmp_path / "faces", counts, {c: c for c in SEVEN})
-    with pytest.raises(ValueError, match=r"no training images of anger: dataset.class_map=\{anger: null\} leaves"):
-        opened(kind, tmp_path / "faces")
-    data = opened(kind, tmp_path / "faces", class_map={"anger": None})
+@pytest.mark.parametrize("kind", [FolderDataModule, RAFDBDataModule])
+def test_an_empty_class_folder_is_an_error_in_training(tmp_path: Path, kind: type[Any]) -> None:
+    root = tmp_path / "faces"
+    class_folders(root, {"train": dict.fromkeys(SEVEN, 4), "test": {"sad": 1}}, {c: c for c in SEVEN})
+    (root / "test" / "fear").mkdir()
+    assert opened(kind, root).counts()["test"]["fear"] == 0
+    for path in (root / "train" / "fear").iterdir():
+        path.unlink()
+    (root / "train" / "fear" / ".DS_Store").write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"train/fear has no image, it is empty: remove it if it is no class"):
+        opened(kind, root)
+
+
+def test_results_below_the_class_folders_are_no_class(tmp_path: Path) -> None:
+    class_folders(tmp_path, {"": {"happy": 5, "sad": 5}}, {c: c for c in SEVEN})
+    with pytest.raises(ValueError, match=r"holds the folder of results .*outputs/packs, .*: output_dir=DIR"):
+        opened(FolderDataModule, tmp_path, cache_dir=tmp_path / "outputs" / "packs")
+
+
+def folders_without(label: str) -> Callable[[Path], type[Any]]:
+    def make(root: Path) -> type[Any]:
+        train = {name: 20 for name in SEVEN if name != label}
+        class_folders(root, {"train": train, "test": dict.fromkeys(SEVEN, 4)}, {c: c for c in SEVEN})
+        return FolderDataModule
+
+    return make
+
+
+def official_rafdb_without_anger(root: Path) -> type[Any]:
+    rafdb_official(root, {"train": dict.fromkeys(SEVEN[:6], 20), "test": dict.fromkeys(SEVEN, 4)})
+    return RAFDBDataModule
+
+
+def fer2013_without_anger(root: Path) -> type[Any]:
+    counts = {"Training": dict.fromkeys(SEVEN[:6], 20), "PrivateTest": dict.fromkeys(SEVEN, 4)}
+    fer2013_csv(root / "fer2013.csv", counts)
+    return FER2013DataModule
+
+
+def affectnet_without_anger(root: Path) -> type[Any]:
+    affectnet_release1(root, {"train": dict.fromkeys(SEVEN[:6], 9), "val": dict.fromkeys(SEVEN, 4)})
+    return AffectNetDataModule
+
+
+@pytest.mark.parametrize(
+    "make", [folders_without("anger"), official_rafdb_without_anger, fer2013_without_anger, affectnet_without_anger]
+)
+def test_a_class_without_training_images_is_an_error(tmp_path: Path, make: Callable[[Path], type[Any]]) -> None:
+    kind = make(tmp_path / "faces")
+    arguments = {"val_per_class": 2} if kind is AffectNetDataModule else {}
+    with pytest.raises(ValueError, match=r"no training images of anger: 'dataset.class_map=\{anger: null\}' trains"):
+        opened(kind, tmp_path / "faces", **arguments)
+    data = opened(kind, tmp_path / "faces", class_map={"anger": None}, **arguments)
     assert data.class_names == SEVEN[:6]
     assert data.pack.left_out["class anger"] == 4
+    assert opened(kind, tmp_path / "faces", needs=("test",), **arguments)
+
+
+def test_a_class_that_the_whole_data_set_lacks_is_an_error_too(tmp_path: Path) -> None:
+    affectnet_release1(tmp_path / "a", {"train": dict.fromkeys(SEVEN, 9), "val": dict.fromkeys(SEVEN, 4)})
+    arguments = {"val_per_class": 2, "classes": 8}
+    with pytest.raises(ValueError, match=r"no training images of contempt: 'dataset.class_map=\{contempt: null\}'"):
+        opened(AffectNetDataModule, tmp_path / "a", **arguments)
+    assert opened(AffectNetDataModule, tmp_path / "a", class_map={"contempt": None}, **arguments).class_names == SEVEN
+
+
+def test_a_manifest_without_a_class_in_training_is_an_error(tmp_path: Path) -> None:
+    class_folders(tmp_path / "faces", {"": {"happy": 9, "sad": 9, "fear": 9}}, {c: c for c in SEVEN})
+    lines = opened(FolderDataModule, tmp_path / "faces").manifest_file.read_text().splitlines()
+    manifest = tmp_path / "own.csv"
+    manifest.write_text("\n".join(line for line in lines if not (line.startswith("train,") and ",fear," in line)))
+    with pytest.raises(ValueError, match="no training images of fear"):
+        opened(FolderDataModule, tmp_path / "faces", manifest=manifest)
 
 
 @pytest.mark.parametrize("suffix", [".jfif", ".jpe", ".JPG", "", ".jpg_large"])
@@ -327,11 +394,15 @@ def test_a_class_map_renames_and_leaves_out(tmp_path: Path) -> None:
         for row in data.positions(part):
             label = {"low": "sad"}.get(name := data.pack.labels[data.pack.label_ids[row]], name)
             assert shown_class(data.pack.images[row]) == label
-    with pytest.raises(ValueError, match=r"no image of x has the class afrad; the classes are .*afraid"):
+    with pytest.raises(ValueError, match=r"dataset\.class_map: x has no class afrad; its classes are .*afraid"):
         opened(FolderDataModule, tmp_path / "faces", class_map={"afrad": "fear"})
-    assert compose(["dataset=folder", "dataset.class_map={afraid: fear, contempt: null}"]).dataset.class_map == {
-        "afraid": "fear", "contempt": None
-    }  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(names=st.dictionaries(st.text(min_size=1, max_size=20).filter(str.isprintable), st.none() | st.just("fear")))
+def test_a_class_map_that_is_suggested_can_be_typed(names: dict[str, str | None]) -> None:
+    (word,) = shlex.split(as_class_map(names))
+    assert read_class_map(compose(["dataset=folder", word]).dataset.class_map) == names
 
 
 def test_a_whole_flat_set_can_be_the_test_part(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from fer_voting.data.pack import Pack, build_pack, open_pack
 from fer_voting.data.sets.affectnet import AffectNetDataModule, read_release1
 from fer_voting.data.sets.fer2013 import read_csv
 from fer_voting.data.sets.ferplus import read_votes
+from fer_voting.data.sets.folder import FOLDERS
 from fer_voting.data.sets.rafdb import read_folders, read_official
 from fer_voting.inference.frames import Frame, Input, photo, read_frames
 from fer_voting.inference.rows import read_boxes
@@ -174,6 +175,41 @@ def _rafdb(folder: Path) -> Files:
 def _read_rafdb(folder: Path) -> None:
     read_official(folder, "aligned")
     read_folders(folder)
+
+
+def _beside_class_folders(folder: Path) -> Files:
+    for name in "012":
+        (folder / name).mkdir()
+        (folder / name / "a.png").write_bytes(_encoded(_png(), "PNG"))
+    return {
+        "data.yaml": [
+            b"nc: 3\nnames: ['Anger', 'Fear', 'Happy']\n",
+            b"names:\n  0: sad\n  1: fear\n  2: x y\n",
+            b"a: 1",
+        ],
+        "classes.txt": [b"anger\nfear\nhappy\n", b"0 anger\r\n1: fear\r\n2,happy\r\n"],
+        "labels.csv": [b",pth,label\n0,0/a.png,anger\n1,1/a.png,sad\n", b"id,name\n0,anger\n1,fear\n2,happy\n"],
+    }
+
+
+def _read_beside_class_folders(folder: Path) -> None:
+    index = FOLDERS.read(folder, {"train": folder})
+    assert len(index.samples) + len(index.problems) == 3
+
+
+def _rafdb_boxes(folder: Path) -> Files:
+    (folder / "Image" / "original").mkdir(parents=True)
+    (folder / "Image" / "original" / "train_00001.png").write_bytes(_encoded(_png(), "PNG"))
+    (folder / "EmoLabel").mkdir()
+    (folder / "EmoLabel" / "list_patition_label.txt").write_bytes(b"train_00001.jpg 5\n")
+    return {"Annotation/boundingbox/train_00001_boundingbox.txt": [b"1.0 2.0 9.0 8.0 \n", b"1,2,9,8"]}
+
+
+def _read_rafdb_boxes(folder: Path) -> None:
+    index = read_official(folder, "original")
+    assert len(index.samples) + len(index.problems) == 1
+    for sample in index.samples:
+        decode(sample, 24)
 
 
 def _boxes(folder: Path) -> Files:
@@ -406,6 +442,10 @@ TARGETS = (
         (*JSON, *NUMBERS),
     ),
     Target("RAF-DB's list and csv", 100, _rafdb, _read_rafdb, TEXT),
+    Target(
+        "files beside class folders", 60, _beside_class_folders, _read_beside_class_folders, (*TEXT, *YAML, *NUMBERS)
+    ),
+    Target("RAF-DB's boxes", 40, _rafdb_boxes, _read_rafdb_boxes, (*TEXT, *NUMBERS)),
     Target("boxes", 80, _boxes, _read_boxes, (*TEXT, *NUMBERS)),
     Target("manifest", 60, _manifest, _read_manifest, (*TEXT, b"train", b"image 1")),
     Target("pack", 60, _pack, _read_pack, (*BINARY, *JSON, b"|u1", b"(6, 8, 8, 3)")),

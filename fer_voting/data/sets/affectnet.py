@@ -267,15 +267,17 @@ class AffectNetDataModule(FilesDataModule):
             log.info(f"{self.name}: the val and test folders are used as they are")
             return official
         train = official["train"]
+        self.refuse_classes_without_images(train)
         labels = self.class_ids(pack)[train]
         counts = dict(zip(self.class_names, np.bincount(labels, minlength=len(self.class_names)), strict=True))
         for label, count in counts.items():
-            if count <= self.val_per_class:
+            if 0 < count <= self.val_per_class:
                 raise ValueError(
                     f"dataset.val_per_class={self.val_per_class}: {self.name} has only {count} training images "
                     f"of class {label} here"
                 )
-        val = sample_by_class(pack.hashes[train], labels, [self.val_per_class] * len(self.class_names), self.data_seed)
+        wanted = [self.val_per_class * bool(count) for count in counts.values()]
+        val = sample_by_class(pack.hashes[train], labels, wanted, self.data_seed)
         log.info(
             f"{self.name}: the official validation images are the test part; {self.val_per_class} training images "
             "of each class validate"

@@ -144,7 +144,13 @@ class FolderDataModule(FilesDataModule):
 
     def find_layout(self) -> tuple[Layout, Path]:
         try:
-            return super().find_layout()
+            layout, root = super().find_layout()
+            if layout.name == "flat" and root.resolve() in self.cache_dir.resolve().parents:
+                raise ValueError(
+                    f"dataset.root={self.root} holds the folder of results {self.cache_dir}, which would be taken for "
+                    "a class: output_dir=DIR (or dataset.cache_dir=DIR) elsewhere"
+                )
+            return layout, root
         except FileNotFoundError:
             if self.root is not None and Path(self.root).is_dir():
                 refuse_other_layouts(Path(self.root).absolute())
