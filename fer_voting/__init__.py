@@ -23,4 +23,8 @@ def __getattr__(name: str) -> Any:
     """Import a public name when it is first used, so that `import fer_voting` stays light."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_MODULES[name]), name)
+    from fer_voting.system.packages import whole_package
+
+    with whole_package():
+        module = importlib.import_module(_MODULES[name])
+    return getattr(module, name)

@@ -1,4 +1,4 @@
-"""The configuration: its folders, the schema of its top level, composing it, and one-line errors of the command line.
+"""The configuration: the schema of its top level, composing it, and one-line errors of the command line.
 
 Imports neither torch nor lightning, so that `--help` and a mistyped key are answered at once.
 """
@@ -20,44 +20,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-import hydra
-from hydra import initialize_config_dir
-from hydra.core.config_store import ConfigStore
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, Quote, QuotedString
-from hydra.errors import HydraException
-from hydra.utils import get_object, instantiate
-from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
+from fer_voting.system.groups import CONF_DIR, PACKAGE, add_config_dir, conf_dirs, options_of_group
 from fer_voting.system.messages import set_up_messages
+from fer_voting.system.packages import whole_package
 from fer_voting.system.text import escape
 
-_PACKAGE = Path(__file__).resolve().parent
-CONF_DIR = next(p for p in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if p.is_dir())
-"""Folder of the configuration groups: inside the package in an installed wheel, next to it in a checkout."""
-
-USER_CONF_VARIABLE = "FER_VOTING_CONFIG_DIR"
-"""Environment variable with a user's own folder of configuration groups; `--config-dir DIR` sets it."""
-
+with whole_package():
+    import hydra
+    from hydra import initialize_config_dir
+    from hydra.core.config_store import ConfigStore
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import ChoiceSweep, Quote, QuotedString
+    from hydra.errors import HydraException
+    from hydra.utils import get_object, instantiate
+    from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
 
 ONE_LINE_VARIABLE = "FER_VOTING_ONE_LINE"
 """Set while a command runs whose user has not asked for tracebacks: its further ranks then show none either."""
 
 HOW_TO_SEE_MORE = "(HYDRA_FULL_ERROR=1 in the environment shows the traceback)"
-
-
-def conf_dirs() -> list[Path]:
-    """The package's folder of groups, and the user's own where there is one."""
-    own = os.environ.get(USER_CONF_VARIABLE)
-    return [CONF_DIR, *([Path(own)] if own else [])]
-
-
-def options_of_group(group: str) -> dict[str, Path]:
-    """The options of a group, in the package's and the user's folder: name -> file."""
-    files = [path for folder in conf_dirs() for path in sorted((folder / group).glob("*.yaml"))]
-    return {path.stem: path for path in files}
 
 
 @dataclass
@@ -153,7 +136,7 @@ def _folder_name(root: Any) -> str:
     return f"folder_{name}" if name in taken else name or "folder"
 
 
-sys.path.append(str(_PACKAGE / "plugins"))  # in which Hydra finds `hydra_plugins`: the launcher of local sweeps
+sys.path.append(str(PACKAGE / "plugins"))  # in which Hydra finds `hydra_plugins`: the launcher of local sweeps
 ConfigStore.instance().store(name="schema", node=Schema)
 OmegaConf.register_new_resolver("folder_name", _folder_name, replace=True)
 # Cached: Hydra passes the cached value to the jobs of a sweep, whose own command lines differ.
@@ -395,24 +378,6 @@ def _use_config_dir() -> None:
     folders = [known.config_dir] if known.config_dir is not None else conf_dirs()[1:]
     # First: Lightning appends overrides to the command line of further ranks, and Hydra wants all overrides together.
     sys.argv[1:] = [*(word for folder in folders for word in ("--config-dir", str(folder))), *others]
-
-
-def add_config_dir(parser: argparse.ArgumentParser) -> None:
-    """Add Hydra's option `--config-dir` to the parser of a command that Hydra does not compose."""
-    parser.add_argument(
-        *("--config-dir", "-cd"),
-        type=_user_conf_dir,
-        metavar="DIR",
-        help=f"your own folder of configuration groups, as {USER_CONF_VARIABLE} in the environment names it too",
-    )
-
-
-def _user_conf_dir(text: str) -> Path:
-    folder = Path(text).absolute()
-    if not folder.is_dir():
-        raise argparse.ArgumentTypeError(f"{text} is not a folder")
-    os.environ[USER_CONF_VARIABLE] = str(folder)
-    return folder
 
 
 def explain(error: BaseException, config_name: str = "config", overrides: Sequence[str] = ()) -> str:

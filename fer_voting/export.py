@@ -22,7 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fer_voting.config import add_config_dir, remake
+from fer_voting.system.groups import add_config_dir
 from fer_voting.system.messages import set_up_messages
 from fer_voting.system.text import escape
 
@@ -104,9 +104,10 @@ def export(options: argparse.Namespace) -> Path:
     source = networks.find(options.run, options.output_dir)
     if source.kind != "run" and (needs_run := _needs_run(options)):
         raise ValueError(f"{needs_run[0]} is for the network of a training: give --run RUN")
-    network = networks.load(options.run, options.output_dir, options.vote, options.split)
-    if not isinstance(network, networks.Network):
+    if source.kind == "onnx":
         raise ValueError(f"{source.path} is exported already")
+    network = networks.load(options.run, options.output_dir, options.vote, options.split, runtime="torch")
+    assert isinstance(network, networks.Network)
     faces = {name: getattr(options, name) for name in ("margin", "align") if getattr(options, name) is not None}
     if faces:
         network = replace(network, info=replace(network.info, faces=replace(network.info.faces, **faces)))
@@ -211,6 +212,8 @@ def _load_dataset(network: "Network", overrides: Sequence[str], output_dir: Path
     """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
+
+    from fer_voting.config import remake
 
     run, info = network.run, network.info
     assert run is not None

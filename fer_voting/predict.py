@@ -22,8 +22,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fer_voting.config import add_config_dir
 from fer_voting.inference.options import PredictOptions
+from fer_voting.system.groups import add_config_dir
+from fer_voting.system.machine import processor
 from fer_voting.system.messages import duration, progress_bar, set_up_messages
 from fer_voting.system.text import escape
 from fer_voting.votes import ALL_VOTES
@@ -62,7 +63,13 @@ def parser() -> argparse.ArgumentParser:
     )
     group.add_argument("--precision", choices=("float32", "bf16"), help="(default: %(default)s)")
     group.add_argument("--device", help="cpu, cuda, … (default: a GPU where there is one)")
-    group.add_argument("--runtime", choices=("onnx", "openvino"), help="of an .onnx file (default: %(default)s)")
+    group.add_argument(
+        "--runtime",
+        choices=("auto", "onnx", "openvino", "torch"),
+        help="what computes the network; auto: ONNX Runtime for the one that ships on a processor and for .onnx files, "
+        "else PyTorch",
+    )
+    group.add_argument("--threads", type=int, metavar="N", help="of the processor (default: all cores)")
     group.add_argument("--batch-size", type=int, metavar="N", help="faces at once (default: %(default)s)")
 
     group = command.add_argument_group("faces")
@@ -180,9 +187,7 @@ class Summary:
 
 def describe(predictor: "Predictor") -> None:
     """Log which device each stage runs on."""
-    import torch
-
-    from fer_voting.system.environment import describe_device
+    import cv2
 
     options, runtime = predictor.options, predictor.recognizer.runtime
     if options.aligned:
@@ -191,11 +196,15 @@ def describe(predictor: "Predictor") -> None:
         log.info("faces: %s", options.boxes)
     else:
         name = getattr(predictor.recognizer.detector, "name", options.detector)
-        log.info("detection: %s (%s)", name, describe_device(torch.device("cpu")))
+        log.info("detection: %s (%s)", name, processor(cv2.getNumThreads()))
     kind = type(runtime).__name__.removesuffix("Runtime")
     device = runtime.device
-    if device.startswith(("cpu", "cuda")):
-        device = f"{device} ({describe_device(torch.device(device))})"
+    if device == "cpu":
+        device = f"{device} ({processor(runtime.threads)})"
+    elif device.startswith("cuda"):
+        import torch
+
+        device = f"{device} ({torch.cuda.get_device_name(device)})"
     log.info(
         "recognition: %s, split %s, %s vote, %dx%d pixels, by %s on %s",
         ", ".join(runtime.class_names),

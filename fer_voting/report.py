@@ -4,8 +4,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from fer_voting.config import add_config_dir
 from fer_voting.system.atomic import write_atomically
+from fer_voting.system.groups import add_config_dir
+from fer_voting.system.packages import whole_package
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -15,8 +16,9 @@ def main(arguments: list[str] | None = None) -> None:
     add_config_dir(parser)
     options = parser.parse_args(arguments)
     # Imported here: `--help` and a wrong option need none of it, and it takes seconds.
-    from fer_voting.results.load import load_runs
-    from fer_voting.results.page import build_page
+    with whole_package():
+        from fer_voting.results.load import load_runs
+        from fer_voting.results.page import build_page
 
     try:
         runs = load_runs(options.output_dir)

@@ -11,16 +11,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
-
 from fer_voting.config import HOW_TO_SEE_MORE, as_typed, compose, explain
 from fer_voting.runs.naming import drop_overrides, settle
 from fer_voting.runs.processes import run_isolated
 from fer_voting.runs.run import Run
 from fer_voting.system.messages import set_up_messages
+from fer_voting.system.packages import whole_package
 from fer_voting.train import train_apart
 from fer_voting.votes import find_vote
+
+with whole_package():
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
 if TYPE_CHECKING:
     import optuna

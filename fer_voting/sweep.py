@@ -11,9 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
-
 import fer_voting
 from fer_voting.config import add_config_dir, compose, explain, quote
 from fer_voting.results.sweep_table import sweep_status, sweep_table
@@ -22,7 +19,12 @@ from fer_voting.runs.naming import drop_overrides, settle
 from fer_voting.runs.run import Run
 from fer_voting.runs.sweeps import Sweep, job_overrides
 from fer_voting.system.atomic import json_digest, write_atomically
+from fer_voting.system.packages import whole_package
 from fer_voting.system.text import escape
+
+with whole_package():
+    from hydra.experimental.callback import Callback
+    from omegaconf import DictConfig, OmegaConf
 
 log = logging.getLogger(__name__)
 

@@ -11,15 +11,17 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
-from omegaconf import DictConfig
-
 from fer_voting.config import command, quote
 from fer_voting.runs import processes
 from fer_voting.runs.naming import settle
 from fer_voting.runs.run import Run
 from fer_voting.system.messages import set_up_messages
+from fer_voting.system.packages import whole_package
+
+with whole_package():
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+    from omegaconf import DictConfig
 
 log = logging.getLogger(__name__)
 

@@ -1,11 +1,13 @@
 """The installed package: all dependencies are locked, and the wheel runs from anywhere, without the checkout."""
 
+import csv
 import hashlib
 import json
 import os
 import re
 import subprocess
 import sys
+import time
 import tomllib
 import zipfile
 from collections import defaultdict
@@ -13,9 +15,11 @@ from email.parser import BytesParser
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
 import yaml
 from helpers.train import REPO
+from helpers.videos import write_video
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -124,8 +128,8 @@ def test_an_installed_wheel_finds_its_configuration(tmp_path: Path, wheel: Path)
     assert web <= set(names)  # what `export --to page` copies
     templates = {f"fer_voting/inference/{name}.md.j2" for name in ("model_card", "public_test")}
     assert templates | {"fer_voting/results/page.html"} <= set(names)
-    shipped = {"model.safetensors", "config.json", "README.md"}
-    assert {f"fer_voting/pretrained/fer_voting/{name}" for name in shipped} <= set(names)
+    shipped = {"model.safetensors", "model.onnx", "config.json", "README.md"}
+    assert {*(f"fer_voting/pretrained/fer_voting/{name}" for name in shipped), "fer_voting/py.typed"} <= set(names)
 
     site = tmp_path / "site"
     install = [
@@ -152,3 +156,72 @@ def test_an_installed_wheel_finds_its_configuration(tmp_path: Path, wheel: Path)
     assert Path(conf_dir) == site / "fer_voting" / "conf"
     here = Recognizer.from_pretrained("fer_voting")(np.zeros((48, 48, 3), np.uint8)).probabilities
     assert [float(one) for one in probabilities.split()] == pytest.approx(here[0].tolist(), abs=1e-5)
+
+
+@pytest.mark.slow
+def test_the_wheel_with_the_light_requirements_predicts(tmp_path: Path, wheel: Path, shared_data: Path):
+    """A clean environment, filled by the documented line."""
+    assert wheel.stat().st_size < 20_000_000
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "env")], check=True)
+    python = str(tmp_path / "env" / "bin" / "python")
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        python,
+        "install",
+        "--no-compile",
+        "--disable-pip-version-check",
+        "-q",
+    ]
+    done = subprocess.run(
+        [
+            *pip,
+            "--retries",
+            "0",
+            "--timeout",
+            "10",
+            "--no-deps",
+            "-r",
+            str(REPO / "requirements-predict.txt"),
+            str(wheel),
+        ],
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode and ("No matching distribution" in done.stderr or "Connection" in done.stderr):
+        pytest.skip(f"no package registry can be reached: {done.stderr.strip().splitlines()[-1]}")
+    assert done.returncode == 0, done.stderr
+    installed = [path.stat().st_size for path in (tmp_path / "env").rglob("*") if path.is_file()]
+    assert sum(installed) < 600_000_000
+
+    photos = shared_data / "photos"
+    image = np.asarray(PIL.Image.open(photos / "happy-baby.jpeg").resize((640, 426)))
+    (tmp_path / "in").mkdir()
+    write_video(tmp_path / "in" / "clip.mp4", [image, image], [0, 40])
+    PIL.Image.fromarray(image).save(tmp_path / "in" / "baby.png")
+    inputs = [str(photos / "grace_hopper.jpg"), "in"]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([python, *words], cwd=tmp_path, env=environment, capture_output=True, text=True)
+
+    done = run("-m", "fer_voting.predict", *inputs, "--track", "--draw", "drawn", "--out", "faces.csv")
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "faces.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["input"].rpartition("/")[2], row["frame"], row["status"]) for row in rows] == [
+        ("grace_hopper.jpg", "0", "ok"),
+        ("baby.png", "0", "ok"),
+        ("clip.mp4", "0", "ok"),
+        ("clip.mp4", "1", "ok"),
+    ]
+    assert {path.name for path in (tmp_path / "drawn").rglob("*.*")} == {"grace_hopper.jpg", "baby.png", "clip.mp4"}
+    assert "predict " in run("-m", "fer_voting").stdout
+    assert "--threads" in run("-m", "fer_voting.predict", "--help").stdout
+    assert run("-m", "fer_voting.train", "--help").stderr.endswith(": pip install fer_voting\n")
+    started, before = time.monotonic(), os.times()
+    assert run("-m", "fer_voting.predict", inputs[0]).returncode == 0
+    spent = os.times().children_user + os.times().children_system - before.children_user - before.children_system
+    assert spent < 1.5, f"{spent:.2f} s of processor time in {time.monotonic() - started:.1f} s"

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer_voting.inference.recognizer import Recognition, Recognizer
+from fer_voting.system.packages import whole_package
 from fer_voting.system.text import escape_mathtext, shortened
 
 if TYPE_CHECKING:  # torch takes seconds to import
@@ -55,6 +56,7 @@ def explain(recognizer: Recognizer, face: NDArray[np.uint8]) -> Explanation:
     import torch
     import torch.nn.functional as F
 
+    recognizer = recognizer.in_torch
     net = explainable_network(recognizer)
     runtime: Any = recognizer.runtime
     prepared = np.array(recognizer.prepare(face))
@@ -85,11 +87,12 @@ def explain(recognizer: Recognizer, face: NDArray[np.uint8]) -> Explanation:
 
 
 def explainable_network(recognizer: Recognizer) -> "VotingResNet18":
-    """The network that `recognizer` runs. Raises ValueError if `explain` cannot explain it."""
-    from fer_voting.inference.runtime import TorchRuntime
-    from fer_voting.models import VotingResNet18
+    """The network that `recognizer` runs, in PyTorch. Raises ValueError if `explain` cannot explain it."""
+    with whole_package():
+        from fer_voting.inference.runtime import TorchRuntime
+        from fer_voting.models import VotingResNet18
 
-    runtime = recognizer.runtime
+    runtime = recognizer.in_torch.runtime
     if not isinstance(runtime, TorchRuntime):
         raise ValueError(
             "an exported file cannot be explained, because it lacks the last map: give a run or a checkpoint"

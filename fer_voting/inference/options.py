@@ -10,10 +10,11 @@ class PredictOptions:
     network: str | None = None
     """Source, as `fer_voting.networks.find` takes it; None: the network that ships."""
     output_dir: str = "outputs"
-    runtime: str = "onnx"
+    runtime: str = "auto"
     vote: str | None = None
     precision: str = "float32"
     device: str = "auto"
+    threads: int | None = None
     batch_size: int = 64
     detector: str = "centerface"
     face_score: float = 0.35

@@ -48,6 +48,7 @@ class Predictor:
             precision=options.precision,
             device=options.device,
             runtime=options.runtime,
+            threads=options.threads,
             detector=make_detector(options.detector, options.face_score) if needs_detector else None,
             margin=options.margin,
             align=options.align,

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+import cv2
 import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
+from fer_voting import networks
 from fer_voting.data.images import prepare_image
 from fer_voting.inference.faces import Detector, cut_face, find_faces, make_detector
 from fer_voting.inference.options import PredictOptions
@@ -175,7 +177,7 @@ class Recognizer:
         self.batch_size = batch_size
         self.align = align
         self._detector = make_detector(detector) if isinstance(detector, str) else detector
-        self._reload: Callable[[], Recognizer] | None = None
+        self._reload: Callable[..., Recognizer] | None = None
 
     @classmethod
     def load(
@@ -186,7 +188,8 @@ class Recognizer:
         vote: str | None = None,
         precision: str = "float32",
         device: str = "auto",
-        runtime: str = "onnx",
+        runtime: str = "auto",
+        threads: int | None = None,
         **options: Any,
     ) -> Self:
         """The network of a run, a checkpoint, an exported folder, a name on the Hub or an ONNX file
@@ -198,23 +201,35 @@ class Recognizer:
                 ONNX file has only its own.
             precision: `float32`, or `bf16`: faster where the processor or GPU computes it.
             device: `auto` (a GPU if there is one), `cpu`, `cuda`, …; an ONNX file runs on the processor.
-            runtime: of an ONNX file, `onnx` or `openvino`.
+            runtime: `auto`, `onnx`, `openvino` or `torch`, as in `fer_voting.networks.load`: the network that ships
+                runs in ONNX Runtime on a processor, runs and checkpoints in PyTorch.
+            threads: of a processor for one call, of the network and of OpenCV; None: all cores that the process may
+                use. A number is set for the whole process in OpenCV and PyTorch.
             options: `detector`, `margin`, `batch_size`, `align`.
 
-        Raises ValueError or FileNotFoundError for an argument that does not fit or a file that is not there.
+        Raises ValueError or FileNotFoundError for an argument that does not fit or a file that is not there, and
+        ModuleNotFoundError for a network in PyTorch where that is not installed.
         """
-        from fer_voting import networks
-        from fer_voting.inference.runtime import TorchRuntime
-
-        network = networks.load(source, output_dir, vote, runtime=runtime, precision=precision)
+        if threads is not None and threads < 1:
+            raise ValueError(f"`threads` (={threads}) must be at least 1")
+        words: dict[str, Any] = {
+            "vote": vote,
+            "precision": precision,
+            "device": device,
+            "runtime": runtime,
+            "threads": threads,
+        }
+        network = networks.load(source, output_dir, **words)
+        if threads is not None:
+            cv2.setNumThreads(threads)
         if isinstance(network, networks.OnnxNetwork):
-            if device not in ("auto", "cpu"):
-                raise ValueError(f"`device` (={device!r}) must be cpu for an .onnx file")
             recognizer = cls(network, **options)
         else:
-            recognizer = cls(TorchRuntime(network.net, network.info, network.vote, precision, device), **options)
-        words = {"vote": vote, "precision": precision, "device": device, "runtime": runtime, **options}
-        recognizer._reload = functools.partial(cls.load, source, output_dir, **words)
+            from fer_voting.inference.runtime import TorchRuntime
+
+            net, info, chosen = network.net, network.info, network.vote
+            recognizer = cls(TorchRuntime(net, info, chosen, precision, device, threads), **options)
+        recognizer._reload = functools.partial(cls.load, source, output_dir, **words, **options)
         return recognizer
 
     def __reduce__(self) -> Any:
@@ -242,6 +257,16 @@ class Recognizer:
     def from_onnx(cls, path: str | Path, runtime: str = "onnx", precision: str = "float32", **options: Any) -> Self:
         """`load` for an exported ONNX file."""
         return cls.load(path, runtime=runtime, precision=precision, **options)
+
+    @functools.cached_property
+    def in_torch(self) -> "Recognizer":
+        """This recogniser with its network in PyTorch, which `explain` needs.
+
+        Raises ValueError for an ONNX file, ModuleNotFoundError where PyTorch is not installed.
+        """
+        if not isinstance(self.runtime, networks.OnnxNetwork) or self._reload is None:
+            return self
+        return self._reload(runtime="torch")
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -44,6 +44,10 @@ class Runtime(Protocol):
     device: str
     """PyTorch's name of the device: cpu, cuda:0."""
 
+    @property
+    def threads(self) -> int:
+        """Of the processor for one call."""
+
     def __call__(self, faces: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Scores `[B, K]` and crop logits `[B, V, K]` of B >= 1 faces."""
 
@@ -81,6 +85,7 @@ class TorchRuntime:
         vote: as in `FaceNetwork`.
         precision: `float32`; `bf16`, autocast: faster where the processor has it.
         device: `auto` (a GPU where there is one), or a device of torch's.
+        threads: of torch in this process; None: as they are.
 
     Raises ValueError if an argument is unknown or the device is not there.
     """
@@ -92,6 +97,7 @@ class TorchRuntime:
         vote: Vote = soft_vote,
         precision: str = "float32",
         device: str = "auto",
+        threads: int | None = None,
     ) -> None:
         if precision not in PRECISIONS:
             raise ValueError(f"`precision` (={precision!r}) must be one of {', '.join(PRECISIONS)}")
@@ -107,6 +113,12 @@ class TorchRuntime:
         self.lock = threading.RLock()  # a network that votes keeps values of the call that runs
         self.network = FaceNetwork(net, vote, info.faces.colour).requires_grad_(False)
         self.network.to(self._device).to(memory_format=torch.channels_last)
+        if threads is not None:
+            torch.set_num_threads(threads)
+
+    @property
+    def threads(self) -> int:
+        return torch.get_num_threads()
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "lock"}

@@ -12,34 +12,50 @@ returns a PyTorch network and takes a run's weights of the soft vote's best epoc
 file that it reads, without reading it. `copy_weights` puts the weights into a network with other classes
 (`init_from`); `match_classes` returns the network with the classes of a data set (evaluation, `teacher`).
 
+An exported folder that has an ONNX file too, as the network that ships does, is computed by ONNX Runtime on a processor
+(`runtime` of `load`). Only what needs PyTorch imports it.
+
 Nothing that is loaded can name code to call; see `fer_voting.networks.network`.
 """
 
 import contextlib
-import logging
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from torch import nn
-
-from fer_voting.data.labels import canonical
-from fer_voting.models.adaptive import require_cut
-from fer_voting.models.checkpoint import NetworkInfo
-from fer_voting.models.last_layer import find_last_layer
+from fer_voting.networks.folder import CONFIG_FILE, ONNX_FILE, WEIGHTS_FILE, read_config
 from fer_voting.networks.hub import download, is_hub_name
-from fer_voting.networks.network import CONFIG_FILE, WEIGHTS_FILE, Network, build, weights_checksum
 from fer_voting.networks.onnx import OnnxNetwork, open_onnx
-from fer_voting.runs.run import Run
-from fer_voting.votes import find_vote
+from fer_voting.system.machine import has_gpu, passive_waiting
+from fer_voting.system.packages import whole_package
+
+if TYPE_CHECKING:  # torch takes seconds to import, and an installation for prediction lacks it
+    from fer_voting.networks.classes import copy_weights, match_classes
+    from fer_voting.networks.network import Network, weights_checksum
+    from fer_voting.runs.run import Run
 
 __all__ = [
     "Network", "OnnxNetwork", "Source", "copy_weights", "find", "load", "load_network", "match_classes",
     "weights_checksum",
 ]  # fmt: skip
 
-log = logging.getLogger(__name__)
+_IN_TORCH = {
+    "Network": "network",
+    "weights_checksum": "network",
+    "copy_weights": "classes",
+    "match_classes": "classes",
+}
+"""Public name -> its module, which imports torch."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _IN_TORCH:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    with whole_package():
+        return getattr(importlib.import_module(f"{__name__}.{_IN_TORCH[name]}"), name)
+
 
 SHIPPED = Path(__file__).resolve().parent.parent / "pretrained" / "fer_voting"
 """The network that ships with the package."""
@@ -52,7 +68,7 @@ class Source:
     kind: Literal["run", "checkpoint", "folder", "onnx"]
     path: Path
     """The file or folder."""
-    run: Run | None = None
+    run: "Run | None" = None
     """The run, also of a checkpoint that lies in a run's folder."""
 
     def weights_file(self) -> Path:
@@ -70,10 +86,36 @@ class Source:
             return self.run.best_checkpoint("soft" if "soft" in votes else next(iter(votes)))
         return self.path / WEIGHTS_FILE if self.kind == "folder" else self.path
 
-    def load_network(self) -> Network:
+    def load_network(self) -> "Network":
         """The network with the weights of `weights_file`. Raises as `load_network`."""
         path = self.weights_file()
+        with whole_package():
+            from fer_voting.networks.network import Network
         return Network.from_folder(self.path) if self.kind == "folder" else Network.from_checkpoint(path, self.run)
+
+    def onnx_file(self, runtime: str, device: str, precision: str, vote: str | None, split: str | None) -> Path | None:
+        """The ONNX file that `load` opens for these arguments; None: PyTorch computes the network.
+
+        Raises ValueError if the runtime cannot compute the network.
+        """
+        if runtime not in ("auto", "onnx", "openvino", "torch"):
+            raise ValueError(f"`runtime` (={runtime!r}) must be auto, onnx, openvino or torch")
+        if runtime == "torch" or (runtime == "auto" and self.kind in ("run", "checkpoint")):
+            self.weights_file()  # refuses an ONNX file
+            return None
+        if self.kind == "onnx":
+            return self.path
+        file = self.path / ONNX_FILE
+        if self.kind != "folder" or not file.is_file():
+            if runtime == "auto":
+                return None
+            raise ValueError(f"`runtime` (={runtime!r}) needs an ONNX file: python -m fer_voting.export --to onnx")
+        config = read_config(self.path / CONFIG_FILE)
+        is_same = vote in (None, config.get("vote")) and split in (None, config.get("split"))
+        on_processor = device == "cpu" or (device == "auto" and not has_gpu())
+        if runtime == "auto" and not (is_same and on_processor and precision == "float32"):
+            return None
+        return file
 
 
 def find(source: str | Path | None = None, output_dir: str | Path = "outputs", revision: str | None = None) -> Source:
@@ -96,13 +138,10 @@ def find(source: str | Path | None = None, output_dir: str | Path = "outputs", r
         return Source("onnx", path) if suffix == ".onnx" else Source("checkpoint", path, _run_around(path))
     folder = path.absolute()
     is_exported = (folder / CONFIG_FILE).is_file()
-    run = None
-    with contextlib.suppress(ValueError):  # not a possible name of a run
-        if folder.parent.name == "runs" and folder.is_dir() and not is_exported:
-            run = Run(folder.parent.parent, folder.name)
-        else:
-            run = Run(Path(output_dir), str(source))
-    if run is not None and run.dir.is_dir():
+    is_run = folder.parent.name == "runs" and folder.is_dir() and not is_exported
+    run_dir = folder if is_run else Path(output_dir).absolute() / "runs" / source
+    is_name = is_run or path.name == str(source)
+    if is_name and run_dir.is_dir() and (run := _run_in(run_dir)) is not None:
         if (status := run.status()) != "finished":
             state = "holds no run: it has no result.json" if status == "missing" else f"is {status}, not finished"
             raise FileNotFoundError(f"run {str(source)!r}: {run.dir} {state}")
@@ -116,7 +155,7 @@ def find(source: str | Path | None = None, output_dir: str | Path = "outputs", r
         return Source("folder", path)
     if isinstance(source, str) and is_hub_name(source) and not path.parent.is_dir():  # else a path with a typing error
         return Source("folder", download(source, revision, (WEIGHTS_FILE, CONFIG_FILE)))
-    missing = f"run {str(source)!r}: {run.dir} is missing, not finished" if run else f"{source} does not exist"
+    missing = f"run {str(source)!r}: {run_dir} is missing, not finished" if is_name else f"{source} does not exist"
     raise FileNotFoundError(
         f"{missing}; a network is a run's name or folder, a .ckpt or .onnx file, an exported folder, or owner/model "
         "on the Hub (if there is no folder owner here)"
@@ -130,9 +169,11 @@ def load(
     split: str | None = None,
     *,
     revision: str | None = None,
-    runtime: str = "onnx",
+    runtime: str = "auto",
     precision: str = "float32",
-) -> Network | OnnxNetwork:
+    device: str = "auto",
+    threads: int | None = None,
+) -> "Network | OnnxNetwork":
     """Load a trained network.
 
     Args:
@@ -140,21 +181,33 @@ def load(
         vote: the vote by which the network decides. None: the one that a run was configured for or an export names,
             `soft` for a checkpoint. A run's weights are those of the vote's best epoch.
         split: to use the network under; None: the one it was trained with or exported for.
-        runtime: of an ONNX file, `onnx` or `openvino`.
-        precision: of an ONNX file, `float32`, or with `openvino` `bf16`.
+        runtime: what shall compute it: `torch`; `onnx` (ONNX Runtime) or `openvino`, which need an ONNX file, or a
+            folder that has one; `auto`: ONNX Runtime for an ONNX file, also that of a folder if it has the vote and the
+            split, the precision is float32 and the device is a processor; else `torch`.
+        precision: `float32`; `bf16` for `torch` and `openvino`.
+        device: where it shall run, as in `Recognizer.load`.
+        threads: of an ONNX file, as in `open_onnx`.
 
-    Raises FileNotFoundError if there is no such network, ValueError if a file is damaged or an argument does not fit.
+    Raises FileNotFoundError if there is no such network, ValueError if a file is damaged or an argument does not fit,
+    ModuleNotFoundError if the network needs PyTorch, which an installation for prediction lacks.
     """
     place = find(source, output_dir, revision)
-    if place.kind == "onnx":
-        exported = open_onnx(place.path, runtime, precision)
+    file = place.onnx_file(runtime, device, precision, vote, split)
+    if file is not None:
+        if device not in ("auto", "cpu"):
+            raise ValueError(f"`device` (={device!r}) must be cpu for an .onnx file")
+        exported = open_onnx(file, "onnx" if runtime == "auto" else runtime, precision, threads)
         for name, wanted, stored in (("vote", vote, exported.vote), ("split", split, exported.split)):
             if wanted not in (None, stored):
-                raise ValueError(f"`{name}` (={wanted!r}): {place.path} holds the {stored} {name}")
+                raise ValueError(f"`{name}` (={wanted!r}): {file} holds the {stored} {name}")
+        if place.kind == "folder":
+            _check_same(exported, read_config(place.path / CONFIG_FILE))
         return exported
+    with whole_package(), passive_waiting():
+        from fer_voting.networks.network import Network
     if place.kind == "run":
         assert place.run is not None
-        network = _of_run(place.run, vote)
+        network = Network.from_run(place.run, vote)
     elif place.kind == "checkpoint":
         network = Network.from_checkpoint(place.path, place.run).by_vote(vote)
     else:
@@ -162,7 +215,23 @@ def load(
     return network if split is None else network.under(split)
 
 
-def load_network(source: str | Path | None = None, output_dir: str | Path = "outputs") -> Network:
+def _check_same(exported: OnnxNetwork, config: Mapping[str, Any]) -> None:
+    """Raises ValueError if an ONNX file is not the network that the config.json beside it describes."""
+    info = exported.info
+    values = {
+        "checksum": info.checksum,
+        "class_names": list(info.class_names),
+        "image_size": info.image_size,
+        "split": info.split,
+        "vote": info.vote,
+        "faces": info.faces.to_values(),
+        **info.fitted,
+    }
+    if other := [name for name, value in values.items() if config.get(name) != value]:
+        raise ValueError(f"{exported.path} has another {', '.join(other)} than {CONFIG_FILE}: export it again")
+
+
+def load_network(source: str | Path | None = None, output_dir: str | Path = "outputs") -> "Network":
     """Load the network for an evaluation, for `init_from` or as a `teacher`: of a run, by the soft vote's best epoch.
 
     Raises as `load`, and ValueError for an ONNX file.
@@ -170,133 +239,16 @@ def load_network(source: str | Path | None = None, output_dir: str | Path = "out
     return find(source, output_dir).load_network()
 
 
-def _of_run(run: Run, vote: str | None) -> Network:
-    """The network of a finished run by one vote, with the vote's fitted parameters and accuracy."""
-    result, config = run.result() or {}, run.config()
-    if missing := [f"config.yaml: {key}" for key in ("dataset", "voting") if not isinstance(config.get(key), dict)] + [
-        f"result.json: {key}"
-        for key in ("votes", "split", "counts", "epochs", "seed", "data_fingerprint")
-        if key not in result
-    ]:
-        raise ValueError(f"{run.dir} is not a run's folder as training writes it: it lacks {', '.join(missing)}")
-    unfitted = find_vote(vote or str(config["voting"].get("name")))
-    network = Network.from_checkpoint(run.best_checkpoint(unfitted.epoch_vote), run)
-    if unfitted.needs_full_map:
-        require_cut(network.net)
-    metrics = result["votes"].get(unfitted.name, {})
-    fitted = unfitted.from_values(metrics).require_fitted()
-    accuracy = {part: float(metrics[part]["accuracy"]) for part in ("val", "test") if part in metrics}
-    return replace(network, vote=fitted, accuracy=accuracy)
-
-
-def _run_around(checkpoint: Path) -> Run | None:
-    """The run in whose folder a checkpoint lies, or None."""
-    folder = checkpoint.absolute().parent.parent
-    if checkpoint.parent.name == "checkpoints" and folder.parent.name == "runs":
-        with contextlib.suppress(ValueError):  # a copy under a name that no run can have
-            return Run(folder.parent.parent, folder.name)
+def _run_in(folder: Path) -> "Run | None":
+    """The run of a folder below `runs`; None under a name that no run can have."""
+    with whole_package():
+        from fer_voting.runs.run import Run
+    with contextlib.suppress(ValueError):
+        return Run(folder.parent.parent, folder.name)
     return None
 
 
-# Classes by name ---------------------------------------------------------------------------------------------------
-
-
-def copy_weights(
-    network: Network, net: nn.Module, class_names: Sequence[str], missing_classes: str = "error"
-) -> dict[str, str]:
-    """Copy the weights of a trained network into `net`; the rows of the last layer are matched by class name.
-
-    Args:
-        network: its split may differ from that of `net`, the sizes of its layers may not.
-        class_names: names of `net`'s outputs, in order.
-        missing_classes: `error`, or `random`: classes that `network` lacks keep `net`'s initial weights.
-
-    Returns `{class of net: class of network}` for the matched rows.
-
-    Raises ValueError that names the keys, shapes or classes that do not fit.
-    """
-    if missing_classes not in ("error", "random"):
-        raise ValueError(f"`init_missing_classes` (={missing_classes!r}) must be error or random")
-    state, own = network.net.state_dict(), net.state_dict()
-    last_layer = find_last_layer(net, len(class_names))
-    head = [key for key in own if key.rpartition(".")[0] == last_layer]
-    missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-    if missing or unknown:
-        raise ValueError(
-            f"{network.path} does not fit the network: missing keys {_few(missing)}; unknown keys {_few(unknown)}"
-        )
-    misshapen = [
-        f"{key} {tuple(state[key].shape)} for {tuple(own[key].shape)}"
-        for key in own
-        if key not in head and own[key].shape != state[key].shape
-    ]
-    if misshapen:
-        described = _overrides(network.info)
-        raise ValueError(f"{network.path} does not fit the network: {_few(misshapen)}; it is {described}")
-    rows = {_key(name): row for row, name in enumerate(network.info.class_names)}
-    new = [name for name in class_names if _key(name) not in rows]
-    if new and missing_classes == "error":
-        raise ValueError(
-            f"{network.path} knows the classes {', '.join(network.info.class_names)}, not {', '.join(new)}; "
-            "init_missing_classes=random starts these from scratch"
-        )
-    matched = {name: network.info.class_names[rows[_key(name)]] for name in class_names if name not in new}
-    for key in head:
-        merged = own[key].clone()
-        for own_row, name in enumerate(class_names):
-            if name in matched:
-                merged[own_row] = state[key][rows[_key(name)]]
-        state[key] = merged
-    net.load_state_dict(state)
-    log.info(
-        "weights of %s (%s, split %s): classes matched by name: %s%s",
-        network.path,
-        network.info.dataset,
-        network.info.split,
-        ", ".join(matched) or "none",
-        f"; from scratch: {', '.join(new)}" if new else "",
-    )
-    return matched
-
-
-def match_classes(
-    network: Network, class_names: Sequence[str], dataset: str, split: str | None = None
-) -> tuple[Network, list[str]]:
-    """The network with outputs for exactly these classes, and the names of its other classes.
-
-    Classes are matched by name. The network has no output for its other classes, so it cannot decide for them.
-
-    Args:
-        class_names: of the data set `dataset`, in order.
-        split: to use the network under; None: its own.
-
-    Raises ValueError if the network lacks one of the classes.
-    """
-    info = replace(network.info, split=split or network.info.split, class_names=tuple(class_names), dataset=dataset)
-    net = build(info)
-    try:
-        matched = copy_weights(network, net, class_names)
-    except ValueError as error:
-        reason = str(error).partition("; init_missing_classes")[0]
-        raise ValueError(f"{reason}: it cannot be evaluated on {dataset}") from error
-    left_out = [name for name in network.info.class_names if name not in matched.values()]
-    return replace(network, net=net.eval(), info=info), left_out
-
-
-def _key(name: str) -> str:
-    """The canonical name of a class; a user's own classes have no synonyms."""
-    try:
-        return canonical(name)
-    except ValueError:
-        return name
-
-
-def _overrides(info: NetworkInfo) -> str:
-    """The overrides of the command line that make such a network."""
-    options = [f"model.{key}={value}" for key, value in info.options.items() if value is not None]
-    return " ".join([f"model={info.architecture}", *options])
-
-
-def _few(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:4]) or "none"
-    return f"{shown}, … ({len(names)} in all)" if len(names) > 4 else shown
+def _run_around(checkpoint: Path) -> "Run | None":
+    """The run in whose folder a checkpoint lies, or None."""
+    folder = checkpoint.absolute().parent.parent
+    return _run_in(folder) if checkpoint.parent.name == "checkpoints" and folder.parent.name == "runs" else None

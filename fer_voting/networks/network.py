@@ -1,22 +1,15 @@
-"""`Network`: a trained network with what its source records, read from a checkpoint or a shared folder.
-
-A shared folder has the layout of the Hugging Face Hub:
-
-    model.safetensors   the weights
-    config.json         how to build the network and what its outputs mean: plain values, checked by type and range
-    README.md           the model card
+"""`Network`: a trained network with what its source records, read from a run, a checkpoint or a shared folder.
 
 Nothing in a checkpoint or a folder is run as code: weights are read from safetensors or with `weights_only=True`, the
 network's class comes from the files of `conf/model` (`fer_voting.models.registry`), and unknown keys are refused.
 """
 
 import hashlib
-import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -25,13 +18,10 @@ from fer_voting.models.adaptive import require_cut
 from fer_voting.models.checkpoint import NetworkInfo, load_weights, rebuild_network
 from fer_voting.models.voting import VotingNetwork
 from fer_voting.networks import hub
+from fer_voting.networks.folder import CARD_FILE, CONFIG_FILE, CONFIG_FORMAT, WEIGHTS_FILE, read_config
 from fer_voting.runs.run import Run
 from fer_voting.system.atomic import write_atomically, write_json
 from fer_voting.votes import Vote, find_vote, soft_vote
-
-CONFIG_FORMAT = 2
-WEIGHTS_FILE, CONFIG_FILE, CARD_FILE = "model.safetensors", "config.json", "README.md"
-MAX_CONFIG_BYTES = 1_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,6 +140,33 @@ class Network:
         return cls(net.eval(), info, path=path, run=run)
 
     @classmethod
+    def from_run(cls, run: Run, vote: str | None = None) -> Self:
+        """The network of a finished run by one vote, with the vote's fitted parameters and accuracy.
+
+        Args:
+            vote: None: the one that the run was configured for.
+
+        Raises FileNotFoundError or ValueError if the run is damaged, or lacks the vote or its parameters.
+        """
+        result, config = run.result() or {}, run.config()
+        if missing := [
+            f"config.yaml: {key}" for key in ("dataset", "voting") if not isinstance(config.get(key), dict)
+        ] + [
+            f"result.json: {key}"
+            for key in ("votes", "split", "counts", "epochs", "seed", "data_fingerprint")
+            if key not in result
+        ]:
+            raise ValueError(f"{run.dir} is not a run's folder as training writes it: it lacks {', '.join(missing)}")
+        unfitted = find_vote(vote or str(config["voting"].get("name")))
+        network = cls.from_checkpoint(run.best_checkpoint(unfitted.epoch_vote), run)
+        if unfitted.needs_full_map:
+            require_cut(network.net)
+        metrics = result["votes"].get(unfitted.name, {})
+        fitted = unfitted.from_values(metrics).require_fitted()
+        accuracy = {part: float(metrics[part]["accuracy"]) for part in ("val", "test") if part in metrics}
+        return replace(network, vote=fitted, accuracy=accuracy)
+
+    @classmethod
     def from_folder(cls, folder: Path) -> Self:
         """The network of a shared folder.
 
@@ -157,7 +174,7 @@ class Network:
         fit the other: every weight must be there, with its shape, and no other.
         """
         path = folder / CONFIG_FILE
-        values = _read_config(path)
+        values = read_config(path)
         try:
             name, accuracy, checksum = (values.pop(key) for key in ("vote", "accuracy", "checksum"))
             vote = find_vote(name)
@@ -216,22 +233,6 @@ def weights_checksum(state: Mapping[str, Tensor]) -> str:
 def _widened(tensor: Tensor) -> Tensor:
     """A network is computed in float32, whatever its file holds."""
     return tensor.float() if tensor.dtype == torch.float16 else tensor
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path.parent} is not a folder of a shared network: it lacks {path.name}")
-    if path.stat().st_size > MAX_CONFIG_BYTES:
-        raise ValueError(f"{path} is not the configuration of a network: it has more than {MAX_CONFIG_BYTES:,} bytes")
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged: {type(error).__name__}: {error}") from error
-    if not isinstance(values, dict) or type(format_number := values.pop("fer_voting", None)) is not int:
-        raise ValueError(f"{path} is not the configuration of a network of fer_voting")
-    if format_number != CONFIG_FORMAT:
-        raise ValueError(f"{path} has format {format_number}; this version of fer_voting reads {CONFIG_FORMAT}")
-    return values
 
 
 def _read_weights(path: Path, expected: VotingNetwork) -> dict[str, Tensor]:

@@ -8,10 +8,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-import yaml
-
-YAML_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C, where PyYAML was built with it
-
 
 @contextlib.contextmanager
 def write_atomically(path: Path) -> Iterator[TextIO]:
@@ -48,11 +44,14 @@ def read_yaml(path: Path) -> Any:
     Raises FileNotFoundError, or ValueError that names the file, if it is not YAML or uses aliases, by which a few
     lines become more than the memory. What OmegaConf writes has none.
     """
+    import yaml  # here: an installation for prediction lacks it
+
+    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C, where PyYAML was built with it
     try:
         text = path.read_text(encoding="utf-8")
-        if "*" in text and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, YAML_LOADER)):
+        if "*" in text and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, loader)):
             raise ValueError("it uses aliases")
-        return yaml.load(text, YAML_LOADER)
+        return yaml.load(text, loader)
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise ValueError(f"{path} is damaged: {' '.join(str(error).split())[:200]}") from error
 

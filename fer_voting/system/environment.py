@@ -9,6 +9,8 @@ from pathlib import Path
 
 import torch
 
+from fer_voting.system.machine import processor
+
 PACKAGES = ("torch", "torchvision", "lightning", "hydra-core", "torchmetrics", "albumentations", "numpy")
 
 
@@ -16,13 +18,8 @@ def describe_device(device: torch.device) -> str:
     """The GPU's name, or the processor's with the number of threads that torch uses."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    name = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
-        name = names[0] if names else name
-    threads = torch.get_num_threads()
-    return f"{name}, {threads} thread{'s' * (threads > 1)}" if device.type == "cpu" else f"{device.type}, {name}"
+    here = processor(torch.get_num_threads())
+    return here if device.type == "cpu" else f"{device.type}, {here.rpartition(',')[0]}"
 
 
 def keep_freed_memory() -> None:

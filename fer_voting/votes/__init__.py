@@ -6,6 +6,8 @@ name, as they are before they are fitted. No module of this package imports torc
 
 from collections.abc import Mapping
 
+from fer_voting.system.groups import options_of_group
+from fer_voting.system.packages import whole_package
 from fer_voting.votes.adaptive import AdaptiveCost, AdaptiveVote, adaptive_curve, fit_threshold
 from fer_voting.votes.simple import (
     ConfidenceVote,
@@ -38,15 +40,13 @@ def find_vote(name: str) -> Vote:
     """
     if name in ALL_VOTES:
         return ALL_VOTES[name]
-    from hydra.utils import instantiate
-    from omegaconf import OmegaConf
-
-    from fer_voting.config import options_of_group
-
     files = options_of_group("voting")
     if name not in files:
         known = ", ".join({**ALL_VOTES, **files})
         raise ValueError(f"`vote` (={name!r}) must be one of {known}, or of your own folder: --config-dir DIR")
+    with whole_package():
+        from hydra.utils import instantiate
+        from omegaconf import OmegaConf
     vote = instantiate(OmegaConf.load(files[name]))
     if not isinstance(vote, Vote):
         raise ValueError(f"{files[name]} must name a vote by _target_, not a {type(vote).__name__}")
@@ -55,8 +55,6 @@ def find_vote(name: str) -> Vote:
 
 def known_votes() -> dict[str, Vote]:
     """All votes by name, before they are fitted: the built-in ones, then those of a user's own."""
-    from fer_voting.config import options_of_group
-
     return {**ALL_VOTES, **{name: find_vote(name) for name in options_of_group("voting") if name not in ALL_VOTES}}
 
 

@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 import torch
 from helpers.hub_server import serve_hub
+from helpers.networks import noise
 from helpers.train import REPO, TINY
 from omegaconf import OmegaConf
 
 from fer_voting.config import make
 from fer_voting.export import main
 from fer_voting.inference.runtime import TorchRuntime
-from fer_voting.networks import load, load_network, weights_checksum
+from fer_voting.networks import SHIPPED, load, load_network, weights_checksum
 from fer_voting.networks.onnx import OnnxRuntime
 from fer_voting.runs.run import Run
 from fer_voting.train import main as train_main
@@ -81,9 +82,14 @@ def test_without_a_run_it_is_the_network_that_ships(tmp_path: Path) -> None:
     words = ["--output-dir", str(tmp_path), "--to"]
     main([*words, "onnx"])
     runtime = OnnxRuntime(tmp_path / "exports" / "fer_voting-float32.onnx")
-    shipped = load("fer_voting")
+    shipped = load_network("fer_voting")
     assert (runtime.class_names, runtime.fitted) == (shipped.info.class_names, shipped.vote.to_values())
     assert runtime.info.checksum == weights_checksum(shipped.net.state_dict())
+    # The file that ships is what this command writes. Its bytes are those of the torch that wrote it.
+    in_wheel = OnnxRuntime(SHIPPED / "model.onnx")
+    assert in_wheel.info == runtime.info
+    for ours, theirs in zip(in_wheel(noise(5, size=48)), runtime(noise(5, size=48)), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
     for refused in (["folder"], ["onnx", "--precision", "int8"], ["onnx", "--vote", "hard"], ["page", "--split", "m1"]):
         with pytest.raises(SystemExit, match="is for the network of a training: give --run RUN"):
             main([*words, *refused])

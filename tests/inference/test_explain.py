@@ -22,6 +22,14 @@ def a_face(side: int = 24) -> np.ndarray:
     return np.random.default_rng(1).integers(0, 256, (side, side, 3), dtype=np.uint8)
 
 
+def test_the_network_that_ships_is_explained_in_pytorch():
+    face = np.random.default_rng(0).integers(0, 256, (48, 48, 3), dtype=np.uint8)
+    recognizer = Recognizer.load(device="cpu")
+    found = explain(recognizer, face)
+    np.testing.assert_allclose(found.recognition.probabilities, recognizer(face).probabilities, atol=1e-4)
+    assert recognizer.in_torch is recognizer.in_torch.in_torch
+
+
 @pytest.mark.parametrize("split", ["baseline", "input", "m1", "m2", "m3"])
 def test_the_mean_of_a_crops_map_is_its_logit_less_the_bias(split: str):
     found = explain(recognizer(split), a_face(40))

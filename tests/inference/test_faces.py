@@ -9,6 +9,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+from scipy.optimize import linear_sum_assignment
 from torchvision.ops import box_iou
 
 from fer_voting.inference.faces import (
@@ -16,6 +17,7 @@ from fer_voting.inference.faces import (
     Boxes,
     CenterFace,
     FaceTracker,
+    best_pairs,
     cut_face,
     find_faces,
     make_detector,
@@ -312,6 +314,17 @@ def test_overlaps_by_hand():
     assert iou[0].tolist() == pytest.approx([50 / 150, 20 / 100, 0])
     assert inside[0].tolist() == [0.5, 1, 0]
     assert overlaps(np.zeros((0, 4)), np.ones((3, 4)))[0].shape == (0, 3)
+
+
+@pytest.mark.parametrize("shape", [(0, 0), (0, 3), (2, 0), (1, 1), (3, 3), (2, 5), (6, 4), (9, 9)])
+def test_the_best_pairs_are_scipys(shape: tuple[int, int]):
+    for seed in range(20):
+        generator = np.random.default_rng(seed)
+        gains = generator.random(shape) * (generator.random(shape) < 0.5)  # most boxes overlap none
+        pairs = best_pairs(gains)
+        assert len({row for row, _ in pairs}) == len({column for _, column in pairs}) == len(pairs) == min(shape)
+        expected = gains[linear_sum_assignment(gains, maximize=True)].sum()
+        assert sum(gains[pair] for pair in pairs) == pytest.approx(expected)
 
 
 def test_numbers_stay_when_the_detectors_order_changes():

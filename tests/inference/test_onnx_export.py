@@ -69,6 +69,19 @@ def exact_logits(net: VotingResNet18, faces: NDArray[np.uint8]) -> NDArray[np.fl
         return double.eval()(images).numpy()
 
 
+def test_threads_share_the_faces_and_change_no_number(float32: Path):
+    faces = noise(19)
+    expected = OnnxRuntime(float32, threads=1)(faces)
+    for threads in (2, 3, 32):
+        runtime = OnnxRuntime(float32, threads)
+        assert runtime.threads == threads
+        for ours, theirs in zip(runtime(faces), expected, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)
+    for kind in RUNTIMES:
+        with pytest.raises(ValueError, match=r"`threads` \(=0\) must be at least 1"):
+            kind(float32, threads=0)
+
+
 @pytest.mark.parametrize("runtime", RUNTIMES)
 @pytest.mark.parametrize("batch", [1, 2, 7])
 def test_runtimes_compute_the_network(runtime: type, batch: int, net: VotingResNet18, float32: Path) -> None:

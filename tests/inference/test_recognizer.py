@@ -5,6 +5,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import PIL.Image
 import pytest
@@ -19,6 +20,7 @@ from fer_voting.data.images import prepare_image
 from fer_voting.experiment import Sources, make_evaluator, make_module
 from fer_voting.face_input import FaceInput
 from fer_voting.inference.faces import Boxes, face_square
+from fer_voting.inference.frames import photo
 from fer_voting.inference.recognizer import DetectedFaces, Recognition
 from fer_voting.inference.runtime import TorchRuntime
 from fer_voting.models.images import as_grey
@@ -285,3 +287,29 @@ def test_a_training_on_grey_images_makes_a_network_that_sees_grey(tmp_path: Path
     shades = as_grey(torch.from_numpy(np.array(data.pack.images[data.positions("test")])))
     expected = TorchRuntime(module.net, module.info, device="cpu")(shades.numpy())[1]
     np.testing.assert_allclose(outputs.numpy(), expected, atol=2e-2)  # the evaluation may be in bf16
+
+
+@pytest.mark.slow
+def test_the_network_that_ships_decides_the_same_in_both_runtimes(shared_data: Path):
+    in_onnx, in_torch = (Recognizer.load(runtime=runtime, device="cpu") for runtime in ("onnx", "torch"))
+    count = 0
+    for path in sorted((shared_data / "photos").iterdir()):
+        faces = [in_onnx.detect(photo(path)), in_torch.detect(photo(path))]
+        np.testing.assert_allclose(faces[0].probabilities, faces[1].probabilities, rtol=0, atol=1e-4)
+        assert faces[0].classes == faces[1].classes
+        count += len(faces[0])
+    assert count >= 11
+
+
+def test_threads_are_those_of_every_library(tmp_path: Path):
+    path, before = write_checkpoint(tmp_path / "net.ckpt"), cv2.getNumThreads()
+    try:
+        for source in (None, path):
+            for threads in (1, 2):
+                recognizer = Recognizer.load(source, threads=threads, device="cpu")
+                assert (recognizer.runtime.threads, cv2.getNumThreads()) == (threads, threads)
+        assert torch.get_num_threads() == 2
+        with pytest.raises(ValueError, match=r"`threads` \(=0\) must be at least 1"):
+            Recognizer.load(path, threads=0)
+    finally:
+        cv2.setNumThreads(before)

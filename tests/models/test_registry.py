@@ -8,7 +8,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from fer_voting.config import CONF_DIR, USER_CONF_VARIABLE, compose
+from fer_voting.config import CONF_DIR, compose
 from fer_voting.models import VotingResNet18
 from fer_voting.models.checkpoint import NetworkInfo, rebuild_network
 from fer_voting.models.registry import (
@@ -20,6 +20,7 @@ from fer_voting.models.registry import (
     read_node,
 )
 from fer_voting.runs.identity import resolve
+from fer_voting.system.groups import USER_CONF_VARIABLE
 
 CLASSES = ("happy", "sad", "anger")
 

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,6 +24,7 @@ from fer_voting.networks import (
 )
 from fer_voting.networks.onnx import ExportInfo
 from fer_voting.runs.run import Run
+from fer_voting.system.machine import usable_cores
 from fer_voting.votes import SoftVote, hard_vote, soft_vote
 
 HARD = {"val": {"accuracy": 0.25}, "test": {"accuracy": 0.5}}
@@ -97,7 +99,49 @@ def test_an_exported_folder_and_the_network_that_ships(tmp_path: Path):
     other = load(tmp_path / "net", vote="softprob")
     assert (other.vote.name, other.accuracy) == ("softprob", {})
     for source in (None, "fer_voting"):
-        assert load(source).path == load_network(source).path == SHIPPED / "model.safetensors"
+        assert load(source, runtime="torch").path == load_network(source).path == SHIPPED / "model.safetensors"
+        assert load(source, device="cpu").path == SHIPPED / "model.onnx"
+
+
+def test_the_network_that_ships_runs_in_onnx_runtime_where_its_file_is_what_was_asked_for():
+    shipped = load_network()
+    for words in ({}, {"vote": "soft"}, {"split": "m1"}, {"runtime": "onnx", "threads": 2}):
+        network = load(device="cpu", **words)
+        assert isinstance(network, OnnxNetwork)
+        assert (network.info.checksum, network.fitted) == (shipped.checksum, shipped.vote.to_values())
+        assert network.threads == words.get("threads", usable_cores())
+    for words in ({"vote": "hard"}, {"split": "m2"}, {"precision": "bf16"}, {"device": "cuda"}, {"runtime": "torch"}):
+        network = load(**{"device": "cpu", **words})
+        assert isinstance(network, Network)
+        assert network.checksum == shipped.checksum
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ({"runtime": "onnx", "vote": "hard"}, r"`vote` \(='hard'\): .*model\.onnx holds the soft vote"),
+        ({"runtime": "onnx", "device": "cuda"}, r"`device` \(='cuda'\) must be cpu"),
+        ({"runtime": "jax"}, r"`runtime` \(='jax'\) must be auto, onnx, openvino or torch"),
+        ({"threads": 0}, r"`threads` \(=0\) must be at least 1"),
+    ],
+)
+def test_what_the_onnx_file_cannot_do_is_refused(words: dict[str, Any], reason: str):
+    with pytest.raises(ValueError, match=reason):
+        load(**{"device": "cpu", **words})
+
+
+def test_only_an_onnx_file_runs_in_onnx_runtime(tmp_path: Path):
+    with pytest.raises(ValueError, match=r"`runtime` \(='onnx'\) needs an ONNX file: .*export --to onnx"):
+        load(write_checkpoint(tmp_path / "net.ckpt"), runtime="onnx")
+
+
+def test_a_folder_with_the_onnx_file_of_other_weights_is_refused(tmp_path: Path):
+    Network(small_network(), small_info()).save_pretrained(tmp_path)
+    (tmp_path / "model.onnx").symlink_to(SHIPPED / "model.onnx")
+    with pytest.raises(
+        ValueError, match=r"model\.onnx has another checksum, .*image_size, .* than config\.json: export it again"
+    ):
+        load(tmp_path, device="cpu")
 
 
 def test_a_run_comes_before_a_folder_of_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

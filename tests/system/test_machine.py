@@ -3,6 +3,7 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from fer_voting.system import machine
 
@@ -69,3 +70,27 @@ def test_threads_are_all_cores_half_or_one(monkeypatch: pytest.MonkeyPatch):
 def test_a_wrong_number_of_threads_is_refused_with_the_cores(threads):
     with pytest.raises(ValueError, match=f"threads={threads} must be auto, or 1 to 4"):
         machine.thread_choices(threads)
+
+
+def test_torch_is_imported_for_a_gpu_only_where_there_is_a_driver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr(machine, "GPU_DEVICES", (str(tmp_path / "nvidia"),))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert not machine.has_gpu()
+    (tmp_path / "nvidia").touch()
+    assert machine.has_gpu()
+
+
+def test_only_the_import_sees_how_threads_are_to_wait(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    with machine.passive_waiting():
+        assert os.environ["OMP_WAIT_POLICY"] == "passive"
+    assert "OMP_WAIT_POLICY" not in os.environ
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    with machine.passive_waiting():
+        assert os.environ["OMP_WAIT_POLICY"] == "active"
+    assert os.environ["OMP_WAIT_POLICY"] == "active"
+
+
+def test_a_processor_has_a_name_and_threads():
+    assert machine.processor(1).endswith(", 1 thread")
+    assert machine.processor(2).endswith(", 2 threads")

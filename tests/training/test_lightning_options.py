@@ -18,13 +18,14 @@ from helpers.callbacks import RateWitness
 from helpers.train import REPO, TINY
 from omegaconf import OmegaConf
 
-from fer_voting.config import USER_CONF_VARIABLE, compose, explain
+from fer_voting.config import compose, explain
 from fer_voting.data import module as data_module
 from fer_voting.data.batches import BatchDataset
 from fer_voting.experiment import train
 from fer_voting.runs.naming import settle
 from fer_voting.runs.processes import run_isolated
 from fer_voting.runs.run import Run, read_history
+from fer_voting.system.groups import USER_CONF_VARIABLE
 from fer_voting.training.options import REFUSED, refuse_trainer_options
 
 pytestmark = pytest.mark.slow

@@ -16,7 +16,8 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from fer_voting.config import CONF_DIR, USER_CONF_VARIABLE
+from fer_voting.config import CONF_DIR
+from fer_voting.system.groups import USER_CONF_VARIABLE
 from fer_voting.votes import (
     ALL_VOTES,
     VOTES,
