@@ -148,3 +148,15 @@ def test_batches_of_a_resident_pack_are_those_of_its_file(tmp_path: Path) -> Non
     assert len(kept.seen) == len(read.seen) == 8
     for ours, theirs in zip(kept.seen, read.seen, strict=True):
         assert all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
+def test_steps_do_not_wait_for_the_gpu(run_train: Callable[..., Path]) -> None:
+    """The steps of `train`: its loader, augmentation, loss, guard against losses that are not finite, and callbacks."""
+    sizes = ["dataset.train_size=400", "trainer.accelerator=gpu", "augment=paper"]
+    waits = "+callbacks.waits._target_=helpers.callbacks.NoWaiting"
+    try:
+        run = Run(run_train("split=m1", *sizes, "name=steps", waits), "steps")
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert run.status() == "finished"

@@ -32,6 +32,8 @@ from experiments.bench.measure import BenchmarkResult, seconds_of, table
 from experiments.common import SPLITS, add_parts, make_parser, open_data, write_page
 from fer_voting.config import compose
 from fer_voting.data.augment import make_augment
+from fer_voting.data.augment.batched import BatchedAugment
+from fer_voting.data.augment.by_albumentations import AlbumentationsAugment
 from fer_voting.data.images import prepare_image
 from fer_voting.data.module import FERDataModule
 from fer_voting.inference.onnx_export import export_float32, export_int8
@@ -367,13 +369,14 @@ def _bench_augmentation(result: BenchmarkResult, pictures_BHWC: Array, size: Siz
     by_image, by_batch = make_augment("albumentations", **values), make_augment("batched", **values)
     by_torchvision = _torchvision(values, size.image)
     pictures = torch.from_numpy(pictures_BHWC).permute(0, 3, 1, 2).contiguous()
+    positions = torch.arange(len(pictures))
     keys = [(0, position) for position in range(len(pictures))]
-    assert by_image is not None
-    assert by_batch is not None
+    assert isinstance(by_image, AlbumentationsAugment)
+    assert isinstance(by_batch, BatchedAugment)
     functions: dict[str, Callable[[], Any]] = {
-        "albumentations": lambda: by_image(pictures_BHWC, keys, 0),  # type: ignore[arg-type]
+        "albumentations": lambda: by_image(pictures_BHWC, keys, 0),
         "torchvision v2": lambda: [by_torchvision(picture) for picture in pictures],
-        "batched": lambda: by_batch(pictures, keys, 0),  # type: ignore[arg-type]
+        "batched": lambda: by_batch(pictures, 0, positions, 0),
     }
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -465,8 +465,7 @@ class FERDataModule(L.LightningDataModule):
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         images, targets, positions = batch
         if isinstance(self.augment, BatchedAugment) and self.trainer is not None and self.trainer.training:
-            keys = torch.stack([torch.full_like(positions, self.trainer.current_epoch), positions], dim=1)
-            images = self.augment(images, keys, self.seed)
+            images = self.augment(images, self.trainer.current_epoch, positions, self.seed)
         return normalise(images), targets, positions
 
 

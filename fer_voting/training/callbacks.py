@@ -4,9 +4,12 @@
 
 import csv
 import logging
+import math
 import statistics
+from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -130,10 +133,26 @@ def _save(trainer: L.Trainer, path: Path, weights_only: bool) -> None:
 FEW_IMAGES = 5
 
 
+@dataclass
+class _Step:
+    """A step whose loss may not be known yet.
+
+    Attributes:
+        loss: of a GPU, a copy under way.
+        copied: tells whether the copy is complete; None on a processor.
+    """
+
+    loss: Tensor
+    copied: torch.cuda.Event | None
+    positions: Tensor
+    number: int
+
+
 class StopOnNaN(L.Callback):
     """Stops at a loss that is not finite, and when the pack's images were changed while they are in use.
 
-    Must come before the callback that saves checkpoints, so that the last checkpoint is a good one.
+    Must come before the callback that saves checkpoints, so that the last checkpoint is a good one. A GPU never waits:
+    a loss is copied behind its step and looked at when it has arrived, at the end of the epoch at the latest.
 
     Args:
         run: its folder, for the message.
@@ -143,36 +162,41 @@ class StopOnNaN(L.Callback):
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self._previous: tuple[Tensor, Tensor, int] | None = None
+        self._steps: deque[_Step] = deque()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: tuple[Tensor, ...], batch_idx: int
     ) -> None:
-        # The loss of the step before: reading this one's would make a GPU wait for its queue at every step.
-        self._check_previous(trainer)
-        self._previous = outputs["loss"].detach(), batch[2], trainer.global_step
+        loss, copied = outputs["loss"].detach().to("cpu", non_blocking=True), None
+        if outputs["loss"].is_cuda:
+            copied = torch.cuda.Event()
+            copied.record()
+        self._steps.append(_Step(loss, copied, batch[2], trainer.global_step))
+        while self._steps and ((copied := self._steps[0].copied) is None or copied.query()):
+            self._check(self._steps.popleft(), trainer)
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        self._check_previous(trainer)
-        self._previous = None
+        while self._steps:
+            step = self._steps.popleft()
+            if step.copied is not None:
+                step.copied.synchronize()
+            self._check(step, trainer)
         if trainer.datamodule.pack.was_changed_in_place():  # type: ignore[attr-defined]
             raise OSError(
                 f"{trainer.datamodule.pack.folder} was changed while it was in use, so that this epoch may have seen "  # type: ignore[attr-defined]
                 "other images: remove the folder and start again; the run goes on from its last checkpoint"
             )
 
-    def _check_previous(self, trainer: L.Trainer) -> None:
-        if self._previous is None:
+    def _check(self, step: _Step, trainer: L.Trainer) -> None:
+        loss = step.loss.item()
+        if math.isfinite(loss):
             return
-        loss, positions, step = self._previous
-        if torch.isfinite(loss):
-            return
-        names = trainer.datamodule.pack.names(positions[:FEW_IMAGES].cpu().numpy())  # type: ignore[attr-defined]
-        more = "" if len(positions) <= FEW_IMAGES else f", … ({len(positions)} images)"
+        names = trainer.datamodule.pack.names(step.positions[:FEW_IMAGES].cpu().numpy())  # type: ignore[attr-defined]
+        more = "" if len(step.positions) <= FEW_IMAGES else f", … ({len(step.positions)} images)"
         last = self.run.last_checkpoint
         kept = f"the last checkpoint, {last}, is of an epoch before" if last.exists() else "there is no checkpoint yet"
         raise FloatingPointError(
-            f"the loss is {loss.item()} at step {step} (epoch {trainer.current_epoch}), of {', '.join(names)}{more}; "
+            f"the loss is {loss} at step {step.number} (epoch {trainer.current_epoch}), of {', '.join(names)}{more}; "
             f"{kept}; lower optimizer.lr, or set trainer.precision=32-true"
         )
 

@@ -114,3 +114,11 @@ class EmptiesFile(L.Callback):
     def on_train_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if trainer.current_epoch == 1:
             self.path.write_bytes(b"")
+
+
+class NoWaiting(L.Callback):
+    """From the fourth step of an epoch to its last but one, nothing may make the host wait for the GPU."""
+
+    def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, batch: Any, batch_idx: int) -> None:
+        inside = 3 <= batch_idx < int(trainer.num_training_batches) - 1
+        torch.cuda.set_sync_debug_mode("error" if inside else "default")

@@ -11,10 +11,21 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.transforms.v2 import functional as TF
 
 from fer_voting.config import compose
-from fer_voting.data.augment.batched import BatchedAugment, _Frame, _resample, uniforms
+from fer_voting.data.augment.batched import (
+    _GAMMA,
+    BITS,
+    BatchedAugment,
+    _Frame,
+    _last_xor,
+    _mix,
+    _mix_number,
+    _resample,
+    random_bits,
+)
 from fer_voting.data.augment.by_albumentations import AlbumentationsAugment
 
 SIDE = 48
@@ -23,8 +34,15 @@ ALWAYS = {name: {**values, "probability": 1.0} for name, values in PAPER.items()
 MANY = 3000
 
 
-def keys(count: int, epoch: int = 0) -> Tensor:
-    return torch.stack([torch.full((count,), epoch), torch.arange(count)], dim=1)
+def keys(count: int, epoch: int = 0) -> tuple[int, Tensor]:
+    """Epoch and positions of a batch."""
+    return epoch, torch.arange(count)
+
+
+def uniforms(seed: int, epoch: int, positions: Tensor, count: int) -> Tensor:
+    """Random numbers in [0, 1), float32 `[B, count]`."""
+    counters = torch.arange(1, count + 1)[:, None] * _GAMMA
+    return random_bits(seed, epoch, positions, counters).T / 2.0**BITS
 
 
 def noise(count: int, seed: int = 0) -> Tensor:
@@ -43,10 +61,10 @@ def smooth(count: int) -> Tensor:
 
 def test_random_numbers_are_splitmix64s() -> None:
     """The first numbers of the generator seeded with 1234567, as published with its reference implementation."""
-    from fer_voting.data.augment.batched import _GAMMA, _mix
-
     states = torch.full((5,), 1234567) + torch.arange(1, 6) * _GAMMA
-    assert [number % 2**64 for number in _mix(states).tolist()] == [
+    numbers = [number % 2**64 for number in _last_xor(_mix(states)).tolist()]
+    assert numbers == [_mix_number(state) for state in states.tolist()]
+    assert numbers == [
         6457827717110365317,
         3203168211198807973,
         9817491932198370423,
@@ -56,22 +74,23 @@ def test_random_numbers_are_splitmix64s() -> None:
 
 
 def test_random_numbers_are_uniform_and_independent() -> None:
-    numbers = uniforms(0, keys(20_000), 8).double()
+    numbers = uniforms(0, *keys(20_000), 8).double()
     assert 0 <= numbers.min() < 1e-4
     assert 1 - 1e-4 < numbers.max() < 1
     torch.testing.assert_close(numbers.mean(0), torch.full((8,), 0.5).double(), rtol=0, atol=0.01)
     torch.testing.assert_close(numbers.var(0), torch.full((8,), 1 / 12).double(), rtol=0, atol=0.002)
     # Neighbours: in the row, in the position, in the epoch, in the seed.
-    others = [uniforms(0, keys(20_000, epoch=1), 8), uniforms(1, keys(20_000), 8)]
+    others = [uniforms(0, *keys(20_000, epoch=1), 8), uniforms(1, *keys(20_000), 8)]
     side_by_side = torch.cat([numbers, numbers.roll(1, dims=0), *(other.double() for other in others)], dim=1)
     correlation = side_by_side.T.corrcoef() - torch.eye(32)
     assert correlation.abs().max() < 0.04
 
 
 def test_an_images_numbers_depend_on_its_key_alone() -> None:
-    numbers = uniforms(3, keys(100), 5)
-    assert torch.equal(uniforms(3, keys(100)[17:18], 5)[0], numbers[17])
-    assert torch.equal(uniforms(3, keys(100).flip(0), 9)[:, :5].flip(0), numbers)
+    epoch, positions = keys(100)
+    numbers = uniforms(3, epoch, positions, 5)
+    assert torch.equal(uniforms(3, epoch, positions[17:18], 5)[0], numbers[17])
+    assert torch.equal(uniforms(3, epoch, positions.flip(0), 9)[:, :5].flip(0), numbers)
 
 
 # The whole --------------------------------------------------------------------------------------------------------
@@ -79,34 +98,58 @@ def test_an_images_numbers_depend_on_its_key_alone() -> None:
 
 def test_each_image_depends_on_seed_epoch_and_position_alone() -> None:
     augment, images = BatchedAugment(**PAPER), noise(32)
-    changed = augment(images, keys(32), seed=0)
+    epoch, positions = keys(32)
+    changed = augment(images, epoch, positions, seed=0)
     assert changed.dtype == torch.float32
     assert changed.shape == images.shape
-    torch.testing.assert_close(augment(images[9:10], keys(32)[9:10], seed=0), changed[9:10])
-    torch.testing.assert_close(augment(images.flip(0), keys(32).flip(0), seed=0).flip(0), changed)
-    as_list = [(0, position) for position in range(32)]
-    assert torch.equal(augment(images.contiguous(memory_format=torch.channels_last), as_list, seed=0), changed)
-    for others, seed in ((keys(32), 1), (keys(32, epoch=1), 0), (keys(32).flip(0), 0)):
-        different = (augment(images, others, seed) - changed).abs().amax(dim=(1, 2, 3)) > 1
+    torch.testing.assert_close(augment(images[9:10], epoch, positions[9:10], seed=0), changed[9:10])
+    torch.testing.assert_close(augment(images.flip(0), epoch, positions.flip(0), seed=0).flip(0), changed)
+    channels_last = images.contiguous(memory_format=torch.channels_last)
+    assert torch.equal(augment(channels_last, epoch, positions, seed=0), changed)
+    for others, seed in ((keys(32), 1), (keys(32, epoch=1), 0), ((epoch, positions.flip(0)), 0)):
+        different = (augment(images, *others, seed) - changed).abs().amax(dim=(1, 2, 3)) > 1
         assert different.float().mean() > 0.9
 
 
 def test_no_steps_leave_images_as_they_are() -> None:
     images = noise(8)
-    torch.testing.assert_close(BatchedAugment()(images, keys(8), 0), images.float(), rtol=0, atol=0.02)
+    torch.testing.assert_close(BatchedAugment()(images, *keys(8), 0), images.float(), rtol=0, atol=0.02)
 
 
 def test_a_probability_of_zero_leaves_images_as_they_are() -> None:
     never = {name: {**values, "probability": 0.0} for name, values in PAPER.items()}
     images = noise(8)
-    torch.testing.assert_close(BatchedAugment(**never)(images, keys(8), 0), images.float(), rtol=0, atol=0.02)
+    torch.testing.assert_close(BatchedAugment(**never)(images, *keys(8), 0), images.float(), rtol=0, atol=0.02)
+
+
+VIEWS = {"select", "slice", "unsqueeze", "view", "unbind", "expand", "transpose", "permute", "detach", "_unsafe_view"}
+
+
+class Launches(TorchDispatchMode):
+    """Counts the operations that a GPU would launch: those that neither are views nor only take memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func.overloadpacket.__name__ not in VIEWS | {"new_empty"}
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_batch_is_few_operations_none_of_which_waits_for_the_host() -> None:
+    augment, images = BatchedAugment(**PAPER), noise(4)
+    augment(images, *keys(4), seed=0)  # makes what depends only on the configuration
+    with Launches() as launches:
+        augment(images, *keys(4, epoch=1), seed=0)
+    assert 50 < launches.count <= 90
 
 
 @pytest.mark.slow
 def test_steps_are_drawn_independently_with_their_probability() -> None:
     """Five steps, each in half of the images: each of the 32 combinations in a 32nd of them."""
     images = smooth(1).expand(MANY, -1, -1, -1)
-    unchanged = BatchedAugment(**PAPER)(images, keys(MANY), 0).sub(images).abs().amax(dim=(1, 2, 3)) < 0.1
+    unchanged = BatchedAugment(**PAPER)(images, *keys(MANY), 0).sub(images).abs().amax(dim=(1, 2, 3)) < 0.1
     assert unchanged.float().mean().item() == pytest.approx(1 / 32, abs=0.012)
 
 
@@ -119,7 +162,7 @@ def frame(start: tuple = (0, 0), sides: tuple = (SIDE, SIDE), shift: tuple = (0,
 
 
 def shown(image: Tensor, where: _Frame) -> Tensor:
-    x, visible = _resample(image.float(), where)
+    x, visible = _resample(image.float(), where, torch.arange(SIDE) - (SIDE - 1) / 2)
     return x * visible[:, None]
 
 
@@ -165,7 +208,7 @@ def test_all_three_in_albumentations_order() -> None:
 def test_colours_are_torchvisions_one_after_another() -> None:
     augment = BatchedAugment(color_jitter=ALWAYS["color_jitter"])
     images = smooth(64) // 2 + 64  # so that nothing is cut off at 0 or 255, where the order would count
-    changed = augment(images, keys(64), seed=0)
+    changed = augment(images, *keys(64), seed=0)
     for image, ours in zip(images, changed, strict=True):
         factors = _color_factors(image.float(), ours)
         assert all(0.8 - 1e-3 < factor < 1.2 + 1e-3 for factor in factors)
@@ -188,14 +231,14 @@ def _color_factors(image: Tensor, changed: Tensor) -> list[float]:
 
 def test_colours_end_at_black_and_white() -> None:
     augment = BatchedAugment(color_jitter={"probability": 1, "brightness": 1.5, "contrast": 1.5, "saturation": 1.5})
-    changed = augment(noise(64), keys(64), seed=0)
+    changed = augment(noise(64), *keys(64), seed=0)
     assert changed.min() == 0
     assert changed.max() == 255
 
 
 def test_erase_blackens_one_rectangle() -> None:
     white = torch.full((200, 3, SIDE, SIDE), 255, dtype=torch.uint8)
-    changed = BatchedAugment(erase=ALWAYS["erase"])(white, keys(200), seed=0)
+    changed = BatchedAugment(erase=ALWAYS["erase"])(white, *keys(200), seed=0)
     for image in changed:
         rows, columns = (image[0] == 0).nonzero().T
         height, width = (int(line.max() - line.min()) + 1 for line in (rows, columns))
@@ -214,7 +257,7 @@ def both(images: Tensor, steps: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]
     positions = [(0, position) for position in range(len(images))]
     images_BHWC = images.permute(0, 2, 3, 1).contiguous().numpy()
     theirs = AlbumentationsAugment(**steps)(images_BHWC, positions, seed=1)
-    ours = BatchedAugment(**steps)(images, positions, seed=2)
+    ours = BatchedAugment(**steps)(images, *keys(len(images)), seed=2)
     return ours.permute(0, 2, 3, 1).numpy(), theirs.astype(np.float32)
 
 

@@ -24,8 +24,9 @@ VALUES: dict[str, Any] = {"probability": 1.0, "sides": [8, 48], "jpeg_probabilit
 MANY = 3000
 
 
-def keys(count: int) -> Tensor:
-    return torch.stack([torch.zeros(count, dtype=torch.long), torch.arange(count)], dim=1)
+def keys(count: int) -> tuple[int, Tensor]:
+    """Epoch and positions of a batch."""
+    return 0, torch.arange(count)
 
 
 def images(count: int) -> Tensor:
@@ -95,16 +96,16 @@ def test_jpeg_takes_a_quality_for_each_image() -> None:
 
 def test_each_image_depends_on_its_key_and_the_other_steps_do_not_change() -> None:
     augment, many = BatchedAugment(low_resolution=VALUES), images(64)
-    changed = augment(many, keys(64), seed=0)
+    changed = augment(many, *keys(64), seed=0)
     assert changed.dtype == torch.float32
     assert changed.shape == many.shape
-    alone = torch.cat([augment(many[row : row + 1], keys(64)[row : row + 1], seed=0) for row in range(0, 64, 9)])
+    alone = torch.cat([augment(many[row : row + 1], 0, torch.tensor([row]), seed=0) for row in range(0, 64, 9)])
     torch.testing.assert_close(alone, changed[::9], rtol=0, atol=0)
     # With the paper's steps: the images that this one leaves out have the same bits as without it.
     paper = dict(compose(["augment=low_resolution"]).augment)
     half = {name: paper[name] for name in ("resized_crop", "color_jitter", "translation", "rotation", "erase")}
-    without = BatchedAugment(**half)(many, keys(64), seed=0)
-    both = BatchedAugment(**half, low_resolution={**VALUES, "probability": 0.5})(many, keys(64), seed=0)
+    without = BatchedAugment(**half)(many, *keys(64), seed=0)
+    both = BatchedAugment(**half, low_resolution={**VALUES, "probability": 0.5})(many, *keys(64), seed=0)
     assert 0.25 < (both == without).all(dim=(1, 2, 3)).float().mean() < 0.75
 
 
@@ -131,9 +132,11 @@ def test_sides_above_the_images_own_count_as_its_own(backend: type) -> None:
 def test_values_out_of_range_are_refused(backend: str, value: str) -> None:
     words = ["augment=low_resolution", f"augment.backend={backend}", f"augment.low_resolution.{value}"]
     augment = instantiate(compose(words).augment)
-    batch = images(2) if backend == "batched" else images(2).permute(0, 2, 3, 1).numpy()
+    batch: tuple[Any, ...] = (images(2), *keys(2))
+    if backend == "albumentations":
+        batch = images(2).permute(0, 2, 3, 1).numpy(), [(0, 0), (0, 1)]
     with pytest.raises(ValueError, match=f"low_resolution.{value.split('=')[0]}"):
-        augment(batch, [(0, 0), (0, 1)], 0)
+        augment(*batch, 0)
 
 
 # Statistics against albumentations --------------------------------------------------------------------------------
@@ -142,7 +145,7 @@ def test_values_out_of_range_are_refused(backend: str, value: str) -> None:
 def through(backend: type, many: Tensor, positions: list[tuple[int, int]], steps: dict[str, Any]) -> np.ndarray:
     """[N, S, S, 3] after the backend's steps."""
     if backend is BatchedAugment:
-        changed = BatchedAugment(**steps)(many, positions, seed=2)
+        changed = BatchedAugment(**steps)(many, *keys(len(many)), seed=2)
         return changed.round().permute(0, 2, 3, 1).numpy()  # what is left out is not in whole levels
     return AlbumentationsAugment(**steps)(many.permute(0, 2, 3, 1).contiguous().numpy(), positions, seed=1)
 
