@@ -21,7 +21,7 @@ Options = Mapping[str, str | int | float | bool | None]
 """Values of an architecture's keys, by name."""
 
 # Values that a training has use for, and a trained network has not.
-OF_TRAINING = ("memory", "pretrained")
+OF_TRAINING = ("dropout", "memory", "pretrained")
 
 MAX_NUMBER = 1024
 """Limit of a number in a stranger's file, such as channels of a layer: more would take more memory than a network."""
@@ -61,9 +61,16 @@ def digest_of_fetched(model: Mapping[str, Any], split: str, image_size: int) -> 
 def options_of(architecture: str, model: Mapping[str, Any]) -> Options:
     """The plain values of a resolved `model` node, which a trained network must know.
 
-    Raises ValueError if another value, such as what is called, is not the file's: a checkpoint would not have it.
+    Raises ValueError if the file lacks a key: what builds the network from a checkpoint knows the file's. Also if
+    another value, such as what is called, is not the file's: a checkpoint would not have it.
     """
     in_file = read_node(architecture)
+    if unknown := sorted(model.keys() - in_file.keys()):
+        known = ", ".join(key for key in in_file if not key.startswith("_"))
+        raise ValueError(
+            f"conf/model/{architecture}.yaml has no {', '.join(unknown)}, but {known}: "
+            "write a file of its own for a network with further values"
+        )
     for key in sorted(model.keys() | in_file.keys()):
         value = model.get(key)
         if not _is_option(key, value) and value != in_file.get(key):

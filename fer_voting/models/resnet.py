@@ -30,8 +30,9 @@ class VotingResNet18(VotingNetwork):
         memory: what training saves for the backward pass: every map as in Table 2 (`paper`), or only the outputs of
             the convolutions, from which the rest is recomputed (`lean`: under half the memory, the same gradients).
         image_size: in pixels; if given, a size that is too small for the crops is an error at once.
+        dropout: probability with which training drops an input of the last layer; 0 in the paper.
 
-    Raises ValueError if `split` or `memory` is unknown or a number is not positive.
+    Raises ValueError if `split` or `memory` is unknown or a number is out of range.
     """
 
     backbone: "SmallResNet18"
@@ -43,14 +44,17 @@ class VotingResNet18(VotingNetwork):
         width: int = 64,
         memory: str = "paper",
         image_size: int | None = None,
+        dropout: float = 0.0,
     ) -> None:
         if memory not in MEMORY:
             raise ValueError(f"`memory` (={memory!r}) must be one of {', '.join(MEMORY)}")
         for name, value in {"num_classes": num_classes, "width": width}.items():
             if value < 1:
                 raise ValueError(f"`{name}` (={value}) must be at least 1")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"`dropout` (={dropout}) must be at least 0 and less than 1")
         crop_after = find_cut(split, STAGES)
-        super().__init__(SmallResNet18(num_classes, width), crop_after, image_size, STAGES)
+        super().__init__(SmallResNet18(num_classes, width, dropout), crop_after, image_size, STAGES)
         self.split = split
         self.num_classes = num_classes
         self.width = width
@@ -78,9 +82,10 @@ class SmallResNet18(nn.Module):
     Args:
         num_classes: K.
         width: channels of module 1, doubled at each further module.
+        dropout: probability with which training drops an input of the last layer.
     """
 
-    def __init__(self, num_classes: int, width: int) -> None:
+    def __init__(self, num_classes: int, width: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, width, kernel_size=3, stride=1, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
@@ -90,6 +95,7 @@ class SmallResNet18(nn.Module):
         self.layer3 = _module(2 * width, 4 * width, stride=2)
         self.layer4 = _module(4 * width, 8 * width, stride=2)
         self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
+        self.dropout = nn.Dropout(dropout)
         self.fc = Float32Linear(8 * width, num_classes)
 
         for module in self.modules():  # as torchvision initialises its resnet18
@@ -99,7 +105,7 @@ class SmallResNet18(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.relu(self.bn1(self.conv1(x)))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        return self.fc(torch.flatten(self.avgpool(x), 1))
+        return self.fc(self.dropout(torch.flatten(self.avgpool(x), 1)))
 
 
 def _module(channels_in: int, channels: int, stride: int) -> nn.Sequential:

@@ -34,7 +34,7 @@ def test_the_networks_are_the_files() -> None:
 
 
 def test_what_a_training_alone_needs_is_left_out() -> None:
-    assert options_of("resnet18", node("model.width=4", "model.memory=lean")) == {"width": 4}
+    assert options_of("resnet18", node("model.width=4", "model.memory=lean", "model.dropout=0.2")) == {"width": 4}
     words = ("model=timm", "model.name=resnet18", "model.pretrained=true")
     assert options_of("timm", node(*words)) == {"name": "resnet18", "crop_after": None}
 
@@ -42,8 +42,10 @@ def test_what_a_training_alone_needs_is_left_out() -> None:
 def test_what_is_called_stands_in_the_file() -> None:
     with pytest.raises(ValueError, match=r"model\._target_ .*not that of conf/model/resnet18\.yaml"):
         options_of("resnet18", node("model._target_=torch.nn.Identity"))
-    with pytest.raises(ValueError, match=r"model\.stages .*not that of conf/model/resnet18\.yaml"):
+    with pytest.raises(ValueError, match=r"conf/model/resnet18\.yaml has no stages"):
         options_of("resnet18", node("+model.stages={m1: layer2}"))
+    with pytest.raises(ValueError, match=r"resnet18\.yaml has no dropuot, but width, dropout, memory: write a file"):
+        options_of("resnet18", node("+model.dropuot=0.2"))
 
 
 def test_a_network_is_built_again_from_its_metadata() -> None:

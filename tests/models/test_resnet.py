@@ -119,3 +119,26 @@ def test_a_map_too_small_for_crops_is_an_error() -> None:
 def test_bad_arguments(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         VotingResNet18(**arguments)
+
+
+def test_dropout_drops_inputs_of_the_last_layer_in_training_only() -> None:
+    images = torch.randn(2, 3, 12, 12)
+    plain, net = VotingResNet18("m1", width=4), VotingResNet18("m1", width=4, dropout=0.5)
+    net.load_state_dict(plain.state_dict())
+    assert torch.equal(net.eval()(images), plain.eval()(images))
+    seen: list[Tensor] = []
+    for one in (net.train(), plain.train()):
+        one.backbone.fc.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+        torch.manual_seed(0)
+        one(images)
+    dropped, features = seen
+    kept = dropped != 0
+    assert torch.allclose(dropped[kept], 2 * features[kept])
+    assert 0.3 < 1 - kept.sum() / (features != 0).sum() < 0.7
+    assert not torch.equal(kept[0], kept[1])  # each crop on its own
+
+
+@pytest.mark.parametrize("dropout", [-0.1, 1.0])
+def test_a_dropout_that_is_no_share_is_refused(dropout: float) -> None:
+    with pytest.raises(ValueError, match=r"`dropout` \(=.*at least 0 and less than 1"):
+        VotingResNet18(dropout=dropout)
