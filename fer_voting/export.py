@@ -61,6 +61,9 @@ def parser() -> argparse.ArgumentParser:
         help="of the weights; float16 for folders, int8 for files and pages (default: float32)",
     )
     command.add_argument(
+        "--embedding", action="store_true", help="the file also gives what the last layer sees, embeddings [B, D]"
+    )
+    command.add_argument(
         "--margin", type=float, help="in prediction a face is a square of 1 + MARGIN times its box (default: 0.05)"
     )
     command.add_argument(
@@ -94,6 +97,8 @@ def export(options: argparse.Namespace) -> Path:
         raise ValueError("--precision float16 is for --to folder")
     if options.detector is not None and options.to != "page":
         raise ValueError("--detector is for --to page")
+    if options.embedding and options.to != "onnx":
+        raise ValueError("--embedding is for --to onnx")
     if options.dataset and options.precision != "int8":
         raise ValueError(f"{options.dataset[0]!r}: the data set is read only for --precision int8")
     from fer_voting import networks
@@ -187,7 +192,8 @@ def _to_onnx(network: "Network", options: argparse.Namespace, path: Path) -> str
         fitted=network.vote.to_values(),
         accuracy=network.accuracy,
     )
-    module = FaceNetwork(network.net, network.vote, network.info.faces.colour)
+    embed_before = len(network.info.class_names) if options.embedding else None
+    module = FaceNetwork(network.net, network.vote, network.info.faces.colour, embed_before)
     if options.precision == "float32":
         note = f"{export_float32(module, info, path):.1e} from PyTorch"
     else:

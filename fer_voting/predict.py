@@ -95,9 +95,23 @@ def parser() -> argparse.ArgumentParser:
     group.add_argument("--every", type=int, metavar="N", help="every N-th frame of a video (default: %(default)s)")
     group.add_argument("--track", action="store_true", help="the same face_id for a face through a video's frames")
 
+    group.add_argument(
+        "--smooth", type=float, metavar="SECONDS", help="with --track: average a face's probabilities over so long"
+    )
+    group.add_argument(
+        "--smooth-centred", action="store_true", help="half of the time before, half after (default: all before)"
+    )
+
     group = command.add_argument_group("results")
     group.add_argument("--out", type=Path, metavar="FILE", help=".csv or .jsonl (default: CSV on stdout)")
+    group.add_argument(
+        "--columns", choices=("own", "fex", "fer"), help="names of py-feat's table, or of fer (default: %(default)s)"
+    )
     group.add_argument("--draw", metavar="DIR", help="write annotated photos and videos here")
+    group.add_argument(
+        "--summary", metavar="DIR", help="with --track: write for each video the seconds of each expression, and plots"
+    )
+    group.add_argument("--show", action="store_true", help="with --camera: a live window, which drops late frames")
     group.add_argument("--explain", metavar="DIR", help="write for each face its crops, votes and activation map here")
     group.add_argument("--ray", metavar="ADDRESS", help="use a Ray cluster: its address, auto, or local")
     command.set_defaults(**asdict(PredictOptions()))
@@ -109,10 +123,12 @@ def predict(arguments: argparse.Namespace) -> None:
     """Run the command. Raises ValueError or OSError for arguments that do not fit."""
     if (arguments.camera is None) == (not arguments.paths):
         raise ValueError("give photos, videos or folders, or --camera N")
+    if arguments.show and arguments.camera is None:
+        raise ValueError("--show is for --camera")
     if arguments.camera is not None and arguments.ray is not None:
         raise ValueError("--camera and --ray exclude each other")
 
-    from fer_voting.inference.frames import camera_name, find_inputs
+    from fer_voting.inference.frames import camera_name, count_frames, find_inputs
     from fer_voting.inference.predictor import Predictor, predict_on_ray
     from fer_voting.inference.rows import RowWriter
 
@@ -132,12 +148,13 @@ def predict(arguments: argparse.Namespace) -> None:
         rows = predict_on_ray(inputs, options, arguments.ray)
     else:
         rows = predictor.files(inputs)
-    writer = RowWriter(arguments.out, predictor.recognizer.class_names)
+    writer = RowWriter(arguments.out, predictor.recognizer.class_names, options.columns)
     start = time.monotonic()
     with contextlib.closing(rows):
         first = next(rows, [])  # errors of a camera or a cluster show here, before a file is replaced
         show = arguments.out is not None or not sys.stdout.isatty()
-        summary = Summary(arguments.out, predictor, start, show)
+        total = count_frames(inputs, options.every) if inputs else None
+        summary = Summary(arguments.out, predictor, start, show, total)
         try:
             with writer:
                 for frame_rows in itertools.chain([first], rows):
@@ -150,11 +167,15 @@ def predict(arguments: argparse.Namespace) -> None:
 class Summary:
     """Counts the rows: a progress bar while they come, one line at the end."""
 
-    def __init__(self, out: Path | None, predictor: "Predictor", start: float, show: bool) -> None:
+    def __init__(
+        self, out: Path | None, predictor: "Predictor", start: float, show: bool, total: int | None = None
+    ) -> None:
         self._out, self._predictor = out, predictor
         self._statuses: Counter[str] = Counter()
         self._start = start
-        self._bar = progress_bar(unit=" frames", disable=None if show else True)  # None: only at a terminal
+        self._bar = progress_bar(
+            total=total, unit=" frames", disable=None if show else True
+        )  # None: only at a terminal
 
     def add(self, rows: "list[Row]") -> None:
         """Rows of one frame."""
@@ -217,17 +238,25 @@ def describe(predictor: "Predictor") -> None:
     )
 
 
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM ends the command as Ctrl-C does: with complete files."""
+
+
+def _terminate(*_: object) -> None:
+    raise _Terminated
+
+
 def main(arguments: list[str] | None = None) -> None:
-    """The command; a mistake ends it with one line on stderr and exit code 1, Ctrl-C with code 130."""
+    """The command; a mistake ends it with one line on stderr and exit code 1, Ctrl-C with code 130, SIGTERM
+    with 143."""
     parsed = parser().parse_args(arguments)
     set_up_messages()
-    # End as after Ctrl-C: with complete files.
-    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    previous = signal.signal(signal.SIGTERM, _terminate)
     try:
         predict(parsed)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         log.info("interrupted")
-        sys.exit(130)
+        sys.exit(143 if isinstance(error, _Terminated) else 130)
     except BrokenPipeError:  # the reader of stdout has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

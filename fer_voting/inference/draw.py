@@ -1,7 +1,7 @@
 """Annotated photos and videos: every face's box, expression and probability, drawn on the frame."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +21,8 @@ log = logging.getLogger("fer_voting.predict")
 
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png")
 BOX_COLOR, TEXT_COLOR = (255, 214, 0), (0, 0, 0)
+BT_709, LIMITED_RANGE = 1, 1
+"""FFmpeg's numbers of a colour space, its primaries and transfer, and of a range."""
 TICKS_PER_S = 90_000
 """Resolution of an annotated video's time stamps, as in MPEG transport streams."""
 
@@ -60,13 +62,15 @@ class Drawings:
 
     Args:
         folder: where they go; made if it does not exist.
-        names: of each input, the file below `folder` that shall show it, but for the suffix.
+        tracked: the faces' numbers in a video are the same for the same face, and are drawn.
+
+    A copy lies at its frame's `output` below `folder`, but for the suffix. A photo keeps its colour profile.
     """
 
-    def __init__(self, folder: Path, names: Mapping[str, str]) -> None:
-        self.folder, self.names = folder, names
+    def __init__(self, folder: Path, tracked: bool = False) -> None:
+        self.folder, self.tracked = folder, tracked
         self._video: VideoWriter | None = None
-        self._input: str | None = None
+        self._output: str | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -83,16 +87,17 @@ class Drawings:
         is not written.
         """
         frame = item.frame
-        tracked = item.face_ids if frame.time_s is not None else None
-        image = annotate(frame.image, item.faces, tracked)
-        path = self.folder / self.names[frame.input]
+        numbers = item.face_ids if self.tracked and frame.time_s is not None else None
+        image = annotate(frame.image, item.faces, numbers)
+        path = self.folder / frame.output
         path.parent.mkdir(parents=True, exist_ok=True)
         if frame.time_s is None:
-            PIL.Image.fromarray(image).save(_with_suffix(path, PHOTO_SUFFIXES), quality=95)
+            path = _with_suffix(path, PHOTO_SUFFIXES)
+            PIL.Image.fromarray(image).save(path, quality=95, icc_profile=frame.icc_profile)
             return
-        if frame.input != self._input:
+        if frame.output != self._output:
             self._close()
-            self._input = frame.input
+            self._output = frame.output
             self._video = VideoWriter(_with_suffix(path, (".mp4",)), image.shape[1], image.shape[0])
         if self._video is None:  # an earlier frame could not be written
             return
@@ -103,7 +108,7 @@ class Drawings:
             raise
 
     def _close(self) -> None:
-        video, self._video, self._input = self._video, None, None
+        video, self._video, self._output = self._video, None, None
         if video is None:
             return
         try:
@@ -113,18 +118,25 @@ class Drawings:
 
 
 class VideoWriter:
-    """Writes frames, uint8 `[H, W, 3]` in RGB, with their times as H.264 in MP4."""
+    """Writes frames, uint8 `[H, W, 3]` in RGB, with their times as H.264 in MP4.
+
+    The colours are those of BT.709, and the file says so: without, players guess by the size. The index comes first,
+    so that a browser starts before it has the whole file.
+    """
 
     def __init__(self, path: Path, width: int, height: int) -> None:
         import av
 
         self.path = path
-        self._container = av.open(f"file:{path}", "w")
+        self._container = av.open(f"file:{path}", "w", options={"movflags": "+faststart"})
         self._stream = self._container.add_stream("libx264", rate=30)  # nominal: each frame has its own time stamp
         # Two pixels of a row or column share their colour.
         self._stream.width, self._stream.height = width + width % 2, height + height % 2
         self._stream.pix_fmt = "yuv420p"
-        self._stream.codec_context.time_base = Fraction(1, TICKS_PER_S)
+        context = self._stream.codec_context
+        context.time_base = Fraction(1, TICKS_PER_S)
+        context.colorspace = context.color_primaries = context.color_trc = BT_709
+        context.color_range = LIMITED_RANGE
         self._container.start_encoding()  # opens the file: what is wrong with it shows here
         self._last = -1
 
@@ -132,8 +144,7 @@ class VideoWriter:
         import av
 
         frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-        if (frame.width, frame.height) != (self._stream.width, self._stream.height):
-            frame = frame.reformat(self._stream.width, self._stream.height)
+        frame = frame.reformat(self._stream.width, self._stream.height, "yuv420p", dst_colorspace=BT_709)
         self._last = frame.pts = max(self._last + 1, round(time_s * TICKS_PER_S))  # they must rise
         frame.time_base = Fraction(1, TICKS_PER_S)
         self._container.mux(self._stream.encode(frame))

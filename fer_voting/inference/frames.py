@@ -6,9 +6,10 @@ pixels, transparency on white. Whether a file is a photo or a video is decided b
 
 import contextlib
 import os
+import re
 import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -23,8 +24,11 @@ from fer_voting.data.formats import image_suffixes, is_hidden, is_image, suffix_
 from fer_voting.data.images import NotAnImage, is_heic, open_image, to_rgb
 
 VIDEO_SUFFIXES = frozenset(
-    {".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv"}
-)
+    {
+        ".264", ".265", ".3gp", ".avi", ".flv", ".h264", ".h265", ".hevc", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg",
+        ".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv",
+    }
+)  # fmt: skip
 """A file in a folder with one of these, or an image's suffix, has a row even if it is damaged."""
 VIDEO_FORMATS = (
     "asf,avi,av1,dv,flv,gxf,h261,h263,h264,hevc,ivf,m4v,matroska,mjpeg,mov,mpeg,mpegts,mpegvideo,mxf,nut,obu,ogg,rm,vc1,"
@@ -33,6 +37,8 @@ VIDEO_FORMATS = (
 """FFmpeg's names of the formats that are read: no text, and no playlist, which may name other files or servers."""
 MAX_VIDEO_PIXELS = 178_956_970
 """Limit of a frame's pixels, as Pillow has one for photos: a header of a few bytes may claim frames of gigabytes."""
+_ADDRESS = re.compile("[a-z]{2,}:/+", re.IGNORECASE)
+"""Of a file elsewhere; a path of it has one slash less."""
 LENGTH_TOLERANCE_S = 1.0
 """A video may end this much before the time in its header: the duration of its last frame, and rounding."""
 
@@ -62,6 +68,10 @@ class Frame:
     """Seconds since the video's or the camera's start by the container's time stamps; None for a photo."""
     image: NDArray[np.uint8]
     """`[H, W, 3]`, RGB."""
+    output: str = ""
+    """`Input.output`: unique among the inputs, where `input` may occur twice."""
+    icc_profile: bytes | None = None
+    """The colour profile of a photo with colours, for a copy of it."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +89,7 @@ def find_inputs(paths: Iterable[Path]) -> tuple[list[Input], int]:
     Folders are searched in depth. In a folder, a file counts whose suffix or content is a photo's or a video's. Hidden
     files and folders are left out, and links to folders are not followed.
 
-    Raises FileNotFoundError if a path does not exist.
+    Raises FileNotFoundError if a path does not exist, ValueError if it is an address.
     """
     inputs: list[Input] = []
     outputs: set[str] = set()
@@ -95,6 +105,8 @@ def find_inputs(paths: Iterable[Path]) -> tuple[list[Input], int]:
         inputs.append(Input(name, output))
 
     for path in paths:
+        if _ADDRESS.match(str(path)):
+            raise ValueError(f"{path} is an address, and only files are read: download it first")
         if not path.exists():
             raise FileNotFoundError(f"{path} does not exist")
         if not path.is_dir():
@@ -143,7 +155,9 @@ def read_frames(source: Input, every: int = 1) -> Iterator[Frame | Unreadable]:
     """The frames of a file, every `every`-th of a video; `Unreadable` for what cannot be decoded. Raises nothing."""
     if _is_photo(source.name):
         try:
-            yield Frame(source.name, 0, None, photo(source.path))
+            with _quiet_pillow(), open_image(source.path) as image:
+                profile = image.info.get("icc_profile") if image.mode in ("RGB", "RGBA", "P") else None
+                yield Frame(source.name, 0, None, _upright(image), source.output, profile)
             return
         except NotAnImage:
             pass  # a video under a photo's name
@@ -159,7 +173,11 @@ def photo(file: Path | IO[bytes]) -> NDArray[np.uint8]:
     Raises as `open_image` and `to_rgb`.
     """
     with _quiet_pillow(), open_image(file) as image:
-        return np.asarray(to_rgb(PIL.ImageOps.exif_transpose(image)))
+        return _upright(image)
+
+
+def _upright(image: PIL.Image.Image) -> NDArray[np.uint8]:
+    return np.asarray(to_rgb(PIL.ImageOps.exif_transpose(image)))
 
 
 @contextlib.contextmanager
@@ -210,7 +228,8 @@ def _video_frames(source: Input, every: int) -> Iterator[Frame | Unreadable]:
                     time_s = index / float(stream.guessed_rate or 25) if frame.time is None else frame.time - start_s
                     last_s = max(last_s, time_s)
                     if index % every == 0:
-                        yield Frame(source.name, index, time_s, _as_shown(frame, stream.sample_aspect_ratio))
+                        pixels = _as_shown(frame, stream.sample_aspect_ratio)
+                        yield Frame(source.name, index, time_s, pixels, source.output)
                     index += 1
             length_s = _length_s(container, stream)
         if index == 0 and not damaged:
@@ -257,7 +276,20 @@ def _length_s(container: Any, stream: Any) -> float | None:
     return container.duration / 1e6 if is_only_stream and container.duration is not None else None
 
 
-def camera_frames(source: str, every: int = 1) -> Iterator[Frame]:
+def count_frames(inputs: Iterable[Input], every: int = 1) -> int:
+    """The frames that `read_frames` will about give: one a photo, of a video as many as its header says."""
+    total = 0
+    for source in inputs:
+        frames = 1
+        if suffix_of(source.name) in VIDEO_SUFFIXES:
+            with contextlib.suppress(Exception), _open_video(source.name) as container:
+                stream = container.streams.video[0]
+                frames = stream.frames or round((_length_s(container, stream) or 0) * float(stream.guessed_rate or 25))
+        total += max(1, -(-frames // every))
+    return total
+
+
+def camera_frames(source: str, every: int = 1) -> Generator[Frame]:
     """Frames of a camera until it ends; a frame's time is when it arrived.
 
     Args:
@@ -268,6 +300,7 @@ def camera_frames(source: str, every: int = 1) -> Iterator[Frame]:
     """
     import cv2
 
+    output = "camera-" + "".join(char if char.isalnum() else "-" for char in source)
     camera = cv2.VideoCapture(int(source) if source.isdecimal() else source)
     try:
         if not camera.isOpened():
@@ -278,7 +311,7 @@ def camera_frames(source: str, every: int = 1) -> Iterator[Frame]:
                 is_read, image = camera.retrieve()
                 if is_read:
                     rgb: Any = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-                    yield Frame(camera_name(source), index, time.monotonic() - start, rgb)
+                    yield Frame(camera_name(source), index, time.monotonic() - start, rgb, output)
             index += 1
     finally:
         camera.release()

@@ -55,8 +55,8 @@ class Int8Report:
 def export_float32(network: FaceNetwork, info: ExportInfo, path: Path) -> float:
     """Write `network` to `path` and return its largest difference from PyTorch (see `parity`).
 
-    The graph maps `faces` uint8 `[B, S, S, 3]` to `scores` `[B, K]` and `crop_logits` `[B, V, K]`, float32, for any B;
-    `info` is its metadata.
+    The graph maps `faces` uint8 `[B, S, S, 3]` to `scores` `[B, K]` and `crop_logits` `[B, V, K]`, float32, for any B,
+    and to `embeddings` `[B, D]` if the network returns them; `info` is its metadata.
 
     Raises ValueError if the packages are missing, or if the file differs from PyTorch by more than `MAX_DIFFERENCE`;
     then there is no file.
@@ -125,10 +125,12 @@ def parity(network: FaceNetwork, runtime: OnnxRuntime) -> float:
         faces = generator.integers(0, 256, (batch, size, size, 3), dtype=np.uint8)
         scores, logits = runtime(faces)
         with torch.inference_mode():
-            own_scores, own_logits = (tensor.cpu().numpy() for tensor in network(torch.from_numpy(faces)))
+            own_scores, own_logits, *rest = (tensor.cpu().numpy() for tensor in network(torch.from_numpy(faces)))
         if scores.shape != own_scores.shape or logits.shape != own_logits.shape:
             return float("inf")
         worst = max(worst, float(np.abs(logits - own_logits).max() / max(1.0, np.abs(own_logits).max())))
+        for own in rest:
+            worst = max(worst, float(np.abs(runtime.embed(faces) - own).max() / max(1.0, np.abs(own).max())))
         top = np.sort(own_logits, axis=2)
         clear = (top[..., -1] - top[..., -2] > 1e-3).all(axis=1) | network.vote.is_continuous
         worst = max(worst, float(np.abs(scores - own_scores)[clear].max(initial=0.0)))
@@ -162,7 +164,7 @@ def _trace(network: FaceNetwork, size: int) -> "onnx.ModelProto":
             network,
             (example,),
             input_names=["faces"],
-            output_names=["scores", "crop_logits"],
+            output_names=["scores", "crop_logits"] + ["embeddings"] * (network.embed_before is not None),
             dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
             opset_version=OPSET,
             dynamo=True,

@@ -23,12 +23,23 @@ class PredictOptions:
     """None: as the network's file says (`FaceInput`)."""
     aligned: bool = False
     boxes: str | None = None
+    columns: str = "own"
     every: int = 1
     track: bool = False
+    smooth: float | None = None
+    """Seconds."""
+    smooth_centred: bool = False
     draw: str | None = None
     explain: str | None = None
+    summary: str | None = None
+    show: bool = False
 
     def __post_init__(self) -> None:
         """Raises ValueError for a value out of range."""
         if self.every < 1:
             raise ValueError(f"`every` (={self.every}) must be at least 1")
+        for name in ("smooth", "summary"):
+            if getattr(self, name) is not None and not self.track:
+                raise ValueError(f"--{name} needs --track: it follows each face through a video")
+        if self.smooth_centred and self.smooth is None:
+            raise ValueError("--smooth-centred needs --smooth SECONDS")

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -63,7 +63,7 @@ class Pipeline:
         max_frames: frames at once; 1 for a camera, whose rows must not wait.
 
     Attributes:
-        seconds: spent on `read`, `detect`, `recognize`, so far.
+        seconds: spent on `read`, `detect`, `recognize`, so far, and on what else was `timed`.
         frames, faces: how many, so far.
     """
 
@@ -92,21 +92,21 @@ class Pipeline:
         After Ctrl-C the frames whose faces were found already come first, then KeyboardInterrupt is raised.
         """
         waiting: list[Unreadable | _LocatedFrame] = []
-        tracker, tracked_input = FaceTracker(), None
+        tracker, tracked = FaceTracker(), ("", "")
         iterator = iter(items)
         interrupt = None
         try:
             while True:
-                with self._timed("read"):
+                with self.timed("read"):
                     item = next(iterator, None)
                 if item is None:
                     break
                 if isinstance(item, Unreadable):
                     waiting.append(item)
                 else:
-                    if item.input != tracked_input:
-                        tracker, tracked_input = FaceTracker(), item.input
-                    with self._timed("detect"):
+                    if (item.input, item.output) != tracked:
+                        tracker, tracked = FaceTracker(), (item.input, item.output)
+                    with self.timed("detect"):
                         try:
                             located = self._locate(item)
                         except ValueError:  # no detector, or it returns something else than boxes
@@ -140,7 +140,7 @@ class Pipeline:
             except ValueError as error:
                 unreadable.append(Unreadable(frame.input, frame.index, str(error)))
         if not self.keep_pixels:
-            frame = Frame(frame.input, frame.index, frame.time_s, np.zeros((0, 0, 3), np.uint8))
+            frame = replace(frame, image=np.zeros((0, 0, 3), np.uint8))
         stacked = np.stack(images) if images else np.zeros((0, size, size, 3), np.uint8)
         return _LocatedFrame(frame, boxes[kept], stacked, list(range(len(kept))), unreadable)
 
@@ -149,7 +149,7 @@ class Pipeline:
         if not located:
             yield from (item for item in waiting if isinstance(item, Unreadable))
             return
-        with self._timed("recognize"):
+        with self.timed("recognize"):
             recognition = self.recognizer.classify(np.concatenate([frame.images for frame in located]))
         self.frames += len(located)
         self.faces += len(recognition)
@@ -164,7 +164,8 @@ class Pipeline:
             yield RecognizedFrame(item.frame, faces, item.face_ids, item.images, item.unreadable)
 
     @contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
+    def timed(self, stage: str) -> Iterator[None]:
+        """Count the time in this context for `stage`."""
         start = time.perf_counter()
         try:
             yield

@@ -4,7 +4,7 @@ import importlib.util
 import json
 import logging
 import os
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -14,14 +14,16 @@ import cv2
 import numpy as np
 
 from fer_voting.data.formats import suffix_of
-from fer_voting.inference.draw import Drawings
+from fer_voting.inference.draw import Drawings, annotate
 from fer_voting.inference.explain import draw_explanation, explain, explainable_network
 from fer_voting.inference.faces import make_detector
 from fer_voting.inference.frames import VIDEO_SUFFIXES, Frame, Input, Unreadable, camera_frames, read_frames
+from fer_voting.inference.live import NewestFrames, Window
 from fer_voting.inference.options import PredictOptions
 from fer_voting.inference.pipeline import Locate, Pipeline, RecognizedFrame, whole_frame
 from fer_voting.inference.recognizer import Recognizer
 from fer_voting.inference.rows import Row, not_written, read_boxes, rows_of
+from fer_voting.inference.signals import Signals, Smoothing
 from fer_voting.system.text import fitting
 
 
@@ -66,8 +68,11 @@ class Predictor:
             locate,
             squares=not options.aligned,
             track=options.track,
-            keep_pixels=options.draw is not None,
+            keep_pixels=options.draw is not None or options.show,
         )
+        self.smoothing = None if options.smooth is None else Smoothing(options.smooth, options.smooth_centred)
+        if options.summary is not None and importlib.util.find_spec("matplotlib") is None:
+            raise ValueError("--summary draws with matplotlib: pip install matplotlib")
 
     def files(self, inputs: Sequence[Input]) -> Generator[list[Row]]:
         """The rows of each frame of files, in order.
@@ -84,34 +89,51 @@ class Predictor:
                         f"`draw` (={self.options.draw!r}) would replace {file.name}: choose another folder"
                     )
         items = (item for file in inputs for item in read_frames(file, self.options.every))
-        return self._rows(items, {file.name: file.output for file in inputs})
+        return self._rows(items)
 
     def camera(self, source: str) -> Generator[list[Row]]:
         """The rows of each frame of a camera, until it ends. Raises ValueError if it cannot be opened."""
         if self.options.draw is not None:
             _require_av()
         self.pipeline.max_frames = 1
-        name = "camera-" + "".join(char if char.isalnum() else "-" for char in source)
-        return self._rows(camera_frames(source, self.options.every), {f"camera:{source}": name})
+        frames = camera_frames(source, self.options.every)
+        return self._rows(NewestFrames(frames) if self.options.show else frames)
 
-    def _rows(self, items: Iterable[Frame | Unreadable], outputs: Mapping[str, str]) -> Generator[list[Row]]:
+    def _rows(self, items: Iterable[Frame | Unreadable]) -> Generator[list[Row]]:
         with ExitStack() as closing:
-            drawings = None
+            drawings = signals = window = None
+            if self.options.show:
+                window = Window("fer_voting")
+                closing.callback(window.close)
+            if self.options.summary is not None:
+                signals = Signals(Path(self.options.summary), self.recognizer.class_names)
+                closing.callback(signals.close)
             if self.options.draw is not None:
-                drawings = closing.enter_context(Drawings(Path(self.options.draw), outputs))
-            for item in self.pipeline(items):
+                drawings = closing.enter_context(Drawings(Path(self.options.draw), self.options.track))
+            recognized = self.pipeline(items)
+            for item in recognized if self.smoothing is None else self.smoothing(recognized):
                 rows = rows_of(item)
                 if isinstance(item, RecognizedFrame):
                     try:
+                        if signals is not None:
+                            signals.add(item)
                         if drawings is not None:
-                            drawings.add(item)
+                            with self.pipeline.timed("draw"):
+                                drawings.add(item)
                         if self.options.explain is not None:
-                            self._explain(item, Path(self.options.explain), outputs[item.frame.input])
+                            with self.pipeline.timed("explain"):
+                                self._explain(item, Path(self.options.explain))
                     except Exception as error:  # of the disk, Pillow, PyAV: the other files go on
                         rows.append(not_written(item.frame, error))
+                    if window is not None:
+                        numbers = item.face_ids if self.options.track else None
+                        window.show(annotate(item.frame.image, item.faces, numbers))
                 yield rows
+                if window is not None and window.is_closed:
+                    return
 
-    def _explain(self, item: RecognizedFrame, folder: Path, output: str) -> None:
+    def _explain(self, item: RecognizedFrame, folder: Path) -> None:
+        output = item.frame.output
         frame = "" if item.frame.time_s is None else f"-{item.frame.index:06d}"
         for face_id, image in zip(item.face_ids, item.images, strict=True):
             path = fitting(folder / f"{output}{frame}-{face_id}.png")

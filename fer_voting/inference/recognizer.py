@@ -4,21 +4,25 @@ Shapes: N faces, V crops a face, K classes, S x S pixels a face as the network t
 """
 
 import functools
+import importlib
+import importlib.util
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, overload
 
 import cv2
 import numpy as np
 import PIL.Image
+import PIL.ImageOps
 from numpy.typing import NDArray
 
 from fer_voting import networks
-from fer_voting.data.images import prepare_image
+from fer_voting.data.images import prepare_image, to_rgb
 from fer_voting.inference.faces import Detector, cut_face, find_faces, make_detector
+from fer_voting.inference.frames import photo
 from fer_voting.inference.options import PredictOptions
 
 if TYPE_CHECKING:  # torch takes seconds to import
@@ -29,6 +33,11 @@ log = logging.getLogger("fer_voting.predict")
 
 _MAKING = threading.Lock()
 """Held while a default detector is made: one is enough for all threads."""
+
+
+Picture = NDArray[np.uint8] | PIL.Image.Image | str | Path
+"""A face or frame: uint8 `[H, W, 3]` in RGB or `[H, W]` in grey, a PIL image, or the path of a photo. A PIL image and a
+photo are taken as a viewer shows them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +53,38 @@ class Recognition:
 
     def __len__(self) -> int:
         return len(self.probabilities)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as JSON has them: `class_names`, and `faces`, one mapping a face; None where there is none."""
+        return {"class_names": list(self.class_names), "faces": self._faces()}
+
+    def _faces(self) -> list[dict[str, Any]]:
+        columns = (self.classes, self.confidences.tolist(), self.probabilities.tolist(), self.agreement.tolist())
+        return [
+            {
+                "class": name,
+                "confidence": confidence,
+                "probabilities": dict(zip(self.class_names, probabilities, strict=True)),
+                "vote_agreement": agreement,
+            }
+            for name, confidence, probabilities, agreement in zip(*columns, strict=True)
+        ]
+
+    def to_pandas(self) -> Any:
+        """A `pandas.DataFrame`, one row a face, with the columns that `predict` writes, as far as they apply.
+
+        Raises ModuleNotFoundError if pandas is not installed.
+        """
+        from fer_voting.inference.rows import face_columns, face_values
+
+        if importlib.util.find_spec("pandas") is None:
+            raise ModuleNotFoundError("to_pandas needs pandas: pip install pandas; to_dict does without")
+        pandas = importlib.import_module("pandas")
+        faces = self._faces()
+        return pandas.DataFrame(
+            [face_values(face) for face in faces],
+            columns=face_columns(self.class_names, isinstance(self, DetectedFaces)),
+        )
 
     @property
     def class_ids(self) -> NDArray[np.int64]:
@@ -115,6 +156,19 @@ class DetectedFaces(Recognition):
             boxes[:, 5],
             boxes[:, 6:].reshape(-1, 5, 2),
         )
+
+    def _faces(self) -> list[dict[str, Any]]:
+        columns = (self.boxes, self.angles, self.face_scores, self.landmarks)
+        return [
+            {
+                "box": box.tolist(),
+                "angle": float(angle),
+                "face_score": None if np.isnan(score) else float(score),
+                "landmarks": None if np.isnan(landmarks).any() else landmarks.tolist(),
+                **values,
+            }
+            for box, angle, score, landmarks, values in zip(*columns, super()._faces(), strict=True)
+        ]
 
     def __iter__(self) -> Iterator[Face]:
         classes, confidences, agreement = self.classes, self.confidences, self.agreement
@@ -290,40 +344,74 @@ class Recognizer:
             faces[:, 5] = 0
         return faces
 
-    def __call__(self, faces: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]) -> Recognition:
+    def __call__(self, faces: Picture | Sequence[Picture]) -> Recognition:
         """The expressions of images that are faces already.
 
         Args:
-            faces: one, or a list of them, or an array `[N, H, W, 3]`; uint8, each `[H, W, 3]` in RGB or `[H, W]` in
-                grey, of any size. They are resized as training resizes its images.
+            faces: one, or a list of them, or an array `[N, H, W, 3]`. They are resized as training resizes its images.
 
-        Raises ValueError for another shape or dtype.
+        Raises ValueError for what is no `Picture`, OSError for a file that cannot be read.
         """
-        if isinstance(faces, np.ndarray) and faces.ndim < 4:
-            faces = [faces]
-        size = self.runtime.image_size
-        prepared = [self.prepare(face) for face in faces]
-        return self.classify(np.stack(prepared) if prepared else np.zeros((0, size, size, 3), np.uint8))
+        return self.classify(self._prepare_all(faces))
 
-    def prepare(self, face: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def embed(self, faces: Picture | Sequence[Picture]) -> NDArray[np.float32]:
+        """What the last layer sees of images that are faces already: float32 `[N, D]`.
+
+        A face is the mean over its V crops, whatever the vote: the last layer of this mean is the soft vote's logits.
+
+        Args:
+            faces: as in the call.
+
+        Raises ValueError as the call does, or if an exported file was made without (`export --embedding`).
+        """
+        prepared = self._prepare_all(faces)
+        if not len(prepared):
+            prepared = np.zeros((1, *prepared.shape[1:]), np.uint8)  # for D
+        parts = [prepared[first : first + self.batch_size] for first in range(0, len(prepared), self.batch_size)]
+        embeddings = np.concatenate([self.runtime.embed(part) for part in parts])
+        return embeddings[: len(_each(faces))]
+
+    def _prepare_all(self, faces: Picture | Sequence[Picture]) -> NDArray[np.uint8]:
+        size = self.runtime.image_size
+        prepared = [self.prepare(face) for face in _each(faces)]
+        return np.stack(prepared) if prepared else np.zeros((0, size, size, 3), np.uint8)
+
+    def prepare(self, face: Picture) -> NDArray[np.uint8]:
         """A face as the network takes it, uint8 `[S, S, 3]`. Raises ValueError as the call does."""
         return prepare_image(_image(face), self.runtime.image_size)
 
-    def detect(self, frame: NDArray[np.uint8]) -> DetectedFaces:
-        """The faces of a frame and their expressions.
+    @overload
+    def detect(self, frames: Picture) -> DetectedFaces: ...  # type: ignore[overload-overlap] # a str is a Sequence
+    @overload
+    def detect(self, frames: Sequence[Picture]) -> list[DetectedFaces]: ...
+    def detect(self, frames: Picture | Sequence[Picture]) -> DetectedFaces | list[DetectedFaces]:
+        """The faces of a frame and their expressions; for a list of frames or an array `[N, H, W, 3]`, a list.
 
-        Args:
-            frame: uint8 `[H, W, 3]` in RGB, or `[H, W]` in grey.
+        The faces of all frames are recognised together. A box that lies outside of its frame is left out, with a
+        warning.
 
-        Raises ValueError for another shape or dtype, or if there is no detector.
+        Raises ValueError for what is no `Picture`, or if there is no detector; OSError for a file that cannot be read.
         """
-        image = _image(frame).convert("RGB")
-        boxes = self.find(np.asarray(image))
         size = self.runtime.image_size
-        faces = [cut_face(image, box, size, self.margin) for box in boxes]
-        return DetectedFaces.at(
-            boxes, self.classify(np.stack(faces) if faces else np.zeros((0, size, size, 3), np.uint8))
-        )
+        images: list[NDArray[np.uint8]] = []
+        boxes_of_frames = []
+        for frame in _each(frames):
+            image = _image(frame).convert("RGB")
+            boxes, kept = self.find(np.asarray(image)), []
+            for position, box in enumerate(boxes):
+                try:
+                    images.append(cut_face(image, box, size, self.margin))
+                    kept.append(position)
+                except ValueError as error:
+                    log.warning("a face is left out: %s", error)
+            boxes_of_frames.append(boxes[kept])
+        recognition = self.classify(np.stack(images) if images else np.zeros((0, size, size, 3), np.uint8))
+        ends = np.cumsum([len(boxes) for boxes in boxes_of_frames]).tolist()
+        found = [
+            DetectedFaces.at(boxes, recognition, slice(end - len(boxes), end))
+            for boxes, end in zip(boxes_of_frames, ends, strict=True)
+        ]
+        return found[0] if _is_one(frames) else found
 
     def classify(self, faces: NDArray[np.uint8]) -> Recognition:
         """The expressions of faces as the network takes them: uint8 `[N, S, S, 3]`, RGB."""
@@ -339,7 +427,22 @@ class Recognizer:
         return Recognition(self.class_names, np.concatenate(scores), np.concatenate(logits))
 
 
-def _image(face: NDArray[np.uint8]) -> PIL.Image.Image:
+def _is_one(pictures: Any) -> bool:
+    """Whether these are one picture."""
+    return isinstance(pictures, str | Path | PIL.Image.Image) or (
+        isinstance(pictures, np.ndarray) and pictures.ndim < 4
+    )
+
+
+def _each(pictures: Any) -> Sequence[Picture]:
+    return [pictures] if _is_one(pictures) else pictures
+
+
+def _image(face: Picture) -> PIL.Image.Image:
+    if isinstance(face, str | Path):
+        return PIL.Image.fromarray(photo(Path(face)))
+    if isinstance(face, PIL.Image.Image):
+        return to_rgb(PIL.ImageOps.exif_transpose(face))
     face = np.asarray(face)
     if face.dtype != np.uint8 or not (face.ndim == 2 or (face.ndim == 3 and face.shape[2] == 3)) or not face.size:
         raise ValueError(f"a face or frame must be uint8 [H, W, 3] or [H, W], not {face.dtype} {list(face.shape)}")

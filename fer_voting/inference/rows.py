@@ -14,7 +14,6 @@ import csv
 import io
 import json
 import logging
-import math
 import os
 import sys
 from collections import defaultdict
@@ -30,7 +29,6 @@ from fer_voting.data.index import open_table
 from fer_voting.inference.faces import FOUND
 from fer_voting.inference.frames import Frame, Unreadable, reason_of
 from fer_voting.inference.pipeline import Locate, RecognizedFrame
-from fer_voting.inference.recognizer import Face
 from fer_voting.system.text import csv_safe, escape
 
 log = logging.getLogger("fer_voting.predict")
@@ -47,6 +45,17 @@ FACE_COLUMNS = (
 LAST_COLUMNS = ("vote_agreement", "status")
 
 FORMATS = (".csv", ".jsonl")
+
+COLUMN_NAMES: dict[str, dict[str, str]] = {
+    "own": {},
+    "fex": {
+        "left": "FaceRectX", "top": "FaceRectY", "width": "FaceRectWidth", "height": "FaceRectHeight",
+        "face_score": "FaceScore", "happy": "happiness", "sad": "sadness",
+    },
+    "fer": {"anger": "angry"},
+}  # fmt: skip
+"""Other programs' names of columns: py-feat's (`FEAT_FACEBOX_COLUMNS` and `FEAT_EMOTION_COLUMNS` in its feat/utils),
+and the emotions of the package `fer`. Columns without one keep their own."""
 
 
 def probability_columns(class_names: Sequence[str]) -> list[str]:
@@ -71,30 +80,41 @@ def rows_of(item: RecognizedFrame | Unreadable) -> list[Row]:
         "time_s": None if frame.time_s is None else round(frame.time_s, 6),
     }
     rows: list[Row] = []
-    for face, face_id in zip(faces, item.face_ids, strict=True):
+    for face, face_id in zip(faces.to_dict()["faces"], item.face_ids, strict=True):
         rows.append(place | {"face_id": face_id} | face_values(face) | {"status": "ok"})
     for problem in item.unreadable:
         rows += [{**row, **place} for row in rows_of(problem)]
     return rows or [place | {"status": "no_face"}]
 
 
-def face_values(face: Face) -> dict[str, Any]:
-    """A face's values by column, without `face_id`; None where the detector gives none."""
-    names = probability_columns(list(face.probabilities))
+def face_values(face: Mapping[str, Any]) -> dict[str, Any]:
+    """A face of `Recognition.to_dict` by column, rounded; None where the detector gives none."""
+    names, values = probability_columns(list(face["probabilities"])), face["probabilities"].values()
+    found = {}
+    if "box" in face:
+        points = [None] * 10 if face["landmarks"] is None else [xy for point in face["landmarks"] for xy in point]
+        found = {
+            **dict(zip(("left", "top", "width", "height"), (round(side, 2) for side in face["box"]), strict=True)),
+            "angle": round(face["angle"], 1),
+            "face_score": face["face_score"] and round(face["face_score"], 4),
+            **dict(zip(LANDMARK_COLUMNS, (xy and round(xy, 2) for xy in points), strict=True)),
+        }
     return {
-        **{side: round(value, 2) for side, value in zip(("left", "top", "width", "height"), face.box, strict=True)},
-        "angle": round(face.angle, 1),
-        "face_score": _rounded(face.face_score, 4),
-        **dict(zip(LANDMARK_COLUMNS, (_rounded(value, 2) for value in face.landmarks.ravel().tolist()), strict=True)),
-        "class": face.class_name,
-        "confidence": round(face.confidence, 6),
-        **{name: round(value, 6) for name, value in zip(names, face.probabilities.values(), strict=True)},
-        "vote_agreement": round(face.agreement, 4),
+        **found,
+        "class": face["class"],
+        "confidence": round(face["confidence"], 6),
+        **{name: round(value, 6) for name, value in zip(names, values, strict=True)},
+        "vote_agreement": round(face["vote_agreement"], 4),
     }
 
 
-def _rounded(value: float, digits: int) -> float | None:
-    return None if math.isnan(value) else round(float(value), digits)
+def face_columns(class_names: Sequence[str], is_detected: bool) -> list[str]:
+    """The columns of `face_values`; of a face that was not detected, without those of the detector."""
+    return [
+        *(FACE_COLUMNS[1:] if is_detected else FACE_COLUMNS[-2:]),
+        *probability_columns(class_names),
+        "vote_agreement",
+    ]
 
 
 def not_written(frame: Frame, error: Exception) -> Row:
@@ -110,15 +130,19 @@ class RowWriter:
     Args:
         path: `.csv` or `.jsonl`, replaced if it exists; None: CSV on stdout.
         class_names: the K classes.
+        names: of the columns, of `COLUMN_NAMES`.
 
-    Raises ValueError if `path` has another suffix.
+    Raises ValueError if `path` has another suffix, or there are no such names.
     """
 
-    def __init__(self, path: Path | None, class_names: Sequence[str]) -> None:
+    def __init__(self, path: Path | None, class_names: Sequence[str], names: str = "own") -> None:
         if path is not None and path.suffix.lower() not in FORMATS:
             raise ValueError(f"`out` (={str(path)!r}) must end in {' or '.join(FORMATS)}")
         self.path = path
+        if names not in COLUMN_NAMES:
+            raise ValueError(f"`columns` (={names!r}) must be {', '.join(COLUMN_NAMES)}")
         self.columns = columns(class_names)
+        self._written = [COLUMN_NAMES[names].get(column, column) for column in self.columns]
         self.rows = 0
         self._json = path is not None and path.suffix.lower() == ".jsonl"
         self._file: TextIO = sys.stdout
@@ -129,7 +153,7 @@ class RowWriter:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self.path.open("w", encoding="utf-8", newline="")
         if not self._json:
-            self._write([dict(zip(self.columns, self.columns, strict=True))])
+            self._write([dict(zip(self.columns, self._written, strict=True))])
         return self
 
     def __exit__(
@@ -148,7 +172,8 @@ class RowWriter:
         text = io.StringIO()
         if self._json:
             for row in rows:
-                text.write(json.dumps({column: row.get(column) for column in self.columns}) + "\n")
+                values = map(row.get, self.columns)
+                text.write(json.dumps(dict(zip(self._written, values, strict=True))) + "\n")
         else:
             csv.writer(text, lineterminator="\n").writerows(
                 [csv_safe(row.get(column)) for column in self.columns] for row in rows
@@ -169,8 +194,8 @@ def read_boxes(path: Path, names: Sequence[str], align: bool = True) -> Locate:
     """Read faces from a CSV file: returns a function that maps a frame to its faces in the file.
 
     The file has the columns input, left, top, width, height (pixels), and may have frame (default 0), face_score,
-    angle, landmarks and others, as the files of `predict` have. Rows without a box are left out. `match_names` says
-    which input a row means; a warning counts the rows that mean none.
+    angle, landmarks and others, as the files of `predict` have, under any of `COLUMN_NAMES`. Rows without a box are
+    left out. `match_names` says which input a row means; a warning counts the rows that mean none.
 
     Args:
         names: of the inputs, as `find_inputs` gives them.
@@ -181,6 +206,8 @@ def read_boxes(path: Path, names: Sequence[str], align: bool = True) -> Locate:
     boxes: dict[str, list[tuple[int, list[float]]]] = defaultdict(list)
     with open_table(path) as file:
         reader = csv.DictReader(file)
+        own = {written: column for names in COLUMN_NAMES.values() for column, written in names.items()}
+        reader.fieldnames = [own.get(name, name) for name in reader.fieldnames or ()]
         lacking = {"input", "left", "top", "width", "height"} - set(reader.fieldnames or ())
         if lacking:
             raise ValueError(f"{path} lacks the columns {', '.join(sorted(lacking))}")

@@ -3,9 +3,10 @@
 Shapes: B faces of S x S pixels, V crops a face (10, or 1 for the baseline), K classes.
 """
 
+import functools
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,7 +18,8 @@ from fer_voting.face_input import FaceInput
 from fer_voting.models.adaptive import outputs_for, require_cut
 from fer_voting.models.checkpoint import NetworkInfo
 from fer_voting.models.images import as_grey, normalise
-from fer_voting.votes import Vote, soft_vote
+from fer_voting.models.last_layer import find_last_layer
+from fer_voting.votes import CropOutputs, Vote, soft_vote
 
 PRECISIONS = ("float32", "bf16")
 
@@ -51,6 +53,9 @@ class Runtime(Protocol):
     def __call__(self, faces: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Scores `[B, K]` and crop logits `[B, V, K]` of B >= 1 faces."""
 
+    def embed(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The input of the last layer, mean over the crops: `[B, D]` of B >= 1 faces."""
+
 
 class FaceNetwork(nn.Module):
     """Maps uint8 faces `[B, S, S, 3]` (RGB) to scores `[B, K]` and crop logits `[B, V, K]`; what an export holds.
@@ -59,21 +64,47 @@ class FaceNetwork(nn.Module):
         net: maps normalised images `[B, 3, S, S]` to crop logits; put into evaluation mode.
         vote: scores are its `probabilities`. The crops that it does not need have the logits of the full map.
         colour: `grey`: faces are turned grey first.
+        embed_before: K, to return also the embeddings `[B, D]` (`embed`), by the same pass.
 
     Raises ValueError if `vote` lacks a parameter, or needs the full map and there are no crops of one.
     """
 
-    def __init__(self, net: nn.Module, vote: Vote = soft_vote, colour: str = "rgb") -> None:
+    def __init__(
+        self, net: nn.Module, vote: Vote = soft_vote, colour: str = "rgb", embed_before: int | None = None
+    ) -> None:
         super().__init__()
-        self.colour = colour
+        if embed_before and vote.needs_full_map:
+            raise ValueError(f"the {vote.name} vote leaves crops out, so that there is no embedding: choose another")
+        self.colour, self.embed_before = colour, embed_before
         self.vote = vote.require_fitted()
         self.net = (require_cut(net) if vote.needs_full_map else net).eval()
 
-    def forward(self, faces: Tensor) -> tuple[Tensor, Tensor]:
-        if self.colour == "grey":
-            faces = as_grey(faces)
-        outputs = outputs_for(self.vote, self.net, normalise(faces.permute(0, 3, 1, 2)))
-        return self.vote.probabilities(outputs), outputs.crops
+    def forward(self, faces: Tensor) -> tuple[Tensor, ...]:
+        if self.embed_before is None:
+            outputs = outputs_for(self.vote, self.net, self._images(faces))
+            return self.vote.probabilities(outputs), outputs.crops
+        logits, embeddings = self._logits_and_embeddings(faces, self.embed_before)
+        outputs = CropOutputs(logits.float())
+        return self.vote.probabilities(outputs), outputs.crops, embeddings
+
+    def embed(self, faces: Tensor, num_classes: int) -> Tensor:
+        """The input of the last layer, mean over the crops (and over places, before a convolution): `[B, D]`."""
+        return self._logits_and_embeddings(faces, num_classes)[1]
+
+    def _logits_and_embeddings(self, faces: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+        backbone = getattr(self.net, "backbone", self.net)
+        last: list[Tensor] = []
+        layer = backbone.get_submodule(find_last_layer(self.net, num_classes))
+        hook = layer.register_forward_pre_hook(lambda _, inputs: last.append(inputs[0]))
+        try:
+            logits = self.net(self._images(faces))
+        finally:
+            hook.remove()
+        features = last[0].flatten(2).mean(2) if last[0].ndim > 2 else last[0]
+        return logits, features.float().unflatten(0, (-1, logits.shape[1])).mean(1)
+
+    def _images(self, faces: Tensor) -> Tensor:
+        return normalise((as_grey(faces) if self.colour == "grey" else faces).permute(0, 3, 1, 2))
 
 
 class TorchRuntime:
@@ -126,13 +157,20 @@ class TorchRuntime:
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state, lock=threading.RLock())
 
-    @torch.inference_mode()
     def __call__(self, faces: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        scores, logits = self._run(self.network, faces)
+        return scores.cpu().numpy(), logits.cpu().numpy()
+
+    def embed(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
+        embeddings = self._run(functools.partial(self.network.embed, num_classes=len(self.class_names)), faces)
+        return embeddings.cpu().numpy()
+
+    @torch.inference_mode()
+    def _run(self, function: Callable[[Tensor], Any], faces: NDArray[np.uint8]) -> Any:
         batch = torch.from_numpy(np.require(faces, requirements=("C", "W"))).to(self._device)
         autocast = torch.autocast(self._device.type, torch.bfloat16, enabled=self.precision == "bf16")
         with self.lock, autocast:
-            scores, logits = self.network(batch)
-        return scores.cpu().numpy(), logits.cpu().numpy()
+            return function(batch)
 
 
 def _device(name: str) -> torch.device:

@@ -20,6 +20,7 @@ Nothing that is loaded can name code to call; see `fer_voting.networks.network`.
 
 import contextlib
 import importlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,6 +156,10 @@ def find(source: str | Path | None = None, output_dir: str | Path = "outputs", r
         return Source("folder", path)
     if isinstance(source, str) and is_hub_name(source) and not path.parent.is_dir():  # else a path with a typing error
         return Source("folder", download(source, revision, (WEIGHTS_FILE, CONFIG_FILE)))
+    if "://" in str(source) or re.match("https?:/", str(source)):
+        raise FileNotFoundError(
+            f"{source} is an address: give a name on the Hub as owner/model, or a file that is here"
+        )
     missing = f"run {str(source)!r}: {run_dir} is missing, not finished" if is_name else f"{source} does not exist"
     raise FileNotFoundError(
         f"{missing}; a network is a run's name or folder, a .ckpt or .onnx file, an exported folder, or owner/model "

@@ -32,12 +32,18 @@ def download(name: str, revision: str | None, files: Sequence[str]) -> Path:
     """
     try:
         from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
     except ImportError as error:
         raise FileNotFoundError(f"{name} is not here, and {_HUB_EXTRA}") from error
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=list(files)))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except RepositoryNotFoundError as error:
+        raise FileNotFoundError(
+            f"{name} is neither here nor on the Hub: is it spelt right? A private one needs a login (hf auth login)"
+        ) from error
+    except LocalEntryNotFoundError as error:
+        raise FileNotFoundError(f"{name} is not here, and the Hub cannot be reached: {_short(error)}") from error
+    except (HfHubHTTPError, OSError) as error:
         raise FileNotFoundError(f"{name} is not here, and the Hub does not give it: {_short(error)}") from error
 
 

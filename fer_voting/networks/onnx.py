@@ -124,6 +124,21 @@ class OnnxNetwork(ABC):
     def __call__(self, faces: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Scores `[B, K]` and crop logits `[B, V, K]` of faces uint8 `[B, S, S, 3]`, RGB, B >= 1."""
 
+    def embed(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The input of the last layer, mean over the crops: `[B, D]` of B >= 1 faces.
+
+        Raises ValueError if the file was exported without.
+        """
+        if not self._has_embeddings():
+            raise ValueError(f"{self.path} holds no embeddings: export the network again, with --embedding")
+        return self._embeddings(self._checked(faces))
+
+    @abstractmethod
+    def _has_embeddings(self) -> bool: ...
+
+    @abstractmethod
+    def _embeddings(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]: ...
+
     def _probe(self) -> None:
         """Raises ValueError if the graph does not compute what the metadata says."""
         size, classes = self.image_size, len(self.class_names)
@@ -195,6 +210,13 @@ class OnnxRuntime(OnnxNetwork):
     def _run(self, faces: NDArray[np.uint8]) -> Any:
         return self._session.run(["scores", "crop_logits"], {"faces": faces})
 
+    def _has_embeddings(self) -> bool:
+        return "embeddings" in [output.name for output in self._session.get_outputs()]
+
+    def _embeddings(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
+        _check_process(self._pid)
+        return self._session.run(["embeddings"], {"faces": faces})[0]
+
 
 class OpenVinoRuntime(OnnxNetwork):
     """An ONNX file in OpenVINO.
@@ -243,6 +265,13 @@ class OpenVinoRuntime(OnnxNetwork):
         _check_process(self._pid)
         outputs = self._compiled.infer_new_request([self._checked(faces)])
         return outputs["scores"], outputs["crop_logits"]
+
+    def _has_embeddings(self) -> bool:
+        return any("embeddings" in output.names for output in self._compiled.outputs)
+
+    def _embeddings(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
+        _check_process(self._pid)
+        return self._compiled.infer_new_request([faces])["embeddings"]
 
 
 def open_onnx(

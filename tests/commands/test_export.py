@@ -202,7 +202,7 @@ def test_pushed_only_when_asked(run: Run, tmp_path: Path) -> None:
     assert b"# me/net" in hub.files["me/net"]["README.md"]
     assert len([request for request in hub.requests if "/commit/" in request]) == 1
     assert checksum == weights_checksum(load_network(run.best_checkpoint("soft")).net.state_dict())
-    assert missing.startswith("me/other is not here, and the Hub does not give it")
+    assert missing.startswith("me/other is neither here nor on the Hub: is it spelt right?")
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("error: me/net was not uploaded")
 

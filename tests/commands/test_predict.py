@@ -302,7 +302,7 @@ def test_when_it_is_stopped_rows_and_video_are_whole(checkpoint: Path, tmp_path:
     os.kill(process.pid, which)
     process.join(60)
     messages = (tmp_path / "printed").read_text()
-    assert process.exitcode == 130, messages
+    assert process.exitcode == 128 + which, messages
     assert "Traceback" not in messages
     assert "interrupted" in messages
     assert f"): {out}" in messages

@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+import av
 import numpy as np
 import PIL.Image
+import PIL.ImageCms
 import pytest
 from helpers.networks import found_faces, small_info, small_network
 from helpers.videos import grey_frames, write_video
@@ -60,7 +62,7 @@ def pipeline() -> Pipeline:
 
 def draw(paths: list[Path], pipeline: Pipeline, folder: Path) -> None:
     inputs, _ = find_inputs(paths)
-    with Drawings(folder, {one.name: one.output for one in inputs}) as drawings:
+    with Drawings(folder, tracked=True) as drawings:
         for item in pipeline(frame for one in inputs for frame in read_frames(one)):
             assert isinstance(item, RecognizedFrame)
             drawings.add(item)
@@ -101,13 +103,61 @@ def test_videos_keep_their_times_and_sides(tmp_path: Path, pipeline: Pipeline):
         assert np.abs(inside - 90).mean() < 12
 
 
+def test_a_video_says_its_colours_and_starts_at_once(tmp_path: Path, pipeline: Pipeline):
+    """The index (moov) stands before the pictures (mdat), and players need not guess the matrix by the size."""
+    red = np.zeros((720, 1280, 3), np.uint8) + np.uint8([200, 40, 30])
+    with Drawings(tmp_path) as drawings:
+        for item in pipeline([Frame("a", 0, 0.0, red, "a"), Frame("a", 1, 0.1, red, "a")]):
+            assert isinstance(item, RecognizedFrame)
+            drawings.add(item)
+    data = (tmp_path / "a.mp4").read_bytes()
+    assert 0 < data.index(b"moov") < data.index(b"mdat")
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        frame = next(container.decode(video=0))
+        context = container.streams.video[0].codec_context
+        assert (context.colorspace, context.color_primaries, context.color_trc, context.color_range) == (1, 1, 1, 1)
+        luma = frame.to_ndarray(format="yuv420p")[600, 1000]
+        assert luma == pytest.approx(16 + 219 / 255 * (0.2126 * 200 + 0.7152 * 40 + 0.0722 * 30), abs=2)
+
+
+def test_the_same_file_twice_is_drawn_twice_and_photos_keep_their_colour_profile(tmp_path: Path, pipeline: Pipeline):
+    profile = PIL.ImageCms.ImageCmsProfile(PIL.ImageCms.createProfile("sRGB")).tobytes()
+    PIL.Image.fromarray(grey_frames([90])[0]).save(tmp_path / "a.jpg", icc_profile=profile)
+    PIL.Image.fromarray(grey_frames([90])[0]).convert("CMYK").save(tmp_path / "b.jpg", icc_profile=b"of four inks")
+    video = write_video(tmp_path / "a.mp4", grey_frames([90] * 2), [0, 40])
+    draw([tmp_path / "a.jpg", video, video, tmp_path / "a.jpg", tmp_path / "b.jpg"], pipeline, tmp_path / "out")
+    drawn = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert drawn == ["a-2.jpg", "a-2.mp4", "a.jpg", "a.mp4", "b.jpg"]
+    assert len(list(read_frames(find_inputs([tmp_path / "out" / "a-2.mp4"])[0][0]))) == 2
+    profiles = []
+    for name in ("a.jpg", "a-2.jpg", "b.jpg"):
+        with PIL.Image.open(tmp_path / "out" / name) as image:
+            profiles.append(image.info.get("icc_profile"))
+    assert profiles == [profile, profile, None]  # the last one is RGB now
+
+
+def test_numbers_are_drawn_only_where_they_are_identities(tmp_path: Path, pipeline: Pipeline):
+    frame = Frame("a", 0, 0.0, grey_frames([90], 480, 640)[0], "a")
+    widths = []
+    for tracked in (False, True):
+        with Drawings(tmp_path / str(tracked), tracked) as drawings:
+            item = next(pipeline([frame]))
+            assert isinstance(item, RecognizedFrame)
+            drawings.add(item)
+        (shown,) = read_frames(find_inputs([tmp_path / str(tracked)])[0][0])
+        assert isinstance(shown, Frame)
+        yellow = (shown.image[..., 0] > 180) & (shown.image[..., 2] < 120)
+        widths.append(int(yellow.any(axis=0).sum()))
+    assert widths[1] > widths[0] + 5
+
+
 def test_odd_sides_and_a_change_of_size(tmp_path: Path, pipeline: Pipeline):
     """H.264 wants even sides, and one size."""
     frames = [
-        Frame("x", 0, 0.0, np.full((49, 65, 3), 90, np.uint8)),
-        Frame("x", 1, 0.1, np.full((60, 80, 3), 90, np.uint8)),
+        Frame("x", 0, 0.0, np.full((49, 65, 3), 90, np.uint8), "camera-0"),
+        Frame("x", 1, 0.1, np.full((60, 80, 3), 90, np.uint8), "camera-0"),
     ]
-    with Drawings(tmp_path, {"x": "camera-0"}) as drawings:
+    with Drawings(tmp_path) as drawings:
         for item in pipeline(frames):
             assert isinstance(item, RecognizedFrame)
             drawings.add(item)
@@ -118,10 +168,10 @@ def test_odd_sides_and_a_change_of_size(tmp_path: Path, pipeline: Pipeline):
 
 
 def test_a_video_that_is_stopped_is_whole(tmp_path: Path, pipeline: Pipeline):
-    frames = [Frame("x", index, index / 10, picture) for index, picture in enumerate(grey_frames([90] * 9))]
+    frames = [Frame("x", index, index / 10, picture, "x") for index, picture in enumerate(grey_frames([90] * 9))]
 
     def stopped() -> None:
-        with Drawings(tmp_path, {"x": "x"}) as drawings:
+        with Drawings(tmp_path) as drawings:
             for item in pipeline(frames):
                 assert isinstance(item, RecognizedFrame)
                 drawings.add(item)

@@ -11,7 +11,16 @@ import PIL.Image
 import pytest
 from helpers.videos import grey_frames, write_video
 
-from fer_voting.inference.frames import Frame, Input, Unreadable, camera_frames, find_inputs, photo, read_frames
+from fer_voting.inference.frames import (
+    Frame,
+    Input,
+    Unreadable,
+    camera_frames,
+    count_frames,
+    find_inputs,
+    photo,
+    read_frames,
+)
 
 NEITHER = "it is neither a photo nor a video that can be read"
 
@@ -351,3 +360,21 @@ def test_a_camera(tmp_path: Path):
 def test_a_camera_that_is_not_there(tmp_path: Path):
     with pytest.raises(ValueError, match=r"`camera` \(='.*nothing.mp4'\) cannot be opened"):
         next(camera_frames(str(tmp_path / "nothing.mp4")))
+
+
+def test_frames_are_counted_before_they_are_read(tmp_path: Path):
+    write_video(tmp_path / "a.mp4", grey_frames([50] * 7), range(0, 280, 40))
+    write_video(tmp_path / "b.h264", grey_frames([50] * 7), range(0, 280, 40))  # which says neither number nor length
+    write_video(tmp_path / "c.mkv", grey_frames([50] * 7), range(0, 280, 40))
+    PIL.Image.new("RGB", (9, 9)).save(tmp_path / "d.png")
+    (tmp_path / "e.mp4").write_text("no video")
+    inputs, _ = find_inputs([tmp_path])
+    assert [count_frames([one], every) for one in inputs for every in (1, 3)] == [7, 3, 1, 1, 7, 3, 1, 1, 1, 1]
+    assert [frame.time_s for frame in read_frames(inputs[1])] == pytest.approx([0.04 * i for i in range(7)])
+
+
+def test_an_address_is_no_path():
+    with pytest.raises(
+        ValueError, match=r"https:/example\.org/a\.jpg is an address, and only files are read: download"
+    ):
+        find_inputs([Path("https://example.org/a.jpg")])

@@ -10,7 +10,7 @@ import onnxruntime
 import PIL.Image
 import pytest
 import torch
-from helpers.networks import SEVEN, noise, settled
+from helpers.networks import SEVEN, noise, settled, small_info
 from helpers.train import REPO
 from numpy.typing import NDArray
 from scipy.special import softmax
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from fer_voting.face_input import FaceInput
 from fer_voting.inference.onnx_export import MAX_DIFFERENCE, export_float32, export_int8, parity
-from fer_voting.inference.runtime import FaceNetwork
+from fer_voting.inference.runtime import FaceNetwork, TorchRuntime
 from fer_voting.models import VotingResNet18
 from fer_voting.networks.onnx import ExportInfo, OnnxRuntime, OpenVinoRuntime
 from fer_voting.votes import AdaptiveVote, SoftVote, Vote, find_vote, hard_vote
@@ -92,6 +92,19 @@ def test_runtimes_compute_the_network(runtime: type, batch: int, net: VotingResN
     assert logits.shape == (batch, 10, 7)
     np.testing.assert_allclose(logits, exact, rtol=0, atol=1e-5)
     np.testing.assert_allclose(scores, softmax(exact.mean(axis=1) / TEMPERATURE, axis=1), rtol=0, atol=1e-6)
+
+
+def test_embeddings_are_an_output_on_request(net: VotingResNet18, float32: Path, tmp_path: Path) -> None:
+    faces = noise(5)
+    assert export_float32(FaceNetwork(net, SOFT, embed_before=7), info(), tmp_path / "with.onnx") < MAX_DIFFERENCE
+    expected = TorchRuntime(net, small_info("m1")).embed(faces)
+    for runtime in RUNTIMES:
+        np.testing.assert_allclose(runtime(tmp_path / "with.onnx").embed(faces), expected, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(runtime(tmp_path / "with.onnx")(faces)[1], exact_logits(net, faces), atol=1e-5)
+        with pytest.raises(ValueError, match=r"m1\.onnx holds no embeddings: .* --embedding"):
+            runtime(float32).embed(faces)
+    with pytest.raises(ValueError, match="the adaptive vote leaves crops out"):
+        FaceNetwork(net, AdaptiveVote("adaptive", 0.5, 1.0), embed_before=7)
 
 
 def test_a_network_of_grey_images_sees_grey_in_every_runtime(net: VotingResNet18, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """`Recognizer`: faces in, expressions out."""
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -22,11 +23,12 @@ from fer_voting.face_input import FaceInput
 from fer_voting.inference.faces import Boxes, face_square
 from fer_voting.inference.frames import photo
 from fer_voting.inference.recognizer import DetectedFaces, Recognition
+from fer_voting.inference.rows import columns
 from fer_voting.inference.runtime import TorchRuntime
 from fer_voting.models.images import as_grey
 from fer_voting.runs.run import Run
 from fer_voting.training.evaluation import predict_part
-from fer_voting.votes import soft_vote
+from fer_voting.votes import find_vote, soft_vote
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +127,79 @@ def test_detect_asks_the_detector_and_cuts_out_squares():
     grey = frame[:, :, 0]
     assert len(recognizer.detect(grey)) == 2
     assert seen[1].shape == (100, 200, 3)
+
+
+def two_faces(image: np.ndarray) -> Boxes:
+    """The second lies outside of a frame that is less than 150 pixels wide."""
+    landmarks = np.array([[[24, 20], [34, 20], [29, 28], [25, 36], [33, 36]], np.full((5, 2), np.nan)])
+    return Boxes(np.array([[20.0, 10, 40, 50], [150, 60, 180, 80]]), np.array([0.75, 0.5]), landmarks)
+
+
+def test_pil_images_paths_and_lists_are_frames_too(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    recognizer = Recognizer(TorchRuntime(small_network(), small_info()), two_faces)
+    frames = [picture(100, 200), picture(90, 140, 1)]
+    PIL.Image.fromarray(frames[0]).save(tmp_path / "a.png")
+    turned = PIL.Image.fromarray(np.rot90(frames[0]))
+    turned.getexif()[0x0112] = 6  # to be turned by a quarter, as a camera writes it
+    turned.save(tmp_path / "turned.png", exif=turned.getexif())
+    expected = [recognizer.detect(frame) for frame in frames]
+    assert "a face is left out: the face box 150, 60, 30, 20 (left, top, width, height) lies outside of 140x90" in (
+        caplog.messages
+    )
+    assert [len(found) for found in expected] == [2, 1]
+    given = (PIL.Image.fromarray(frames[0]), tmp_path / "a.png", str(tmp_path / "a.png"), tmp_path / "turned.png")
+    several = recognizer.detect([*given, frames[1]])
+    for found in several[:4]:
+        np.testing.assert_allclose(found.probabilities, expected[0].probabilities, atol=1e-6)
+    np.testing.assert_allclose(several[4].probabilities, expected[1].probabilities, atol=1e-6)
+    assert len(recognizer.detect(np.stack([frames[0]] * 3))) == 3
+    assert recognizer.detect([]) == []
+    assert recognizer.detect([tmp_path / "a.png"])[0].boxes.shape == (2, 4)
+    for one in given:
+        np.testing.assert_allclose(recognizer(one).probabilities, recognizer(frames[0]).probabilities, atol=1e-6)
+    with pytest.raises(FileNotFoundError):
+        recognizer(tmp_path / "missing.png")
+    (tmp_path / "none.jpg").write_text("no photo")
+    with pytest.raises(ValueError, match="it is no photo"):
+        recognizer.detect(tmp_path / "none.jpg")
+
+
+def test_results_as_plain_values_and_as_a_table(monkeypatch: pytest.MonkeyPatch):
+    recognizer = Recognizer(TorchRuntime(small_network(), small_info()), two_faces)
+    found = recognizer.detect(picture(100, 200))
+    first, second = json.loads(json.dumps(found.to_dict()))["faces"]
+    assert first["box"] == [20, 10, 20, 40]
+    assert (first["landmarks"][0], second["landmarks"]) == ([24, 20], None)
+    assert list(first["probabilities"]) == list(SEVEN) == found.to_dict()["class_names"]
+    assert (first["class"], first["confidence"]) == (found.classes[0], found.confidences[0])
+    table = found.to_pandas()
+    assert list(table.columns) == [column for column in columns(SEVEN)[4:] if column != "status"]
+    assert table["class"].tolist() == found.classes
+    assert (table["left"].tolist(), table["nose_y"][0]) == ([20, 150], 28)
+    assert table["happy"].tolist() == pytest.approx(found.probabilities[:, 1].tolist(), abs=1e-6)
+    of_faces = recognizer([picture(20, 20)])
+    assert list(of_faces.to_pandas().columns) == ["class", "confidence", *SEVEN, "vote_agreement"]
+    assert list(of_faces.to_dict()["faces"][0]) == ["class", "confidence", "probabilities", "vote_agreement"]
+    assert len(recognizer([]).to_pandas()) == 0
+    monkeypatch.setattr(sys, "path", [])
+    monkeypatch.delitem(sys.modules, "pandas")
+    sys.path_importer_cache.clear()
+    with pytest.raises(ModuleNotFoundError, match="to_pandas needs pandas: pip install pandas"):
+        of_faces.to_pandas()
+
+
+@pytest.mark.parametrize("split", ["m3", "baseline"])
+@pytest.mark.parametrize("vote", ["soft", "hard"])
+def test_an_embedding_is_what_the_last_layer_sees_mean_over_the_crops(split: str, vote: str):
+    net = small_network(split)
+    recognizer = Recognizer(TorchRuntime(net, small_info(split), find_vote(vote)), batch_size=2)
+    faces = [picture(24, 24, seed) for seed in range(5)]
+    embeddings = recognizer.embed(faces)
+    assert (embeddings.shape, embeddings.dtype) == ((5, net.backbone.fc.in_features), np.float32)
+    logits = embeddings @ net.backbone.fc.weight.detach().numpy().T + net.backbone.fc.bias.detach().numpy()
+    np.testing.assert_allclose(logits, recognizer(faces).crop_logits.mean(axis=1), atol=1e-5)
+    assert recognizer.embed(faces[0]).shape == (1, embeddings.shape[1])
+    assert recognizer.embed([]).shape == (0, embeddings.shape[1])
 
 
 def test_a_detector_is_chosen_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -4,9 +4,11 @@ import csv
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from fer_voting.inference.rows import RowWriter, columns
+from fer_voting.inference.frames import Frame
+from fer_voting.inference.rows import RowWriter, columns, read_boxes
 from fer_voting.system.text import escape
 
 ROW = {
@@ -119,3 +121,24 @@ def test_stdout_is_csv(capsys: pytest.CaptureFixture):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("input,frame,time_s")
     assert lines[1].startswith("a.jpg,0,,0,1.5")
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ("fex", ["FaceRectX", "FaceRectY", "FaceScore", "happiness", "sadness"]),
+        ("fer", ["left", "top", "happy", "sad"]),
+    ],
+)
+def test_other_programs_names_of_columns_are_written_and_read_as_boxes(tmp_path: Path, names: str, expected: list[str]):
+    for path in (tmp_path / "rows.csv", tmp_path / "rows.jsonl"):
+        with RowWriter(path, ("happy", "sad"), names) as writer:
+            writer.write([ROW])
+    (row,) = read_csv(tmp_path / "rows.csv")
+    assert [name for name in row if name in expected] == expected
+    assert json.loads((tmp_path / "rows.jsonl").read_text())[expected[-1]] == 0.25
+    locate = read_boxes(tmp_path / "rows.csv", ["a.jpg"])
+    (face,) = locate(Frame("a.jpg", 0, None, np.zeros((1, 1, 3), np.uint8)))
+    assert face[:6].tolist() == [1.5, 2, 3, 4, 0.9, 0]
+    with pytest.raises(ValueError, match=r"`columns` \(='feat'\) must be own, fex, fer"):
+        RowWriter(None, ("happy",), "feat")

@@ -196,6 +196,8 @@ def test_a_photo_without_a_face_and_a_file_that_is_none(page: Page, tmp_path: Pa
     (tmp_path / "none.jpg").write_text("no picture")
     assert show(page, tmp_path / "none.jpg") == "failed"
     assert "none.jpg cannot be read" in status(page)
+    assert page.evaluate("document.getElementById('picture').hidden && !document.getElementById('drop').hidden")
+    assert page.evaluate("results === null")
     assert show(page, shared_data / "photos" / "astronaut.png") == "done"
 
 
@@ -263,6 +265,24 @@ def test_the_camera(page_dir: Path, tmp_path: Path, recognizer: Recognizer, shar
         assert seen.shape == (480, 640, 3)
         assert np.abs(seen.astype(int) - np.asarray(frame)).mean() < 4  # through YUV with a quarter of the colours
         compare(results(page), seen, recognizer)
+        # Twice in quick succession: the stream that is being asked for is stopped when it comes.
+        page.evaluate(
+            "window.streams = []; const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);"
+            "navigator.mediaDevices.getUserMedia = async (wanted) => "
+            "{ const stream = await ask(wanted); streams.push(stream); return stream; }; undefined"
+        )
+        page.evaluate("for (const _ of [1, 2]) document.getElementById('camera').click()")
+        page.wait("streams.length === 1 && streams[0].getTracks().every((track) => track.readyState === 'ended')")
+        assert page.evaluate("document.getElementById('camera').textContent") == "Use the camera"
+        # A photo while the camera runs and a frame of it is under way.
+        page.evaluate("document.getElementById('camera').click()")
+        page.wait("streams.length === 2 && results")
+        PIL.Image.new("RGB", (200, 150), (20, 90, 160)).save(tmp_path / "plain.png")
+        assert show(page, tmp_path / "plain.png") == "done"
+        page.evaluate("new Promise((resolve) => setTimeout(resolve, 2000))")
+        assert (results(page), page.evaluate("document.querySelectorAll('.box').length")) == ([], 0)
+        assert pixels(page).shape == (150, 200, 3)
+        assert page.evaluate("streams[1].getTracks().every((track) => track.readyState === 'ended')")
         assert page.errors == []
 
 

@@ -9,6 +9,8 @@ const pen = picture.getContext("2d", { willReadFrequently: true });
 
 let info = null;
 let camera = null; // the stream while it runs
+let starting = false; // it is being asked for
+let source = 0; // counts photos and starts of the camera: what was begun for an earlier one is dropped
 let chosen = 0; // the face whose crops are shown
 let lastId = 0;
 const waiting = new Map();
@@ -67,6 +69,8 @@ function recognise(frame) {
 
 async function showPhoto(file) {
   stopCamera();
+  const mine = (source += 1);
+  clear();
   document.documentElement.dataset.state = "working";
   say(`Looking at ${file.name} …`);
   let bitmap;
@@ -74,12 +78,21 @@ async function showPhoto(file) {
     // The pixels as they are stored, turned upright: as Python reads them.
     bitmap = await createImageBitmap(file, { colorSpaceConversion: "none", premultiplyAlpha: "none" });
   } catch {
-    fail(`${file.name} cannot be read as a picture.`);
+    if (mine === source) fail(`${file.name} cannot be read as a picture.`);
     return;
   }
+  if (mine !== source) return;
   const frame = draw(bitmap, bitmap.width, bitmap.height);
   bitmap.close();
-  await look(frame).catch((error) => fail(error.message));
+  await look(frame).catch((error) => mine === source && fail(error.message));
+}
+
+/** Takes away the last picture and what was found in it. */
+function clear() {
+  picture.hidden = true;
+  element("drop").hidden = false;
+  window.results = null;
+  show([], picture);
 }
 
 function draw(source, width, height) {
@@ -96,8 +109,9 @@ function draw(source, width, height) {
 }
 
 async function look(frame) {
-  const begun = performance.now();
+  const [begun, mine] = [performance.now(), source];
   const { faces, seconds } = await recognise(frame);
+  if (mine !== source) return; // another picture is shown by now
   const total = (performance.now() - begun) / 1000;
   window.results = { width: frame.width, height: frame.height, faces, seconds };
   show(faces, frame);
@@ -110,31 +124,42 @@ async function look(frame) {
 // The camera ------------------------------------------------------------------------------------------------------
 
 async function startCamera() {
+  const mine = (source += 1);
+  starting = true;
+  element("camera").textContent = "Stop the camera"; // a second click stops what is being asked for
   say("Asking for the camera …");
+  let stream;
   try {
-    camera = await navigator.mediaDevices.getUserMedia({ video: { width: 640, height: 480 }, audio: false });
+    stream = await navigator.mediaDevices.getUserMedia({ video: { width: 640, height: 480 }, audio: false });
   } catch (error) {
+    if (mine !== source || !starting) return;
+    stopCamera();
     fail(`no camera (${error.name}). It needs a permission, and a page from this device or over https.`);
     return;
   }
-  element("camera").textContent = "Stop the camera";
+  if (mine !== source || !starting) {
+    stream.getTracks().forEach((track) => track.stop());
+    return;
+  }
+  [camera, starting] = [stream, false];
   video.srcObject = camera;
-  await video.play();
-  const running = camera;
-  while (camera === running) {
+  await video.play().catch(() => undefined); // stopped meanwhile
+  while (mine === source && camera === stream) {
     // The boxes belong to the frame that is shown with them.
     const frame = draw(video, video.videoWidth, video.videoHeight);
     try {
       await look(frame);
     } catch (error) {
-      fail(error.message);
+      if (mine !== source) return;
       stopCamera();
+      fail(error.message);
     }
     await new Promise(requestAnimationFrame);
   }
 }
 
 function stopCamera() {
+  starting = false;
   camera?.getTracks().forEach((track) => track.stop());
   camera = null;
   video.srcObject = null;
@@ -263,7 +288,7 @@ element("file").addEventListener("change", ({ target }) => {
   target.value = ""; // so that the same file can be chosen again
 });
 element("camera").addEventListener("click", () => {
-  if (camera) {
+  if (camera || starting) {
     stopCamera();
     say("Camera stopped.");
   } else {

@@ -1,0 +1,174 @@
+"""Videos as signals: the probabilities of each tracked face averaged in time, and what they come to over a video.
+
+A face's samples are the frames in which it was found, at the times t_1 < t_2 < … of the video, with probabilities p_i.
+
+Smoothing, with a window of W seconds:
+
+    causal     q_i = mean of p_j over all j with t_i - W < t_j <= t_i
+    centred    q_i = mean of p_j over all j with t_i - W/2 <= t_j <= t_i + W/2
+
+Every sample counts the same, at any frame rate; what lies in a gap, where the face was not found, does not count.
+"""
+
+import csv
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fer_voting.inference.frames import Unreadable
+from fer_voting.inference.pipeline import RecognizedFrame
+from fer_voting.system.text import csv_safe, escape_mathtext, fitting
+
+
+class Smoothing:
+    """Averages the probabilities of each face of a video in time; photos and what is unreadable pass as they are.
+
+    The decisions and confidences are those of the averages; the crops' logits stay those of the frame.
+
+    Args:
+        seconds: W.
+        centred: the window reaches to both sides. The frames then come half a window later.
+
+    Raises ValueError if `seconds` is not positive.
+    """
+
+    def __init__(self, seconds: float, centred: bool = False) -> None:
+        if not 0 < seconds < float("inf"):
+            raise ValueError(f"`smooth` (={seconds}) must be a number of seconds greater than 0")
+        self.before, self.after = (seconds / 2, seconds / 2) if centred else (seconds, 0.0)
+        self.centred = centred
+
+    def __call__(self, items: Iterable[RecognizedFrame | Unreadable]) -> Iterator[RecognizedFrame | Unreadable]:
+        """The same items in the same order, tracked faces with averaged probabilities."""
+        samples: dict[int, deque[tuple[float, NDArray[np.float32]]]] = defaultdict(deque)
+        waiting: deque[RecognizedFrame | Unreadable] = deque()
+        video: tuple[str, str] | None = None
+        interrupt = None
+        iterator = iter(items)
+        while True:
+            try:
+                item = next(iterator, None)
+            except KeyboardInterrupt as error:  # what waits comes first
+                item, interrupt = None, error
+            if item is None:
+                break
+            frame = item.frame if isinstance(item, RecognizedFrame) else None
+            time_s = None if frame is None else frame.time_s
+            if frame is not None and (time_s is None or (frame.input, frame.output) != video):
+                yield from self._ready(waiting, samples)
+                samples.clear()
+                video = (frame.input, frame.output)
+            waiting.append(item)
+            if isinstance(item, RecognizedFrame) and time_s is not None:
+                for face_id, probabilities in zip(item.face_ids, item.faces.probabilities, strict=True):
+                    samples[face_id].append((time_s, probabilities))
+                yield from self._ready(waiting, samples, time_s)
+        yield from self._ready(waiting, samples)
+        if interrupt is not None:
+            raise interrupt
+
+    def _ready(
+        self,
+        waiting: deque[RecognizedFrame | Unreadable],
+        samples: dict[int, deque[tuple[float, NDArray[np.float32]]]],
+        now_s: float = float("inf"),
+    ) -> Iterator[RecognizedFrame | Unreadable]:
+        """Takes those of the waiting items whose window was seen whole, at the time `now_s` of the last frame."""
+        while waiting:
+            item = waiting[0]
+            if isinstance(item, RecognizedFrame) and (time_s := item.frame.time_s) is not None:
+                # A frame at the window's very end may still come.
+                if self.centred and now_s <= time_s + self.after:
+                    return
+                yield self._averaged(item, time_s, samples)
+            else:
+                yield item
+            waiting.popleft()
+
+    def _averaged(
+        self, item: RecognizedFrame, time_s: float, samples: dict[int, deque[tuple[float, NDArray[np.float32]]]]
+    ) -> RecognizedFrame:
+        averages = item.faces.probabilities.copy()
+        for row, face_id in enumerate(item.face_ids):
+            own = samples[face_id]
+            while own[0][0] < time_s - self.before or (not self.centred and own[0][0] == time_s - self.before):
+                own.popleft()
+            averages[row] = np.mean([p for t, p in own if t <= time_s + self.after], axis=0)
+        return replace(item, faces=replace(item.faces, probabilities=averages))
+
+
+class Signals:
+    """Collects the faces of videos, and writes for each video a table and a plot of each person.
+
+    `<video>-seconds.csv`: person (the face's number), first_s, last_s, seconds in which the person was found, and the
+    seconds of each class. A frame counts from its time to the next frame's; the last one as long as the one before.
+    `<video>-person<number>.png`: the probabilities over time.
+
+    Args:
+        folder: where they go; made if it does not exist.
+        class_names: K names.
+    """
+
+    def __init__(self, folder: Path, class_names: tuple[str, ...]) -> None:
+        self.folder, self.class_names = folder, class_names
+        self._output: str | None = None
+        self._times: list[float] = []
+        self._samples: dict[int, list[tuple[int, NDArray[np.float32]]]] = defaultdict(list)
+
+    def add(self, item: RecognizedFrame) -> None:
+        """Take the next frame; writes what the video before has come to. Photos are left out."""
+        if item.frame.time_s is None:
+            return
+        if item.frame.output != self._output:
+            self.close()
+            self._output = item.frame.output
+        for face_id, probabilities in zip(item.face_ids, item.faces.probabilities, strict=True):
+            self._samples[face_id].append((len(self._times), probabilities))
+        self._times.append(item.frame.time_s)
+
+    def close(self) -> None:
+        """Write the last video's files. Raises OSError if they cannot be written."""
+        output, times, samples = self._output, np.array(self._times), self._samples
+        self._output, self._times, self._samples = None, [], defaultdict(list)
+        if output is None or not samples:
+            return
+        lasting = np.diff(times)
+        lasting = np.append(lasting, lasting[-1] if len(lasting) else 0.0).clip(min=0)
+        rows: list[list[object]] = [["person", "first_s", "last_s", "seconds", *self.class_names]]
+        for face_id, found in samples.items():
+            frames, probabilities = np.array([frame for frame, _ in found]), np.stack([p for _, p in found])
+            seconds = np.bincount(probabilities.argmax(1), lasting[frames], len(self.class_names))
+            values = [times[frames[0]], times[frames[-1]] + lasting[frames[-1]], seconds.sum(), *seconds]
+            rows.append([face_id, *(f"{value:.3f}" for value in values)])
+            self._plot(fitting(self.folder / f"{output}-person{face_id}.png"), face_id, times, frames, probabilities)
+        table = fitting(self.folder / f"{output}-seconds.csv")
+        table.parent.mkdir(parents=True, exist_ok=True)
+        with table.open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows([csv_safe(cell) for cell in row] for row in rows)
+
+    def _plot(
+        self,
+        path: Path,
+        face_id: int,
+        times: NDArray[np.float64],
+        frames: NDArray[np.int64],
+        probabilities: NDArray[np.float32],
+    ) -> None:
+        """Lines of the probabilities, broken where the person was not found."""
+        from matplotlib.figure import Figure
+
+        span = np.arange(frames[0], frames[-1] + 1)
+        values = np.full((len(span), len(self.class_names)), np.nan)
+        values[frames - frames[0]] = probabilities
+        figure = Figure(figsize=(9, 3.2), layout="constrained")
+        axes = figure.subplots()
+        for name, line in zip(self.class_names, values.T, strict=True):
+            axes.plot(times[span], line, label=escape_mathtext(name), marker="." if len(span) < 50 else None)
+        axes.set(xlabel="time (s)", ylabel="probability", ylim=(0, 1), title=f"person {face_id}")
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=110)
