@@ -388,3 +388,10 @@ def test_threads_are_those_of_every_library(tmp_path: Path):
             Recognizer.load(path, threads=0)
     finally:
         cv2.setNumThreads(before)
+
+
+def test_the_network_that_ships_embeds_in_onnx_runtime_as_in_torch():
+    faces = [picture(48, 48, seed) for seed in range(3)]
+    in_onnx, in_torch = (Recognizer.load(runtime=runtime, device="cpu") for runtime in ("onnx", "torch"))
+    assert in_onnx.embed(faces).shape == (3, 256)
+    np.testing.assert_allclose(in_onnx.embed(faces), in_torch.embed(faces), atol=1e-4)
