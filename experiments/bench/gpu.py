@@ -123,7 +123,7 @@ def training(options: argparse.Namespace) -> None:
     """Train the splits; writes what `experiments.fer2013_analysis` writes, which for drawn faces is nothing."""
     tiny = ["split=m3", "model.width=16", "trainer.max_epochs=1", "dataset.batch_size=7", "logger=none"]
     if options.quick:
-        return run_module("fer_voting.train", "-m", *QUICK, *tiny, f"output_dir={options.out / 'outputs'}")
+        return run_module("fer_voting.train", *QUICK, *tiny, f"output_dir={options.out / 'outputs'}")
     root = f"dataset.root='{options.root}'"
     run_module("fer_voting.train", "-m", "experiment=fer2013_full", root, "seed=0,1,2", f"split={','.join(SPLITS)}")
     folder = options.out / "fer2013_full"

@@ -15,7 +15,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -81,23 +81,22 @@ def typed_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 # --- what a command means -----------------------------------------------------------------------------------------
 
 
-def python_commands(command: Command) -> Iterator[Command]:
+@functools.cache
+def python_commands(command: Command) -> list[Command]:
     """The command itself, or those of a make target's recipe, as `make -n` prints them."""
     if command.words[0] == "python":
-        yield command
-        return
+        return [command]
     done = subprocess.run(
         ["make", "-n", "-C", str(REPO), "--no-print-directory", *command.words[1:]],
-        env={**os.environ, **dict(command.environment), "MAKEFLAGS": ""},
+        env={**os.environ, **dict(command.environment), "MAKEFLAGS": "", "PYTHON": "python3"},  # which it looks for
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
     variables = tuple(tuple(word.split("=", 1)) for word in command.words[1:] if "=" in word)
-    for line in done.stdout.splitlines():
-        if match := re.match(r"\.venv/bin/python (-m (?:fer_voting|experiments|tests)\..*)", line):
-            words = ("python", *shlex.split(match[1]))
-            yield Command(command.page, words, variables, command.in_text)  # type: ignore[arg-type]
+    matches = re.findall(r"^\.venv/bin/python (-m (?:fer_voting|experiments|tests)\..*)", done.stdout, re.MULTILINE)
+    words = [("python", *shlex.split(line)) for line in matches]
+    return [Command(command.page, each, variables, command.in_text) for each in words]  # type: ignore[arg-type]
 
 
 def module_and_words(command: Command) -> tuple[str, list[str]]:
@@ -118,9 +117,7 @@ def jobs(words: list[str]) -> list[list[str]]:
     words = [word for word in words if "=" in word]
     if "-m" not in flags:
         return [words]
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        hydra = hydra_package.compose("config", [w for w in words if "," not in w], return_hydra_config=True).hydra
-    params = [f"{key}={value}" for key, value in (hydra.sweeper.params or {}).items()]
+    params = sweeper_params(tuple(word for word in words if "," not in word))
     values = [
         [f"{one.get_key_element()}={value}" for value in one.sweep_string_iterator()]
         if one.is_sweep_override()
@@ -128,6 +125,14 @@ def jobs(words: list[str]) -> list[list[str]]:
         for one in OverridesParser.create().parse_overrides([*params, *words])
     ]
     return [[word for word in job if not word.startswith("hydra")] for job in itertools.product(*values)]
+
+
+@functools.cache
+def sweeper_params(words: tuple[str, ...]) -> list[str]:
+    """The words of a sweep that its configuration has, e.g. by its experiment."""
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        hydra = hydra_package.compose("config", list(words), return_hydra_config=True).hydra
+    return [f"{key}={value}" for key, value in (hydra.sweeper.params or {}).items()]
 
 
 def can_run(command: Command) -> bool:
