@@ -103,8 +103,9 @@ def _sweep_name() -> str:
     return hashlib.sha256(" ".join(words).encode()).hexdigest()[:8]
 
 
-def _fast_precision() -> str:
-    """`bf16-mixed` if this machine's GPU, or its processor where there is none, computes bfloat16; else `32-true`.
+def _fast_precision(of_other_gpus: str = "32-true") -> str:
+    """`bf16-mixed` if this machine's GPU, or its processor where there is none, computes bfloat16; else `32-true`, or
+    on a GPU `of_other_gpus`.
 
     Emulated bfloat16 is slower than float32. Not cached: a sweep's job resolves it on the machine that trains.
     """
@@ -112,6 +113,8 @@ def _fast_precision() -> str:
 
     if torch.cuda.is_available():
         supported = torch.cuda.is_bf16_supported(including_emulation=False)
+        if not supported:
+            return of_other_gpus
     else:
         cpuinfo = Path("/proc/cpuinfo")  # Linux; no processor of macOS has the instructions
         supported = cpuinfo.exists() and "avx512_bf16" in cpuinfo.read_text().split()

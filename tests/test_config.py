@@ -207,6 +207,8 @@ def test_fast_precision_does_not_count_what_a_gpu_emulates(
         torch.cuda, "is_bf16_supported", lambda including_emulation=True: computed or including_emulation
     )
     assert FAST_PRECISION.p == precision
+    expected = "bf16-mixed" if computed else "16-mixed"
+    assert compose(["trainer=fast"]).trainer.precision == expected
 
 
 SWEEP_WHOSE_PRECISION_NAMES_THE_PROCESS = """

@@ -63,6 +63,9 @@ def announce_duration(
         f"{name}: about {duration(total)} for {trainer.max_epochs} epochs of {trained:,} images "
         f"in {trainer.precision} on {describe_device(device)}"
     )
+    if on_gpu and torch.are_deterministic_algorithms_enabled():
+        ratio = cost_of_determinism(lambda: seconds_of(1 + steps) / (1 + steps))
+        log.info(f"{name}: deterministic steps take {ratio:.1f} times as long as others; trainer=fast trains by those")
     if total > WORTH_A_HINT_SECONDS:
         log.info(
             "the quick form, minutes on a laptop: python -m fer_voting.train -m experiment=demo split=baseline,m1,m2,m3"
@@ -74,6 +77,19 @@ def images_of_epoch(images: int, batch_size: int, limit: int | float | None) -> 
     batches = math.ceil(images / batch_size)
     kept = batches if limit is None else min(batches, limit) if isinstance(limit, int) else int(batches * limit)
     return min(images, kept * batch_size)
+
+
+def cost_of_determinism(step: Callable[[], float]) -> float:
+    """How many times as long as with any algorithms `step`, which returns its seconds, takes with deterministic ones.
+
+    It is called with deterministic algorithms enabled, and leaves them so.
+    """
+    deterministic, warns = step(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(False)
+    try:
+        return deterministic / step()
+    finally:
+        torch.use_deterministic_algorithms(True, warn_only=warns)
 
 
 def use_fastest(name: str, threads: Sequence[int], step: Callable[[], float]) -> None:

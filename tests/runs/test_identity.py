@@ -226,6 +226,8 @@ SEVERAL = "sgd-cutmix-ema-decay0.9"
         (["~augment.erase"], "no_erase"),
         (["~augment.erase.probability"], "no_erase.probability"),
         (["experiment=demo", "trainer.precision=64-true"], "demo-precision64_true"),
+        (["trainer=fast"], "fast"),
+        (["trainer=fast", "tf32=false"], "fast-tf32False"),
         (["init_from=some.ckpt"], "from_some.ckpt"),
         (["init_from=some.ckpt", "init_missing_classes=random"], "init_missing_classesrandom-from_some.ckpt"),
         (["dataset=rafdb", "init_from=null"], "from_None"),

@@ -4,7 +4,7 @@ import lightning as L
 import pytest
 import torch
 
-from fer_voting.training.estimate import images_of_epoch, use_fastest
+from fer_voting.training.estimate import cost_of_determinism, images_of_epoch, use_fastest
 
 
 def step_of(milliseconds: dict[int, float]):
@@ -76,3 +76,15 @@ def test_images_of_an_epoch_are_those_that_lightning_trains(limit: int | float |
         )
         trainer.fit(Counting(), loader)
         assert seen == images
+
+
+@pytest.mark.parametrize("warns", [False, True])
+def test_the_cost_of_determinism(warns: bool):
+    torch.use_deterministic_algorithms(True, warn_only=warns)
+    try:
+        ratio = cost_of_determinism(lambda: 3.0 if torch.are_deterministic_algorithms_enabled() else 0.5)
+        assert ratio == 6
+        assert torch.are_deterministic_algorithms_enabled()
+        assert torch.is_deterministic_algorithms_warn_only_enabled() == warns
+    finally:
+        torch.use_deterministic_algorithms(False)
