@@ -19,7 +19,7 @@ import yaml
 from numpy.typing import NDArray
 
 from fer_voting.data.division import Division, format_counts, official_parts
-from fer_voting.data.formats import HEIC_ADVICE, HEIC_SUFFIXES, image_formats, is_hidden, suffix_of
+from fer_voting.data.formats import HEIC_ADVICE, HEIC_SUFFIXES, image_formats, is_hidden, is_image, suffix_of
 from fer_voting.data.images import HASH_BYTES, PREPARATION_VERSION, READER_VERSION, decoder_digest
 from fer_voting.data.index import (
     Counts,
@@ -30,7 +30,6 @@ from fer_voting.data.index import (
     bases,
     files_below,
     folded,
-    image_files,
     links_out,
     open_table,
 )
@@ -318,6 +317,8 @@ class ClassFolders:
         """
         index = Index()
         folders = [(part, folder) for part, parent in parts.items() for folder in class_folders(parent)]
+        # A link in a class folder to these would give their images another label.
+        own = set(map(os.path.realpath, (base, *parts.values(), *(folder for _, folder in folders))))
         found = {number for _, folder in folders if (number := _number(folder.name)) is not None}
         numbers = _numbering(index, base, found, self.numbers, class_names)
         for part, folder in folders:
@@ -327,8 +328,9 @@ class ClassFolders:
                 label = self.label_of(folder.name) if number is None or not numbers else numbers[number]
             except (KeyError, ValueError) as error:
                 label = ValueError(f"no class has the number {error}" if isinstance(error, KeyError) else str(error))
-            images = list(image_files(folder))
-            files = Counter(suffix_of(entry.name) or "no suffix" for entry in files_below(folder))
+            entries = list(files_below(folder, own - {os.path.realpath(folder)}))
+            images = [Path(entry.path) for entry in entries if is_image(entry.path)]
+            files = Counter(suffix_of(entry.name) or "no suffix" for entry in entries)
             if not images and (files or part == "train"):
                 advice = f"; HEIC: {HEIC_ADVICE}" if set(files) & set(HEIC_SUFFIXES) else ""
                 only = f"only {format_counts(files)}{advice}" if files else "it is empty: remove it if it is no class"
@@ -343,9 +345,19 @@ class ClassFolders:
                     index.add(Problem("label", str(path), reason), path)
                 else:
                     index.add(Sample(path.relative_to(base).as_posix(), label, part, path))
+        if base not in parts.values():
+            _note_other_parts(index, base, parts)
         _compare_with_labels(index, base, numbers)
         _compare_with_names(index)
         return index
+
+
+def _note_other_parts(index: Index, base: Path, parts: Mapping[str, Path]) -> None:
+    """Note folders in `base` that are called like a part that another folder is, e.g. `Training` beside `train`."""
+    for path in class_folders(base):
+        part = next((part for part, names in _PART_NAMES.items() if path.name.lower() in names), "")
+        if part in parts and path not in parts.values():
+            index.notes.append(f"the {part} part is {parts[part].name}, so the folder {path.name} is not read")
 
 
 def _number(name: str) -> int | None:
@@ -452,10 +464,12 @@ def _compare_with_labels(index: Index, base: Path, numbers: Numbers) -> None:
     by_name = {Path(name).name: label for name, label in folder_labels.items()}
     compared, differing = 0, []
     with open_table(path) as file:
-        for row in csv.reader(file):
-            cells = [cell.strip() for cell in row]
+        head = file.readline()
+        separator = max(",;\t", key=head.count)  # spreadsheets of many countries write semicolons
+        for row in csv.reader(itertools.chain([head], file), delimiter=separator):
+            cells = [cell.strip().replace("\\", "/") for cell in row]
             for name, text in itertools.pairwise(cells):
-                label = folder_labels.get(name.replace("\\", "/")) or by_name.get(Path(name).name)
+                label = folder_labels.get(name) or by_name.get(Path(name).name)
                 if label is not None:
                     compared += 1
                     listed = numbers.get(int(text)) if _number(text) is not None and numbers else None

@@ -174,6 +174,22 @@ def test_a_manifest_without_a_class_in_training_is_an_error(tmp_path: Path) -> N
         opened(FolderDataModule, tmp_path / "faces", manifest=manifest)
 
 
+@pytest.mark.parametrize("target", ["faces", "faces/train", "faces/train/happy"])
+def test_a_link_to_other_classes_gives_their_images_no_other_label(tmp_path: Path, target: str) -> None:
+    class_folders(tmp_path / "faces", {"train": {"happy": 9, "sad": 9}}, {c: c for c in SEVEN})
+    (tmp_path / "faces" / "train" / "sad" / "link").symlink_to(tmp_path / target)
+    data = opened(FolderDataModule, tmp_path / "faces")
+    assert len(data.pack) == 18
+    assert shows_its_labels(data)
+
+
+def test_a_second_folder_of_a_part_is_named(tmp_path: Path) -> None:
+    counts = {part: {"happy": 9, "sad": 9} for part in ("train", "Training", "test")}
+    class_folders(tmp_path / "faces", counts, {c: c for c in SEVEN})
+    data = opened(FolderDataModule, tmp_path / "faces")
+    assert "the train part is train, so the folder Training is not read" in data.data_summary()["notes"]
+
+
 @pytest.mark.parametrize("suffix", [".jfif", ".jpe", ".JPG", "", ".jpg_large"])
 def test_an_image_is_read_whatever_it_is_called(tmp_path: Path, suffix: str) -> None:
     for label in ("happy", "sad"):
@@ -436,6 +452,13 @@ def test_rafdb_originals_are_cropped_by_their_boxes(tmp_path: Path) -> None:
     assert "no box of four numbers" in data.pack.problems[0].reason
 
 
+def test_a_list_of_rafdb_may_have_the_names_of_the_aligned_images(tmp_path: Path) -> None:
+    path = rafdb_official(tmp_path / "raf", {"train": dict.fromkeys(SEVEN, 9), "test": dict.fromkeys(SEVEN, 1)})
+    plain = opened(RAFDBDataModule, tmp_path / "raf")
+    path.write_text(path.read_text().replace(".jpg", "_aligned.jpg"))
+    assert opened(RAFDBDataModule, tmp_path / "raf").fingerprint == plain.fingerprint
+
+
 # 10: two sources of one fact ----------------------------------------------------------------------------------------
 
 
@@ -463,13 +486,20 @@ def test_votes_of_other_rows_are_refused(tmp_path: Path, shift: int) -> None:
         assert len(opened(FERPlusDataModule, root).pack) == 280
 
 
-def test_labels_beside_class_folders_that_contradict_them_are_said(tmp_path: Path) -> None:
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("prefix", ["", "C:\\data\\"])
+def test_labels_beside_class_folders_that_contradict_them_are_said(tmp_path: Path, separator: str, prefix: str) -> None:
     class_folders(tmp_path / "faces", {"": {"happy": 9, "fear": 9}}, {c: c for c in SEVEN})
     files = sorted((tmp_path / "faces").rglob("*.*"))
-    rows = [f"{i},{p.parent.name}/{p.name},{'sad' if i < 2 else p.parent.name},0.8" for i, p in enumerate(files)]
-    (tmp_path / "faces" / "labels.csv").write_text("\n".join([",pth,label,relFCs", *rows]))
+    folder = prefix + "{}" + ("\\" if prefix else "/")
+    rows = [
+        f"{i},{folder.format(p.parent.name)}{p.name},{'sad' if i < 2 else p.parent.name},0.8"
+        for i, p in enumerate(files)
+    ]
+    text = "\ufeff" + "\r\n".join([",pth,label,relFCs", *rows]).replace(",", separator)
+    (tmp_path / "faces" / "labels.csv").write_text(text, encoding="utf-8")
     (note,) = opened(FolderDataModule, tmp_path / "faces").pack.notes
-    assert note.startswith("labels.csv contradicts the class folders for 2 of 18 images, e.g. fear/")
+    assert note.startswith("labels.csv contradicts the class folders for 2 of 18 images, e.g. ")
 
 
 @pytest.mark.parametrize(("name", "part", "said"), [

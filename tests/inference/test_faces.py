@@ -9,9 +9,13 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from scipy.optimize import linear_sum_assignment
 from torchvision.ops import box_iou
 
+from fer_voting.data.images import prepare_image, square
 from fer_voting.inference.faces import (
     UPRIGHT_DEGREES,
     Boxes,
@@ -172,6 +176,40 @@ def test_a_long_picture_is_searched_in_tiles(shared_data: Path, detector: Center
     assert len(found) == 4 * len(expected) == 20
     assert iou.max(axis=1).min() > 0.7
     assert len(set(iou.argmax(axis=1))) == 20
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data(), turned=st.booleans(), short=st.integers(1, 3000), least=st.sampled_from((320, 640, 1280)))
+def test_a_face_anywhere_in_a_picture_of_any_shape_lies_whole_in_a_tile(data, turned: bool, short: int, least: int):
+    """A face that is no larger than the picture is wide, also across the borders of tiles."""
+    length = data.draw(st.integers(short, 40 * short))
+    side = data.draw(st.integers(1, short))
+    start = data.draw(st.integers(0, length - side))
+    parts = tiles(*((short, length) if turned else (length, short)), least)
+    spans = [(top, bottom) if turned else (left, right) for left, top, right, bottom in parts]
+    assert any(first <= start and start + side <= last for first, last in spans)
+    assert sum(last - first for first, last in spans) <= 2 * length + least  # twice the work at most
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    pixels=arrays(np.uint8, st.tuples(st.integers(8, 40), st.integers(8, 40), st.just(3))),
+    left=st.integers(-30, 39), top=st.integers(-30, 39), width=st.integers(1, 20), height=st.integers(1, 20),
+)  # fmt: skip
+def test_a_square_is_black_outside_in_training_and_in_prediction(pixels, left: int, top: int, width: int, height: int):
+    """Sides of an even difference, so that the square has whole pixels; the reference pads and cuts by NumPy."""
+    height += (width - height) % 2
+    side = max(width, height)
+    x, y = left + (width - side) // 2, top + (height - side) // 2
+    image, box = PIL.Image.fromarray(pixels), (left, top, left + width, top + height)
+    seen = [max(x, 0) < min(x + side, image.width), max(y, 0) < min(y + side, image.height)]
+    if not all(seen):
+        with pytest.raises(ValueError, match="lies outside"):
+            prepare_image(image, side, square(box))
+        return
+    expected = np.pad(pixels, ((80, 80), (80, 80), (0, 0)))[y + 80 : y + 80 + side, x + 80 : x + 80 + side]
+    assert np.array_equal(prepare_image(image, side, square(box)), expected)
+    assert np.array_equal(cut_face(image, np.array([left, top, width, height, 1, 0]), side, 0.0), expected)
 
 
 def test_merging_by_hand():

@@ -97,10 +97,11 @@ def _listed(line: str, where: str, folder: Path, files: dict[str, Path], kind: s
         label = label_of(words[1])
     except ValueError as error:
         return Problem("label", f"{folder / name} ({where})", str(error))
-    stem = Path(name).stem + ("_aligned" if kind == "aligned" else "")
+    own = Path(name).stem.removesuffix("_aligned")
+    stem = own + ("_aligned" if kind == "aligned" else "")
     if stem not in files:
         return Problem("missing", str(folder / f"{stem}.*"), f"no image for {where}")
-    return Sample(Path(name).stem, label, part, files[stem])
+    return Sample(own, label, part, files[stem])
 
 
 FOLDERS = ClassFolders(canonical, dict(enumerate(ID_NAMES, start=1)))
