@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import torch
 from numpy.typing import NDArray
 
@@ -25,6 +26,7 @@ from fer_voting.data.index import PARTS
 from fer_voting.data.labels import CLASSES
 from fer_voting.data.module import FERDataModule
 from fer_voting.data.sets.ferplus import strict_majority
+from fer_voting.inference.faces import cut_face
 from fer_voting.inference.model_card import public_test_tables
 from fer_voting.inference.recognizer import Recognizer
 from fer_voting.networks import weights_checksum
@@ -99,6 +101,21 @@ def judge(name: str, recognizer: Recognizer, data: FERDataModule, positions: NDA
     }
 
 
+def print_without_a_quarter(
+    recognizer: Recognizer, data: FERDataModule, positions: NDArray[np.int64], side: str
+) -> None:
+    """Print the accuracies in % by label, and by majority where there are votes, of faces of `cut_at_the_edge`."""
+    faces = find_faces(data, positions)
+    columns = [recognizer.class_names.index(label) for label in data.class_names]
+    known = {"FER2013's label": faces.labels}
+    if faces.votes is not None:
+        known["FER+'s strict majority"] = strict_majority(faces.votes, len(columns))
+    for kind, images in cut_at_the_edge(np.asarray(data.pack.images[positions]), side).items():
+        decisions = recognizer.classify(images).probabilities[:, columns].argmax(axis=1)
+        shares = {name: 100 * (decisions == labels)[labels >= 0].mean() for name, labels in known.items()}
+        print(f"without the {side} quarter, {kind}: " + ", ".join(f"{v:.2f} by {k}" for k, v in shares.items()))
+
+
 def _by_brightness(
     images: NDArray[np.uint8], labels: NDArray[np.int64], decisions: NDArray[np.int64], classes: int
 ) -> list[dict[str, Any]]:
@@ -127,6 +144,26 @@ def _by_resolution(
     return rows
 
 
+def cut_at_the_edge(images: NDArray[np.uint8], side: str) -> dict[str, NDArray[np.uint8]]:
+    """Faces in photos whose edge leaves out a quarter of each, cut out in two ways: each uint8 [N, S, S, 3].
+
+    `black`: the square about the face's box, as prediction cuts it. `stretched`: what is seen of it, scaled to S.
+
+    Args:
+        side: of the face that is left out: left, right, top or bottom.
+    """
+    size = images.shape[1]
+    quarter = size // 4
+    left, top = quarter * (side == "left"), quarter * (side == "top")
+    right, bottom = size - quarter * (side == "right"), size - quarter * (side == "bottom")
+    photos = [PIL.Image.fromarray(image).crop((left, top, right, bottom)) for image in images]
+    whole, shown = (np.array([*box, 1, 0]) for box in ((-left, -top, size, size), (0, 0, right - left, bottom - top)))
+    return {
+        "black": np.stack([cut_face(photo, whole, size, 0.0) for photo in photos]),
+        "stretched": np.stack([cut_face(photo, shown, size, None) for photo in photos]),
+    }
+
+
 def report(figures: dict[str, Any]) -> Report:
     title = f"{figures['name']} on FER2013's PublicTest"
     written = Report(figures["name"], f"{title}, {figures['vote']} vote", rows=[figures])
@@ -150,6 +187,9 @@ def main(arguments: list[str] | None = None) -> None:
     )
     network.add_argument("--checkpoint", dest="network", help="a .ckpt file")
     parser.set_defaults(network="fer_voting")
+    parser.add_argument(
+        "--cut", choices=("left", "right", "top", "bottom"), help="only print the accuracies without this quarter"
+    )
     parser.add_argument("--vote", help="(default: the run's or the folder's own, else soft)")
     add_folders(parser, "public_test")
     options = parser.parse_args(arguments)
@@ -158,6 +198,8 @@ def main(arguments: list[str] | None = None) -> None:
         recognizer = Recognizer.load(options.network, options.output_dir, vote=options.vote, runtime="torch")
         name = Path(options.network).name.removesuffix(".ckpt")
         data, positions = public_test(options.root, recognizer.runtime.image_size, options.output_dir)
+        if options.cut:
+            return print_without_a_quarter(recognizer, data, positions, options.cut)
         result = judge(name, recognizer, data, positions)
     except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")

@@ -36,6 +36,18 @@ def found(root: Path, output_dir: Path, tmp_path_factory: pytest.TempPathFactory
     return figures
 
 
+@pytest.mark.parametrize("side", ["left", "right", "top", "bottom"])
+def test_a_quarter_that_the_photo_leaves_out_is_black_or_stretched_over(side: str) -> None:
+    images = np.random.default_rng(0).integers(1, 256, (2, 24, 24, 3), dtype=np.uint8)
+    turns = ("left", "top", "right", "bottom").index(side)
+    cut = {kind: np.rot90(faces, turns, (1, 2)) for kind, faces in public_test.cut_at_the_edge(images, side).items()}
+    turned = np.rot90(images, turns, (1, 2))  # the quarter that is left out is now on the left
+    assert not cut["black"][:, :, :6].any()
+    assert np.array_equal(cut["black"][:, :, 6:], turned[:, :, 6:])
+    assert cut["stretched"].min() > 0
+    assert np.abs(cut["stretched"][:, :, -1].astype(int) - turned[:, :, -1]).max() < 128
+
+
 def read(path: Path) -> list[dict[str, str]]:
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
