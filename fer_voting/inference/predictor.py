@@ -51,7 +51,9 @@ class Predictor:
             device=options.device,
             runtime=options.runtime,
             threads=options.threads,
-            detector=make_detector(options.detector, options.face_score) if needs_detector else None,
+            detector=make_detector(options.detector, options.face_score, options.detect_size)
+            if needs_detector
+            else None,
             margin=options.margin,
             align=options.align,
             batch_size=options.batch_size,

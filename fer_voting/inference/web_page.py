@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from fer_voting.inference.faces import OUTPUTS, UPRIGHT_DEGREES, CenterFace
+from fer_voting.inference.faces import HINT, LARGEST_HINT, OUTPUTS, UPRIGHT_DEGREES, CenterFace
 from fer_voting.inference.onnx_export import require_packages
 from fer_voting.inference.options import PredictOptions
 from fer_voting.networks.onnx import OnnxRuntime
@@ -84,6 +84,8 @@ def build_page(
                 "outputs": list(OUTPUTS),
                 "threshold": centerface.face_score,
                 "long_sides": list(centerface.long_sides),
+                "hint": HINT,
+                "largest_hint": LARGEST_HINT,
             },
         }
         write_json(draft / "model.json", description)

@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 
 from fer_voting.config import make
 from fer_voting.export import main
+from fer_voting.inference.recognizer import Recognizer
 from fer_voting.inference.runtime import TorchRuntime
 from fer_voting.networks import SHIPPED, load, load_network, weights_checksum
 from fer_voting.networks.onnx import OnnxRuntime
@@ -159,6 +160,14 @@ except FileNotFoundError as error:
 os.environ["HF_TOKEN"] = "hf_wrong"
 main([*words, "--push", "me/net"])
 """
+
+
+def test_a_folder_says_how_prediction_cuts_out_faces(run: Run, tmp_path: Path) -> None:
+    export(run, "--to", "folder", "--out", str(tmp_path / "mine"), "--margin", "0.2", "--no-align")
+    faces = json.loads((tmp_path / "mine" / "config.json").read_text())["faces"]
+    assert faces == {"colour": "rgb", "margin": 0.2, "align": False, "detector": "centerface"}
+    recognizer = Recognizer.load(tmp_path / "mine")
+    assert (recognizer.margin, recognizer.align) == (0.2, False)
 
 
 def test_the_card_holds_what_was_measured_of_these_weights(run: Run, tmp_path: Path) -> None:

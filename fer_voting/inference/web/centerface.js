@@ -113,15 +113,21 @@ export function merge(boxes) {
   return kept;
 }
 
+/** Whether there is a hint of a face that is too small for this size, apart from the faces found. */
+export function hasHint(boxes, threshold, largest) {
+  const small = (box) => Math.max(box.right - box.left, box.bottom - box.top) <= largest;
+  return merge(boxes).some((box) => small(box) && box.score <= threshold);
+}
+
 /**
- * The faces of a frame.
+ * The faces of a frame. A larger size is looked at where the one before leaves a hint of a small face.
  *
  * @param {{width: number, height: number, data: Uint8ClampedArray}} frame RGBA
  * @param {(planes: Float32Array, width: number, height: number) => Promise<{heatmap, scale, offset, landmarks}>} network
- * @param {{threshold: number, longSides: number[]}} options
+ * @param {{threshold: number, longSides: number[], hint: number, largestHint: number}} options
  * @returns {Promise<{left, top, width, height, score, angle}[]>} in pixels of the frame, best first
  */
-export async function detect(frame, network, { threshold, longSides }) {
+export async function detect(frame, network, { threshold, longSides, hint, largestHint }) {
   const boxes = [];
   for (const tile of tiles(frame.width, frame.height, longSides.at(-1))) {
     const [tileWidth, tileHeight] = [tile.right - tile.left, tile.bottom - tile.top];
@@ -129,7 +135,9 @@ export async function detect(frame, network, { threshold, longSides }) {
       const maps = await network(planes(resize(frame, width, height, tile), width, height), width, height);
       const across = tileWidth / width;
       const down = tileHeight / height;
-      for (const box of decode(maps, width, height, threshold)) {
+      const here = decode(maps, width, height, Math.min(hint, threshold));
+      for (const box of here) {
+        if (box.score <= threshold) continue;
         boxes.push({
           left: box.left * across + tile.left,
           top: box.top * down + tile.top,
@@ -139,6 +147,7 @@ export async function detect(frame, network, { threshold, longSides }) {
           points: box.points.map(([x, y]) => [x * across, y * down]),
         });
       }
+      if (!hasHint(here, threshold, largestHint)) break;
     }
   }
   return merge(boxes.filter((box) => box.right - box.left >= 1 && box.bottom - box.top >= 1)).map((box) => ({

@@ -39,7 +39,8 @@ async function findFaces(frame, detector, info) {
     const [heatmap, scale, offset, landmarks] = info.detector.outputs.map((name) => maps[name].data);
     return { heatmap, scale, offset, landmarks };
   };
-  return detect(frame, network, { threshold: info.detector.threshold, longSides: info.detector.long_sides });
+  const { threshold, long_sides: longSides, hint, largest_hint: largestHint } = info.detector;
+  return detect(frame, network, { threshold, longSides, hint, largestHint });
 }
 
 async function recognise(images, network, size) {
