@@ -29,6 +29,7 @@ from torchvision.transforms import v2
 
 from experiments.bench import measure
 from experiments.bench.measure import BenchmarkResult, seconds_of, table
+from experiments.bench.whole import bench_host, bench_plain, bench_sweep
 from experiments.common import SPLITS, add_parts, make_parser, open_data, write_page
 from fer_voting.config import compose
 from fer_voting.data.augment import make_augment
@@ -469,6 +470,9 @@ PARTS: dict[str, Callable[[BenchmarkResult, Size, argparse.Namespace], None]] = 
     "input": bench_input,
     "memory": bench_memory,
     "compile": bench_compile,
+    "sweep": bench_sweep,
+    "host": bench_host,
+    "plain": bench_plain,
 }
 
 

@@ -39,12 +39,13 @@ def test_the_loaders_that_are_measured_augment_as_the_paper_does() -> None:
     assert open_data(["dataset=faces"], augment=None).augment is None
 
 
-MEASURED = [name for name in PARTS if name != "compile"]
+MEASURED = [name for name in PARTS if name not in ("compile", "sweep", "plain")]
 
 
 @pytest.fixture(scope="module")
 def measured(trained: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a benchmark with a trained network; all parts but `compile`, for which two cores take a minute."""
+    """The folder of a benchmark with a trained network; all parts but those for which two
+    cores take a minute."""
     folder = tmp_path_factory.mktemp("measured")
     data = ["dataset=faces", "dataset.size=24", "dataset.train_size=60", "dataset.val_size=20", "dataset.test_size=20"]
     words = ["--checkpoint", str(trained.best_checkpoint("soft")), "--data", *data, f"output_dir={folder}"]

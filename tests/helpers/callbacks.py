@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import lightning as L
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 
 class RankWitness(L.Callback):
@@ -122,3 +123,30 @@ class NoWaiting(L.Callback):
     def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, batch: Any, batch_idx: int) -> None:
         inside = 3 <= batch_idx < int(trainer.num_training_batches) - 1
         torch.cuda.set_sync_debug_mode("error" if inside else "default")
+
+
+class Operations(TorchDispatchMode):
+    """Counts torch's operations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+class StepOperations(L.Callback):
+    """Counts the operations from the second step of the first epoch to the third, all callbacks and the next batch
+    included."""
+
+    counts: ClassVar[list[int]] = []
+
+    def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, batch: Any, batch_idx: int) -> None:
+        if trainer.current_epoch == 0 and batch_idx == 1:
+            self.operations = Operations()
+            self.operations.__enter__()
+        elif trainer.current_epoch == 0 and batch_idx == 2:
+            self.operations.__exit__(None, None, None)
+            self.counts.append(self.operations.count)

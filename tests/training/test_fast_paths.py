@@ -2,17 +2,22 @@
 
 import functools
 import statistics
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import pytest
 import torch
+from helpers.callbacks import Operations, StepOperations
+from helpers.train import TINY
+from hydra.utils import instantiate
 from torch.utils.data import DataLoader, TensorDataset
 
 from experiments.bench.network import Reference
 from fer_voting.config import compose, make
 from fer_voting.data.module import FERDataModule, normalise
+from fer_voting.experiment import make_data, make_network
 from fer_voting.models import VotingResNet18
 from fer_voting.models.checkpoint import NetworkInfo
 from fer_voting.training.losses import CrossEntropy
@@ -129,3 +134,25 @@ def test_bfloat16_is_as_accurate_within_the_noise_of_three_seeds() -> None:
     noise = ((statistics.variance(ours) + statistics.variance(plain) + 2 * p * (1 - p) / 200) / 3) ** 0.5
     assert abs(statistics.mean(ours) - p) <= 2 * noise, (ours, plain)
     assert 0.5 < min(ours) <= max(ours) < 1, ours  # learnt, and not so easy that every precision gets all of them right
+
+
+def test_a_step_of_a_training_is_hardly_more_than_one_of_a_bare_loop(run_train: Callable[..., Path], tmp_path: Path):
+    """Operations of a step with its next batch; `make bench` measures the processor time of both (part `host`)."""
+    words = ("split=baseline", "augment=paper", "trainer.max_epochs=1", "trainer.accelerator=cpu")
+    StepOperations.counts.clear()
+    run_train(*words, "+callbacks.counter._target_=helpers.callbacks.StepOperations")
+    config = compose([*TINY, *words, f"output_dir={tmp_path / 'outputs'}"])
+    data = make_data(config)
+    data.setup()
+    net, loss_of = make_network(config, len(data.class_names)), instantiate(config.loss)
+    optimizer = make(config.optimizer)([*net.parameters()])
+    for batch, (images, targets, positions) in enumerate(data.train_dataloader()):
+        with Operations() as bare:
+            loss = loss_of(net(normalise(data.augment(images, 0, positions, 0))), targets)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        if batch == 1:
+            break
+    (count,) = StepOperations.counts
+    assert bare.count < count <= 1.15 * bare.count
