@@ -316,9 +316,10 @@ class Recognizer:
     def in_torch(self) -> "Recognizer":
         """This recogniser with its network in PyTorch, which `explain` needs.
 
-        Raises ValueError for an ONNX file, ModuleNotFoundError where PyTorch is not installed.
+        The network of an ONNX file stays as it is. Raises ModuleNotFoundError where PyTorch is not installed.
         """
-        if not isinstance(self.runtime, networks.OnnxNetwork) or self._reload is None:
+        is_of_folder = isinstance(self.runtime, networks.OnnxNetwork) and self.runtime.is_of_folder
+        if not is_of_folder or self._reload is None:
             return self
         return self._reload(runtime="torch")
 

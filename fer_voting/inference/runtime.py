@@ -48,7 +48,7 @@ class Runtime(Protocol):
 
     @property
     def threads(self) -> int:
-        """Of the processor for one call."""
+        """The number of threads that one call has on a processor."""
 
     def __call__(self, faces: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Scores `[B, K]` and crop logits `[B, V, K]` of B >= 1 faces."""

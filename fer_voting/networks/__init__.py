@@ -187,8 +187,8 @@ def load(
             `soft` for a checkpoint. A run's weights are those of the vote's best epoch.
         split: to use the network under; None: the one it was trained with or exported for.
         runtime: what shall compute it: `torch`; `onnx` (ONNX Runtime) or `openvino`, which need an ONNX file, or a
-            folder that has one; `auto`: ONNX Runtime for an ONNX file, also that of a folder if it has the vote and the
-            split, the precision is float32 and the device is a processor; else `torch`.
+            folder that has one; `auto`: ONNX Runtime for an ONNX file, or a folder's, if it has the vote and the split,
+            the precision is float32 and the device is a processor; else `torch`.
         precision: `float32`; `bf16` for `torch` and `openvino`.
         device: where it shall run, as in `Recognizer.load`.
         threads: of an ONNX file, as in `open_onnx`.

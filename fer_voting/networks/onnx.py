@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer_voting.face_input import FaceInput
+from fer_voting.networks.folder import CONFIG_FILE, ONNX_FILE
 from fer_voting.system.machine import usable_cores
 from fer_voting.votes import ALL_VOTES
 
@@ -119,6 +120,11 @@ class OnnxNetwork(ABC):
         self.vote = info.vote
         self.fitted = info.fitted
         self.precision = info.precision
+
+    @property
+    def is_of_folder(self) -> bool:
+        """Whether it is the ONNX file of a shared folder, which has the weights for PyTorch too."""
+        return self.path.name == ONNX_FILE and (self.path.parent / CONFIG_FILE).is_file()
 
     @abstractmethod
     def __call__(self, faces: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

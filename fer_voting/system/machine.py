@@ -13,7 +13,7 @@ CORES_VARIABLE = "FER_VOTING_CORES"
 """Environment variable with a job's share of the cores, where several run side by side."""
 
 GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
-"""Of the drivers of NVIDIA and AMD, and of Windows below its Linux."""
+"""The drivers' devices: NVIDIA's, AMD's, and Windows' below its Linux."""
 
 _CGROUP, _GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 _UNLIMITED_V1 = 2**62  # version 1 writes the largest multiple of a page where there is no limit
@@ -56,10 +56,11 @@ def processor(threads: int) -> str:
 
 @contextmanager
 def passive_waiting() -> Iterator[None]:
-    """For the first import of torch: its threads sleep while they wait for each other, unless OMP_WAIT_POLICY is set.
+    """The first import of torch in this context gives it threads that sleep while they wait for each other.
 
-    Threads that wait at work take the core that the thread they wait for needs: beside one busy process on two cores,
-    PyTorch took 1,700 ms for a face by two threads, 240 ms by one, and 260 ms by two that sleep (AMD EPYC, loaded).
+    OMP_WAIT_POLICY in the environment decides instead. Threads that wait at work take the core that the thread they
+    wait for needs: beside one busy process on two cores, PyTorch took 1,700 ms for a face by two threads, 240 ms by
+    one, and 260 ms by two that sleep (AMD EPYC, loaded).
     """
     if "OMP_WAIT_POLICY" in os.environ:
         yield

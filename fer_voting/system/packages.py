@@ -1,4 +1,4 @@
-"""What an installation for prediction leaves out, and the line that installs it."""
+"""The packages that an installation for prediction leaves out, and the line that installs them."""
 
 import sys
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ WHOLE = "pip install fer_voting"
 
 @contextmanager
 def whole_package() -> Iterator[None]:
-    """For imports of what only the whole installation has: where it is missing, the error says how to install it.
+    """Imports of packages that only the whole installation has: where one is missing, the error says how to install it.
 
     Raises ModuleNotFoundError; a command of this package is ended with one line instead.
     """

@@ -176,6 +176,7 @@ def test_metadata_by_name(float32: Path, int8: Path) -> None:
         "dataset": "faces",
         "checksum": "ab" * 32,
         "precision": "float32",
+        "faces": '{"colour": "rgb", "margin": 0.05, "align": true, "detector": "centerface"}',
         "temperature": "1.7",
         "accuracy": '{"val": 0.5}',
     }
