@@ -34,7 +34,7 @@ from fer_voting.results.robustness import Row, robustness_figure, robustness_row
 from fer_voting.runs.lineage import Lineage, overlap_lines
 from fer_voting.runs.run import Run
 from fer_voting.system.atomic import read_json, write_json
-from fer_voting.system.environment import describe_device, git_commit, package_versions
+from fer_voting.system.environment import describe_device, git_commit, keep_to_usable_cores, package_versions
 from fer_voting.system.messages import progress_bar
 from fer_voting.training.evaluation import predict_part
 from fer_voting.training.module import VotingModule, evaluation_module
@@ -74,6 +74,7 @@ def evaluate(config: DictConfig) -> tuple[Path, dict[str, Any]]:
         )
     split = config.split.name if config.get("split") else info.split
     use_float32_precision(tf32=False)  # as a training's default
+    keep_to_usable_cores()
     evaluator = make_evaluator(config.trainer)  # before the data: an unknown accelerator fails here
     if evaluator.world_size > 1:
         raise ValueError("a checkpoint is evaluated on one device: trainer=auto, or trainer.devices=1")

@@ -19,6 +19,7 @@ from fer_voting.models.adaptive import outputs_for, require_cut
 from fer_voting.models.checkpoint import NetworkInfo
 from fer_voting.models.images import as_grey, normalise
 from fer_voting.models.last_layer import find_last_layer
+from fer_voting.system.environment import keep_to_usable_cores
 from fer_voting.votes import CropOutputs, Vote, soft_vote
 
 PRECISIONS = ("float32", "bf16")
@@ -116,7 +117,7 @@ class TorchRuntime:
         vote: as in `FaceNetwork`.
         precision: `float32`; `bf16`, autocast: faster where the processor has it.
         device: `auto` (a GPU where there is one), or a device of torch's.
-        threads: of torch in this process; None: as they are.
+        threads: of torch in this process; None: no more than usable cores.
 
     Raises ValueError if an argument is unknown or the device is not there.
     """
@@ -146,6 +147,8 @@ class TorchRuntime:
         self.network.to(self._device).to(memory_format=torch.channels_last)
         if threads is not None:
             torch.set_num_threads(threads)
+        else:
+            keep_to_usable_cores()
 
     @property
     def threads(self) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from fer_voting.system.machine import processor
+from fer_voting.system.machine import processor, thread_choices
 
 PACKAGES = ("torch", "torchvision", "lightning", "hydra-core", "torchmetrics", "albumentations", "numpy")
 
@@ -20,6 +20,14 @@ def describe_device(device: torch.device) -> str:
         return torch.cuda.get_device_name(device)
     here = processor(torch.get_num_threads())
     return here if device.type == "cpu" else f"{device.type}, {here.rpartition(',')[0]}"
+
+
+def keep_to_usable_cores() -> None:
+    """Compute with no more threads than usable cores, quotas counted, or as OMP_NUM_THREADS says.
+
+    torch takes a thread for each core of the machine: with a quota of half a core, they wait for each other.
+    """
+    torch.set_num_threads(min(torch.get_num_threads(), thread_choices("auto")[0]))
 
 
 def keep_freed_memory() -> None:
