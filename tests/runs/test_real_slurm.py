@@ -130,6 +130,8 @@ class Command:
                 env={**os.environ, "PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"},
                 stdout=printed,
                 stderr=subprocess.STDOUT,
+                # A shell starts what runs in the background without it.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
 
     @property
