@@ -9,7 +9,7 @@ COLOURS = ("rgb", "grey")
 
 @dataclass(frozen=True)
 class FaceInput:
-    """What prediction must know to make of a photo the faces that a network was trained on.
+    """The facts by which prediction makes of a photo faces like those that a network was trained on.
 
     Raises ValueError for a value of another type or out of range.
     """

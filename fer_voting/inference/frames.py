@@ -38,7 +38,7 @@ VIDEO_FORMATS = (
 MAX_VIDEO_PIXELS = 178_956_970
 """Limit of a frame's pixels, as Pillow has one for photos: a header of a few bytes may claim frames of gigabytes."""
 _ADDRESS = re.compile("[a-z]{2,}:/+", re.IGNORECASE)
-"""Of a file elsewhere; a path of it has one slash less."""
+"""The beginning of a file's address elsewhere; as a path it has one slash less."""
 LENGTH_TOLERANCE_S = 1.0
 """A video may end this much before the time in its header: the duration of its last frame, and rounding."""
 

@@ -356,7 +356,7 @@ class Recognizer:
         return self.classify(self._prepare_all(faces))
 
     def embed(self, faces: Picture | Sequence[Picture]) -> NDArray[np.float32]:
-        """What the last layer sees of images that are faces already: float32 `[N, D]`.
+        """The inputs of the last layer for images that are faces already: float32 `[N, D]`.
 
         A face is the mean over its V crops, whatever the vote: the last layer of this mean is the soft vote's logits.
 

@@ -132,7 +132,7 @@ class Sweep:
         write_json(self.dir / "slurm.json", self.slurm_jobs() | dict(ids))
 
     def slurm_jobs(self) -> dict[str, str]:
-        """What `write_slurm_jobs` recorded; empty if nothing was. Raises ValueError if it is damaged."""
+        """The ids that `write_slurm_jobs` recorded; empty if none were. Raises ValueError if it is damaged."""
         path = self.dir / "slurm.json"
         ids = read_json(path) if path.exists() else {}
         if not isinstance(ids, dict) or not all(

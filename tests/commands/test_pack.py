@@ -72,7 +72,7 @@ def test_the_same_files_in_another_place_are_one_pack_and_others_another(
     rafdb_official(tmp_path / "raf", {"train": dict.fromkeys(SEVEN, 4), "test": dict.fromkeys(SEVEN, 2)})
     assert pack_of(tmp_path / "raf") != first
 
-    # What no run needs is listed, and removed only when asked to.
+    # A pack that no run needs is listed, and removed only when asked to.
     run_on(tmp_path, "one", tmp_path / "moved")
     prune(["--prune", str(tmp_path / "outputs")])
     listed = capsys.readouterr().out
