@@ -48,6 +48,7 @@ def test_attempts_are_seen(tmp_path: Path) -> None:
         assert "packets without a route" in attempts(tmp_path, "-c", OF_ANOTHER_LANGUAGE)
 
 
+OTHER = ("augment.backend=albumentations", "dataset.num_workers=1", "logger=tensorboard", "plots=false")
 COMMANDS = """
 import json, runpy, sys
 
@@ -70,7 +71,7 @@ def test_no_command_looks_for_a_network(tmp_path: Path) -> None:
     run = ["--run", "mine"]
     commands = [
         [*train, "name=mine"],
-        [*train, "name=other", "augment.backend=albumentations", "dataset.num_workers=1", "logger=tensorboard"],
+        [*train, "name=other", *OTHER],
         ["fer_voting.evaluate", "checkpoint=mine", "dataset=faces", *TINY[1:4]],
         ["fer_voting.predict", "face.png", *run, "--out", "faces.csv", "--draw", "drawn", "--explain", "maps"],
         ["fer_voting.export", *run, "--to", "folder"],

@@ -27,6 +27,8 @@ from experiments.bench.measure import BenchmarkResult, Row, measured_here, table
 from experiments.bench.network import QUICK as QUICK_SIZE
 from experiments.bench.network import Clock, Size, add_face_rates, brief_training, open_packed, settled
 from experiments.common import REPO, SPLITS, add_parts, make_parser, run_module, write_page
+from fer_voting.config import compose
+from fer_voting.experiment import train
 from fer_voting.inference.runtime import PRECISIONS, TorchRuntime
 from fer_voting.models import VotingResNet18
 from fer_voting.models.cost import count_gmacs
@@ -121,9 +123,10 @@ def memory(options: argparse.Namespace) -> None:
 
 def training(options: argparse.Namespace) -> None:
     """Train the splits; writes what `experiments.fer2013_analysis` writes, which for drawn faces is nothing."""
-    tiny = ["split=m3", "model.width=16", "trainer.max_epochs=1", "dataset.batch_size=7", "logger=none"]
     if options.quick:
-        return run_module("fer_voting.train", *QUICK, *tiny, f"output_dir={options.out / 'outputs'}")
+        tiny = ["split=m3", "model.width=16", "trainer.max_epochs=1", "dataset.batch_size=7", "logger=none"]
+        train(compose([*QUICK, *tiny, "plots=false", f"output_dir={options.out / 'outputs'}"]))
+        return
     root = f"dataset.root='{options.root}'"
     run_module("fer_voting.train", "-m", "experiment=fer2013_full", root, "seed=0,1,2", f"split={','.join(SPLITS)}")
     folder = options.out / "fer2013_full"

@@ -172,7 +172,7 @@ def early_frame(frames: int) -> int:
 def bench_memory(options: argparse.Namespace, folder: Path) -> tuple[list[Row], dict[str, Any]]:
     """Memory of a process of its own at an early frame and at the last of a long video."""
     video = write_video(folder / "long.mp4", options.long, 1)
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("forkserver")) as process:
         first, last = process.submit(memory_mib, video, options, folder).result()
     rows = [
         Row(f"memory at frame {early_frame(options.long)}", first, "MiB"),

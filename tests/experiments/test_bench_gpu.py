@@ -12,8 +12,7 @@ from fer_voting.inference.runtime import PRECISIONS
 
 
 @pytest.mark.slow
-def test_its_parts_at_tiny_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(REPO))
+def test_its_parts_at_tiny_size(tmp_path: Path) -> None:
     main(["--quick", "--out", str(tmp_path), "speed", "prediction", "training"])
     speed = json.loads((tmp_path / "gpu" / "speed.json").read_text())
     rate, share, waiting = (row["figure"] for row in speed["rows"])

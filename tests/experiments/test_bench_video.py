@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from helpers.processes import fork_server
 
 from experiments.bench.video import frames, main
 from fer_voting.inference.faces import CenterFace
@@ -20,6 +21,7 @@ def test_every_face_of_the_drawn_video_is_found(faces: int) -> None:
 
 @pytest.mark.slow
 def test_both_parts_with_a_trained_network(trained: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fork_server()  # with what it has imported, the process that measures memory starts at once
     checkpoint = str(trained.best_checkpoint("soft"))
     main(["--frames", "1", "--rounds", "1", "--long", "10", "--checkpoint", checkpoint, "--out", str(tmp_path)])
     speed, memory = (json.loads((tmp_path / f"predict-{part}.json").read_text()) for part in ("speed", "memory"))

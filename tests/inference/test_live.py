@@ -1,9 +1,6 @@
 """The live window: frames that nobody asked for in time are dropped."""
 
 import itertools
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Generator
 from pathlib import Path
@@ -11,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.networks import found_faces, small_info, small_network, write_checkpoint
-from helpers.train import REPO
 from helpers.videos import grey_frames, write_video
 
 from fer_voting.inference.frames import Frame, camera_frames
@@ -19,6 +15,7 @@ from fer_voting.inference.live import NewestFrames
 from fer_voting.inference.pipeline import Pipeline, RecognizedFrame
 from fer_voting.inference.recognizer import Recognizer
 from fer_voting.inference.runtime import TorchRuntime
+from fer_voting.predict import main
 
 
 def test_a_slow_recogniser_sees_the_newest_frames_of_a_camera(tmp_path: Path):
@@ -70,16 +67,10 @@ def test_a_camera_is_closed_where_the_loop_ends():
 
 
 @pytest.mark.slow
-def test_without_a_display_the_command_says_so(tmp_path: Path):
+def test_without_a_display_the_command_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     clip = write_video(tmp_path / "clip.mp4", grey_frames([50, 100]), [0, 40])
     words = ["--camera", str(clip), "--show", "--aligned", "--checkpoint", str(write_checkpoint(tmp_path / "n.ckpt"))]
-    environment = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}
-    done = subprocess.run(
-        [sys.executable, "-m", "fer_voting.predict", *words],
-        env={**environment, "PYTHONPATH": str(REPO)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 1
-    assert "error: `show` needs a display" in done.stderr
-    assert "--draw DIR" in done.stderr
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(SystemExit, match=r"^error: `show` needs a display.*--draw DIR"):
+        main(words)

@@ -1,8 +1,6 @@
 """One recogniser for several threads and processes."""
 
 import pickle
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,7 +8,7 @@ import numpy as np
 import PIL.Image
 import pytest
 from helpers.networks import info, noise, settled, write_checkpoint
-from helpers.train import REPO
+from helpers.processes import start
 
 from fer_voting.inference.explain import explain
 from fer_voting.inference.faces import Boxes, CenterFace
@@ -136,11 +134,11 @@ for _ in range(3):
 @pytest.mark.parametrize("kind", ["torch", "onnx"])
 def test_a_forked_child_works_or_says_why_not(tmp_path: Path, onnx_file: Path, kind: str):
     source = write_checkpoint(tmp_path / "net.ckpt") if kind == "torch" else onnx_file
-    done = subprocess.run(
-        [sys.executable, "-c", FORKED, str(source)], cwd=REPO, capture_output=True, text=True, timeout=200
-    )
-    assert done.returncode == 0, done.stderr
-    parent, first, faces, made_there = done.stdout.splitlines()
+    (tmp_path / "script.py").write_text(FORKED)
+    process = start(tmp_path / "script.py", str(source), printed=tmp_path / "printed", errors=tmp_path / "errors")
+    process.join(200)
+    assert process.exitcode == 0, (tmp_path / "errors").read_text()
+    parent, first, faces, made_there = (tmp_path / "printed").read_text().splitlines()
     assert parent == f"{made_there} {faces}"
     if kind == "torch":
         assert first == made_there
