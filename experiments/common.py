@@ -15,8 +15,8 @@ from fer_voting.config import compose, make
 from fer_voting.data.module import FERDataModule
 from fer_voting.results.compare import Comparison
 from fer_voting.results.load import RunGroup, RunTable, load_runs
-from fer_voting.results.markdown import Table, markdown
 from fer_voting.results.missing import missing_runs
+from fer_voting.results.table import Table
 from fer_voting.results.text import COMPARISON_NOTE, NO_TEST, comparison_table, missing_lines
 from fer_voting.runs.identity import resolve
 from fer_voting.runs.lineage import inherited_lines
@@ -33,24 +33,28 @@ SYNTHETIC = "Synthetic faces: these figures say nothing about people."
 
 @dataclass
 class Report:
-    """The output of a script: Markdown, rows of JSON, plots, and the commands for what is missing."""
+    """The output of a script: Markdown, rows of JSON, tables by heading, plots, the commands for what is missing."""
 
     name: str
     heading: str
     markdown: list[str] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
+    tables: list[tuple[str, Table]] = field(default_factory=list)
     plots: dict[str, Callable[[Path], None] | None] = field(default_factory=dict)
     commands: list[str] = field(default_factory=list)
 
     def add(self, text: str) -> None:
-        """A paragraph, a list or a table."""
+        """A heading, a paragraph or a list."""
         self.markdown.append(text.rstrip("\n") + "\n")
 
     def add_table(self, table: Table) -> None:
-        self.add(markdown(table))
+        """A table, also as LaTeX and CSV, below the last heading."""
+        heading = next((text for text in reversed(self.markdown) if text.startswith("#")), self.heading)
+        self.tables.append((heading.strip("#\n "), table))
+        self.add(table.markdown())
 
     def add_plot(self, stem: str, draw: Callable[[Path], None], caption: str) -> None:
-        """A plot: `draw` writes it to a path, once as PNG and once as SVG."""
+        """A plot: `draw` writes it to a path, in the format of its suffix."""
         self.plots[stem] = draw
         self.add(f"![{caption}]({stem}.png)")
 
@@ -277,11 +281,19 @@ def write_result(folder: Path, name: str, text: str, data: Any) -> None:
     write_json(folder / f"{name}.json", data)
 
 
-def publish(report: Report, out: Path, suffixes: Sequence[str] = ("png", "svg")) -> None:
-    """Write the report's files into `out`, its plots in these formats, update the pages that show it, and print it."""
+def publish(report: Report, out: Path, suffixes: Sequence[str] = ("png", "svg", "pdf")) -> None:
+    """Write the report's files into `out`, its plots in these formats, update the pages that show it, and print it.
+
+    Its first table is NAME.tex and NAME.csv, the second NAME-2.tex, and so on.
+    """
     markdown = "\n".join([f"# {report.heading}\n", *report.markdown])
     write_result(out, report.name, markdown, report.rows)
     written = [f"{report.name}.md", f"{report.name}.json"]
+    for path in out.iterdir():  # of a call with more tables
+        if re.fullmatch(rf"{re.escape(report.name)}(-\d+)?\.(tex|csv)", path.name):
+            path.unlink()
+    for number, (heading, table) in enumerate(report.tables, 1):
+        written += table.write(out / (report.name if number == 1 else f"{report.name}-{number}"), heading)
     for stem, draw in report.plots.items():
         for suffix in suffixes:
             path = out / f"{stem}.{suffix}"

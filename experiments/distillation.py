@@ -22,8 +22,8 @@ from experiments import common
 from experiments.common import SYNTHETIC, Report, make_parser, origin, publish, run_config, whole_numbers
 from fer_voting.models import SPLITS
 from fer_voting.results.load import TITLES, RunRecord, load_run
-from fer_voting.results.markdown import Table
 from fer_voting.results.statistics import holm, mcnemar_p, paired_difference
+from fer_voting.results.table import Table
 from fer_voting.results.text import INTERVAL_NOTE, P_NOTE, mean_text, p_text
 from fer_voting.runs.run import Run
 from fer_voting.system.messages import set_up_messages
@@ -97,7 +97,8 @@ def write(rows: Sequence[Network]) -> Report:
     report = Report("distillation", "Distillation: a voting network as the teacher")
     first = next(iter(rows[0].runs.values()))
     parts = [part for part in ("val", "test") if first.metrics(VOTE, part)]
-    table = Table(["network", "trained on", "runs", *(f"{part} (%)" for part in parts)], [], left=2)
+    shares = [f"{part} (%)" for part in parts]
+    table = Table(["network", "trained on", "runs", *shares], [], left=2, best={*shares})
     for network in rows:
         accuracies = {
             part: {seed: run.result["votes"][VOTE][part]["accuracy"] for seed, run in network.runs.items()}

@@ -39,10 +39,10 @@ from fer_voting.results.calibration import reliability
 from fer_voting.results.compare import TABLE_VOTES
 from fer_voting.results.evaluation import confusion_counts
 from fer_voting.results.load import RunGroup, load_runs
-from fer_voting.results.markdown import Table
 from fer_voting.results.missing import MissingRuns, missing_runs
 from fer_voting.results.plots import INK, SPLIT_COLOURS, save
 from fer_voting.results.statistics import paired_difference
+from fer_voting.results.table import Table
 from fer_voting.results.text import (
     INTERVAL_NOTE,
     NOTHING,
@@ -113,7 +113,8 @@ def _splits(report: Report, runs: BySplit) -> None:
         }
 
     report.add("## Training split and test split")
-    table = Table(["trained with", "runs", *(f"judged as {judged}" for judged in SPLITS)], [])
+    by_split = [f"judged as {judged}" for judged in SPLITS]
+    table = Table(["trained with", "runs", *by_split], [], best={*by_split})
     for split, of_split in runs.items():
         cells = [mean_text(right.mean() for right in correct(split, judged).values()) for judged in SPLITS]
         table.rows.append([SPLIT_TITLES[split], str(len(of_split)), *cells])
@@ -146,7 +147,7 @@ def _difference(first: Correct, second: Correct) -> tuple[str, str]:
 def _votes(report: Report, voting: BySplit) -> None:
     """Every vote on the same weights, with parameters that are fitted on validation."""
     report.add("## Votes")
-    table = Table(["architecture", "runs", *ALL_VOTES], [])
+    table = Table(["architecture", "runs", *ALL_VOTES], [], best={*ALL_VOTES})
     for split, of_split in voting.items():
         cost = _cost(split, of_split)
         cells = []
@@ -182,7 +183,7 @@ def _cost(split: str, runs: Sequence[KeptRun]) -> AdaptiveCost:
 def _crops(report: Report, group: RunGroup, voting: BySplit) -> None:
     report.add("## Number of crops")
     choices = crop_choices()
-    table = Table(["architecture", "vote", "runs", *choices], [], left=2)
+    table = Table(["architecture", "vote", "runs", *choices], [], left=2, best={*choices})
     lines: list[dict[str, Any]] = []
     for split, of_split in voting.items():
         for vote in TABLE_VOTES:
@@ -268,7 +269,7 @@ def _resolution(report: Report, group: RunGroup, runs: BySplit) -> None:
         f"Test images brought down to as many pixels a side and back to {max(sides)}. Always the most frequent class: "
         f"{100 * rows[0]['majority']:.2f}."
     )
-    _add(report, "resolution", Table(["architecture", *table.header[2:]], cells, left=2), note)
+    _add(report, "resolution", Table(["architecture", *table.header[2:]], cells, left=2, best=table.best), note)
     gains = Table(["against the baseline", "vote", *(f"{side} px" for side in sides), "over"], [], left=2)
 
     def correct(split: str, side: int, vote: str) -> Correct:

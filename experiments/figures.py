@@ -18,10 +18,10 @@ import numpy as np
 from experiments.common import Options, Report, belongs_to, parse_options, publish
 from fer_voting.results.compare import Method, confusion, normalise_confusion
 from fer_voting.results.load import RunGroup
-from fer_voting.results.markdown import Table
 from fer_voting.results.missing import audit_command
 from fer_voting.results.paper import paper
 from fer_voting.results.plots import draw_class_distribution, draw_confusion
+from fer_voting.results.table import Table
 from fer_voting.results.text import confusion_table, count_runs, describe, title
 from fer_voting.system.atomic import read_json
 

@@ -43,10 +43,11 @@ def record(sweep: Sweep, folder: Path, predictions: Sequence[str] = ()) -> tuple
         for part in predictions:
             if run.metrics(vote, part):
                 record_predictions(run, part, folder / run.name / "predictions")
-    table, _ = sweep_table(sweep)
+    text, _, table = sweep_table(sweep)
     results = [run.result for run in runs]
-    text = f"{table}\n{origin(results)}\n"
+    text += f"\n{origin(results)}\n"
     write_json(folder / "results.json", results)
+    table.write(folder / "table", f"sweep {sweep.dir.name}")
     return text, write_page(folder / "table.md", text)
 
 

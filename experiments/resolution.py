@@ -5,7 +5,7 @@ trained on are brought down to 8, 12, 16, 24, 32 and 40 pixels by area averaging
 takes. One forward pass a resolution and split serves every vote. Runs that differ only in their seed share a row, and
 networks are compared in pairs on the same images.
 
-Writes resolution.md, .json, .png and .svg into <output-dir>/tables. No file holds a face. On 2 cores a network of
+Writes resolution.md, .json, tables and plot into <output-dir>/tables. No file holds a face. On 2 cores a network of
 width 16 takes a minute or two for the 3,589 test images of FER2013.
 """
 
@@ -31,9 +31,9 @@ from fer_voting.inference.runtime import TorchRuntime
 from fer_voting.models import SPLITS
 from fer_voting.networks import load_network, match_classes
 from fer_voting.results.evaluation import confusion_counts, metric_intervals, metrics_of_counts
-from fer_voting.results.markdown import Table
 from fer_voting.results.plots import INK, SPLIT_COLOURS, save
 from fer_voting.results.statistics import paired_difference
+from fer_voting.results.table import Table
 from fer_voting.results.text import INTERVAL_NOTE, mean_text
 from fer_voting.runs.identity import different_values, recipe
 from fer_voting.runs.run import Run
@@ -165,12 +165,12 @@ def group(rows: Sequence[Row]) -> dict[tuple[str, str, str], dict[int, list[floa
 def table(rows: Sequence[Row]) -> Table:
     """Accuracy in percent, a row a network, split and vote, a column a resolution."""
     sides = sorted({row["resolution"] for row in rows})
-    header = ["network", "split", "vote", "runs", *(f"{side} px" for side in sides)]
+    by_side = [f"{side} px" for side in sides]
     lines = []
     for key, by_resolution in group(rows).items():
         cells = [mean_text(by_resolution.get(side, [])) for side in sides]
         lines.append([*key, str(max(map(len, by_resolution.values()))), *cells])
-    return Table(header, lines, left=3)
+    return Table(["network", "split", "vote", "runs", *by_side], lines, left=3, best={*by_side})
 
 
 def differences(rows: Sequence[Row]) -> Table:

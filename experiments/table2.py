@@ -15,13 +15,13 @@ from typing import Any
 
 import torch
 
-from experiments.common import make_parser, write_result
+from experiments.common import Report, make_parser, publish
 from fer_voting.config import CONF_DIR, compose, explain
 from fer_voting.models import VotingNetwork, VotingResNet18
 from fer_voting.models.cost import count_gmacs, count_parameters, count_torch_gmacs, forward_mib_per_image
 from fer_voting.models.registry import build_network
-from fer_voting.results.markdown import Table, markdown
 from fer_voting.results.paper import paper
+from fer_voting.results.table import Table
 from fer_voting.results.text import two_digits
 from fer_voting.runs.identity import resolve
 from fer_voting.runs.naming import name_word
@@ -126,11 +126,12 @@ def main(arguments: list[str] | None = None) -> None:
         name, command = f"table2-{name_word(options.model)}", f'make table2 MODEL="{options.model}"'
     else:
         rows, left_out = table2(options.batch_size, options.device), []
-    text = "".join([markdown(table_of_rows(rows)), *(f"\nNot possible with {reason}.\n" for reason in left_out)])
-    origin = f"Measured by `{command}`: batch {options.batch_size}, {rows[0]['device']}, commit {git_commit()}."
-    write_result(options.output_dir, name, f"{text}\n{origin}\n", rows)
-    print(f"Forward memory and arithmetic of one image, batch {options.batch_size}, {rows[0]['device']}\n\n{text}")
-    print(f"Written to {options.output_dir / name}.json and {options.output_dir / name}.md")
+    report = Report(name, "Forward memory and arithmetic of one image", rows=rows)
+    report.add_table(table_of_rows(rows))
+    for reason in left_out:
+        report.add(f"Not possible with {reason}.")
+    report.add(f"Measured by `{command}`: batch {options.batch_size}, {rows[0]['device']}, commit {git_commit()}.")
+    publish(report, options.output_dir)
 
 
 if __name__ == "__main__":

@@ -14,9 +14,9 @@ from experiments.common import Options, Report, belongs_to, parse_options, publi
 from fer_voting.results.compare import Accuracy, Method, accuracies, accuracy, compare_with_baseline, comparisons
 from fer_voting.results.cost import cost_points
 from fer_voting.results.load import RunGroup
-from fer_voting.results.markdown import Table
 from fer_voting.results.paper import paper, paper_test_accuracy
 from fer_voting.results.plots import cost_figure, save
+from fer_voting.results.table import Table
 from fer_voting.results.text import accuracy_table, accuracy_text, describe, paper_note, title, two_digits
 
 REFIT = "soft"
@@ -77,7 +77,9 @@ def refit_table(name: str, table_of: str, options: Options) -> Report:
 
 
 def _accuracies(group: RunGroup, after: list[Accuracy], before: list[Accuracy]) -> Table:
-    table = Table(["network", "runs", "after refit", "runs", "without refit"], [])
+    table = Table(
+        ["network", "runs", "after refit", "runs", "without refit"], [], best={"after refit", "paper", "without refit"}
+    )
     published = [None if group.variant else paper_test_accuracy(group.dataset, one.method) for one in after]
     for pair in zip(after, before, strict=True):
         cells = [c for one in pair for c in (f"{len(one.seeds)} of {len(group.seeds)}", accuracy_text(one))]
@@ -97,7 +99,7 @@ def _published_table(name: str, after: list[Accuracy]) -> Table:
         for method, year, size, value in paper()[key]
     ]
     rows += [[f"{describe(one.method)} (here)", "", "48×48", accuracy_text(one)] for one in after]
-    return Table(["method", "year", "image size", "accuracy (%)"], rows)
+    return Table(["method", "year", "image size", "accuracy (%)"], rows, best={"accuracy (%)"})
 
 
 TABLES: dict[str, Callable[[Options], Report]] = {

@@ -18,7 +18,7 @@ from experiments.common import Report, add_folders, make_parser, publish
 from experiments.public_test import public_test
 from fer_voting.inference.faces import cut_face
 from fer_voting.inference.recognizer import Recognizer
-from fer_voting.results.markdown import Table
+from fer_voting.results.table import Table
 from fer_voting.system.messages import progress_bar, set_up_messages
 
 ANGLES = (0, 15, 30, 45)

@@ -28,7 +28,6 @@ from fer_voting.experiment import make_evaluator, use_float32_precision
 from fer_voting.models.adaptive import adaptive_cost, has_cut
 from fer_voting.networks import load_network, match_classes
 from fer_voting.results.evaluation import adaptive_text, evaluate_predictions, evaluation_tables, write_predictions
-from fer_voting.results.markdown import markdown
 from fer_voting.results.plots import plot_evaluation, save
 from fer_voting.results.robustness import Row, robustness_figure, robustness_row, robustness_table
 from fer_voting.runs.lineage import Lineage, overlap_lines
@@ -270,7 +269,7 @@ def job(config: DictConfig) -> None:
         print(f"{vote:>10} vote: accuracy {metrics['accuracy']:.2%}, mean recall {metrics['mean_recall']:.2%}")
     print(f"\n{evaluation_tables(result['votes'])}")
     if result["robustness"]:
-        print(f"Accuracy (%) on worse images:\n\n{markdown(robustness_table(result['robustness']))}")
+        print(f"Accuracy (%) on worse images:\n\n{robustness_table(result['robustness']).markdown()}")
     if result["in_sample"]:
         print("In-sample: accuracy and calibration error on images of the training say nothing about others.\n")
     if result["fitted_on_these_images"]:

@@ -194,7 +194,7 @@ def _next_trial(study: "optuna.Study", space: Space, seed: int) -> tuple[int, li
 
 def _table(study: "optuna.Study", space: Space) -> str:
     """Every trial with its values, its validation accuracy and its run, best first."""
-    from fer_voting.results.markdown import Table, markdown
+    from fer_voting.results.table import Table
 
     table = Table(["run", "trial", *space.searched, "val (%)"], [])
     trials = study.get_trials(deepcopy=False)
@@ -205,7 +205,7 @@ def _table(study: "optuna.Study", space: Space) -> str:
         accuracy = trial.state.name.lower() if trial.value is None else f"{100 * trial.value:.2f}"
         values = [word.partition("=")[2] for word in words] or [""] * len(space.searched)
         table.rows.append([name, str(trial.number), *values, accuracy])
-    return markdown(table)
+    return table.markdown()
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -57,11 +57,13 @@ class SweepCallback(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         sweep = self.sweep(config)
-        table, unfinished = sweep_table(sweep)
+        text, unfinished, table = sweep_table(sweep)
         with write_atomically(sweep.dir / "table.md") as file:
-            file.write(table)
-        print(f"\n{table}")
-        print(f"checkpoints, pictures, figures: {sweep.output_dir / 'runs'}/<run>/\ntable: {sweep.dir / 'table.md'}")
+            file.write(text)
+        table.write(sweep.dir / "table", f"sweep {config.sweep}")
+        print(f"\n{text}")
+        print(f"checkpoints, pictures, figures: {sweep.output_dir / 'runs'}/<run>/")
+        print(f"table: {sweep.dir / 'table.md'} (also .tex, .csv)")
         if unfinished:
             sys.exit(1)
 
@@ -145,7 +147,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         if options.action == "retry":
             sys.exit(_retry(sweep))
-        text, unfinished = sweep_status(sweep) if options.action == "status" else sweep_table(sweep)
+        text, unfinished = sweep_status(sweep) if options.action == "status" else sweep_table(sweep)[:2]
     except (OSError, ValueError) as error:
         parser.error(explain(error))
     print(text, end="")

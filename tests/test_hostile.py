@@ -41,10 +41,10 @@ from fer_voting.models.checkpoint import load_weights, read_checkpoint
 from fer_voting.networks import load_network
 from fer_voting.results.evaluation import write_predictions
 from fer_voting.results.load import load_runs, read_predictions
-from fer_voting.results.markdown import Table, markdown
 from fer_voting.results.missing import missing_runs
 from fer_voting.results.page import build_page
 from fer_voting.results.plots import draw_confusion
+from fer_voting.results.table import Table
 from fer_voting.runs.run import Run
 from fer_voting.runs.sweeps import Sweep
 from fer_voting.system.arrays import read_npz
@@ -376,7 +376,7 @@ def test_nothing_printed_steers_a_terminal(capfd, messages) -> None:
         "left_out": {}, "problems": [{"kind": "missing", "path": ESCAPES, "reason": ESCAPES}], "duplicates": {},
         "conflicts": {}, "near_duplicates": None, "notes": [ESCAPES],
     }  # fmt: skip
-    printed = capfd.readouterr().err + format_report(report) + markdown(Table([ESCAPES], [[ESCAPES]]))
+    printed = capfd.readouterr().err + format_report(report) + Table([ESCAPES], [[ESCAPES]]).markdown()
     assert r"\x1b[2J" in printed
     assert all(line.isprintable() for line in printed.split("\n"))
 
@@ -458,7 +458,7 @@ def test_names_are_text_in_the_page_for_the_browser() -> None:
 
 
 def test_names_are_text_in_markdown_tables() -> None:
-    text = markdown(Table(["class", "n"], [[SCRIPT, "1"], ["a | b", "2"], ["p < 0.05", "<3"]]))
+    text = Table(["class", "n"], [[SCRIPT, "1"], ["a | b", "2"], ["p < 0.05", "<3"]]).markdown()
     assert re.findall(r"(?<!\\)<(?=[A-Za-z/!?])", text) == []
     assert [len(re.findall(r"(?<!\\)\|", line)) for line in text.splitlines()] == [3] * 5
     assert "p < 0.05" in text

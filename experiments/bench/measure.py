@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from fer_voting.results.markdown import Table, markdown
+from fer_voting.results.table import Table
 from fer_voting.system.atomic import read_json, write_json
 from fer_voting.system.environment import describe_device, git_commit, package_versions
 from fer_voting.system.messages import progress_bar
@@ -98,7 +98,7 @@ def read_parts(folder: Path, names: Iterable[str], row_type: Callable[..., Any] 
 def table(rows: Sequence[Row]) -> str:
     """The rows as a Markdown table, each with its bound."""
     cells = [[row.what, row.unit, row.target, row.verdict, _three_digits(row.figure)] for row in rows]
-    return markdown(Table(["what", "unit", "target", "", "figure"], cells, left=4))
+    return Table(["what", "unit", "target", "", "figure"], cells, left=4).markdown()
 
 
 def _three_digits(figure: float) -> str:

@@ -40,7 +40,7 @@ from fer_voting.inference.runtime import PRECISIONS, Runtime, TorchRuntime
 from fer_voting.models import VotingResNet18
 from fer_voting.models.checkpoint import NetworkInfo
 from fer_voting.networks import load_network
-from fer_voting.results.markdown import Table, markdown
+from fer_voting.results.table import Table
 
 HEIGHT, WIDTH = 480, 640
 FACE_SIDE = 150
@@ -240,9 +240,8 @@ def speed_table(rows: list[Speed]) -> str:
         for row in rows
     ]
     last = f"classification (%, at most {MOST_SHARE:g} asked)"
-    return markdown(
-        Table(["faces a frame", "runtime", "", "frames/s", "decoding (%)", "detection (%)", last], cells, left=3)
-    )
+    header = ["faces a frame", "runtime", "", "frames/s", "decoding (%)", "detection (%)", last]
+    return Table(header, cells, left=3).markdown()
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer_voting.results.calibration import reliability
-from fer_voting.results.markdown import Table, markdown
 from fer_voting.results.statistics import COVERAGE, RESAMPLES
+from fer_voting.results.table import Table
 from fer_voting.system.atomic import write_atomically
 from fer_voting.system.text import csv_safe
 from fer_voting.votes import CropOutputs, Vote
@@ -135,7 +135,7 @@ def evaluation_tables(votes: Mapping[str, Mapping[str, Any]], vote: str = "soft"
     note = "In brackets: 95 % bootstrap intervals over images; a network of another seed may lie outside."
     absent = ", ".join(name for name, recall in chosen["recall"].items() if recall is None)
     named = f"\nWithout images here, and not in the means: {absent}.\n" if absent else ""
-    return f"{markdown(by_vote)}\n{note}\n\n{markdown(by_class)}{named}"
+    return f"{by_vote.markdown()}\n{note}\n\n{by_class.markdown()}{named}"
 
 
 def adaptive_text(curve: Mapping[str, Any]) -> str:

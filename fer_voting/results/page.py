@@ -29,10 +29,10 @@ from fer_voting.results.compare import (
 )
 from fer_voting.results.cost import cost_points
 from fer_voting.results.load import PARTS, RunGroup, RunRecord, RunTable
-from fer_voting.results.markdown import Table
 from fer_voting.results.missing import missing_runs
 from fer_voting.results.plots import COST_LABELS, INK, SPLIT_COLOURS, cost_figure, split_curves_figure, svg
 from fer_voting.results.statistics import ENOUGH_SEEDS
+from fer_voting.results.table import Table
 from fer_voting.results.text import (
     COMPARISON_NOTE,
     NOTHING,

@@ -65,7 +65,9 @@ def save(figure: Figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}")
     box = figure.get_tightbbox().padded(0.1)  # inches; given "tight", matplotlib would draw the figure twice
-    figure.savefig(draft, dpi=150, format=path.suffix[1:], bbox_inches=box)
+    metadata = {"CreationDate": None} if path.suffix == ".pdf" else None  # the same figure gives the same bytes
+    with mpl.rc_context({"pdf.fonttype": 42}):  # text that programs can edit
+        figure.savefig(draft, dpi=150, format=path.suffix[1:], bbox_inches=box, metadata=metadata)
     draft.replace(path)
 
 

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from fer_voting.data.corruptions import CORRUPTIONS
 from fer_voting.results.evaluation import accuracy_with_interval
-from fer_voting.results.markdown import Table
 from fer_voting.results.plots import INK, SPLIT_COLOURS, VOTE_COLOURS
+from fer_voting.results.table import Table
 from fer_voting.results.text import NOTHING
 from fer_voting.system.text import escape_mathtext
 from fer_voting.votes import CropOutputs, Vote

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fer_voting.results.markdown import Table, markdown
+from fer_voting.results.table import Table
 from fer_voting.runs.lineage import inherited_lines
 from fer_voting.runs.run import Run
 from fer_voting.runs.sweeps import Sweep, seconds_left
@@ -12,8 +12,8 @@ from fer_voting.system.messages import duration
 from fer_voting.votes import ALL_VOTES, PAPER_VOTES
 
 
-def sweep_table(sweep: Sweep) -> tuple[str, int]:
-    """The jobs' results as a Markdown table with notes, and how many runs are not finished.
+def sweep_table(sweep: Sweep) -> tuple[str, int, Table]:
+    """The jobs' results as Markdown with notes, how many runs are not finished, and the table.
 
     The votes are the paper's and those that the jobs were configured for. The votes of one training share a row.
     """
@@ -42,7 +42,9 @@ def sweep_table(sweep: Sweep) -> tuple[str, int]:
     notes += [f"Inherited: {line}." for line in inherited_lines(finished)]
     if unfinished:
         notes.append("\n".join(unfinished))
-    return "\n".join([_table(rows), *(f"{note}\n" for note in notes)]), len(unfinished)
+    table = _table(rows)
+    text = "\n".join([table.markdown(), *(f"{note}\n" for note in notes)])
+    return text, len(unfinished), table
 
 
 def sweep_status(sweep: Sweep) -> tuple[str, int]:
@@ -68,7 +70,7 @@ def sweep_status(sweep: Sweep) -> tuple[str, int]:
     unfinished = len(states) - counts["finished"]
     if unfinished and left is None:
         summary += "; how long the rest takes is not known: no job of its kind is finished"
-    return "\n".join([_table(rows), *notes, *([""] if notes else []), summary]) + "\n", unfinished
+    return "\n".join([_table(rows).markdown(), *notes, *([""] if notes else []), summary]) + "\n", unfinished
 
 
 def _results(result: Mapping[str, Any], votes: Sequence[str]) -> dict[str, str]:
@@ -91,8 +93,9 @@ def _number(value: float | None, digits: int) -> str:
     return "" if value is None else f"{value:.{digits}f}"
 
 
-def _table(rows: Sequence[Mapping[str, str]]) -> str:
-    """Markdown; columns that are empty in every row are left out."""
+def _table(rows: Sequence[Mapping[str, str]]) -> Table:
+    """Columns that are empty in every row are left out."""
     names = dict.fromkeys(name for row in rows for name in row)
     columns = [name for name in names if any(row.get(name) for row in rows)]
-    return markdown(Table(columns, [[row.get(name, "") for name in columns] for row in rows], left=2))
+    accuracies = {name for name in columns if name.endswith("(%)")}
+    return Table(columns, [[row.get(name, "") for name in columns] for row in rows], left=2, best=accuracies)

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from fer_voting.results.compare import Accuracy, Comparison, Method, normalise_confusion
 from fer_voting.results.cost import mean_cost
 from fer_voting.results.load import NOT_RUN, RunGroup
-from fer_voting.results.markdown import Table
 from fer_voting.results.paper import PAPER_DATASETS, paper_test_accuracy, paper_validation_accuracy
 from fer_voting.results.statistics import ENOUGH_SEEDS
+from fer_voting.results.table import Table
 
 NOTHING = "–"
 VOTE_TITLES = {
@@ -145,10 +145,11 @@ def accuracy_table(group: RunGroup, accuracies: Sequence[Accuracy]) -> Table:
     for vote in votes:
         column = [by_method.get((split, vote)) for split in splits]
         papers = [None if one is None else _paper_accuracy(group, one.method, one.part) for one in column]
-        table.add_column(VOTE_TITLES.get(vote, vote), ["" if one is None else accuracy_text(one) for one in column])
+        cells = ["" if one is None else accuracy_text(one) for one in column]
+        table.add_column(VOTE_TITLES.get(vote, vote), cells, best=True)
         if any(value is not None for value in papers):
             cells = ["" if one is None else two_digits(value) for one, value in zip(column, papers, strict=True)]
-            table.add_column("paper", cells)
+            table.add_column("paper", cells, best=True)
     return table
 
 

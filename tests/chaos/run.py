@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 from experiments.common import REPO, write_result
 from fer_voting.config import flatten
-from fer_voting.results.markdown import Table, markdown
+from fer_voting.results.table import Table
 from fer_voting.system.atomic import read_json
 from fer_voting.system.environment import describe_device, git_commit
 from fer_voting.system.messages import progress_bar
@@ -315,8 +315,8 @@ def report(outcomes: dict[str, Outcome], seed: int) -> tuple[str, dict[str, Any]
     )
     text = "\n".join(
         [
-            markdown(Table(["command", "kills", "comparisons", "differences"], rows)),
-            markdown(Table(["moment of the kill", "kills"], [[m, str(n)] for m, n in moments.most_common()])),
+            Table(["command", "kills", "comparisons", "differences"], rows).markdown(),
+            Table(["moment of the kill", "kills"], [[m, str(n)] for m, n in moments.most_common()]).markdown(),
             summary,
             "",
         ]

@@ -120,7 +120,7 @@ def test_a_table_shows_holes_by_name(tmp_path: Path):
         }
     )
     Run(tmp_path, "r1").write_result({"status": "failed", "error": "no space left"})
-    table, unfinished = sweep_table(sweep)
+    table, unfinished, _ = sweep_table(sweep)
     assert unfinished == 2
     lines = table.splitlines()
     assert [cell.strip() for cell in lines[0].split("|")[1:-1]] == [

@@ -82,8 +82,19 @@ def test_table3(run: Script, tmp_path: Path) -> None:
     assert "python -m fer_voting.train -m dataset=affectnet" in printed
     assert "split=m1,m2,m3,baseline seed=0,1,2" in printed
     assert "about" in printed
-    for name in ("table3-cost-affectnet.png", "table3-cost-affectnet.svg", "table3-cost-rafdb.png"):
+    for name in ("table3-cost-affectnet.png", "table3-cost-affectnet.svg", "table3-cost-rafdb.pdf"):
         assert (tmp_path / name).stat().st_size > 10_000
+    # Accuracies and differences of AffectNet and of RAF-DB.
+    assert sorted(path.stem for path in tmp_path.glob("*.tex")) == ["table3", "table3-2", "table3-3", "table3-4"]
+    latex = (tmp_path / "table3.tex").read_text()
+    assert latex.startswith("% Table 3: validation accuracy (%) on AffectNet\n")
+    assert r"\textbf{\num{96.43 +- 0.00}} & \textbf{\num{63.69}}" in latex
+    assert "crops after module 1,2 of 3,96.43 ± 0.00,63.69," in (tmp_path / "table3.csv").read_text()
+    assert r"\num{+10.71} & \num{+1.40} & " in (tmp_path / "table3-2.tex").read_text()
+    written = printed.splitlines()[-1]
+    assert all(path.name in written for path in tmp_path.iterdir())
+    run("table3", "--datasets", "rafdb")
+    assert sorted(path.name for path in tmp_path.glob("*.csv")) == ["table3-2.csv", "table3.csv"]  # no old ones
     assert "(table3-cost-affectnet.png)" in markdown
     assert UNCERTAIN in markdown
     assert "faces" not in markdown

@@ -55,7 +55,9 @@ def test_table_results_and_plots_are_kept(sweep: Sweep, tmp_path: Path, monkeypa
         "faces-m1-width4-seed0/confusion-soft-test.png",
         "faces-m1-width4-seed0/curves.png",
         "results.json",
+        "table.csv",
         "table.md",
+        "table.tex",
     ]
 
 

@@ -32,7 +32,7 @@ from hypothesis import strategies as st
 from tqdm import tqdm
 
 from experiments.common import write_result
-from fer_voting.results.markdown import Table, markdown
+from fer_voting.results.table import Table
 from fer_voting.system.atomic import read_json
 from fer_voting.system.environment import git_commit
 from tests.fuzz.guard import watched
@@ -264,7 +264,7 @@ def report(rows: Sequence[dict[str, Any]]) -> str:
     total = sum(row["inputs"] for row in rows)
     failures = sum(bool(row["failure"]) for row in rows)
     about = sorted({f"commit {row['commit']}, {row['date']}, seed {row['seed']}" for row in rows})
-    return f"{markdown(table)}\n{total:,} inputs in all, {failures} failures. {'; '.join(about)}.\n"
+    return f"{table.markdown()}\n{total:,} inputs in all, {failures} failures. {'; '.join(about)}.\n"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

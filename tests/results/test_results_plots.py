@@ -40,6 +40,15 @@ def texts(figure: Figure) -> list[str]:
     return ["".join(element.itertext()) for element in root.iter("{http://www.w3.org/2000/svg}text")]
 
 
+def test_pdf_has_text_that_programs_can_edit(tmp_path: Path) -> None:
+    for name in ("once.pdf", "again.pdf"):
+        draw_confusion(tmp_path / name, np.eye(2, dtype=int), ["a", "b"], "title")
+    content = (tmp_path / "once.pdf").read_bytes()
+    assert b"/FontFile2" in content  # a TrueType font; Type 3 has drawings in place of characters
+    assert b"/Type3" not in content
+    assert content == (tmp_path / "again.pdf").read_bytes()
+
+
 def test_confusion_is_normalised_by_the_true_class() -> None:
     counts = np.array([[3, 1, 0], [0, 0, 0], [2, 2, 4]])
     assert normalise_confusion(counts).tolist() == [[0.75, 0.25, 0], [0, 0, 0], [0.25, 0.25, 0.5]]

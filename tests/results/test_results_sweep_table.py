@@ -19,7 +19,7 @@ def test_runs_on_other_data(tmp_path: Path, fingerprints: tuple[str, str], noted
     ]
     sweep = Sweep(tmp_path / "sweeps" / "mine")
     sweep.write([], [{"overrides": [], "run": run.name, "voting": "soft"} for run in runs])
-    table, unfinished = sweep_table(sweep)
+    table, unfinished, _ = sweep_table(sweep)
     assert unfinished == 0
     note = "Not comparable: runs on other data of faces, fingerprints aaaaaaaaaaaa in faces-m1-seed0, bbbbbbbbbbbb in"
     assert (note in table) == noted

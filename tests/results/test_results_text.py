@@ -7,7 +7,6 @@ from helpers.runs import make_run
 
 from fer_voting.results.compare import Accuracy, Comparison, Method, accuracies
 from fer_voting.results.load import RunTable, load_runs
-from fer_voting.results.markdown import Table, markdown
 from fer_voting.results.text import (
     accuracy_table,
     accuracy_text,
@@ -26,16 +25,6 @@ M1, BASELINE = Method("m1", "soft"), Method("baseline", "soft")
 
 def over_seeds(seeds: dict[int, float], mean: float | None, std: float | None, **missing: str) -> Accuracy:
     return Accuracy(M1, "val", seeds, mean, std, missing)
-
-
-def test_markdown_aligns_its_columns() -> None:
-    table = Table(["a", "number"], [["long text", "1"], ["b", "22.50"]])
-    assert markdown(table) == (
-        "| a         | number |\n"
-        "| --------- | -----: |\n"
-        "| long text |      1 |\n"
-        "| b         |  22.50 |\n"
-    )  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ from fer_voting.data.manifest import read_manifest, write_manifest
 from fer_voting.data.pack import Pack, build_pack
 from fer_voting.data.sampling import EpochSampler, sample_share
 from fer_voting.results.evaluation import evaluate_predictions, write_predictions
-from fer_voting.results.markdown import Table, markdown
+from fer_voting.results.table import Table
 from fer_voting.runs.run import Run
 from fer_voting.runs.sweeps import Sweep
 from fer_voting.system.environment import describe_device, git_commit, package_versions
@@ -222,7 +222,7 @@ def text_of(rows: Sequence[dict[str, Any]]) -> str:
             runs.rows.append([row["step"], *cells])
     about = f"{describe_device(torch.device('cpu'))}; commit {git_commit()}, {date.today().isoformat()}."
     note = "Processor seconds, and memory that the step added to that of the imports."
-    return f"{markdown(images)}\n{markdown(runs)}\n{note} {about}\n"
+    return f"{images.markdown()}\n{runs.markdown()}\n{note} {about}\n"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
