@@ -19,7 +19,7 @@ from fer_voting import networks
 from fer_voting.face_input import COLOURS, FaceInput
 from fer_voting.inference.recognizer import Recognizer
 from fer_voting.inference.runtime import TorchRuntime
-from fer_voting.results.markdown import Table
+from fer_voting.results.table import Table
 from fer_voting.system.messages import set_up_messages
 
 LIGHTS = {"red": (1, 0.5, 0.5), "a warm lamp": (1, 0.8, 0.5), "a blue screen": (0.6, 0.75, 1)}
