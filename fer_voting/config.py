@@ -176,6 +176,9 @@ def as_typed(override: str, sweeps: bool = True) -> str:
     last = key.lstrip("+").rpartition(".")[2]
     if last == "class_map" and _parse(text) is _UNREADABLE:
         return f"{key}={quote(text)}"  # names of classes that Hydra's grammar has no way to write; read as YAML
+    if key.lstrip("+") == "dataset.group":  # a regular expression, with any of the grammar's characters
+        quoted = text[:1] in ("'", '"') and isinstance(_parse(text), str)
+        return override if quoted or text in ("", "null") else f"{key}={quote(text)}"
     is_group = any((folder / last).is_dir() for folder in conf_dirs()) and "." not in key
     if not assigns or key.startswith("~") or not (last in TEXT_KEYS | PATH_KEYS or is_group):
         return override

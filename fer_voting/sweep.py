@@ -105,8 +105,8 @@ def _jobs(plans: Sequence[tuple[list[str], dict[str, Any]]], config: DictConfig)
 
 
 def _kind(values: dict[str, Any]) -> str:
-    """Digest of what decides how long a job takes: its identity but the seed, and the runs of that seed."""
-    kept = {key: value for key, value in values.items() if key not in ("seed", "init_from", "teacher")}
+    """Digest of what decides how long a job takes: its identity but seed and fold, and the runs of that seed."""
+    kept = {k: value for k, value in values.items() if k not in ("seed", "dataset.fold", "init_from", "teacher")}
     return json_digest(kept | {"teacher": values.get("teacher") is not None})
 
 

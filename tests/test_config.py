@@ -101,6 +101,8 @@ def test_choices_come_with_the_configuration():
         ("output_dir=/not there yet/outputs", "output_dir='/not there yet/outputs'"),
         ("dataset.root=~/a,~/b", "dataset.root='HOME/a','HOME/b'"),
         ("dataset.root=/a=b", "dataset.root='/a=b'"),
+        (r"dataset.group=(S\d{2,3})_|$", r"dataset.group='(S\d{2,3})_|$'"),
+        ("dataset.group=null", "dataset.group=null"),
         ("dataset.root='a,b',1", "dataset.root='a,b',1"),
         ("dataset.root=choice(1,2)", "dataset.root=choice(1,2)"),
         ("+logger.wandb.project=1_0", "+logger.wandb.project='1_0'"),

@@ -32,11 +32,11 @@ from fer_voting.data.index import (
     folded,
     links_out,
     open_table,
+    table_rows,
 )
 from fer_voting.data.labels import canonical_or_own
 from fer_voting.data.module import FERDataModule
 from fer_voting.data.pack import Pack, Source
-from fer_voting.data.sampling import Positions, join_groups, sample_share
 from fer_voting.system.text import escape
 
 log = logging.getLogger(__name__)
@@ -185,16 +185,6 @@ class FilesDataModule(FERDataModule):
                 "images validates"
             )
         return division
-
-    def groups(self, pack: Pack) -> list[str] | None:
-        """A word for each image; images with the same word, other than "", stay in one part. None: only copies do."""
-        return None
-
-    def sample(self, pack: Pack, rows: Positions, share: float) -> Positions:
-        """Positions in `rows` of a stratified share of these images; copies, and images of a group, stay together."""
-        hashes, words = pack.hashes[rows], self.groups(pack)
-        groups = None if words is None else join_groups(hashes, [words[row] for row in rows])
-        return sample_share(hashes, self.class_ids(pack)[rows], share, self.data_seed, groups)
 
     def official_parts(self, pack: Pack, usable: NDArray[np.bool_]) -> Division:
         """Positions of the usable images of each official part that has any."""
@@ -464,9 +454,7 @@ def _compare_with_labels(index: Index, base: Path, numbers: Numbers) -> None:
     by_name = {Path(name).name: label for name, label in folder_labels.items()}
     compared, differing = 0, []
     with open_table(path) as file:
-        head = file.readline()
-        separator = max(",;\t", key=head.count)  # spreadsheets of many countries write semicolons
-        for row in csv.reader(itertools.chain([head], file), delimiter=separator):
+        for row in table_rows(file):
             cells = [cell.strip().replace("\\", "/") for cell in row]
             for name, text in itertools.pairwise(cells):
                 label = folder_labels.get(name) or by_name.get(Path(name).name)

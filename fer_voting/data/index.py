@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import itertools
 import os
 import unicodedata
 from collections import Counter
@@ -161,6 +162,12 @@ def open_table(path: Path) -> Iterator[TextIO]:
             yield file
         except (csv.Error, UnicodeDecodeError) as error:
             raise ValueError(f"{path} is not a CSV file: {error}") from error
+
+
+def table_rows(file: TextIO) -> Iterator[list[str]]:
+    """The rows of a table; spreadsheets of many countries write semicolons for commas."""
+    head = file.readline()
+    return csv.reader(itertools.chain([head], file), delimiter=max(",;\t", key=head.count))
 
 
 def inside(root: Path, name: str) -> Path | None:

@@ -6,7 +6,7 @@ import logging
 import re
 import shutil
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -31,12 +31,21 @@ from fer_voting.data.division import (
     part_digest,
     without_leaks,
 )
+from fer_voting.data.groups import check_folds, check_group, group_words, groups_between, number_groups
 from fer_voting.data.images import content_hash
 from fer_voting.data.index import PARTS, folded
 from fer_voting.data.labels import CLASSES, as_class_map, canonical_or_own, in_order, read_class_map
 from fer_voting.data.manifest import read_manifest, write_manifest
 from fer_voting.data.pack import Pack, Source, build_pack
-from fer_voting.data.sampling import EpochSampler, EvalSampler, Positions, target_count
+from fer_voting.data.sampling import (
+    EpochSampler,
+    EvalSampler,
+    Positions,
+    fold_of_each,
+    join_groups,
+    sample_share,
+    target_count,
+)
 from fer_voting.models.checkpoint import check_class_names
 from fer_voting.models.images import as_grey, normalise
 from fer_voting.system.atomic import json_digest
@@ -90,6 +99,9 @@ class FERDataModule(L.LightningDataModule):
         manifest: a CSV file such as `manifest_file`, whose division replaces `divide`.
         refit: train on training + validation; there is then no validation.
         target: what is trained and evaluated (`fer_voting.targets`); None: the data set's `own_target`.
+        group: images of a group stay in one part where parts are sampled (`groups.group_words`).
+        folds: number of parts for cross-validation; `groups`: one for each group.
+        fold: of these, the part that tests; the next one validates, and the rest trains.
         class_map: class -> its other name, or None to leave its images out; or such a mapping as YAML.
         needs: the parts that must have images; an evaluation needs only its own.
     """
@@ -116,6 +128,9 @@ class FERDataModule(L.LightningDataModule):
         manifest: str | Path | None = None,
         refit: bool = False,
         target: Target | None = None,
+        group: str | None = None,
+        folds: int | str | None = None,
+        fold: int | None = None,
         class_map: Mapping[Any, str | None] | str | None = None,
         needs: Sequence[str] = ("train", "val"),
     ) -> None:
@@ -135,6 +150,9 @@ class FERDataModule(L.LightningDataModule):
             raise ValueError("dataset.resident=true needs augment.backend=batched, which runs on the images' device")
         if not re.fullmatch(r"[\w.-]+", name):
             raise ValueError(f"dataset.name={name!r} must consist of letters, digits, '.', '_' and '-'")
+        check_group(group)
+        check_folds(folds, fold, group, manifest)
+        self.group, self.folds, self.fold = group, folds, fold
         self.name: str = name
         self.cache_dir = Path(cache_dir)
         self.class_names: tuple[str, ...] = CLASSES[:classes]
@@ -149,6 +167,8 @@ class FERDataModule(L.LightningDataModule):
         """The epoch that the next training begins with: above 0 if it goes on from a checkpoint."""
         self._division: Division = {}
         self._selection: Division = {}
+        self._words: list[str] | None = None
+        self._fold_ids: NDArray[np.int64] | None = None
         self._resident_images: Tensor | None = None
 
     # Defined by each data set -----------------------------------------------------------------------------------
@@ -239,7 +259,11 @@ class FERDataModule(L.LightningDataModule):
         usable = self.usable(pack)
         for difference in differences(official_counts(pack, usable, self.class_names), self.expected):
             log.warning(f"{self.name}: {difference}")
-        division = read_manifest(self.manifest, pack, usable) if self.manifest else self.divide(pack, usable)
+        self._words = self.groups(pack, usable)
+        if self.manifest:
+            division = read_manifest(self.manifest, pack, usable)
+        else:
+            division = self.divide(pack, usable) if self.folds is None else self._divide_into_folds(pack, usable)
         nothing = np.empty(0, np.int64)
         drawn: Division = {p: division.get(p, nothing) for p in PARTS if p in division or p in self.needs}
         self._selection = division = self._without_leaks(drawn)
@@ -258,11 +282,92 @@ class FERDataModule(L.LightningDataModule):
             log.warning(
                 f"{self.name}: {count:,} {part} images also occur in {other}: dataset.drop_leaks=true leaves them out"
             )
+        for pair, groups in self._groups_between(division).items():
+            log.warning(
+                f"{self.name}: {len(groups):,} groups (dataset.group={self.group}) have images in "
+                f"{pair.replace('-', ' and ')}, e.g. {groups[0]}"
+            )
         if "train" in division:
             self._make_sampler()
         self._write_manifest()
         if not self.has_test:
             log.info(f"{self.name}: there are no test images, so nothing is tested")
+
+    def groups(self, pack: Pack, usable: NDArray[np.bool_]) -> list[str] | None:
+        """The group of each row of the pack, "" for a group of its own and for unusable ones; None: there are none."""
+        if self.group is None:
+            return None
+        rows = np.flatnonzero(usable)
+        words = group_words(self.group, pack.names(rows), self.base)
+        if words is None:
+            return None
+        own = words.count("")
+        log.info(
+            f"{self.name}: dataset.group={self.group}: {len({*words} - {''}):,} groups, which stay in one part"
+            + (f"; {own:,} images are a group of their own" if own else "")
+        )
+        of_rows = [""] * len(pack)
+        for row, word in zip(rows.tolist(), words, strict=True):
+            of_rows[row] = word
+        return of_rows
+
+    def _groups_between(self, division: Division) -> dict[str, list[str]]:
+        return {} if self._words is None else groups_between(division, self._words)
+
+    def group_ids(self, pack: Pack, rows: Positions) -> NDArray[np.int64] | None:
+        """Numbers of the groups of these rows, copies joined; None if only copies are groups."""
+        return None if self._words is None else join_groups(pack.hashes[rows], [self._words[row] for row in rows])
+
+    def sample(self, pack: Pack, rows: Positions, share: float) -> Positions:
+        """Positions in `rows` of a stratified share of these images; copies, and images of a group, stay together.
+
+        Raises ValueError if every group is too large for the share.
+        """
+        groups = self.group_ids(pack, rows)
+        sampled = sample_share(pack.hashes[rows], self.class_ids(pack)[rows], share, self.data_seed, groups)
+        if groups is not None and len(rows) and not len(sampled):
+            raise ValueError(
+                f"{self.name}: dataset.group={self.group}: each of the {groups.max() + 1:,} groups is too large for a "
+                f"part of {share:.0%}: raise dataset.val_fraction or dataset.test_fraction, or use dataset.folds"
+            )
+        return sampled
+
+    def _divide_into_folds(self, pack: Pack, usable: NDArray[np.bool_]) -> Division:
+        """Fold `fold` tests, the next validates, the rest trains. Raises ValueError if the data have no such fold."""
+        if len(official := official_parts(pack, usable)) > 1:
+            raise ValueError(
+                f"dataset.folds={self.folds}: {self.name} has the official parts {', '.join(official)}, which folds "
+                "would mix: leave dataset.folds out, or bring the class folders together without parts (dataset=folder)"
+            )
+        rows, class_ids = np.flatnonzero(usable), self.class_ids(pack)
+        groups = self.group_ids(pack, rows)
+        if groups is None:
+            groups = join_groups(pack.hashes[rows], [""] * len(rows))
+        if self.folds == "groups":
+            ids = number_groups([self._words[row] if self._words else "" for row in rows], groups)
+            number = int(ids.max()) + 1
+        else:
+            number = int(self.folds or 0)
+            ids = fold_of_each(pack.hashes[rows], class_ids[rows], number, self.data_seed, groups)
+        if not 3 <= number <= (count := int(groups.max()) + 1):
+            raise ValueError(
+                f"dataset.folds={self.folds}: {self.name} has {count:,} groups (dataset.group={self.group}): there "
+                "must be at least 3, and one for each fold"
+            )
+        if self.fold is None or self.fold >= number:
+            raise ValueError(
+                f"dataset.fold={self.fold}: {self.name} has the folds 0 to {number - 1} (dataset.folds={self.folds}): "
+                f"-m 'dataset.fold=range({number})' trains all of them"
+            )
+        self._fold_ids = np.full(len(pack), -1)
+        self._fold_ids[rows] = ids
+        for label, name in enumerate(self.class_names):
+            if (having := len(np.unique(ids[class_ids[rows] == label]))) < number:
+                log.warning(f"{self.name}: only {having} of {number} folds have images of {name}")
+        validates = (self.fold + 1) % number
+        log.info(f"{self.name}: of the folds 0 to {number - 1}, {self.fold} tests and {validates} validates")
+        train = rows[(ids != self.fold) & (ids != validates)]
+        return {"train": train, "val": rows[ids == validates], "test": rows[ids == self.fold]}
 
     def _without_leaks(self, division: Division) -> Division:
         return without_leaks(division, self.pack.hashes, self.name) if self.drop_leaks else division
@@ -355,7 +460,9 @@ class FERDataModule(L.LightningDataModule):
         network's outputs, `size` of the images in pixels, `preparation` (a version) and `decoder` (a digest; null
         for drawn faces), and `digests` (part -> digest of its images, labels and targets). It does not depend on
         `root`. The rest helps to explain a difference: `layout`, `counts` (part -> class -> images, before balancing),
-        `left_out` (reason -> files), `copies` (pair of parts -> images of the first that are in the second), `notes`. A
+        `left_out` (reason -> files), `copies` (pair of parts -> images of the first that are in the second), `notes`.
+        With `group`, `groups` has their number, and pair of parts -> number and first of the groups in both. With
+        `folds`, `folds` has their number and a digest of the data and their folds, which is the same in each fold. A
         refit's has `selection`, the fingerprint of the data of its selection run.
         """
         summary = self._explained(self._summary, self._division)
@@ -374,15 +481,30 @@ class FERDataModule(L.LightningDataModule):
             "left_out": dict(self.pack.left_out),
             "copies": copies_between(division, self.pack),
             "notes": self.pack.notes,
+            **self._group_summary(division),
         }
+
+    def _group_summary(self, division: Division) -> dict[str, Any]:
+        summary: dict[str, Any] = {}
+        if self._words is not None:
+            between = self._groups_between(division)
+            summary["groups"] = {
+                "number": len({*self._words} - {""}),
+                "between": {pair: {"number": len(some), "first": some[0]} for pair, some in between.items()},
+            }
+        if self._fold_ids is not None:
+            number = int(self._fold_ids.max()) + 1
+            folds = {str(fold): np.flatnonzero(self._fold_ids == fold) for fold in range(number)}
+            summary["folds"] = {"number": number, "fingerprint": self._summarise(folds, folds)["fingerprint"]}
+        return summary
 
     @cached_property
     def _summary(self) -> dict[str, Any]:
         return self._summarise(self._division)
 
-    def _summarise(self, division: Division) -> dict[str, Any]:
+    def _summarise(self, division: Division, trained: Collection[str] = ("train",)) -> dict[str, Any]:
         digests = {
-            part: part_digest(self.pack, positions, self._labels, self._targets if part == "train" else self._labels)
+            part: part_digest(self.pack, positions, self._labels, self._targets if part in trained else self._labels)
             for part, positions in division.items()
         }
         summary = {

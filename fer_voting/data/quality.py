@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_voting.data.division import count_duplicates, official_counts, same_content
+from fer_voting.data.division import count_duplicates, official_counts, official_parts, same_content
+from fer_voting.data.groups import groups_between
 from fer_voting.data.index import PARTS, Problem
 from fer_voting.data.module import FERDataModule
 from fer_voting.data.pack import Pack
@@ -123,6 +124,7 @@ def audit(data: FERDataModule, near_duplicate_bits: int | None = None) -> dict[s
         duplicates: "train-val", for example -> training images whose content also occurs in validation;
             "train-train" -> superfluous copies inside training;
         conflicts: the same, counting only those whose label differs from a copy's;
+        groups: pair of official parts -> the groups (`dataset.group`) with images in both; null if there are no groups;
         duplicate_groups: name, part and label of each copy;
         near_duplicates: pairs of similar images with different content: their names, the number of different hash
             bits and the change (`VIEWS`); null without `near_duplicate_bits`.
@@ -137,6 +139,7 @@ def audit(data: FERDataModule, near_duplicate_bits: int | None = None) -> dict[s
     blank, hashes = _scan(pack, rows, want_hashes=bits is not None)
     groups = [rows[members] for members in same_content(pack.hashes[rows])]
     duplicates, conflicts = count_duplicates(groups, pack.part_ids, pack.label_ids)
+    words = data.groups(pack, usable)
     return {
         "dataset": data.name,
         "synthetic": data.synthetic,
@@ -150,6 +153,7 @@ def audit(data: FERDataModule, near_duplicate_bits: int | None = None) -> dict[s
         "problems": [asdict(problem) for problem in (*pack.problems, *blank)],
         "duplicates": duplicates,
         "conflicts": conflicts,
+        "groups": None if words is None else groups_between(official_parts(pack, usable), words),
         "duplicate_groups": [[_described(pack, row) for row in group] for group in groups],
         "near_duplicates": None if bits is None else _near_duplicates(pack, rows, hashes, bits),
     }
@@ -188,6 +192,11 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
         yield f"identical images: {count:,} of {part} {also}; {conflicts:,} with conflicting labels"
     if not report["duplicates"]:
         yield "no identical images"
+    if report["groups"] is not None:
+        for pair, groups in report["groups"].items():
+            yield f"groups: {len(groups):,} have images in {pair.replace('-', ' and ')}, e.g. {groups[0]}"
+        if not report["groups"]:
+            yield "no group has images in two official parts"
     if report["near_duplicates"] is not None:
         pairs = report["near_duplicates"]
         across = sum(len({image["part"] for image in pair["images"]}) > 1 for pair in pairs)

@@ -57,20 +57,51 @@ def sample_by_class(
         labels: int64 [n], 0 to len(counts) - 1.
         groups: int64 [n], numbers of groups that stay together; None: those of equal content.
     """
-    salt = seed.to_bytes(8, "little", signed=True)
-    ranks = [content_hash(salt, content.tobytes()) for content in hashes]
-    if groups is None:
-        groups = np.unique(hashes, return_inverse=True)[1]
-    order = np.argsort(groups, kind="stable")
-    members = np.split(order, np.flatnonzero(np.diff(groups[order])) + 1) if len(order) else []
     wanted, taken = np.array(counts, np.int64), []
-    for rows in sorted(members, key=lambda rows: min(ranks[row] for row in rows)):
+    for rows in _ranked_groups(hashes, seed, groups):
         offered = np.bincount(labels[rows], minlength=len(wanted))
         used = np.minimum(offered, wanted)
         if 2 * used.sum() > len(rows):
             wanted -= used
             taken += rows.tolist()
     return np.array(sorted(taken), np.int64)
+
+
+def _ranked_groups(hashes: NDArray[np.void], seed: int, groups: NDArray[np.int64] | None) -> list[Positions]:
+    """The positions of each group, in the order of a hash of (seed, content); arguments as in `sample_by_class`."""
+    salt = seed.to_bytes(8, "little", signed=True)
+    ranks = [content_hash(salt, content.tobytes()) for content in hashes]
+    if groups is None:
+        groups = np.unique(hashes, return_inverse=True)[1]
+    order = np.argsort(groups, kind="stable")
+    members = np.split(order, np.flatnonzero(np.diff(groups[order])) + 1) if len(order) else []
+    return sorted(members, key=lambda rows: min(ranks[row] for row in rows))
+
+
+def fold_of_each(
+    hashes: NDArray[np.void],
+    labels: NDArray[np.int64],
+    folds: int,
+    seed: int,
+    groups: NDArray[np.int64] | None = None,
+) -> NDArray[np.int64]:
+    """The fold of each image, 0 to folds - 1: int64 [n]. Arguments as in `sample_by_class`.
+
+    Groups, the largest first, go to the fold that has the smallest share of their classes so far, and of equal ones to
+    the one with the fewest images: whole groups, stratified as far as they allow. Without groups, the folds' numbers of
+    images of a class differ by at most one, but for copies.
+    """
+    ids = np.empty(len(labels), np.int64)
+    totals = np.bincount(labels)
+    # Whole numbers: a rounded share could tie on one machine and not on another.
+    weights = 2**55 // np.maximum(totals.astype(np.int64), 1) ** 2
+    images = np.zeros((folds, len(totals)), np.int64)  # of each fold and class
+    for rows in sorted(_ranked_groups(hashes, seed, groups), key=len, reverse=True):
+        counts = np.bincount(labels[rows], minlength=len(totals))
+        fold = int(np.lexsort((images.sum(axis=1), (images * counts * weights).sum(axis=1)))[0])
+        images[fold] += counts
+        ids[rows] = fold
+    return ids
 
 
 def join_groups(hashes: NDArray[np.void], words: Sequence[str]) -> NDArray[np.int64]:

@@ -69,11 +69,13 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     """The values of a resolved configuration that a run's results depend on, by dotted key.
 
     Two values are derived: `refit_voting`, the vote of a refit, and `batchnorm_ranks`, where it is not 1. Values that
-    nothing uses are left out: `distillation` without a `teacher`, `init_missing_classes` without `init_from`.
+    nothing uses are left out: `distillation` without a `teacher`, `init_missing_classes` without `init_from`, groups
+    and folds that are null.
     """
     unused = [
         *(() if config.get("teacher") else ("teacher", "distillation.*")),
         *(() if config.get("init_from") else ("init_missing_classes",)),
+        *(key for key in _OF_GROUPS if (config.get("dataset") or {}).get(key.partition(".")[2]) is None),
     ]
     left_out = NOT_IDENTITY.keys() | unused
     model = config.get("model") or {}
@@ -107,8 +109,9 @@ def recipe(config: Mapping[str, Any]) -> dict[str, Any]:
     return kept
 
 
-OF_ROW = ("seed", "split.*", "refit", "refit_voting")
-"""Keys of the identity for which tables have rows or columns."""
+OF_ROW = ("seed", "dataset.fold", "split.*", "refit", "refit_voting")
+"""Keys of the identity for which tables have rows or columns, or over which they average or pool."""
+_OF_GROUPS = ("dataset.group", "dataset.folds", "dataset.fold")
 
 
 def matches(key: str, patterns: Collection[str]) -> bool:

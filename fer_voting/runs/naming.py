@@ -21,7 +21,7 @@ MAX_NAME_LENGTH = 120
 # Keys that do not hold for the runs that a run needs.
 OF_ONE_RUN = ("refit", "selection", "name")
 # Each has a place of its own in the name.
-PLACED_IN_NAME = ("seed", "split.*", "dataset.name", "refit", "refit_voting", "init_from", "teacher")
+PLACED_IN_NAME = ("seed", "dataset.fold", "split.*", "dataset.name", "refit", "refit_voting", "init_from", "teacher")
 NAMING_GROUPS = (
     *("model", "target", "loss", "optimizer", "scheduler", "augment", "mix", "distillation", "callbacks", "trainer"),
 )
@@ -91,9 +91,9 @@ def training_command(overrides: Iterable[str], name: str | None = None) -> str:
 def _overrides_for_dataset(overrides: Sequence[str], dataset: str) -> list[str]:
     """The overrides of the run of another data set that is like this one.
 
-    Overrides of `dataset` are kept if the other data set has the key, except `root`, `layout` and `manifest`.
+    Overrides of `dataset` are kept if the other data set has the key, except for its place and its division.
     """
-    known = compose([f"dataset={dataset}"]).dataset.keys() - {"root", "layout", "manifest"}
+    known = compose([f"dataset={dataset}"]).dataset.keys() - {"root", "layout", "manifest", "group", "folds", "fold"}
     kept = [f"dataset={dataset}"]
     for override in drop_overrides(overrides, *OF_ONE_RUN, "init_from"):
         group, _, key = _key(override).partition(".")
@@ -120,7 +120,9 @@ def name_run(config: DictConfig) -> str:
     if config.name:
         return str(config.name)
     refit = config.voting.name if config.refit else ""
-    name = run_name(config.dataset.name, config.split.name, variant_of(config), refit, config.seed)
+    name = run_name(
+        config.dataset.name, config.split.name, variant_of(config), refit, config.seed, config.dataset.get("fold")
+    )
     if len(name) > MAX_NAME_LENGTH:
         raise ValueError(
             f"the run differs from the defaults in too many values to be named by them ({name[:60]}…): "
@@ -129,13 +131,14 @@ def name_run(config: DictConfig) -> str:
     return name
 
 
-def run_name(dataset: str, split: str, variant: str, refit: str, seed: int) -> str:
-    """`<dataset>-<split>[-<variant>][-refit_<vote>]-seed<k>`.
+def run_name(dataset: str, split: str, variant: str, refit: str, seed: int, fold: int | None = None) -> str:
+    """`<dataset>-<split>[-<variant>][-refit_<vote>][-fold<k>]-seed<k>`.
 
     Args:
         refit: vote of a refit, "" for a run that selects by validation.
     """
-    parts = [dataset, split, variant, refit and f"refit_{refit}", f"seed{seed}"]
+    of_fold = "" if fold is None else f"fold{fold}"
+    parts = [dataset, split, variant, refit and f"refit_{refit}", of_fold, f"seed{seed}"]
     return "-".join(part for part in parts if part)
 
 

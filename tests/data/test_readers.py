@@ -545,19 +545,6 @@ def test_copies_between_given_parts_are_said_and_recorded(tmp_path: Path, caplog
     assert f"1 {part} images also occur in test: dataset.drop_leaks=true leaves them out" in caplog.text
 
 
-@pytest.mark.parametrize("pattern", ["auto", r"S\d+", None])
-def test_images_of_a_person_stay_in_one_part(tmp_path: Path, pattern: str | None) -> None:
-    for person in range(12):
-        for frame in range(4):
-            label = "happy" if frame % 2 else "sad"
-            save(
-                tmp_path / "ck" / label / f"S{person:03d}_001_{frame:08d}.png", class_image(label, 10 * person + frame)
-            )
-    data = opened(FolderDataModule, tmp_path / "ck", group_by=pattern, test_fraction=0.3, val_fraction=0.3)
-    persons = [{name.split("/")[1][:4] for name in data.names(part)} for part in data.counts()]
-    assert (sum(map(len, persons)) == 12) == (pattern is not None)
-
-
 # AffectNet's lists --------------------------------------------------------------------------------------------------
 
 

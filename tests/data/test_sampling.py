@@ -15,6 +15,7 @@ from fer_voting.data.sampling import (
     EpochSampler,
     EvalSampler,
     apportion,
+    fold_of_each,
     global_batches,
     images_per_rank,
     join_groups,
@@ -108,6 +109,30 @@ def test_a_share_is_stratified() -> None:
     assert np.bincount(labels[taken]).tolist() == [10, 4, 1]
     none = sample_share(hashes_of(["a", "b"]), np.array([0, 1]), 0.0, seed=0)
     assert (len(none), none.dtype) == (0, np.int64)  # positions, with which one can index
+
+
+@pytest.mark.parametrize("groups", [None, "persons"])
+def test_folds_are_stratified_and_keep_groups_whatever_the_order(groups: str | None) -> None:
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1, 2, 3], [300, 100, 50, 30])
+    persons = None if groups is None else rng.integers(0, 60, len(labels))
+    hashes = hashes_of([str(i) for i in range(len(labels))])
+    ids = fold_of_each(hashes, labels, 5, 7, persons)
+    counts = np.array([np.bincount(labels[ids == fold], minlength=4) for fold in range(5)])
+    # Without groups every class is dealt out evenly; sixty persons leave a difference of a few images.
+    assert np.ptp(counts, axis=0).max() <= (1 if persons is None else 6)
+    if persons is not None:
+        assert all(len(set(ids[persons == person])) == 1 for person in set(persons))
+    order = rng.permutation(len(labels))
+    shuffled = fold_of_each(hashes[order], labels[order], 5, 7, None if persons is None else persons[order])
+    assert (shuffled == ids[order]).all()
+    assert (fold_of_each(hashes, labels, 5, 8, persons) != ids).any()
+
+
+def test_each_fold_gets_a_group_while_there_are_any() -> None:
+    labels, groups = np.array([0] * 20 + [1, 2]), np.array([0] * 18 + [1, 1, 2, 2])
+    ids = fold_of_each(hashes_of([str(i) for i in range(22)]), labels, 3, 0, groups)
+    assert sorted(set(ids.tolist())) == [0, 1, 2]
 
 
 # Epochs -------------------------------------------------------------------------------------------------------

@@ -277,7 +277,7 @@ class AffectNetDataModule(FilesDataModule):
                     f"of class {label} here"
                 )
         wanted = [self.val_per_class * bool(count) for count in counts.values()]
-        val = sample_by_class(pack.hashes[train], labels, wanted, self.data_seed)
+        val = sample_by_class(pack.hashes[train], labels, wanted, self.data_seed, self.group_ids(pack, train))
         log.info(
             f"{self.name}: the official validation images are the test part; {self.val_per_class} training images "
             "of each class validate"

@@ -2,7 +2,6 @@
 
 import itertools
 import logging
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from fer_voting.data.division import Division
 from fer_voting.data.files import ClassFolders, FilesDataModule, Layout, class_folders, part_folders, side_files
 from fer_voting.data.formats import is_image
+from fer_voting.data.groups import named_like
 from fer_voting.data.index import Index, files_below
 from fer_voting.data.labels import CLASSES, as_class_map, canonical_or_own, in_order, suggestions
 from fer_voting.data.pack import Pack
@@ -32,21 +32,6 @@ OTHERS = {
     "fer2013": ("FER2013", FER2013DataModule.layouts[:1]),
 }
 """Option of `dataset` -> its data set, and those of its layouts that are no class folders."""
-SUBJECTS = {
-    "CK+": r"S\d{3}_\d{3}_\d{8}",
-    "KDEF": r"[AB][FM]\d{2}(AN|DI|AF|HA|SA|SU|NE)(S|HL|HR|FL|FR)",
-    "JAFFE": r"[A-Z]{2}\.(AN|DI|FE|HA|NE|SA|SU)\d\.\d+",
-}
-"""Data set -> how it names an image, beginning with the person."""
-_PERSON = {"CK+": 4, "KDEF": 4, "JAFFE": 2}  # characters
-
-
-def _named_like(stems: Sequence[str]) -> str | None:
-    """The data set that names most of these images as it does."""
-    for name, pattern in SUBJECTS.items():
-        if sum(bool(re.fullmatch(pattern, stem, re.IGNORECASE)) for stem in stems) > 0.5 * len(stems):
-            return name
-    return None
 
 
 def refuse_other_layouts(root: Path) -> None:
@@ -65,7 +50,7 @@ def refuse_other_layouts(root: Path) -> None:
     if part_folders(root) or any(canonical_or_own(folder.name) in CLASSES for folder in folders):
         return
     stems = [Path(entry.name).stem for entry in itertools.islice(files_below(root), 2000) if is_image(entry.path)]
-    if stems and (naming := _named_like(stems)) is not None:
+    if stems and (naming := named_like(stems)) is not None:
         raise ValueError(
             f"{root} has {naming}'s layout, which says the expression in each file's name or beside it, not class "
             "folders: sort the images into a folder for each class"
@@ -109,8 +94,6 @@ class FolderDataModule(FilesDataModule):
     Args:
         test_fraction: fraction of all images for testing if there are no train, val and test folders; with 1, all of
             them are the test part, for `fer_voting.evaluate`.
-        group_by: a regular expression; images in whose name (the path below `root`) it matches the same text stay in
-            one part where parts are sampled, e.g. those of a person. `auto` knows the names of CK+, KDEF and JAFFE.
         files: see FilesDataModule; `val_fraction` of the rest validates.
     """
 
@@ -132,15 +115,11 @@ class FolderDataModule(FilesDataModule):
     )
     class_choices: ClassVar = (None,)
 
-    def __init__(self, *, test_fraction: float = 0.1, group_by: str | None = "auto", **files: Any) -> None:
-        super().__init__(**files)
+    def __init__(self, *, test_fraction: float = 0.1, group: str | None = "auto", **files: Any) -> None:
+        super().__init__(group=group, **files)
         if not 0 <= test_fraction <= 1:
             raise ValueError(f"dataset.test_fraction={test_fraction} must be from 0 to 1")
-        try:
-            re.compile(group_by or "")
-        except re.error as error:
-            raise ValueError(f"dataset.group_by={group_by} is no regular expression: {error}") from error
-        self.test_fraction, self.group_by = test_fraction, group_by
+        self.test_fraction = test_fraction
 
     def find_layout(self) -> tuple[Layout, Path]:
         try:
@@ -158,24 +137,6 @@ class FolderDataModule(FilesDataModule):
 
     def names_of_classes(self, pack: Pack) -> tuple[str, ...]:
         return in_order(pack.labels)
-
-    def groups(self, pack: Pack) -> list[str] | None:
-        names = pack.names()
-        if self.group_by != "auto":
-            if self.group_by is None:
-                return None
-            matches = [re.search(self.group_by, name) for name in names]
-            if not any(matches):
-                raise ValueError(f"dataset.group_by={self.group_by} matches no name, e.g. {names[0]!r}")
-            return [match[0] if match else "" for match in matches]
-        stems = [Path(name).stem for name in names]
-        if (known := _named_like(stems)) is None:
-            return None
-        log.info(f"{self.name}: images are named as {known}'s, so those of a person stay in one part")
-        return [
-            stem[: _PERSON[known]].lower() if re.fullmatch(SUBJECTS[known], stem, re.IGNORECASE) else ""
-            for stem in stems
-        ]
 
     def divide(self, pack: Pack, usable: NDArray[np.bool_]) -> Division:
         if pack.key["layout"] == "parts" or not self.test_fraction:
