@@ -29,7 +29,7 @@ from fer_voting.data.corruptions import corrupt
 from fer_voting.data.index import PARTS
 from fer_voting.data.module import FERDataModule
 from fer_voting.data.sets.fer2013 import USAGES
-from fer_voting.data.sets.ferplus import VOTES_FILE, raw_votes
+from fer_voting.data.sets.ferplus import raw_votes, votes_file
 from fer_voting.results.load import Predictions, RunRecord, load_run
 from fer_voting.runs.run import Run
 from fer_voting.system.arrays import read_npz
@@ -92,7 +92,7 @@ def find_faces(data: FERDataModule, positions: NDArray[np.int64]) -> Faces:
     training = pack.hashes[pack.part_ids == PARTS.index("train")]
     votes = None
     assert data.base is not None
-    if (path := data.base / VOTES_FILE).is_file():
+    if (path := votes_file(data.base)) is not None:
         usages, all_votes = raw_votes(path)
         expected = [PARTS[part] for part in pack.part_ids[positions]]
         if len(usages) <= rows.max() or [USAGES.get(usages[row]) for row in rows] != expected:

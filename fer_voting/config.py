@@ -191,12 +191,19 @@ def as_typed(override: str, sweeps: bool = True) -> str:
 
 
 def _path_as_typed(text: str, must_exist: bool) -> str | None:
-    """The path that a text is, quoted; None if it is quoted, nothing, `null`, or an interpolation or other values."""
+    """The path that a text is, quoted; None if it is quoted, nothing, `null`, or an interpolation or other values.
+
+    Raises ValueError for a path that exists and has `${` in it: OmegaConf would replace that in each copy of the value.
+    """
     if not text.strip() or text.strip() in ("null", "???") or (text[0] in "'\"" and isinstance(_parse(text), str)):
         return None
     path = os.path.expanduser(text)
     if os.path.lexists(path):
-        return quote(path.replace("${", "\\${"))
+        if "${" in path:
+            raise ValueError(
+                f"{text}: a path with ${{ in it can't be an option's value: rename it, or give a link to it"
+            )
+        return quote(path)
     return None if must_exist or "${" in text else quote(path)
 
 
@@ -345,12 +352,16 @@ def command(job: str | Callable[[DictConfig], Any], config_name: str = "config")
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1" and ONE_LINE_VARIABLE not in os.environ
     _use_config_dir()
     sweeps = bool({"-m", "--multirun"} & set(sys.argv[1:]))
-    sys.argv[1:] = [word if word.startswith("-") else as_typed(word, sweeps) for word in sys.argv[1:]]
 
     def give_up(error: Exception) -> NoReturn:
         if wants_traceback:
             raise error
         sys.exit(f"error: {explain(error, config_name, sys.argv[1:])}\n{HOW_TO_SEE_MORE}")
+
+    try:
+        sys.argv[1:] = [word if word.startswith("-") else as_typed(word, sweeps) for word in sys.argv[1:]]
+    except ValueError as error:
+        give_up(error)
 
     def run(config: DictConfig) -> Any:
         try:

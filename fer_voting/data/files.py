@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import itertools
 import logging
@@ -21,22 +20,11 @@ from numpy.typing import NDArray
 from fer_voting.data.division import Division, format_counts, official_parts
 from fer_voting.data.formats import HEIC_ADVICE, HEIC_SUFFIXES, image_formats, is_hidden, is_image, suffix_of
 from fer_voting.data.images import HASH_BYTES, PREPARATION_VERSION, READER_VERSION, decoder_digest
-from fer_voting.data.index import (
-    Counts,
-    Index,
-    LeftOut,
-    Problem,
-    Sample,
-    bases,
-    files_below,
-    folded,
-    links_out,
-    open_table,
-    table_rows,
-)
+from fer_voting.data.index import Counts, Index, LeftOut, Problem, Sample, bases, files_below, folded, links_out
 from fer_voting.data.labels import canonical_or_own
 from fer_voting.data.module import FERDataModule
 from fer_voting.data.pack import Pack, Source
+from fer_voting.data.tables import file_in, open_table, open_text, whole_number
 from fer_voting.system.text import escape
 
 log = logging.getLogger(__name__)
@@ -357,7 +345,7 @@ def _number(name: str) -> int | None:
 
 def side_files(base: Path) -> list[Path]:
     """The files beside class folders that say what their numbers mean, or list labels."""
-    return [path for name in (*_ORDER_FILES, _LABELS_FILE) if (path := base / name).is_file()]
+    return [path for name in (*_ORDER_FILES, _LABELS_FILE) if (path := file_in(base, name)) is not None]
 
 
 _ORDER_FILES = ("data.yaml", "data.yml", "classes.txt")
@@ -413,10 +401,11 @@ def _order_beside(index: Index, base: Path) -> tuple[list[str], str]:
     for path in side_files(base):
         if path.stat().st_size > _MAX_SIDE_BYTES:
             continue
-        if path.name == _LABELS_FILE:
+        if path.suffix.lower() == ".csv":
             names = _names_of_table(path)
-        elif path.suffix == ".txt":
-            lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+        elif path.suffix.lower() == ".txt":
+            with open_text(path) as file:
+                lines = file.read().splitlines()
             names = [re.sub(r"^\d+[\s:,]+", "", line.strip()) for line in lines if line.strip()]
         else:
             names = _names_of_yaml(path)
@@ -439,28 +428,35 @@ def _names_of_yaml(path: Path) -> list[str]:
 
 def _names_of_table(path: Path) -> list[str]:
     """The names of a table of numbers and names: `id,name`."""
-    with open_table(path) as file:
-        rows = list(csv.reader(file))
+    with open_table(path, headless=True) as table:
+        rows = list(table)
     names = {int(row[0]): row[1].strip() for row in rows if len(row) == 2 and row[0].strip().isdecimal()}
     return [names[number] for number in sorted(names)] if len(names) == len(rows) - 1 and names else []
 
 
+def _listed_number(text: str) -> int:
+    """The number in a cell; -1, which is no class, for another text."""
+    try:
+        return whole_number(text)
+    except ValueError:
+        return -1
+
+
 def _compare_with_labels(index: Index, base: Path, numbers: Numbers) -> None:
     """Note how often labels.csv, which lists images and classes, contradicts the folders, whose classes are used."""
-    path = base / _LABELS_FILE
-    if not path.is_file():
+    if (path := file_in(base, _LABELS_FILE)) is None:
         return
     folder_labels = {sample.name: sample.label for sample in index.samples}
     by_name = {Path(name).name: label for name, label in folder_labels.items()}
     compared, differing = 0, []
-    with open_table(path) as file:
-        for row in table_rows(file):
+    with open_table(path, headless=True) as table:
+        for row in table:
             cells = [cell.strip().replace("\\", "/") for cell in row]
             for name, text in itertools.pairwise(cells):
                 label = folder_labels.get(name) or by_name.get(Path(name).name)
                 if label is not None:
                     compared += 1
-                    listed = numbers.get(int(text)) if _number(text) is not None and numbers else None
+                    listed = numbers.get(_listed_number(text)) if numbers else None
                     if folded(str(listed or canonical_or_own(text))) != folded(label):
                         differing.append(f"{name} ({label} by its folder, {text} by {path.name})")
                     break

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_voting.data.index import open_table, table_rows
 from fer_voting.data.sampling import Positions
+from fer_voting.data.tables import open_table
 
 AUTO = "auto"
 SUBJECTS = {
@@ -121,14 +121,12 @@ def _words_of_column(column: str, names: Sequence[str], base: Path | None) -> li
         by_stem.setdefault(Path(name).stem, []).append(position)
     words: list[str | None] = [None] * len(names)
     for path in tables:
-        with open_table(path) as file:
-            rows = table_rows(file)
-            header = [cell.strip() for cell in next(rows, [])]
-            known |= dict.fromkeys(header)
-            if column not in header:
+        with open_table(path, (column,)) as table:
+            known |= dict.fromkeys(table.columns)
+            if column not in table.columns:
                 continue
-            place = header.index(column)
-            for row in rows:
+            place = table.columns.index(column)
+            for row in table:
                 image = _named_image(row[:place] + row[place + 1 :], names, by_stem, path)
                 if image is None or place >= len(row):
                     continue

@@ -1,15 +1,11 @@
 """The result of a layout's reader, before any image is decoded: samples, problems and counts of left-out images."""
 
-import contextlib
-import csv
-import itertools
 import os
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TextIO
 
 from fer_voting.data.formats import HEIC_ADVICE, HEIC_SUFFIXES, image_suffixes, is_hidden, is_image, suffix_of
 from fer_voting.system.text import escape
@@ -149,25 +145,6 @@ def bases(root: Path) -> Iterator[Path]:
     """`root` and its folders, sorted: a layout may begin in each, because copies differ by one parent folder."""
     yield root
     yield from sorted(entry for entry in root.iterdir() if entry.is_dir() and not is_hidden(entry.name))
-
-
-@contextlib.contextmanager
-def open_table(path: Path) -> Iterator[TextIO]:
-    """A CSV file as text, for the readers of the module csv.
-
-    Raises OSError; ValueError that names the file, here or while it is read, if it is not UTF-8 or no CSV.
-    """
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        try:
-            yield file
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is not a CSV file: {error}") from error
-
-
-def table_rows(file: TextIO) -> Iterator[list[str]]:
-    """The rows of a table; spreadsheets of many countries write semicolons for commas."""
-    head = file.readline()
-    return csv.reader(itertools.chain([head], file), delimiter=max(",;\t", key=head.count))
 
 
 def inside(root: Path, name: str) -> Path | None:

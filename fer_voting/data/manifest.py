@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_voting.data.index import PARTS, open_table
+from fer_voting.data.index import PARTS
 from fer_voting.data.pack import Pack
+from fer_voting.data.tables import open_table
 from fer_voting.system.atomic import write_atomically
 from fer_voting.system.text import csv_safe
 
@@ -69,14 +70,14 @@ def read_manifest(path: Path, pack: Pack, usable: NDArray[np.bool_]) -> dict[str
 
 
 def _read_rows(path: Path, shown: str) -> list[dict[str, str]]:
-    with open_table(path) as file:
-        rows = list(csv.DictReader(file))
+    with open_table(path, _COLUMNS) as table:
+        columns, rows = table.columns, list(table.by_column())
     if (
         not rows
-        or list(rows[0]) != _COLUMNS
+        or columns != _COLUMNS
         or any(row["part"] not in PARTS or None in row.values() or None in row for row in rows)
     ):
         raise ValueError(
             f"{shown} is no manifest: expected the columns {','.join(_COLUMNS)} and the parts {', '.join(PARTS)}"
         )
-    return rows
+    return [{str(column): str(cell) for column, cell in row.items()} for row in rows]

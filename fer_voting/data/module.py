@@ -50,6 +50,7 @@ from fer_voting.models.checkpoint import check_class_names
 from fer_voting.models.images import as_grey, normalise
 from fer_voting.system.atomic import json_digest
 from fer_voting.system.machine import usable_cores
+from fer_voting.system.text import escape
 from fer_voting.targets import Classes, Target
 
 if TYPE_CHECKING:
@@ -219,10 +220,26 @@ class FERDataModule(L.LightningDataModule):
         if self.pack.left_out:
             log.info(f"{self.name}: left out: {format_counts(self.pack.left_out)}")
         try:
+            self._check_number_of_classes()
             check_class_names(self.class_names)  # as a checkpoint will hold them
         except ValueError as error:
             raise ValueError(f"{self.name}: {error}") from error
         return self.pack
+
+    def _check_number_of_classes(self) -> None:
+        if len(self.class_names) > 1:
+            return
+        place = f"in {self.base}" if self.base else "here"
+        if self.class_map:
+            place += f" by dataset.class_map={self.class_map}"
+        if not self.class_names:
+            raise ValueError(f"there is no class {place}: two or more are expected")
+        rows = np.flatnonzero(self.pack.class_ids(self.class_names) == 0)
+        example = escape(self.pack.names(rows[:1])[0])
+        raise ValueError(
+            f"there is only one class {place}: {self.class_names[0]} ({len(rows):,} images, e.g. {example}). Two or "
+            "more are expected, each a folder of its own in dataset.root or in its train, val and test folders"
+        )
 
     def pack_folder(self, source: Source) -> Path:
         """The folder of the pack of a source."""
@@ -404,12 +421,20 @@ class FERDataModule(L.LightningDataModule):
 
         Only a warning for drawn faces, and where nothing is trained.
         """
-        counts = count_classes(self.class_ids(self.pack)[train], self.class_names)
-        if empty := [name for name, count in counts.items() if not count]:
-            message = f"{self.name}: there are no training images of {', '.join(empty)}"
+        if message := self.lacks_classes(train):
             if "train" in self.needs and not self.synthetic:
-                raise ValueError(f"{message}: {as_class_map(dict.fromkeys(empty))} trains without")
-            log.warning(message)
+                raise ValueError(f"{self.name}: {message}")
+            log.warning(f"{self.name}: {message}")
+
+    def lacks_classes(self, train: Positions) -> str | None:
+        """Which classes have none of the training images at these positions, and the option that leaves them out."""
+        counts = count_classes(self.class_ids(self.pack)[train], self.class_names)
+        empty = [name for name, count in counts.items() if not count]
+        if not empty:
+            return None
+        return (
+            f"there are no training images of {', '.join(empty)}: {as_class_map(dict.fromkeys(empty))} trains without"
+        )
 
     def _write_manifest(self) -> None:
         self.manifest_file = self.cache_dir / "manifests" / f"{self.name}-{self.fingerprint[:12]}.csv"

@@ -120,6 +120,7 @@ def audit(data: FERDataModule, near_duplicate_bits: int | None = None) -> dict[s
         parts, expected: official part -> class -> images here, and as published (if known);
         left_out: reason -> images that the data set's own rules exclude, and other files;
         notes: what the reader assumed, and what contradicts it;
+        refused: why a training on this data set would be refused, null if it would not: a class without images;
         problems: `kind`, `path` and `reason` of each unusable image, and of blank ones (which are used);
         duplicates: "train-val", for example -> training images whose content also occurs in validation;
             "train-train" -> superfluous copies inside training;
@@ -150,6 +151,7 @@ def audit(data: FERDataModule, near_duplicate_bits: int | None = None) -> dict[s
         "expected": {part: {c: counts.get(c, 0) for c in data.class_names} for part, counts in data.expected.items()},
         "left_out": {**pack.left_out, **_other_classes(data, pack)},
         "notes": pack.notes,
+        "refused": None if data.synthetic else data.lacks_classes(official_parts(pack, usable).get("train", rows[:0])),
         "problems": [asdict(problem) for problem in (*pack.problems, *blank)],
         "duplicates": duplicates,
         "conflicts": conflicts,
@@ -180,6 +182,8 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
     for reason, count in report["left_out"].items():
         yield f"left out: {reason} {count:,}"
     yield from (f"note: {note}" for note in report["notes"])
+    if report["refused"]:
+        yield f"training is refused: {report['refused']}"
     for kind, count in Counter(problem["kind"] for problem in report["problems"]).most_common():
         first = next(problem for problem in report["problems"] if problem["kind"] == kind)
         yield f"{kind}: {count:,}, e.g. {first['path']}: {first['reason']}"

@@ -25,7 +25,7 @@ from typing import Any, Self, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_voting.data.index import open_table
+from fer_voting.data.tables import decimal_number, open_table, whole_number
 from fer_voting.inference.faces import FOUND
 from fer_voting.inference.frames import Frame, Unreadable, reason_of
 from fer_voting.inference.pipeline import Locate, RecognizedFrame
@@ -42,6 +42,7 @@ LANDMARK_COLUMNS = tuple(
 FACE_COLUMNS = (
     "face_id", "left", "top", "width", "height", "angle", "face_score", *LANDMARK_COLUMNS, "class", "confidence",
 )  # fmt: skip
+_BOX = ("left", "top", "width", "height")
 LAST_COLUMNS = ("vote_agreement", "status")
 
 FORMATS = (".csv", ".jsonl")
@@ -204,26 +205,25 @@ def read_boxes(path: Path, names: Sequence[str], align: bool = True) -> Locate:
     Raises FileNotFoundError, or ValueError that names the line of what is not a box.
     """
     boxes: dict[str, list[tuple[int, list[float]]]] = defaultdict(list)
-    with open_table(path) as file:
-        reader = csv.DictReader(file)
-        own = {written: column for names in COLUMN_NAMES.values() for column, written in names.items()}
-        reader.fieldnames = [own.get(name, name) for name in reader.fieldnames or ()]
-        lacking = {"input", "left", "top", "width", "height"} - set(reader.fieldnames or ())
-        if lacking:
-            raise ValueError(f"{path} lacks the columns {', '.join(sorted(lacking))}")
-        for row in reader:
+    own = {written: column for names in COLUMN_NAMES.values() for column, written in names.items()}
+    with open_table(path, [*FRAME_COLUMNS, *FACE_COLUMNS, *LAST_COLUMNS, *own]) as table:
+        table.columns = [own.get(name, name) for name in table.columns]
+        table.require("input", *_BOX)
+        for row in table.by_column():
             if row.get("status") not in (None, "", "ok"):
                 continue
             try:
-                box = [float(row[side]) for side in ("left", "top", "width", "height")]
-                score = float(row.get("face_score") or "nan")
-                angle = float(row.get("angle") or 0) if align else 0.0
-                landmarks = [float(row.get(column) or "nan") for column in LANDMARK_COLUMNS]
+                box = [decimal_number(row[side] or "") for side in _BOX]
+                score = decimal_number(row.get("face_score") or "nan")
+                angle = decimal_number(row.get("angle") or "0") if align else 0.0
+                landmarks = [decimal_number(row.get(column) or "nan") for column in LANDMARK_COLUMNS]
                 if not np.isfinite([*box, angle]).all():
                     raise ValueError("a number of the box is not finite")
-                boxes[row["input"]].append((int(row.get("frame") or 0), [*box, score, angle, *landmarks]))
-            except (TypeError, ValueError) as error:
-                raise ValueError(f"{path}, line {reader.line_num}: {error}") from error
+                boxes[row["input"] or ""].append(
+                    (whole_number(row.get("frame") or "0"), [*box, score, angle, *landmarks])
+                )
+            except ValueError as error:
+                raise ValueError(f"{path}, line {table.line}: {error}") from error
     meant = match_names(list(boxes), names, path.parent)
     if lost := [name for name in boxes if name not in meant]:
         rows, total = sum(len(boxes[name]) for name in lost), sum(map(len, boxes.values()))

@@ -36,6 +36,7 @@ from fer_voting.config import compose
 from fer_voting.data.formats import is_hidden
 from fer_voting.data.labels import as_class_map, read_class_map
 from fer_voting.data.module import FERDataModule
+from fer_voting.data.quality import audit, format_report
 from fer_voting.data.sets.affectnet import AffectNetDataModule
 from fer_voting.data.sets.fer2013 import FER2013DataModule
 from fer_voting.data.sets.ferplus import FERPlusDataModule
@@ -157,6 +158,37 @@ def test_a_class_without_training_images_is_an_error(tmp_path: Path, make: Calla
     assert opened(kind, tmp_path / "faces", needs=("test",), **arguments)
 
 
+@pytest.mark.parametrize("missing", [[], ["anger"]])
+def test_the_audit_says_that_training_would_be_refused(tmp_path: Path, missing: list[str]) -> None:
+    train = {name: 3 for name in SEVEN if name not in missing}
+    class_folders(tmp_path / "faces", {"train": train, "test": dict.fromkeys(SEVEN, 1)}, {c: c for c in SEVEN})
+    report = audit(FolderDataModule(name="x", root=tmp_path / "faces", cache_dir=tmp_path / "packs", classes=None))
+    refused = "there are no training images of anger: 'dataset.class_map={anger: null}' trains without"
+    assert report["refused"] == (refused if missing else None)
+    assert (f"training is refused: {refused}" in format_report(report).splitlines()) == bool(missing)
+
+
+@pytest.mark.parametrize("parts", [("",), ("train", "test")])
+def test_one_class_is_named(tmp_path: Path, parts: tuple[str, ...]) -> None:
+    class_folders(tmp_path / "faces", {part: {"happy": 9} for part in parts}, {"happy": "Joy"})
+    number, place = 9 * len(parts), parts[0] and "train/"
+    message = (
+        rf"^x: there is only one class in .*faces: happy \({number} images, e\.g\. {place}Joy/0000.jpg\)\. Two or more"
+    )
+    with pytest.raises(ValueError, match=message):
+        opened(FolderDataModule, tmp_path / "faces")
+
+
+def test_a_class_map_that_leaves_one_class_or_none_is_named(tmp_path: Path) -> None:
+    class_folders(tmp_path / "faces", {"": {"happy": 9, "sad": 9}}, {c: c for c in SEVEN})
+    with pytest.raises(
+        ValueError, match=r"only one class in .*faces by dataset\.class_map=\{'sad': 'happy'\}: happy \(18"
+    ):
+        opened(FolderDataModule, tmp_path / "faces", class_map={"sad": "happy"})
+    with pytest.raises(ValueError, match=r"there is no class in .*faces by dataset\.class_map="):
+        opened(FolderDataModule, tmp_path / "faces", class_map={"sad": None, "happy": None})
+
+
 def test_a_class_that_the_whole_data_set_lacks_is_an_error_too(tmp_path: Path) -> None:
     affectnet_release1(tmp_path / "a", {"train": dict.fromkeys(SEVEN, 9), "val": dict.fromkeys(SEVEN, 4)})
     arguments = {"val_per_class": 2, "classes": 8}
@@ -250,7 +282,6 @@ SHELL_WORDS = (
     "a b ",
     "été",
     "{a}",
-    "${x}",
     "a\\b",
 )
 SHELL_WORDS += (
@@ -280,6 +311,12 @@ def test_a_path_is_typed_as_in_any_program(tmp_path: Path, name: str) -> None:
         for word in key.split("."):
             node = node[word]
         assert node == str(tmp_path / name)
+
+
+def test_a_path_that_omegaconf_would_replace_is_refused_in_a_line(tmp_path: Path) -> None:
+    (tmp_path / "${x}").mkdir()
+    with pytest.raises(ValueError, match=r"\$\{x\}: a path with \$\{ in it can't be an option's value: rename it, or"):
+        compose(["dataset=folder", f"dataset.root={tmp_path}/${{x}}"])
 
 
 @settings(max_examples=100, deadline=None)

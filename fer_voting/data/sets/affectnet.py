@@ -1,11 +1,11 @@
 """AffectNet (Mollahosseini et al. 2019, doi:10.1109/TAFFC.2017.2740923): its three releases and class folders."""
 
-import csv
+import contextlib
 import json
 import logging
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 from fer_voting.data.division import Division, official_parts
 from fer_voting.data.files import ClassFolders, FilesDataModule, Layout, part_folders
 from fer_voting.data.formats import is_hidden
-from fer_voting.data.index import Index, LeftOut, ListedFiles, Problem, Sample, bases, images_by_stem, open_table
+from fer_voting.data.images import open_image
+from fer_voting.data.index import Index, LeftOut, ListedFiles, Problem, Sample, bases, images_by_stem
 from fer_voting.data.labels import CLASSES, canonical
 from fer_voting.data.pack import Pack
 from fer_voting.data.sampling import sample_by_class
+from fer_voting.data.tables import decimal_number, file_in, open_table, whole_number
 from fer_voting.system.messages import progress_bar
 
 log = logging.getLogger(__name__)
@@ -51,6 +53,8 @@ def label_of_text(text: str) -> str | LeftOut:
 
 
 MAX_ANNOTATION_BYTES = 1_000_000
+IMAGES_LOOKED_AT, FEWEST_IMAGES = 200, 5
+"""How many images are opened to compare their sizes with their boxes, and fewer than which say nothing."""
 
 
 # Release 1: CSV files, whole images with a face box -------------------------------------------------------------
@@ -65,7 +69,7 @@ _CSV_FILES = {"train": "training.csv", "val": "validation.csv"}
 def _csv_folder(root: Path) -> Path | None:
     for base in bases(root):
         for folder in (base / "Manually_Annotated_file_lists", base):
-            if all((folder / name).is_file() for name in _CSV_FILES.values()):
+            if all(file_in(folder, name) for name in _CSV_FILES.values()):
                 return folder
     return None
 
@@ -80,7 +84,7 @@ def _release1_sources(root: Path) -> list[Path]:
     lists, images = _csv_folder(root), _image_folder(root)
     assert lists is not None
     assert images is not None
-    return [*(lists / name for name in _CSV_FILES.values()), images]
+    return [*filter(None, (file_in(lists, name) for name in _CSV_FILES.values())), images]
 
 
 def read_release1(root: Path) -> Index:
@@ -89,15 +93,50 @@ def read_release1(root: Path) -> Index:
     index, images = Index(), ListedFiles(folder)
     index.use(*lists)
     for part, path in zip(_CSV_FILES, lists, strict=True):
-        with open_table(path) as file:
-            columns = list(_COLUMNS)  # some copies lack the header
-            table = csv.reader(file)
+        with open_table(path, _COLUMNS, headless=True) as table:  # some copies lack the header
             for row in progress_bar(table, desc=f"reading {path.name}", unit="row"):
-                if table.line_num == 1 and _COLUMNS[0] in (cell.strip() for cell in row):
-                    columns = [cell.strip() for cell in row]
-                else:
-                    _add_release1_row(index, images, part, columns, row, f"{path}, line {table.line_num}")
+                _add_release1_row(index, images, part, table.columns, row, f"{path}, line {table.line}")
+    _refuse_corners(lists, index.samples)
     return index
+
+
+def _refuse_corners(lists: Sequence[Path], samples: Sequence[Sample]) -> None:
+    """Raises ValueError if face_width and face_height `hold_corners`, as the sizes of some images say."""
+    boxed = [sample for sample in samples if sample.box is not None]
+    rows: list[tuple[float, ...]] = []
+    for sample in boxed[:: max(1, len(boxed) // IMAGES_LOOKED_AT)]:
+        assert sample.path is not None
+        assert sample.box is not None
+        # Whoever decodes the image reports what is wrong with it.
+        with contextlib.suppress(Exception), open_image(sample.path) as image:
+            rows.append((*sample.box, *image.size))
+    if len(rows) >= FEWEST_IMAGES and hold_corners(np.array(rows)):
+        raise ValueError(
+            f"{lists[0]} and {lists[1].name}: the columns face_width and face_height hold the boxes' right and lower "
+            "ends: as sizes, most boxes leave their image. Subtract face_x and face_y from them"
+        )
+
+
+def hold_corners(rows: NDArray[np.float64]) -> bool:
+    """Whether the sizes of boxes are their right and lower ends.
+
+    As sizes, boxes leave their images; as ends, none does, and the boxes are squarer.
+
+    Faces that really leave their image do so by less than a fifth, or are squarer by their sizes.
+
+    Args:
+        rows: left, top, right, bottom of each box by its sizes, and width and height of its image: [N, 6].
+    """
+    left, top, right, bottom, width, height = rows.T
+    x, y = right - left, bottom - top
+    fit = (left < x) & (x <= width) & (top < y) & (y <= height)
+    if fit.mean() < 0.95:
+        return False
+    by_ends, by_sizes = (np.median(np.abs(np.log(w[fit] / h[fit]))) for w, h in ((x - left, y - top), (x, y)))
+    beyond = np.maximum(right / width, bottom / height) - 1
+    far = by_ends <= by_sizes and (beyond > 0.2).mean() > 0.5
+    often = by_ends < 0.5 * by_sizes and (beyond > 0.02).mean() > 0.3
+    return bool(far or often)
 
 
 def _add_release1_row(
@@ -117,16 +156,13 @@ def _add_release1_row(
 
 def _release1_sample(cells: dict[str, str], part: str, name: str, path: Path, where: str) -> Sample | Problem | LeftOut:
     try:
-        number = float(cells["expression"])  # `3.0` in a table that pandas has saved again
-        if not number.is_integer():
-            raise ValueError(f"expression {cells['expression']} is no whole number")
-        label = label_of_id(int(number))
+        label = label_of_id(whole_number(cells["expression"]))
     except ValueError as error:
         return Problem("label", f"{path} ({where})", str(error))
     if isinstance(label, LeftOut):
         return label
     try:
-        x, y, width, height = (float(cells[f"face_{side}"]) for side in ("x", "y", "width", "height"))
+        x, y, width, height = (decimal_number(cells[f"face_{side}"]) for side in ("x", "y", "width", "height"))
     except ValueError as error:
         return Problem("row", where, f"face box: {error}")
     if width < 0:

@@ -1,6 +1,5 @@
 """FER2013 (Goodfellow et al. 2013, arXiv:1307.0414): the csv with either header, and class folders."""
 
-import csv
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,48 +10,45 @@ from numpy.typing import NDArray
 
 from fer_voting.data.division import Division
 from fer_voting.data.files import ClassFolders, FilesDataModule, Layout
-from fer_voting.data.index import Index, Problem, Sample, open_table
+from fer_voting.data.index import Index, Problem, Sample
 from fer_voting.data.labels import canonical
 from fer_voting.data.pack import Pack
+from fer_voting.data.tables import Row, file_in, open_table, plain_name, whole_number
 from fer_voting.system.messages import progress_bar
-from fer_voting.system.text import escape
 
 log = logging.getLogger(__name__)
 
 ID_NAMES = ("anger", "disgust", "fear", "happy", "sad", "surprise", "neutral")
+_COLUMNS = ("emotion", "pixels", "Usage")
 USAGES = {"Training": "train", "PublicTest": "val", "PrivateTest": "test"}
 SIDE = 48
 FILES = ("fer2013.csv", "icml_face_data.csv")
-Row = dict[str | None, str | None]
 
 _TRAINING = dict(zip(ID_NAMES, (3995, 436, 4097, 7215, 4830, 3171, 4965), strict=True))
 _PUBLIC_TEST = dict(zip(ID_NAMES, (467, 56, 496, 895, 653, 415, 607), strict=True))
 _PRIVATE_TEST = dict(zip(ID_NAMES, (491, 55, 528, 879, 594, 416, 626), strict=True))
 
 
-def csv_files(base: Path) -> list[Path]:
-    """The csv files in a folder; if there are two, the first is read."""
-    return [base / name for name in FILES if (base / name).is_file()]
-
-
 def csv_file(base: Path) -> Path | None:
-    return next(iter(csv_files(base)), None)
+    """The csv in a folder; if there are two, the first of FILES."""
+    return file_in(base, *FILES)
+
+
+def csv_files(base: Path) -> list[Path]:
+    """That csv, if there is one."""
+    return [path] if (path := csv_file(base)) else []
 
 
 def rows(path: Path) -> Iterator[tuple[int, Row]]:
-    """(number from 0, row by column name) of a csv, without the leading spaces of icml_face_data.csv's names.
+    """(number from 0, row by column) of a csv. Raises ValueError if a column is missing."""
+    with open_table(path, _COLUMNS) as table:
+        table.require(*_COLUMNS)
+        yield from enumerate(progress_bar(table.by_column(), desc=f"reading {path.name}", unit="row"))
 
-    Raises ValueError if a column is missing.
-    """
-    with open_table(path) as file:
-        table = csv.DictReader(file, skipinitialspace=True)
-        columns = [name.strip() for name in table.fieldnames or ()]
-        if missing := {"emotion", "pixels", "Usage"}.difference(columns):
-            raise ValueError(
-                f"{path} lacks the columns {', '.join(sorted(missing))}; it has {escape(', '.join(columns))[:200]}"
-            )
-        table.fieldnames = columns
-        yield from enumerate(progress_bar(table, desc=f"reading {path.name}", unit="row"))
+
+def proper_usage(text: str | None) -> str | None:
+    """The one of USAGES that a cell is, in any spelling of a column's name; None for another."""
+    return next((usage for usage in USAGES if plain_name(usage) == plain_name(text or "")), None)
 
 
 def parse_row(path: Path, number: int, row: Row) -> Sample | Problem:
@@ -61,9 +57,11 @@ def parse_row(path: Path, number: int, row: Row) -> Sample | Problem:
     emotion, pixels, usage = row["emotion"], row["pixels"], row["Usage"]
     if emotion is None or pixels is None or usage is None:
         return Problem("row", where, "too few columns")
-    if emotion.strip() not in map(str, range(len(ID_NAMES))):
+    try:
+        label = dict(enumerate(ID_NAMES))[whole_number(emotion)]
+    except (KeyError, ValueError):
         return Problem("label", where, f"emotion {emotion!r} is not 0 to {len(ID_NAMES) - 1}")
-    if usage.strip() not in USAGES:
+    if (proper := proper_usage(usage)) is None:
         return Problem("row", where, f"Usage {usage!r} is none of {', '.join(USAGES)}")
     try:
         image = bytes(map(int, pixels.split()))
@@ -71,7 +69,7 @@ def parse_row(path: Path, number: int, row: Row) -> Sample | Problem:
         return Problem("row", where, f"pixels: {error}")
     if len(image) != SIDE**2:
         return Problem("row", where, f"{len(image)} pixels instead of {SIDE**2}")
-    return Sample(f"{number:05d}", ID_NAMES[int(emotion)], USAGES[usage.strip()], pixels=image)
+    return Sample(f"{number:05d}", label, USAGES[proper], pixels=image)
 
 
 def read_csv(base: Path) -> Index:

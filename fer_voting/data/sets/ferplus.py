@@ -1,6 +1,5 @@
 """FER+ (Barsoum et al. 2016, arXiv:1608.01041): FER2013's images with the votes of ten raters each."""
 
-import csv
 import itertools
 from dataclasses import replace
 from pathlib import Path
@@ -10,14 +9,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer_voting.data.files import Layout
-from fer_voting.data.index import Index, LeftOut, Problem, Sample, open_table
+from fer_voting.data.index import Index, LeftOut, Problem, Sample
 from fer_voting.data.labels import CLASSES, canonical
-from fer_voting.data.sets.fer2013 import FILES, FER2013DataModule, Row, csv_file, csv_files, parse_row, rows
+from fer_voting.data.sets.fer2013 import FILES, FER2013DataModule, csv_file, csv_files, parse_row, proper_usage, rows
+from fer_voting.data.tables import Row, file_in, open_table, whole_number
 from fer_voting.targets import RaterVotes, Target
 
 VOTES_FILE = "fer2013new.csv"
 VOTE_COLUMNS = (*CLASSES, "unknown", "NF")
+_OTHER_COLUMNS = ("Usage", "Image name")
+_COLUMNS = (*_OTHER_COLUMNS, *VOTE_COLUMNS)
 _REJECTED = {"unknown": "most raters saw no emotion", "NF": "most raters saw no face"}
+
+
+def votes_file(base: Path) -> Path | None:
+    """The csv of votes in a folder."""
+    return file_in(base, VOTES_FILE)
 
 
 def raw_votes(path: Path) -> tuple[list[str], NDArray[np.uint8]]:
@@ -29,11 +36,11 @@ def raw_votes(path: Path) -> tuple[list[str], NDArray[np.uint8]]:
     Raises ValueError if the file is not FER+'s.
     """
     usages, votes = [], []
-    with open_table(path) as file:
-        for number, row in enumerate(csv.DictReader(file)):
+    with open_table(path, _COLUMNS) as table:
+        for number, row in enumerate(table.by_column()):
             try:
                 counts = _counts(row)
-                usages.append(row["Usage"] or "")
+                usages.append(proper_usage(row["Usage"]) or "")
             except (KeyError, ValueError) as error:
                 raise ValueError(f"{path}, row {number}: votes: {error}") from error
             votes.append(counts if row.get("Image name") else [0] * len(counts))
@@ -52,14 +59,14 @@ def strict_majority(votes: NDArray[np.uint8], classes: int = 7) -> NDArray[np.in
     return np.where(strict & (winners < classes), winners, -1)
 
 
-def _counts(row: dict[str, str | None]) -> list[int]:
+def _counts(row: Row) -> list[int]:
     """The votes for VOTE_COLUMNS. Raises KeyError or ValueError for a missing or unknown column or a wrong number."""
     if None in row:
         raise ValueError("more cells than columns")
     votes = {
-        name if name in _REJECTED else canonical(name): int(cell or 0)
+        name if name in _REJECTED else canonical(name): whole_number(cell or "0")
         for name, cell in row.items()
-        if name not in ("Usage", "Image name")
+        if name is not None and name not in _OTHER_COLUMNS
     }
     if wrong := [count for count in votes.values() if not 0 <= count <= 255]:
         raise ValueError(f"{wrong[0]} raters")
@@ -73,12 +80,13 @@ def read_votes(base: Path) -> Index:
 
     Raises ValueError if the files have different numbers of rows, or if 100 faces in a row agree by chance only.
     """
-    path, votes_path = csv_file(base), base / VOTES_FILE
+    path, votes_path = csv_file(base), votes_file(base)
     assert path is not None
+    assert votes_path is not None
     index, agreement = Index(), _Agreement(path, votes_path)
     index.use(path, votes_path)
-    with open_table(votes_path) as file:
-        for numbered, votes in itertools.zip_longest(rows(path), csv.DictReader(file)):
+    with open_table(votes_path, _COLUMNS) as table:
+        for numbered, votes in itertools.zip_longest(rows(path), table.by_column()):
             if numbered is None or votes is None:
                 raise ValueError(f"{path} and {votes_path} have different numbers of rows: they belong together")
             face = parse_row(path, *numbered)
@@ -112,10 +120,10 @@ class _Agreement:
                 )
 
 
-def _label(face: Sample | Problem, row: Row, votes: dict[str, str | None], where: str) -> Sample | Problem | LeftOut:
+def _label(face: Sample | Problem, row: Row, votes: Row, where: str) -> Sample | Problem | LeftOut:
     if isinstance(face, Problem):
         return face
-    if votes.get("Usage") != row["Usage"]:
+    if proper_usage(votes.get("Usage")) != proper_usage(row["Usage"]):
         return Problem("row", where, f"Usage {votes.get('Usage')!r} where FER2013 has {row['Usage']!r}")
     if not votes.get("Image name"):
         return LeftOut("not a face")
@@ -145,9 +153,9 @@ class FERPlusDataModule(FER2013DataModule):
         Layout(
             "csv",
             f"{' or '.join(FILES)}, together with {VOTES_FILE}",
-            find=lambda root: root if csv_file(root) and (root / VOTES_FILE).is_file() else None,
+            find=lambda root: root if csv_file(root) and votes_file(root) else None,
             read=lambda base, _: read_votes(base),
-            sources=lambda base: [*csv_files(base), base / VOTES_FILE],
+            sources=lambda base: [*csv_files(base), *filter(None, [votes_file(base)])],
             columns=("votes", "fer2013_class"),
         ),
     )

@@ -1,14 +1,15 @@
 """RAF-DB, basic expressions (Li and Deng 2019, doi:10.1109/TIP.2018.2868382): the official files and class folders."""
 
-import csv
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
 from fer_voting.data.files import ClassFolders, FilesDataModule, Layout, part_folders, side_files
-from fer_voting.data.index import Box, Index, Problem, Sample, bases, image_files, images_by_stem, inside, open_table
+from fer_voting.data.index import Box, Index, Problem, Sample, bases, image_files, images_by_stem, inside
 from fer_voting.data.labels import canonical
+from fer_voting.data.tables import file_in, open_table, open_text, whole_number
 
 # Ids 1 to 7.
 ID_NAMES = ("surprise", "fear", "disgust", "happy", "sad", "anger", "neutral")
@@ -23,16 +24,15 @@ EXPECTED = {
 def label_of(text: str) -> str:
     """The class of an id 1 to 7 or of a name. Raises ValueError for anything else."""
     text = text.strip()
-    if text.isdecimal():
-        if not 1 <= int(text) <= len(ID_NAMES):
-            raise ValueError(f"label {text} is not 1 to {len(ID_NAMES)}")
-        return ID_NAMES[int(text) - 1]
-    return canonical(text)
+    if not text[:1].isdecimal():
+        return canonical(text)
+    if not 1 <= (number := whole_number(text)) <= len(ID_NAMES):
+        raise ValueError(f"label {text} is not 1 to {len(ID_NAMES)}")
+    return ID_NAMES[number - 1]
 
 
 def _list_file(base: Path) -> Path | None:
-    files = (base / "EmoLabel" / name for name in LIST_FILES)
-    return next((path for path in files if path.is_file()), None)
+    return file_in(base / "EmoLabel", *LIST_FILES)
 
 
 def _find_official(root: Path, kind: str) -> Path | None:
@@ -69,7 +69,8 @@ def read_official(base: Path, kind: str) -> Index:
 def _with_box(index: Index, sample: Sample, folder: Path) -> Sample | Problem:
     path = folder / f"{sample.name}_boundingbox.txt"
     try:
-        text = path.read_text(encoding="utf-8-sig")[:200]
+        with open_text(path) as file:
+            text = file.read(200)
         left, top, right, bottom = map(float, text.replace(",", " ").split())
     except (OSError, ValueError) as error:
         return Problem("row", str(path), f"no box of four numbers: {error}")
@@ -79,12 +80,12 @@ def _with_box(index: Index, sample: Sample, folder: Path) -> Sample | Problem:
 
 
 def _text(path: Path) -> str:
-    with open_table(path) as file:
+    with open_text(path) as file:
         return file.read()
 
 
 def _listed(line: str, where: str, folder: Path, files: dict[str, Path], kind: str) -> Sample | Problem:
-    words = line.split()
+    words = re.split(r"[\s,;]+", line.strip())
     if len(words) < 2:
         return Problem("row", where, "expected a file name and a label")
     name = words[0]
@@ -122,18 +123,18 @@ def read_folders(base: Path, class_names: Sequence[str] | None = None) -> Index:
 
 def _label_files(base: Path) -> dict[str, Path]:
     """Part -> its csv of labels, in `base` or its parent."""
-    places = [(part, place / f"{part}_labels.csv") for part in EXPECTED for place in (base.parent, base)]
-    return {part: path for part, path in places if path.is_file()}
+    places = [(part, file_in(place, f"{part}_labels.csv")) for part in EXPECTED for place in (base.parent, base)]
+    return {part: path for part, path in places if path is not None}
 
 
 def _csv_labels(path: Path, index: Index) -> dict[str, str]:
     """File name -> class; rows without one are added to `index` as problems."""
     labels: dict[str, str] = {}
-    with open_table(path) as file:
-        for number, row in enumerate(csv.DictReader(file), start=1):
+    with open_table(path, ("image", "label")) as table:
+        for number, row in enumerate(table.by_column(), start=1):
             try:
-                labels[row["image"]] = label_of(row["label"])
-            except (KeyError, ValueError, AttributeError) as error:
+                labels[str(row["image"])] = label_of(row["label"] or "")
+            except (KeyError, ValueError) as error:
                 index.add(Problem("row", f"{path}, row {number}", f"expected image,label: {error}"))
     return labels
 
