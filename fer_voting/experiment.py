@@ -46,7 +46,6 @@ from fer_voting.training.callbacks import (
     BestPerVote,
     ForwardMemory,
     MetricsCSV,
-    NameFailingRank,
     RunProgressBar,
     StopOnNaN,
     Throughput,
@@ -373,7 +372,6 @@ def make_trainer(
         {**defaults, **config.trainer, **always},
         callbacks=[
             *callbacks,
-            NameFailingRank(run),
             StopOnNaN(run),
             history,
             *bar,

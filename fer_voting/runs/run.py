@@ -30,7 +30,7 @@ from fer_voting.config import explain, flatten
 from fer_voting.runs.identity import different_values, identity
 from fer_voting.runs.naming import name_word
 from fer_voting.system.atomic import read_json, read_yaml, write_atomically, write_json
-from fer_voting.system.ranks import is_first_rank
+from fer_voting.system.ranks import is_first_rank, rank_name
 
 log = logging.getLogger(__name__)
 
@@ -134,17 +134,26 @@ class Run:
 
     @contextmanager
     def open(self, config: Mapping[str, Any]) -> Iterator[None]:
-        """Lock the folder for the run of a settled, resolved configuration. Ranks above 0 leave that to rank 0.
+        """Lock the folder for the run of a settled, resolved configuration. Ranks above 0 leave that to rank 0; their
+        errors are logged and kept, before the other ranks fail because that one is gone.
 
         Raises RunInUseError if another process holds the lock, ValueError if the folder holds a run of another
         configuration, OSError if the file system can't lock files.
         """
-        if not is_first_rank():
-            yield
-            return
         self.dir.mkdir(parents=True, exist_ok=True)
+        if not is_first_rank():
+            try:
+                yield
+            except Exception as error:
+                log.error(f"rank {rank_name()}: {explain(error)}")
+                with suppress(OSError):  # which would hide the error
+                    self.error_of_rank(rank_name()).write_text(explain(error))
+                raise
+            return
         with (self.dir / ".lock").open("w") as file:
             self._take_lock(file.fileno())
+            for path in self._errors_of_ranks().values():
+                path.unlink()
             self._claim_config(config)
             yield
 
@@ -254,13 +263,12 @@ class Run:
         result = self.result() if self.last_checkpoint.exists() else None
         return (result["threads"],) if result and "threads" in result else ()
 
-    def error_of_rank(self, rank: int) -> Path:
+    def error_of_rank(self, rank: int | str) -> Path:
         """File with the error of a rank above 0, in one line."""
         return self.dir / f"error-rank{rank}.txt"
 
-    def _errors_of_ranks(self) -> list[tuple[int, Path]]:
-        paths = sorted(self.dir.glob("error-rank*.txt"))
-        return [(int(path.stem.removeprefix("error-rank")), path) for path in paths]
+    def _errors_of_ranks(self) -> dict[str, Path]:
+        return {path.stem.removeprefix("error-rank"): path for path in sorted(self.dir.glob("error-rank*.txt"))}
 
     @contextmanager
     def recording(self, about: Mapping[str, Any]) -> Iterator["Recording"]:
@@ -273,9 +281,6 @@ class Run:
         """
         earlier = self.result()
         seconds_before = earlier["seconds"] if earlier and self.last_checkpoint.exists() else 0.0
-        if is_first_rank():
-            for _, path in self._errors_of_ranks():
-                path.unlink()
         recording = Recording(self, about, seconds_before)
         try:
             yield recording
@@ -286,7 +291,8 @@ class Run:
         except BaseException as error:
             with suppress(OSError):  # of a full disk, which is the error under way
                 if isinstance(error, Exception):
-                    others = [f"rank {rank}: {path.read_text()}" for rank, path in self._errors_of_ranks()]
+                    errors = {rank: path.read_text() for rank, path in self._errors_of_ranks().items()}
+                    others = [f"rank {rank}: {text}" for rank, text in errors.items() if text != explain(error)]
                     recording.values |= {"status": "failed", "error": others[0] if others else explain(error)}
                     if is_first_rank():
                         (self.dir / "error.txt").write_text(traceback.format_exc())

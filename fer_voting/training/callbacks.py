@@ -3,12 +3,10 @@
 """
 
 import csv
-import logging
 import math
 import statistics
 from collections import deque
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,6 @@ from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from torch import Tensor
 from tqdm import tqdm
 
-from fer_voting.config import explain
 from fer_voting.models.cost import forward_mib_per_image
 from fer_voting.models.last_layer import find_last_layer
 from fer_voting.models.voting import VotingNetwork
@@ -29,8 +26,6 @@ from fer_voting.system.environment import now
 from fer_voting.system.messages import progress_bar
 from fer_voting.system.text import shortened
 from fer_voting.training.averaging import averaged_weights
-
-log = logging.getLogger(__name__)
 
 
 class MetricsCSV(L.Callback):
@@ -199,24 +194,6 @@ class StopOnNaN(L.Callback):
             f"the loss is {loss} at step {step.number} (epoch {trainer.current_epoch}), of {', '.join(names)}{more}; "
             f"{kept}; lower optimizer.lr, or set trainer.precision=32-true"
         )
-
-
-class NameFailingRank(L.Callback):
-    """Logs and keeps an error of a rank above 0, before the other ranks fail because that one is gone.
-
-    Args:
-        run: its folder gets error-rank<k>.txt, which `Run.recording` takes for the error.
-    """
-
-    def __init__(self, run: Run) -> None:
-        self.run = run
-
-    def on_exception(self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException) -> None:
-        if not trainer.is_global_zero and isinstance(exception, Exception):
-            log.error(f"rank {trainer.global_rank}: {explain(exception)}")
-            with suppress(OSError):  # which would hide the error
-                self.run.dir.mkdir(parents=True, exist_ok=True)  # rank 0 may not have come as far
-                self.run.error_of_rank(trainer.global_rank).write_text(explain(exception))
 
 
 class TrainLastBiasOnly(L.Callback):

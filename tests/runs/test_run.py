@@ -131,6 +131,55 @@ def _open_in_another_process(folder: Path, config: dict, queue: multiprocessing.
 
 
 @pytest.mark.slow
+def fail_together(error_of_other_rank: Path, theirs: str) -> None:
+    error_of_other_rank.write_text(theirs)
+    raise ConnectionError("it is gone")
+
+
+@pytest.mark.parametrize(
+    ("environment", "rank"),
+    [
+        ({"RANK": "3", "LOCAL_RANK": "1"}, "3"),
+        ({"SLURM_PROCID": "2"}, "2"),
+        ({"SLURM_PROCID": "0", "LOCAL_RANK": "1"}, "1"),
+        ({"NODE_RANK": "1", "LOCAL_RANK": "0"}, "1.0"),
+    ],
+)
+def test_another_rank_keeps_its_error_where_rank_0_finds_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+    environment: dict[str, str], rank: str,
+):  # fmt: skip
+    """Also before the training, and in a folder that rank 0 has not made yet."""
+    run = Run(tmp_path, "a")
+    with monkeypatch.context() as patch:
+        for variable, value in environment.items():
+            patch.setenv(variable, value)
+        with pytest.raises(FileNotFoundError, match=r"^no such folder$"), run.open(config_of()):
+            raise FileNotFoundError("no such folder")
+        assert f"rank {rank}: no such folder" in caplog.text
+        assert {path.name: path.read_text() for path in run.dir.iterdir()} == {
+            f"error-rank{rank}.txt": "no such folder"
+        }
+    for theirs, kept in (("no such folder", f"rank {rank}: no such folder"), ("it is gone", "it is gone")):
+        with pytest.raises(ConnectionError), run.open(config_of()), run.recording({}):
+            fail_together(run.error_of_rank(rank), theirs)
+        assert (run.result() or {})["error"] == kept
+    with run.open(config_of()):
+        pass
+    assert not run.error_of_rank(rank).exists()  # an earlier start's
+
+
+def test_another_rank_fails_before_its_training_in_its_own_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from fer_voting import train
+
+    monkeypatch.setenv("RANK", "1")
+    config = compose(["dataset=folder", f"dataset.root={tmp_path / 'nowhere'}", f"output_dir={tmp_path}", "name=a"])
+    with pytest.raises(FileNotFoundError, match="nowhere") as raised:
+        train(config)
+    (kept,) = Run(tmp_path, "a").dir.iterdir()
+    assert kept.read_text() == str(raised.value)
+
+
 def test_two_processes_do_not_share_a_run(tmp_path: Path):
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()

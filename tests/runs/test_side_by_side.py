@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import numpy as np
 import pytest
 from helpers.train import TINY, train_here
@@ -87,8 +88,10 @@ def test_the_longest_job_begins_first(tmp_path: Path):
     assert order[-1] == "trainer.max_epochs=1"
 
 
-def test_the_votes_of_one_training_and_what_a_refit_needs_wait_for_each_other(tmp_path: Path):
-    words = ("refit=true,false", "voting=soft,hard", "jobs=4")
+@pytest.mark.parametrize("launcher", ["local", "slurm_local"])
+def test_the_votes_of_one_training_and_what_a_refit_needs_wait_for_each_other(tmp_path: Path, launcher: str):
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # Slurm's jobs don't find this module
+    words = ("refit=true,false", "voting=soft,hard", "jobs=4", f"hydra/launcher={launcher}")
     entries = sweep(tmp_path, *words, begun=lambda name: 4 if name.startswith("refit=true") else 1)
     begun = {name: entry["begun"] for name, entry in entries.items()}
     ended = {name: entry["ended"] for name, entry in entries.items()}

@@ -140,6 +140,7 @@ def test_a_continued_training_sees_the_images_of_its_epoch(tmp_path: Path) -> No
     workers = ("dataset.num_workers=1", f"output_dir={tmp_path / 'continued'}")
     start("fer_voting.train", *words, *workers, printed=tmp_path / "printed").join(120)
     first, second = read_history(run.metrics_file)
+    assert (tmp_path / "printed").read_text().count("faces: train: 60 images") == 1  # opened and divided once
     assert [first, second] == [pytest.approx(epoch, rel=1e-4) for epoch in read_history(whole.metrics_file)]
 
 

@@ -7,20 +7,16 @@ import logging
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from multiprocessing.connection import wait
-from pathlib import Path
 from typing import Any
 
-from hydra.core.utils import JobReturn, JobStatus, configure_log, setup_globals
-from hydra.plugins.launcher import Launcher
-from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import OmegaConf
 
+from fer_voting.runs.launcher import Job, SweepLauncher, next_job
 from fer_voting.runs.processes import Process, call, hydra_job, run_isolated
 from fer_voting.runs.sweeps import Sweep
 from fer_voting.system import machine
-from fer_voting.system.messages import Screen, duration, progress_bar
+from fer_voting.system.messages import Screen, progress_bar
 
 log = logging.getLogger("fer_voting.launcher")
 
@@ -28,26 +24,7 @@ MEMORY_SHARE = 0.8
 """Share of the available memory that the jobs may take together."""
 
 
-@dataclass
-class Job:
-    """A job of a sweep.
-
-    Attributes:
-        number: Hydra's.
-        run: the name of its run; the votes of one training are several jobs of one run.
-        needs: names of the runs that must be finished before.
-        weight: an estimate of how long it takes, in units that are the same for all jobs.
-    """
-
-    number: int
-    overrides: Sequence[str]
-    config: DictConfig
-    run: str
-    needs: Sequence[str]
-    weight: float = 1.0
-
-
-class LocalLauncher(Launcher):
+class LocalLauncher(SweepLauncher):
     """Runs the jobs of a sweep side by side.
 
     Args:
@@ -63,23 +40,10 @@ class LocalLauncher(Launcher):
             raise ValueError(f"jobs_per_gpu={jobs_per_gpu} must be 1 or more")
         self.jobs, self.jobs_per_gpu = jobs, jobs_per_gpu
 
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        self.context, self.task, self.config = hydra_context, task_function, config
-
-    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        setup_globals()
-        configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
-        recorded = Sweep(Path(self.config.output_dir) / "sweeps" / self.config.sweep).jobs()
-        jobs = []
-        for number, overrides in enumerate(job_overrides, start=initial_job_idx):
-            config = self.context.config_loader.load_sweep_config(self.config, list(overrides))
-            with open_dict(config):
-                config.hydra.job.id = config.hydra.job.num = number
-            jobs.append(Job(number, overrides, config, recorded[number]["run"], recorded[number].get("needs", [])))
+    def run_jobs(self, jobs: Sequence[Job], sweep: Sweep) -> dict[int, dict[str, Any]]:
         places = self._places(jobs)
         log.info(f"{len(jobs)} jobs, {len(places)} at once")
-        outcomes = self._run(jobs, places)
-        return [_returned(job, outcomes[job.number]) for job in jobs]
+        return self._run(jobs, places)
 
     def _places(self, jobs: Sequence[Job]) -> list[dict[str, str]]:
         """The environment of each job that runs at once: its cores, and its GPU. Also weighs the jobs."""
@@ -130,7 +94,7 @@ class LocalLauncher(Launcher):
         with Screen(sys.stderr.isatty()) as screen, progress_bar(total=total, desc=title, bar_format=_BAR) as bar:
             try:
                 while waiting or running:
-                    while places and (job := _next(waiting, [each for each, _, _ in running.values()])):
+                    while places and (job := next_job(waiting, [each.run for each, _, _ in running.values()])):
                         waiting.remove(job)
                         place = places.pop(0)
                         arguments = self.context, self.task, job.config
@@ -143,9 +107,9 @@ class LocalLauncher(Launcher):
                                 raise KeyboardInterrupt
                             del running[connection]
                             places.insert(0, place)
-                            outcomes[job.number] = outcome
+                            outcomes[job.number] = outcome.get("value", outcome)
                             done += job.weight
-                            log.info(_line(job, outcome))
+                            log.info(job.line(outcome))
                             bar.set_description_str(f"{len(outcomes)} of {len(jobs)} jobs", refresh=False)
                         under_way = sum(each.weight * screen.share(each.run) for each, _, _ in running.values())
                         bar.update(min(done + under_way, total) - bar.n)
@@ -171,26 +135,4 @@ def _asked(job: Job) -> dict[str, Any]:
     }
 
 
-def _returned(job: Job, outcome: dict[str, Any]) -> JobReturn:
-    """The job as Hydra's own launcher returns it; a job that failed returns why."""
-    returned = JobReturn(overrides=job.overrides, cfg=job.config, status=JobStatus.COMPLETED)
-    returned.return_value = outcome.get("value", outcome)
-    return returned
-
-
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
-
-
-def _next(waiting: Sequence[Job], running: Sequence[Job]) -> Job | None:
-    """The longest job that may start: no needed run and not its own run is under way or to come."""
-    busy = {job.run for job in running}
-    for job in waiting:
-        if job.run not in busy and not busy.union(each.run for each in waiting).intersection(job.needs):
-            return job
-    return waiting[0] if waiting and not running else None  # each waits for another: it will say what is missing
-
-
-def _line(job: Job, outcome: dict[str, Any]) -> str:
-    if outcome["status"] == "failed":
-        return f"{job.run}: failed: {outcome['error']}"
-    return f"{job.run}: finished" + (f" in {duration(outcome['seconds'])}" if "seconds" in outcome else "")

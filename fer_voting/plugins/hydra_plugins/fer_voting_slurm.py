@@ -9,15 +9,12 @@ import math
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from hydra.core.utils import JobReturn, JobStatus, configure_log, setup_globals
-from hydra.plugins.launcher import Launcher
-from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import OmegaConf
 
+from fer_voting.runs.launcher import Job, SweepLauncher, next_job
 from fer_voting.runs.slurm import QueuedJob, SlurmJob, queue
 from fer_voting.runs.sweeps import Sweep
 from fer_voting.system.messages import duration
@@ -27,8 +24,8 @@ log = logging.getLogger("fer_voting.launcher")
 SECOND_INTERRUPT_SECONDS = 5
 
 
-class SlurmLauncher(Launcher):
-    """Submits the jobs of a sweep to Slurm, and waits for them.
+class SlurmLauncher(SweepLauncher):
+    """Submits the jobs of a sweep to Slurm, and waits for them; those that need others' results, after these.
 
     Args:
         submitit_folder: what each job printed, its configuration and its result.
@@ -41,6 +38,9 @@ class SlurmLauncher(Launcher):
     RESULT_SECONDS = 20
     """Time that a result may take over a shared file system after its job has left the queue."""
 
+    PATIENCE_SECONDS = 3600
+    """Time without an answer of the queue and without a result, after which the wait ends."""
+
     def __init__(self, submitit_folder: str, **parameters: Any) -> None:
         self.folder = submitit_folder
         self.parameters: dict[str, Any] = {
@@ -48,32 +48,67 @@ class SlurmLauncher(Launcher):
             for key, value in parameters.items()
         }
 
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        self.context, self.task, self.config = hydra_context, task_function, config
+    def run_jobs(self, jobs: Sequence[Job], sweep: Sweep) -> dict[int, dict[str, Any]]:
+        """The outcomes. Ctrl-C leaves the jobs in the queue, a second one cancels them.
 
-    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        setup_globals()
-        configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
-        sweep = Sweep(Path(self.config.output_dir) / "sweeps" / self.config.sweep)
-        recorded = sweep.jobs()[initial_job_idx:][: len(job_overrides)]
-        configs = []
-        for number, overrides in enumerate(job_overrides, start=initial_job_idx):
-            config = self.context.config_loader.load_sweep_config(self.config, list(overrides))
-            with open_dict(config):
-                config.hydra.job.id = config.hydra.job.num = number
-            configs.append(config)
-        keys = [f"{job['run']} {job['voting']}" for job in recorded]
-        jobs = self._submit(dict(zip(keys, configs, strict=True)), sweep)
-        outcomes = self._wait(jobs)
-        returned = []
-        for overrides, config, key in zip(job_overrides, configs, keys, strict=True):
-            job = JobReturn(overrides=overrides, cfg=config, status=JobStatus.COMPLETED)
-            job.return_value = outcomes[key]
-            returned.append(job)
-        return returned
+        Raises RuntimeError if it is not known whether an earlier command's jobs are in the queue.
+        """
+        executor = self._executor()
+        submitted = self._earlier(jobs, sweep.slurm_jobs())  # by number
+        waiting = [job for job in jobs if job.number not in submitted]
+        running = [job for job in jobs if job.number in submitted]
+        outcomes: dict[int, dict[str, Any]] = {}
+        queued: Mapping[str, QueuedJob] | None = {}
+        ended: dict[int, float] = {}  # since when a job without a result is known to have ended
+        next_look, said, last_sign = 0.0, "", time.monotonic()
+        try:
+            while waiting or running:
+                ready: list[Job] = []
+                while job := next_job(waiting, [each.run for each in (*running, *ready)]):
+                    waiting.remove(job)
+                    ready.append(job)
+                if ready:
+                    submitted |= self._submit(executor, ready, sweep)
+                    running += ready
+                    next_look = 0.0
+                    if waiting:
+                        log.info(f"{len(waiting)} jobs are submitted when those that they need have ended")
+                if time.monotonic() >= next_look:
+                    queued = self._look([submitted[job.number] for job in running])
+                    next_look = time.monotonic() + self.QUEUE_SECONDS
+                    if queued is not None:
+                        last_sign = time.monotonic()
+                        gone = [job.number for job in running if _has_ended(queued.get(submitted[job.number].job_id))]
+                        ended = {number: ended.get(number, last_sign) for number in gone}
+                    if (text := self._summary(queued)) != said:
+                        log.info(said := text)
+                silent = time.monotonic() - last_sign > self.PATIENCE_SECONDS
+                for job in list(running):
+                    handle = submitted[job.number]
+                    outcome = _result(handle)
+                    if outcome is not None:
+                        last_sign = time.monotonic()
+                    elif time.monotonic() - ended.get(job.number, math.inf) >= self.RESULT_SECONDS:
+                        outcome = _lost(handle, (queued or {}).get(handle.job_id))
+                    elif silent:
+                        outcome = {"status": "failed", "error": f"job {handle.job_id} may go on in Slurm's queue"}
+                    if outcome is not None:
+                        running.remove(job)
+                        outcomes[job.number] = outcome
+                        log.info(job.line(outcome))
+                if silent:
+                    log.info(f"Slurm's queue has not answered for {duration(self.PATIENCE_SECONDS)}: the wait ends")
+                    not_submitted = {"status": "failed", "error": "not submitted"}
+                    return outcomes | {job.number: not_submitted for job in waiting}
+                if running:
+                    time.sleep(1)
+        except KeyboardInterrupt:
+            self._leave([submitted[job.number] for job in running], len(waiting))
+            raise
+        return outcomes
 
-    def _submit(self, configs: Mapping[str, DictConfig], sweep: Sweep) -> dict[str, Any]:
-        """submitit's job of each job; one that an earlier command left in the queue is taken as it is."""
+    def _executor(self) -> Any:
+        """submitit's, with the parameters of this launcher."""
         from submitit import AutoExecutor
 
         shared = {"name", "timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "nodes"}
@@ -86,65 +121,44 @@ class SlurmLauncher(Launcher):
         initial = {key: parameters.pop(key) for key in ["slurm_max_num_timeout"] if key in parameters}
         executor = AutoExecutor(self.folder, self.CLUSTER, **initial)
         executor.update_parameters(**parameters)
-        jobs = self._earlier(sweep.slurm_jobs())
-        jobs = {key: job for key, job in jobs.items() if key in configs}
-        if jobs:
-            log.info(f"{len(jobs)} jobs of this sweep are in the queue already: {_arrays(jobs.values())}")
-        new = [key for key in configs if key not in jobs]
-        if new:
-            with executor.batch():
-                submitted = [executor.submit(SlurmJob(self.context, self.task, configs[key])) for key in new]
-            jobs |= dict(zip(new, submitted, strict=True))
-            log.info(f"{len(new)} jobs submitted: {_arrays(submitted)}")
-        sweep.write_slurm_jobs({key: job.job_id for key, job in jobs.items()})
-        return jobs
+        return executor
 
-    def _earlier(self, ids: Mapping[str, str]) -> dict[str, Any]:
-        """submitit's job of each recorded id that is still in the queue."""
+    def _submit(self, executor: Any, jobs: Sequence[Job], sweep: Sweep) -> dict[int, Any]:
+        """submitit's job of each job's number; their ids are recorded."""
+        with executor.batch():
+            handles = [executor.submit(SlurmJob(self.context, self.task, job.config)) for job in jobs]
+        sweep.write_slurm_jobs({job.key: handle.job_id for job, handle in zip(jobs, handles, strict=True)})
+        log.info(f"{len(jobs)} jobs submitted: {_arrays(handles)}")
+        return {job.number: handle for job, handle in zip(jobs, handles, strict=True)}
+
+    def _earlier(self, jobs: Sequence[Job], ids: Mapping[str, str]) -> dict[int, Any]:
+        """submitit's job of each job's number that an earlier command left in the queue."""
         from submitit import SlurmJob as SubmittedJob
 
-        queued = (queue(ids.values()) or {}) if ids else {}
+        ids = {job.key: ids[job.key] for job in jobs if job.key in ids}
+        queued = queue(ids.values()) if ids else {}
+        if queued is None:
+            raise RuntimeError(
+                f"{len(ids)} jobs of this sweep were submitted before, and Slurm's queue (squeue) does not answer "
+                "whether they are still in it: try again when it does"
+            )
         tasks = range((self.parameters["nodes"] or 1) * (self.parameters["tasks_per_node"] or 1))
-        return {
-            key: SubmittedJob(self.folder, each, list(tasks))
-            for key, each in ids.items()
-            if each in queued and not queued[each].ended
+        handles: dict[int, Any] = {
+            job.number: SubmittedJob(self.folder, ids[job.key], list(tasks))
+            for job in jobs
+            if job.key in ids and not _has_ended(queued.get(ids[job.key]))
         }
+        if handles:
+            log.info(f"{len(handles)} jobs of this sweep are in the queue already: {_arrays(handles.values())}")
+        return handles
 
-    def _wait(self, jobs: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-        """The outcome of each job. Ctrl-C leaves them in the queue, a second one cancels them."""
-        outcomes: dict[str, dict[str, Any]] = {}
-        queued: Mapping[str, QueuedJob] | None = {}
-        ended: dict[str, float] = {}  # since when a job without a result is known to have ended
-        next_look, said = 0.0, ""
-        try:
-            while waiting := {key: job for key, job in jobs.items() if key not in outcomes}:
-                if time.monotonic() >= next_look:
-                    next_look = time.monotonic() + self.QUEUE_SECONDS
-                    if (queued := self._look(list(waiting.values()))) is not None:
-                        gone = [key for key, job in waiting.items() if _has_ended(queued.get(job.job_id))]
-                        ended = {key: ended.get(key, time.monotonic()) for key in gone}
-                    if (text := _summary(queued)) != said:
-                        log.info(said := text)
-                for key, job in waiting.items():
-                    outcome = _result(job)
-                    if outcome is None and time.monotonic() - ended.get(key, math.inf) >= self.RESULT_SECONDS:
-                        outcome = _lost(job, (queued or {}).get(job.job_id))
-                    if outcome is not None:
-                        outcomes[key] = outcome
-                        log.info(_line(key, outcome))
-                time.sleep(1)
-        except KeyboardInterrupt:
-            self._leave([job for key, job in jobs.items() if key not in outcomes])
-            raise
-        return outcomes
-
-    def _leave(self, jobs: Sequence[Any]) -> None:
+    def _leave(self, handles: Sequence[Any], not_submitted: int) -> None:
         """Say which jobs stay; cancel them after a second Ctrl-C."""
-        arrays = _arrays(jobs)
+        arrays = _arrays(handles)
+        others = f" and submits the other {not_submitted}" if not_submitted else ""
         log.info(
-            f"{len(jobs)} jobs stay in Slurm's queue, and the same command waits for them again; to cancel them: "
-            f"scancel {arrays} (or Ctrl-C within {SECOND_INTERRUPT_SECONDS} s)"
+            f"{len(handles)} jobs stay in Slurm's queue, and the same command waits for them again{others}; to cancel "
+            f"them: scancel {arrays} (or Ctrl-C within {SECOND_INTERRUPT_SECONDS} s)"
         )
         try:
             time.sleep(SECOND_INTERRUPT_SECONDS)
@@ -152,9 +166,19 @@ class SlurmLauncher(Launcher):
             subprocess.run(["scancel", *arrays.split()])
             log.info(f"cancelled: {arrays}")
 
-    def _look(self, jobs: Sequence[Any]) -> Mapping[str, QueuedJob] | None:
+    def _look(self, handles: Sequence[Any]) -> Mapping[str, QueuedJob] | None:
         """The queue's jobs by id; None where it is not known."""
-        return queue(job.job_id for job in jobs)
+        return queue(handle.job_id for handle in handles)
+
+    def _summary(self, queued: Mapping[str, QueuedJob] | None) -> str:
+        """How many jobs run, and how many wait for what."""
+        if queued is None:
+            at_most = duration(self.PATIENCE_SECONDS)
+            return f"Slurm's queue does not answer; it and results are waited for, at most {at_most} without either"
+        counts = Counter(
+            f"queued ({each.reason})" if each.waits else "running" for each in queued.values() if not each.ended
+        )
+        return f"jobs: {', '.join(f'{count} {state}' for state, count in sorted(counts.items())) or 'all have ended'}"
 
 
 class RehearsalLauncher(SlurmLauncher):
@@ -163,19 +187,19 @@ class RehearsalLauncher(SlurmLauncher):
     CLUSTER = "local"
     QUEUE_SECONDS = RESULT_SECONDS = 1
 
-    def _earlier(self, ids: Mapping[str, str]) -> dict[str, Any]:
+    def _earlier(self, jobs: Sequence[Job], ids: Mapping[str, str]) -> dict[int, Any]:
         return {}
 
-    def _look(self, jobs: Sequence[Any]) -> Mapping[str, QueuedJob]:
-        return {job.job_id: QueuedJob("FAILED" if job.done() else "RUNNING", "None") for job in jobs}
+    def _look(self, handles: Sequence[Any]) -> Mapping[str, QueuedJob]:
+        return {handle.job_id: QueuedJob("FAILED" if handle.done() else "RUNNING", "None") for handle in handles}
 
-    def _leave(self, jobs: Sequence[Any]) -> None:
+    def _leave(self, handles: Sequence[Any], not_submitted: int) -> None:
         """The jobs received the same signal."""
 
 
-def _arrays(jobs: Any) -> str:
+def _arrays(handles: Iterable[Any]) -> str:
     """Ids of the jobs' arrays, by which they are all cancelled."""
-    return " ".join(dict.fromkeys(job.job_id.partition("_")[0] for job in jobs))
+    return " ".join(dict.fromkeys(handle.job_id.partition("_")[0] for handle in handles))
 
 
 def _result(job: Any) -> dict[str, Any] | None:
@@ -204,20 +228,3 @@ def _has_ended(queued: QueuedJob | None) -> bool:
 def _lost(job: Any, queued: QueuedJob | None) -> dict[str, Any]:
     how = f"ended as {queued.state}" if queued else "is not in the queue any more"
     return {"status": "failed", "error": f"job {job.job_id} {how}, without a result; its output: {job.paths.folder}"}
-
-
-def _line(key: str, outcome: Mapping[str, Any]) -> str:
-    run = key.partition(" ")[0]
-    if outcome["status"] == "failed":
-        return f"{run}: failed: {outcome['error']}"
-    return f"{run}: finished in {duration(outcome['seconds'])}"
-
-
-def _summary(queued: Mapping[str, QueuedJob] | None) -> str:
-    """How many jobs run, and how many wait for what."""
-    if queued is None:
-        return "Slurm's queue does not answer; results are waited for"
-    counts = Counter(
-        f"queued ({each.reason})" if each.waits else "running" for each in queued.values() if not each.ended
-    )
-    return f"jobs: {', '.join(f'{count} {state}' for state, count in sorted(counts.items())) or 'all have ended'}"
