@@ -17,7 +17,7 @@ from fer_voting.results.load import RunGroup
 from fer_voting.results.paper import paper, paper_test_accuracy
 from fer_voting.results.plots import cost_figure, save
 from fer_voting.results.table import Table
-from fer_voting.results.text import accuracy_table, accuracy_text, describe, paper_note, title, two_digits
+from fer_voting.results.text import accuracy_table, accuracy_text, describe, paper_note, runs_text, title, two_digits
 
 REFIT = "soft"
 """The vote by which the paper selects."""
@@ -82,7 +82,7 @@ def _accuracies(group: RunGroup, after: list[Accuracy], before: list[Accuracy]) 
     )
     published = [None if group.variant else paper_test_accuracy(group.dataset, one.method) for one in after]
     for pair in zip(after, before, strict=True):
-        cells = [c for one in pair for c in (f"{len(one.seeds)} of {len(group.seeds)}", accuracy_text(one))]
+        cells = [c for one in pair for c in (runs_text(group, one), accuracy_text(one))]
         table.rows.append([describe(pair[0].method), *cells])
     if any(published):
         table.header.insert(3, "paper")

@@ -3,6 +3,7 @@
 Accuracies are shares of 1; tables print percent and percentage points.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean, stdev
@@ -30,7 +31,9 @@ class Method:
 class Accuracy:
     """A method's accuracy on a part: `seeds` maps seed -> accuracy, `missing` the name of a run without it -> reason.
 
-    Each run is measured at the vote's own best epoch; a `Comparison` has both votes on the same weights.
+    Each run is measured at the vote's own best epoch; a `Comparison` has both votes on the same weights. Of a
+    cross-validation, a seed's accuracy is over the images of all its folds, each judged by the run that tests it, and
+    `folds` maps fold -> accuracy, the mean over seeds. `runs` have an accuracy.
     """
 
     method: Method
@@ -39,6 +42,8 @@ class Accuracy:
     mean: float | None
     std: float | None
     missing: dict[str, str]
+    runs: int
+    folds: dict[int, float]
 
 
 @dataclass(frozen=True)
@@ -74,16 +79,28 @@ def accuracies(group: RunGroup, part: str, votes: Sequence[str] = TABLE_VOTES, r
 
 
 def accuracy(group: RunGroup, method: Method, part: str) -> Accuracy:
-    seeds, missing = {}, group.missing(method.split, method.refit)
+    shares: dict[int, dict[int | None, float]] = {}
+    images: dict[int | None, int] = {}
+    missing = group.missing(method.split, method.refit)
     for run in group.finished(method.split, method.refit):
         if metrics := run.metrics(method.vote, part):
-            seeds[run.seed] = metrics["accuracy"]
+            shares.setdefault(run.seed, {})[run.fold] = metrics["accuracy"]
+            images[run.fold] = sum(run.result["counts"][part].values())
         else:
             lacking = f"metrics of the {method.vote} vote" if part in run.result["counts"] else "images"
             missing[run.name] = f"no {part} {lacking}"
+    seeds = {
+        seed: fmean(of.values(), [images[fold] for fold in of]) if len(of) > 1 else next(iter(of.values()))
+        for seed, of in shares.items()
+    }
+    folds = {
+        fold: fmean(of[fold] for of in shares.values() if fold in of)
+        for fold in group.folds
+        if fold is not None and fold in images
+    }
     values = list(seeds.values())
     mean, std = fmean(values) if values else None, stdev(values) if len(values) > 1 else None
-    return Accuracy(method, part, seeds, mean, std, missing)
+    return Accuracy(method, part, seeds, mean, std, missing, sum(map(len, shares.values())), folds)
 
 
 def comparisons(group: RunGroup, part: str, refit: str = "") -> list[Comparison]:
@@ -113,15 +130,16 @@ def compare(group: RunGroup, pairs: Sequence[tuple[Method, Method]], part: str) 
     return [replace(one, holm={seed: next(corrected) for seed in one.p_values}) for one in compared]
 
 
-Stored = tuple[dict[int, tuple[str, Predictions]], dict[str, str]]
-"""Seed -> a run's name and predictions; and name of a run that has none -> reason."""
+Stored = tuple[dict[int, dict[int | None, tuple[str, Predictions]]], dict[str, str]]
+"""Seed -> fold (None without folds) -> a run's name and predictions; and name of a run that has none -> reason."""
 
 
 def _read(group: RunGroup, split: str, refit: str, part: str) -> Stored:
-    stored, missing = {}, group.missing(split, refit)
+    stored: dict[int, dict[int | None, tuple[str, Predictions]]] = {}
+    missing = group.missing(split, refit)
     for run in group.finished(split, refit):
         try:
-            stored[run.seed] = run.name, run.predictions(part)
+            stored.setdefault(run.seed, {})[run.fold] = run.name, run.predictions(part)
         except ValueError as error:
             missing[run.name] = str(error)
     return stored, missing
@@ -130,22 +148,30 @@ def _read(group: RunGroup, split: str, refit: str, part: str) -> Stored:
 def _compare(first: Method, second: Method, part: str, stored: Mapping[tuple[str, str], Stored]) -> Comparison:
     (by_first, missing), (by_second, also_missing) = (stored[one.split, one.refit] for one in (first, second))
     missing = missing | also_missing
-    images: Predictions | None = None
+    seeds = sorted(by_first.keys() & by_second.keys())
+    runs = [by[seed] for by in (by_first, by_second) for seed in seeds]
+    # Every seed on the same images: the folds that all of these runs have.
+    folds = [fold for fold in dict.fromkeys(itertools.chain(*runs)) if all(fold in of_seed for of_seed in runs)]
+    images: dict[int | None, Predictions] = {}
     correct: dict[int, list[NDArray[np.bool_]]] = {}
-    for seed in sorted(by_first.keys() & by_second.keys()):
-        name, predictions = by_first[seed]
-        pair = predictions, by_second[seed][1]
-        images = images or predictions
-        if all(_same_images(images, one) for one in pair):
-            correct[seed] = [one.correct(method.vote) for one, method in zip(pair, (first, second), strict=True)]
-        else:
-            missing[name] = "evaluated on other images"
-    if images is None or not correct:
+    for seed in seeds if folds else ():
+        pairs = [(by_first[seed][fold][1], by_second[seed][fold][1]) for fold in folds]
+        others = [
+            by_first[seed][fold][0]
+            for fold, pair in zip(folds, pairs, strict=True)
+            if not all(_same_images(images.setdefault(fold, pair[0]), one) for one in pair)
+        ]
+        missing |= dict.fromkeys(others, "evaluated on other images")
+        if not others:
+            methods = zip(zip(*pairs, strict=True), (first, second), strict=True)
+            correct[seed] = [np.concatenate([one.correct(method.vote) for one in of]) for of, method in methods]
+    if not correct:
         return Comparison(first, second, part, missing=missing)
     difference = paired_difference(*np.stack(list(correct.values()), axis=1))  # of [2, S, N]
     interval = difference.mean, difference.low, difference.high
     p_values = {seed: mcnemar_p(*pair) for seed, pair in correct.items()}
-    return Comparison(first, second, part, len(images.labels), *interval, p_values, missing=missing)
+    number = sum(len(one.labels) for one in images.values())
+    return Comparison(first, second, part, number, *interval, p_values, missing=missing)
 
 
 def _same_images(one: Predictions, other: Predictions) -> bool:
@@ -168,9 +194,15 @@ def normalise_confusion(counts: NDArray[np.integer]) -> NDArray[np.float64]:
 
 
 def recalls(runs: Sequence[RunRecord], vote: str, part: str) -> dict[str, float] | None:
-    """Class -> recall, the mean over runs, of the classes that have images; None if no run has it."""
-    by_run = [metrics["recall"] for run in runs if (metrics := run.metrics(vote, part))]
-    if not by_run:
+    """Class -> recall of the classes that have images, the mean over seeds, each over all its folds; None if no run has
+    it."""
+    by_seed: dict[int, list[RunRecord]] = {}
+    for run in runs:
+        by_seed.setdefault(run.seed, []).append(run)
+    counts = [each for of_seed in by_seed.values() if (each := confusion(of_seed, vote, part)) is not None]
+    if not counts:
         return None
-    present = [name for name, recall in by_run[0].items() if recall is not None]  # of all runs: they have one data set
-    return {name: fmean(recall[name] for recall in by_run) for name in present}
+    names = runs[0].result["class_names"]  # of all runs: they have one data set
+    present = [name for name, images in zip(names, counts[0].sum(axis=1), strict=True) if images]
+    by_name = [dict(zip(names, normalise_confusion(each).diagonal().tolist(), strict=True)) for each in counts]
+    return {name: fmean(recall[name] for recall in by_name) for name in present}

@@ -4,9 +4,10 @@ Runs are of one variant if their recipes are equal (`identity.recipe`), whatever
 Nothing here raises for a damaged, unfinished or absent run: `RunGroup.missing` lists it, run name -> reason.
 """
 
+import itertools
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from fer_voting.models import SPLITS
-from fer_voting.runs.identity import recipe
+from fer_voting.runs.identity import compared_data, recipe
 from fer_voting.runs.naming import difference_words, run_name
 from fer_voting.runs.run import Run
 from fer_voting.system.arrays import read_npz
@@ -90,6 +91,7 @@ class RunRecord:
         recorded_variant: these words as the run recorded them.
         recipe: what runs that are averaged have in common.
         refit: the vote of a refit; "" for a run that selects its epoch by validation.
+        fold: of a cross-validation, the fold that tests.
         problem: "" for a finished run, else why its metrics are not used.
         result: content of a finished run's result.json; else empty.
         config: resolved.
@@ -103,6 +105,7 @@ class RunRecord:
     split: str
     seed: int
     refit: str
+    fold: int | None
     problem: str
     result: dict[str, Any]
     config: dict[str, Any]
@@ -128,7 +131,7 @@ class RunRecord:
 
 @dataclass(frozen=True)
 class RunGroup:
-    """The runs of one data set and one variant, by split, seed and refit. `seeds` are those that are asked for."""
+    """The runs of one data set and one variant, by split, seed, refit and fold; `seeds` are asked for."""
 
     dataset: str
     variant: str
@@ -153,6 +156,11 @@ class RunGroup:
         finished = self.finished()
         return bool(finished) and not any("test" in run.result["counts"] for run in finished)
 
+    @cached_property
+    def folds(self) -> tuple[int | None, ...]:
+        """The folds of a cross-validation; (None,) if the data are divided once."""
+        return tuple(range(max((_number_of_folds(run) for run in self.runs), default=0))) or (None,)
+
     def splits(self, refit: str = "") -> list[str]:
         """The paper's four splits and any others that were run.
 
@@ -163,27 +171,42 @@ class RunGroup:
         return [*known, *sorted(present - set(SPLITS)), "baseline"]
 
     def finished(self, split: str | None = None, refit: str | None = "") -> list[RunRecord]:
-        """Finished runs by split and seed; of any split, or any refit, where that is None."""
+        """Finished runs by split, seed and fold; of any split, or any refit, where that is None."""
         return [
             run
             for run in self.runs
             if not run.problem and split in (None, run.split) and refit in (None, run.refit) and run.seed in self.seeds
         ]
 
-    def missing(self, split: str, refit: str = "", seeds: Sequence[int] | None = None) -> dict[str, str]:
+    def missing(
+        self,
+        split: str,
+        refit: str = "",
+        seeds: Sequence[int] | None = None,
+        folds: Sequence[int | None] | None = None,
+    ) -> dict[str, str]:
         """Name of each run of the split that is asked for and has no metrics -> reason."""
         reasons: dict[str, str] = {}
-        for seed in self.seeds if seeds is None else seeds:
-            runs = [run for run in self.runs if (run.split, run.seed, run.refit) == (split, seed, refit)]
+        for seed, fold in itertools.product(seeds or self.seeds, folds or self.folds):
+            place = split, seed, refit, fold
+            runs = [run for run in self.runs if (run.split, run.seed, run.refit, run.fold) == place]
             reasons |= {run.name: run.problem for run in runs if run.problem}
             if not runs:
-                name = self.run_name(split, seed, refit)
+                name = self.run_name(*place)
                 reasons[name] = self.unreadable.get(name, NOT_RUN)
         return reasons
 
-    def run_name(self, split: str, seed: int, refit: str = "") -> str:
+    def run_name(self, split: str, seed: int, refit: str = "", fold: int | None = None) -> str:
         variant = self.runs[0].recorded_variant if self.runs else self.variant
-        return run_name(self.dataset, split, variant, refit, seed)
+        return run_name(self.dataset, split, variant, refit, seed, fold)
+
+
+def _number_of_folds(run: RunRecord) -> int:
+    """Folds of the run's data; where each group is one, of a run that is not finished the least that there can be."""
+    if run.fold is None:
+        return 0
+    folds = run.config["dataset"]["folds"]
+    return folds if isinstance(folds, int) else run.result.get("data", {}).get("folds", {}).get("number", run.fold + 1)
 
 
 @dataclass(frozen=True)
@@ -195,7 +218,8 @@ class RunTable:
     unreadable: dict[str, str]
 
     def group(self, dataset: str, variant: str = "", seeds: Sequence[int] | None = None) -> RunGroup:
-        """The runs of a data set and a variant. The default seeds are 0, 1, 2 and all seeds of these runs.
+        """The runs of a data set and a variant. The default seeds are 0, 1, 2 and all seeds of these runs; of a
+        cross-validation, which trains once for each fold, only those of these runs.
 
         Args:
             variant: as `variants` has it; or recorded words, if they mean one variant only.
@@ -206,7 +230,8 @@ class RunTable:
             variant = meant.pop() if len(meant) == 1 else variant
         runs = [run for run in of_dataset if run.variant == variant]
         if seeds is None:
-            seeds = sorted({*DEFAULT_SEEDS, *(run.seed for run in runs)})
+            usual = () if any(run.fold is not None for run in runs) else DEFAULT_SEEDS
+            seeds = sorted({*usual, *(run.seed for run in runs)})
         return RunGroup(dataset, variant, tuple(seeds), _comparable(runs), self.unreadable)
 
     def variants(self, dataset: str) -> dict[str, int]:
@@ -245,21 +270,25 @@ def _by_recipe(runs: Sequence[RunRecord]) -> list[RunRecord]:
 
 
 def _comparable(runs: Sequence[RunRecord]) -> list[RunRecord]:
-    """The runs by split, seed and refit, with a `problem` for those that must not be averaged or compared with others.
+    """The runs by split, seed, refit and fold, with a `problem` for those that must not be averaged or compared.
 
-    These are runs on other data than most, and a second run of the same split, seed and refit.
+    These are runs on other data than most, and a second run of the same split, seed, refit and fold.
     """
-    first: dict[tuple[str, int, str], str] = {}
+    first: dict[tuple[str, int, str, int], str] = {}
+
+    def place(run: RunRecord) -> tuple[str, int, str, int]:
+        return run.split, run.seed, run.refit, -1 if run.fold is None else run.fold
+
     reference = {
         is_refit: _most_common_data([run for run in runs if not run.problem and bool(run.refit) == is_refit])
         for is_refit in (False, True)
     }
     weights = Counter(filter(None, (_shared_weights(run) for run in runs if not run.problem)))
     checked = []
-    for run in sorted(runs, key=lambda run: (run.split, run.seed, run.refit, run.name)):
+    for run in sorted(runs, key=lambda run: (place(run), run.name)):
         problem = run.problem or _other_data(run, reference) or _other_weights(run, weights)
         if not problem:
-            name = first.setdefault((run.split, run.seed, run.refit), run.name)
+            name = first.setdefault(place(run), run.name)
             problem = "" if name == run.name else f"not used: {name} is the same split, seed and variant"
         checked.append(replace(run, problem=problem))
     return checked
@@ -267,19 +296,20 @@ def _comparable(runs: Sequence[RunRecord]) -> list[RunRecord]:
 
 def _most_common_data(finished: Sequence[RunRecord]) -> dict[str, Any]:
     """The result of a run on the data that most runs have; if two data sets tie, of the newest run."""
-    count = Counter(run.result["data_fingerprint"] for run in finished)
+    count = Counter(compared_data(run.result) for run in finished)
     results = [run.result for run in finished]
-    return max(results, key=lambda result: (count[result["data_fingerprint"]], result["started"]), default={})
+    return max(results, key=lambda result: (count[compared_data(result)], result["started"]), default={})
 
 
 def _other_data(run: RunRecord, reference: Mapping[bool, Mapping[str, Any]]) -> str:
     """How the run's data differs from the data of the group's other runs; "" if it does not."""
-    own, usual = run.result["data_fingerprint"], reference[bool(run.refit)]["data_fingerprint"]
+    own, usual = compared_data(run.result), compared_data(reference[bool(run.refit)])
     if own != usual:
         return f"{OTHER_DATA}: fingerprint {own[:12]} here, {usual[:12]} in the other runs"
     # A refit trains on another division of the same data, which has a fingerprint of its own.
     if run.refit and (selected := reference[False]):
-        own, usual = str(run.result["data"].get("selection")), selected["data_fingerprint"]
+        usual = compared_data(selected)
+        own = str(run.result["data"].get("selection")) if run.fold is None else compared_data(run.result)
         if own != usual:
             return f"{OTHER_DATA}: fingerprint {own[:12]} before the refit, {usual[:12]} in the runs without refit"
     return ""
@@ -304,8 +334,8 @@ def _shared_weights(run: RunRecord) -> str | None:
         return None
 
 
-def load_runs(output_dir: Path) -> RunTable:
-    """The run folders under `<output_dir>/runs`.
+def load_runs(output_dir: Path, names: Container[str] | None = None) -> RunTable:
+    """The run folders under `<output_dir>/runs`, or those of these names.
 
     Raises FileNotFoundError if there is no such output folder: a misspelt path must not read as "not run".
     """
@@ -313,6 +343,8 @@ def load_runs(output_dir: Path) -> RunTable:
         raise FileNotFoundError(f"there is no output folder {output_dir}")
     runs, unreadable = [], {}
     for folder in sorted((output_dir / "runs").glob("*/")):
+        if names is not None and folder.name not in names:
+            continue
         try:
             runs.append(load_run(Run(output_dir, folder.name)))
         except ValueError as error:
@@ -326,10 +358,13 @@ def load_run(run: Run) -> RunRecord:
         config = run.config()
         dataset, split, seed = config["dataset"]["name"], config["split"]["name"], config["seed"]
         refit, variant = config["voting"]["name"] if config["refit"] else "", config["composition"]["variant"]
+        fold = config["dataset"].get("fold")
         # These names become parts of commands and configurations; none is a path.
         names = (dataset, split, refit, variant)
         if not all(re.fullmatch(r"[\w.-]*", name) for name in names) or type(seed) is not int:
             raise ValueError("a name is no word, or the seed no number")
+        if fold is not None and type(fold) is not int:
+            raise ValueError("the fold is no number")
         made_by, overrides = recipe(config), config["composition"]["overrides"]
         if not all(isinstance(override, str) for override in overrides):
             raise ValueError("an override is no text")
@@ -338,7 +373,7 @@ def load_run(run: Run) -> RunRecord:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError("config.yaml can't be read") from error
     problem, result = _result(run)
-    return RunRecord(run, dataset, variant, variant, made_by, split, seed, refit, problem, result, config)
+    return RunRecord(run, dataset, variant, variant, made_by, split, seed, refit, fold, problem, result, config)
 
 
 def _result(run: Run) -> tuple[str, dict[str, Any]]:

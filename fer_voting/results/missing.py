@@ -1,6 +1,7 @@
 """Runs that are missing from a table: the command that makes them, and its estimated cost."""
 
 import functools
+import itertools
 import json
 import shlex
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from fer_voting.system.messages import duration
 TRAINING_IMAGES = {"affectnet": 287_401 - 7 * 1000, "rafdb": 12_271 - 1_227}
 """Training images of the paper, used before any run has counted them."""
 
-SET_HERE = ("split", "seed", "refit", "voting", "output_dir", "name", "sweep", "logger", "hydra")
+SET_HERE = ("split", "seed", "dataset.fold", "refit", "voting", "output_dir", "name", "sweep", "logger", "hydra")
 
 
 @dataclass(frozen=True)
@@ -51,21 +52,24 @@ class MissingRuns:
 def missing_runs(table: RunTable, group: RunGroup, splits: Sequence[str], refit: str = "") -> MissingRuns | None:
     """The command for the missing runs of `splits`; None if there are none that a command could make.
 
-    It names whole splits and seeds, because a sweep trains only what is not finished. It leaves out what is running,
-    and runs on other data, which training refuses to overwrite.
+    It names whole splits, seeds and folds, because a sweep trains only what is not finished. It leaves out what is
+    running, and runs on other data, which training refuses to overwrite.
     """
 
-    def can_be_trained(split: str, seed: int) -> bool:
-        reasons = group.missing(split, refit, [seed]).values()
+    def can_be_trained(split: str, seed: int, fold: int | None) -> bool:
+        reasons = group.missing(split, refit, [seed], [fold]).values()
         return any(reason != "running" and not reason.startswith(OTHER_DATA) for reason in reasons)
 
-    lacking = {split: [seed for seed in group.seeds if can_be_trained(split, seed)] for split in splits}
+    places = list(itertools.product(group.seeds, group.folds))
+    lacking = {split: [place for place in places if can_be_trained(split, *place)] for split in splits}
     lacking = {split: seeds for split, seeds in lacking.items() if seeds}
     if not lacking:
         return None
     overrides = _training_overrides(table, group)
-    seeds = sorted({seed for of_split in lacking.values() for seed in of_split})
+    seeds, folds = (sorted(set(each)) for each in zip(*itertools.chain(*lacking.values()), strict=True))
     sweep = [*overrides, f"split={','.join(lacking)}", f"seed={','.join(map(str, seeds))}"]
+    if folds != [None]:
+        sweep.append(f"dataset.fold={','.join(map(str, folds))}")
     if refit:
         sweep += ["refit=true", *([f"voting={refit}"] if refit != "soft" else [])]
     config = group.runs[0].config if group.runs else _composed(overrides)

@@ -47,13 +47,13 @@ from fer_voting.results.text import (
     paper_note,
     percent,
 )
-from fer_voting.runs.identity import identity, resolve
+from fer_voting.runs.identity import compared_data, identity, resolve
 from fer_voting.runs.lineage import inherited_lines
 from fer_voting.runs.run import read_history
 from fer_voting.system.environment import git_commit
 from fer_voting.system.messages import duration
 
-_EXPECTED_TO_DIFFER = re.compile(r"seed|split\..*|refit|refit_voting|dataset\.name|dataset\._target_")
+_EXPECTED_TO_DIFFER = re.compile(r"seed|dataset\.fold|split\..*|refit|refit_voting|dataset\.name|dataset\._target_")
 """Keys of the configuration in which the runs of one group differ by definition."""
 
 Titled = tuple[str, Any]
@@ -270,8 +270,12 @@ def _differences(columns: Mapping[str, Sequence[dict[str, Any]]], always: bool =
 def _values(config: dict[str, Any]) -> dict[str, str]:
     """Key -> value as text. In names of other runs, the split and seed that they share with this are placeholders."""
     split, seed = f"-{config['split']['name']}-", f"-seed{config['seed']}"
+    fold = f"-fold{config['dataset'].get('fold')}-"
     values = {key: NOTHING if value is None else str(value) for key, value in identity(config).items()}
-    return {key: text.replace(split, "-<split>-").replace(seed, "-seed<k>") for key, text in values.items()}
+    return {
+        key: text.replace(split, "-<split>-").replace(seed, "-seed<k>").replace(fold, "-fold<k>-")
+        for key, text in values.items()
+    }
 
 
 def _cell(key: str, values: Sequence[Mapping[str, str]], configs: Sequence[dict[str, Any]]) -> str:
@@ -297,7 +301,7 @@ def _environment(group: RunGroup) -> Table:
         "device": [result["device"] for result in results],
         "precision": [result["precision"] for result in results],
         "commit": [result["git_commit"] or "not from a checkout" for result in results],
-        "data": [f"fingerprint {run.result['data_fingerprint'][:12]}" for run in runs if not run.refit],
+        "data": [f"fingerprint {compared_data(run.result)[:12]}" for run in runs if not run.refit],
     }
     for result in results:
         for package, version in result["versions"].items():

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fer_voting.results.table import Table
+from fer_voting.runs.identity import compared_data
 from fer_voting.runs.lineage import inherited_lines
 from fer_voting.runs.run import Run
 from fer_voting.runs.sweeps import Sweep, seconds_left
@@ -32,7 +33,7 @@ def sweep_table(sweep: Sweep) -> tuple[str, int, Table]:
         rows[-1] |= _results(result, votes)
         finished.append(result)
         key = result["dataset"], result["variant"], result["refit"]
-        fingerprints.setdefault(key, {}).setdefault(result["data_fingerprint"], name)
+        fingerprints.setdefault(key, {}).setdefault(compared_data(result), name)
     if any(result["synthetic"] for result in finished):
         notes.append("Synthetic faces: figures of `faces` say nothing about people.")
     for (dataset, *_), runs in fingerprints.items():
@@ -43,8 +44,42 @@ def sweep_table(sweep: Sweep) -> tuple[str, int, Table]:
     if unfinished:
         notes.append("\n".join(unfinished))
     table = _table(rows)
-    text = "\n".join([table.markdown(), *(f"{note}\n" for note in notes)])
+    folds = _cross_validations(sweep) if any(_sweeps_folds(job) for job in jobs) else []
+    text = "\n".join([table.markdown(), *(f"{note}\n" for note in (*notes, *folds))])
     return text, len(unfinished), table
+
+
+def _sweeps_folds(job: Mapping[str, Any]) -> bool:
+    return any(override.startswith("dataset.fold=") for override in job["overrides"])
+
+
+def _cross_validations(sweep: Sweep) -> list[str]:
+    """The test accuracy of the sweep's runs, folds pooled: tables of accuracies, comparisons and confusion matrices."""
+    # They import torch, which takes seconds that other sweeps need not spend.
+    from fer_voting.results.compare import accuracies, comparisons, confusion
+    from fer_voting.results.load import load_runs
+    from fer_voting.results.text import FOLDS_NOTE, accuracy_table, comparison_table, confusion_table, missing_lines
+
+    texts = []
+    for group in load_runs(sweep.output_dir, {job["run"] for job in sweep.jobs()}).groups():
+        for refit in sorted({run.refit for run in group.runs if run.fold is not None}):
+            measured = [one for one in accuracies(group, "test", PAPER_VOTES, refit) if one.seeds]
+            if not measured:
+                continue
+            pairs = [pair for pair in comparisons(group, "test", refit) if pair.difference is not None]
+            texts.append(f"## {group.title}, {len(group.folds)} folds: test accuracy (%){refit and ' after refit'}")
+            texts.append(accuracy_table(group, measured).markdown())
+            if pairs:
+                texts.append(comparison_table(group, pairs).markdown())
+            texts.append(FOLDS_NOTE)
+            if lines := missing_lines(one.missing for one in measured):
+                texts.append("\n".join(f"- {line}" for line in lines))
+            for split in dict.fromkeys(one.method.split for one in measured):
+                runs = group.finished(split, refit)
+                if (counts := confusion(runs, "soft", "test")) is not None:
+                    texts.append(f"### {split}, soft vote: decisions over the folds (%)")
+                    texts.append(confusion_table(counts, runs[0].result["class_names"]).markdown())
+    return texts
 
 
 def sweep_status(sweep: Sweep) -> tuple[str, int]:

@@ -45,6 +45,12 @@ UNCERTAIN = (
     "The paper's 83.26 for RAF-DB's baseline, and its differences to it, are uncertain: its digits are printed over "
     "two columns."
 )
+FOLDS_NOTE = (
+    "Cross-validation: every image is tested once, by the run of its fold. An accuracy is over all images, ± over "
+    "seeds; below `folds` is mean and standard deviation of the folds' accuracies. Comparisons are over all images of "
+    "the folds that both have. They take images for independent, which those of one person are not: intervals are too "
+    "narrow and p-values too small."
+)
 NO_TEST = "There are no test images in these runs' data, so a refit can't be tested."
 
 
@@ -82,6 +88,11 @@ def two_digits(value: float | None) -> str:
 def accuracy_text(accuracy: Accuracy) -> str:
     """`63.50 ± 0.21`; without an accuracy, the reason: `not run`, `failed`."""
     return mean_text(accuracy.seeds.values()) if accuracy.seeds else _reason(accuracy.missing)
+
+
+def runs_text(group: RunGroup, *accuracies: Accuracy) -> str:
+    """`2 of 3`: how many of the runs that are asked for gave an accuracy."""
+    return f"{max(one.runs for one in accuracies)} of {len(group.seeds) * len(group.folds)}"
 
 
 def mean_text(shares: Iterable[float]) -> str:
@@ -139,14 +150,17 @@ def accuracy_table(group: RunGroup, accuracies: Sequence[Accuracy]) -> Table:
     """A row per split, a column per vote, and the paper's value next to each where there is one."""
     by_method = {(one.method.split, one.method.vote): one for one in accuracies}
     splits, votes = (list(dict.fromkeys(key[i] for key in by_method)) for i in (0, 1))
-    runs = {split: max(len(one.seeds) for one in accuracies if one.method.split == split) for split in splits}
-    rows = [[SPLIT_TITLES.get(split, split), f"{runs[split]} of {len(group.seeds)}"] for split in splits]
+    by_split = {split: [one for one in accuracies if one.method.split == split] for split in splits}
+    rows = [[SPLIT_TITLES.get(split, split), runs_text(group, *of_split)] for split, of_split in by_split.items()]
     table = Table(["architecture", "runs"], rows)
     for vote in votes:
         column = [by_method.get((split, vote)) for split in splits]
         papers = [None if one is None else _paper_accuracy(group, one.method, one.part) for one in column]
         cells = ["" if one is None else accuracy_text(one) for one in column]
         table.add_column(VOTE_TITLES.get(vote, vote), cells, best=True)
+        if any(one is not None and one.folds for one in column):
+            cells = ["" if one is None else mean_text(one.folds.values()) for one in column]
+            table.add_column(f"{VOTE_TITLES.get(vote, vote)}, folds", cells)
         if any(value is not None for value in papers):
             cells = ["" if one is None else two_digits(value) for one, value in zip(column, papers, strict=True)]
             table.add_column("paper", cells, best=True)

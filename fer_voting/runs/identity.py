@@ -114,6 +114,11 @@ OF_ROW = ("seed", "dataset.fold", "split.*", "refit", "refit_voting")
 _OF_GROUPS = ("dataset.group", "dataset.folds", "dataset.fold")
 
 
+def compared_data(result: Mapping[str, Any]) -> str:
+    """Fingerprint of the data of a result, which runs of one table share: of a fold, that of all folds together."""
+    return result["data"].get("folds", {}).get("fingerprint") or result["data_fingerprint"]
+
+
 def matches(key: str, patterns: Collection[str]) -> bool:
     """Whether a dotted key matches one of the patterns, in which `*` stands for any text."""
     return key in patterns or any(fnmatchcase(key, pattern) for pattern in patterns if "*" in pattern)

@@ -219,3 +219,52 @@ def test_each_method_against_the_baseline_by_its_own_vote(refitted: RunGroup) ->
     (pair,) = compare_with_baseline(refitted, methods, "test")
     assert (pair.first, pair.second, pair.part) == (methods[1], methods[0], "test")
     assert pair.difference == pytest.approx(0.2)
+
+
+# Cross-validation -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def folded(tmp_path_factory: pytest.TempPathFactory) -> RunGroup:
+    """Three folds of 10, 10 and 5 images under two seeds; m1 of the second seed lacks fold 2, and the baseline of the
+    second seed has fold 1 from other data."""
+    folder = tmp_path_factory.mktemp("outputs")
+    images = {0: LABELS, 1: LABELS, 2: LABELS[:5]}
+    wrong = {"baseline": {0: [0, 1], 1: [0], 2: [0, 1, 2]}, "m1": {0: [0], 1: [], 2: [4]}}
+    for split, seed, fold in itertools.product(wrong, (0, 1), images):
+        if (split, seed, fold) == ("m1", 1, 2):
+            continue
+        labels, decided = images[fold], wrong_at(wrong[split][fold])[: len(images[fold])]
+        words = ["dataset=folder", "dataset.root=CK", "dataset.folds=3", f"dataset.fold={fold}", f"split={split}"]
+        other = (split, seed, fold) == ("baseline", 1, 1)
+        data = {"folds": {"number": 3, "fingerprint": "other" if other else "all"}, "counts": {}}
+        names = [f"fold {fold}, image {i}" for i in range(len(labels))]
+        fingerprint = f"fold {fold}"
+        words.append(f"seed={seed}")
+        make_run(folder, words, {"test": decided}, labels, names=names, data=data, data_fingerprint=fingerprint)
+    (group,) = load_runs(folder).groups()
+    return group
+
+
+def test_folds_are_pooled_by_seed_over_all_images(folded: RunGroup) -> None:
+    assert folded.folds == (0, 1, 2)
+    baseline = accuracy(folded, Method("baseline", "soft"), "test")
+    assert baseline.seeds == {0: pytest.approx(19 / 25), 1: pytest.approx(10 / 15)}
+    assert baseline.folds == {0: pytest.approx(0.8), 1: pytest.approx(0.9), 2: pytest.approx(0.4)}
+    assert baseline.runs == 5
+    lacking = f"CK-baseline-{folded.variant}-fold1-seed1"
+    assert baseline.missing[lacking].startswith("other data: fingerprint other here, all in the other runs")
+    m1 = accuracy(folded, Method("m1", "soft"), "test")
+    assert m1.seeds == {0: pytest.approx(23 / 25), 1: pytest.approx(19 / 20)}
+    assert m1.missing == {f"CK-m1-{folded.variant}-fold2-seed1": "not run"}
+    recall = recalls(folded.finished("m1"), "soft", "test")
+    assert recall is not None
+    assert recall["neutral"] == pytest.approx((4 / 5 + 3 / 4) / 2)  # of each seed over its folds
+
+
+def test_splits_are_compared_on_the_folds_that_every_seed_has(folded: RunGroup) -> None:
+    (pair,) = compare(folded, [(Method("m1", "soft"), Method("baseline", "soft"))], "test")
+    assert pair.images == 10  # only fold 0 is there of both splits under both seeds
+    assert pair.difference == pytest.approx(0.1)
+    assert pair.p_values.keys() == {0, 1}
+    assert len(pair.missing) == 2

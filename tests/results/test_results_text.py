@@ -24,7 +24,7 @@ M1, BASELINE = Method("m1", "soft"), Method("baseline", "soft")
 
 
 def over_seeds(seeds: dict[int, float], mean: float | None, std: float | None, **missing: str) -> Accuracy:
-    return Accuracy(M1, "val", seeds, mean, std, missing)
+    return Accuracy(M1, "val", seeds, mean, std, missing, len(seeds), {})
 
 
 @pytest.mark.parametrize(
