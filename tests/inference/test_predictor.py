@@ -1,6 +1,9 @@
-"""Ray Data gives the rows of one process."""
+"""Every input of a batch has a row, or a reason; Ray Data gives the rows of one process."""
 
+import io
 import json
+import os
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +13,56 @@ from helpers.networks import write_checkpoint
 from helpers.processes import start
 from helpers.train import REPO
 from helpers.videos import grey_frames, write_video
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
 
 from fer_voting.predict import main as predict
+
+KINDS = ("good", "text", "empty", "cut off", "dangling", "pipe", "copy is blocked")
+NAMES = st.text(st.characters(exclude_categories=("Cc", "Cs"), exclude_characters="/"), min_size=1, max_size=8)
+
+
+def jpeg() -> bytes:
+    file = io.BytesIO()
+    PIL.Image.effect_noise((40, 30), 60).save(file, "JPEG")
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_checkpoint(tmp_path_factory.mktemp("net") / "net.ckpt")
+
+
+@settings(max_examples=8, deadline=None, phases=(Phase.explicit, Phase.generate))
+@given(files=st.lists(st.tuples(st.sampled_from(KINDS), NAMES, st.booleans()), max_size=8))
+def test_a_batch_of_any_files_has_a_row_or_a_reason_of_each(checkpoint: Path, files: list[tuple[str, str, bool]]):
+    """Good and bad files, some with names of 255 bytes, and copies in whose place a folder lies."""
+    content = {"text": b"no photo", "empty": b"", "cut off": jpeg()[:-200]}
+    with tempfile.TemporaryDirectory() as folder:
+        root, expected = Path(folder) / "in", {}
+        root.mkdir()
+        for number, (kind, name, is_long) in enumerate([("good", "", False), *files]):
+            stem = f"x{number}{name}"
+            stem += "n" * (251 - len(stem.encode())) if is_long else ""
+            path = root / f"{stem}.jpg"
+            if kind == "pipe":
+                os.mkfifo(path)
+            elif kind == "dangling":
+                path.symlink_to("nowhere")
+            else:
+                path.write_bytes(content.get(kind, jpeg()))
+            if kind == "copy is blocked":
+                (Path(folder) / "drawn" / path.name).mkdir(parents=True)
+            if kind != "pipe":  # no file: the log counts it
+                outcome = {"good": {"ok"}, "copy is blocked": {"ok", "not_written"}}.get(kind, {"unreadable"})
+                expected[str(path)] = outcome
+        out = Path(folder) / "rows.jsonl"
+        options = ["--aligned", "--checkpoint", str(checkpoint), "--out", str(out), "--draw", f"{folder}/drawn"]
+        predict([str(root), *options])
+        statuses: dict[str, set[str]] = {}
+        for row in map(json.loads, out.read_text().splitlines()):
+            statuses.setdefault(row["input"], set()).add(row["status"].partition(":")[0])
+    assert statuses == expected
 
 
 @pytest.mark.slow

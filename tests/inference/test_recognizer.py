@@ -14,6 +14,8 @@ import torch
 from helpers.datasets import fer2013_csv
 from helpers.networks import SEVEN, small_info, small_network, write_checkpoint
 from helpers.train import REPO, TINY
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fer_voting import Recognizer
 from fer_voting.config import compose, make
@@ -234,9 +236,10 @@ def test_a_square_may_leave_the_frame():
         face_square((0, 0, 1e6, 1e6), 0, 100, 50)
 
 
-@pytest.mark.parametrize(
-    "box", [(-20, 10, 60, 60), (70, 10, 60, 60), (20, -25, 60, 60), (30, 55, 60, 60), (-9, -9, 130, 130)]
-)
+@settings(max_examples=25, deadline=None)
+@given(box=st.tuples(st.integers(-40, 110), st.integers(-40, 90)).flatmap(
+    lambda corner: st.tuples(*map(st.just, corner), *[st.integers(50, 130)] * 2).map(lambda box: (*box[:3], box[2]))
+))  # fmt: skip
 def test_a_face_is_a_square_and_black_where_it_leaves_the_frame(box: tuple[int, int, int, int]):
     """Not stretched: as if the frame lay on black."""
     frame = picture(100, 120)

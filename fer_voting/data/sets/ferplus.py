@@ -94,6 +94,7 @@ def read_votes(base: Path) -> Index:
             if isinstance(face, Sample) and isinstance(result, Sample):
                 agreement.add(numbered[0], face.label == result.label)
             index.add(result)
+    agreement.judge()
     return index
 
 
@@ -101,6 +102,7 @@ class _Agreement:
     """Compares the two labels of each face by blocks of consecutive rows: rows that have moved agree by chance.
 
     In blocks of 100 faces, 52 % to 75 % of FER2013's labels are FER+'s; 31 % at most if one file is a row behind.
+    The last block overlaps the one before it.
     """
 
     BLOCK, LEAST = 100, 0.4
@@ -108,16 +110,22 @@ class _Agreement:
     def __init__(self, path: Path, votes_path: Path) -> None:
         self.path, self.votes_path = path, votes_path
         self.agree: list[bool] = []
+        self.row = 0
 
     def add(self, row: int, agrees: bool) -> None:
         self.agree.append(agrees)
-        if len(self.agree) == self.BLOCK:
-            share, self.agree = sum(self.agree) / self.BLOCK, []
-            if share < self.LEAST:
-                raise ValueError(
-                    f"{self.path} and {self.votes_path} do not belong together: up to row {row}, only {share:.0%} of "
-                    f"{self.BLOCK} labels agree, which is chance; rows were removed or moved in one of them"
-                )
+        self.row = row
+        if len(self.agree) % self.BLOCK == 0:
+            self.judge()
+
+    def judge(self) -> None:
+        """Raises ValueError if the labels of the last BLOCK faces do not agree; fewer faces say nothing."""
+        share = sum(self.agree[-self.BLOCK :]) / self.BLOCK
+        if len(self.agree) >= self.BLOCK and share < self.LEAST:
+            raise ValueError(
+                f"{self.path} and {self.votes_path} do not belong together: up to row {self.row}, only {share:.0%} of "
+                f"{self.BLOCK} labels agree, which is chance; rows were removed or moved in one of them"
+            )
 
 
 def _label(face: Sample | Problem, row: Row, votes: Row, where: str) -> Sample | Problem | LeftOut:
