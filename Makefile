@@ -21,7 +21,7 @@ TEST := $(PY) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --n
 TABLES := table3 table4 table5
 FIGURES := figure4 figure5 figure6
 .PHONY: help install constraints demo check quick test test-lowest lint format docs table2 $(TABLES) $(FIGURES) tables report \
-	resolution studies public-test page dashboard bench chaos fuzz mutants coverage licences bill supply-chain \
+	resolution compare studies public-test page dashboard bench chaos fuzz mutants coverage licences bill supply-chain \
 	reproduce-affectnet reproduce-rafdb clean
 
 help: ## list the targets
@@ -143,6 +143,9 @@ report: $(INSTALLED) ## one page of all finished runs: outputs/report.html
 
 resolution: $(INSTALLED) ## accuracy against input resolution: make resolution RUNS="NAME ..." [OPTIONS="--splits all"]
 	$(PY) -m experiments.resolution $(RUNS) $(OPTIONS)
+
+compare: $(INSTALLED) ## any networks against each other, a run a seed: make compare RUNS="NAME ..." AGAINST="NAME ..."
+	$(PY) -m experiments.compare $(RUNS) --against $(AGAINST) $(OPTIONS)
 
 # Without ROOT the tables are written again from what is kept.
 studies: $(INSTALLED) ## the comparison on FER2013 from kept predictions: make studies [ROOT=DIR] [OPTIONS="RUN ..."]

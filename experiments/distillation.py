@@ -16,13 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from experiments import common
 from experiments.common import SYNTHETIC, Report, make_parser, origin, publish, run_config, whole_numbers
+from experiments.compare import read_correct
 from fer_voting.models import SPLITS
+from fer_voting.results.compare import compare_correct
 from fer_voting.results.load import TITLES, RunRecord, load_run
-from fer_voting.results.statistics import holm, mcnemar_p, paired_difference
+from fer_voting.results.statistics import holm
 from fer_voting.results.table import Table
 from fer_voting.results.text import INTERVAL_NOTE, P_NOTE, mean_text, p_text
 from fer_voting.runs.run import Run
@@ -80,16 +80,10 @@ def train_missing(network: Network, seeds: Sequence[int], output_dir: Path) -> N
 def compared(network: Network, part: str) -> dict[str, Any]:
     """`difference`, `low`, `high` and `p_values` (by seed) of a network with a teacher and the one without."""
     assert network.without_teacher is not None
-    correct, p_values = [], {}
-    for seed, run in network.runs.items():
-        other = network.without_teacher.runs[seed]
-        first, second = run.predictions(part), other.predictions(part)
-        if not np.array_equal(first.names, second.names):
-            sys.exit(f"stopped: {run.name} was evaluated on other images than {other.name}")
-        correct.append((first.correct(VOTE), second.correct(VOTE)))
-        p_values[seed] = mcnemar_p(*correct[-1])
-    result = paired_difference(*np.stack(correct, axis=1))
-    return {"difference": result.mean, "low": result.low, "high": result.high, "p_values": p_values}
+    first, second = read_correct([[*one.runs.values()] for one in (network, network.without_teacher)], part, VOTE)
+    compared = compare_correct(first, second)
+    del compared["images"]
+    return compared
 
 
 def write(rows: Sequence[Network]) -> Report:

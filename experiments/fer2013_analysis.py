@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from experiments import resolution
 from experiments.common import SPLITS, Report, make_parser, publish
@@ -36,12 +35,11 @@ from fer_voting.models import VotingResNet18
 from fer_voting.models.adaptive import adaptive_cost
 from fer_voting.models.crops import CROPS
 from fer_voting.results.calibration import reliability
-from fer_voting.results.compare import TABLE_VOTES
+from fer_voting.results.compare import TABLE_VOTES, Correct
 from fer_voting.results.evaluation import confusion_counts
 from fer_voting.results.load import RunGroup, load_runs
 from fer_voting.results.missing import MissingRuns, missing_runs
 from fer_voting.results.plots import INK, SPLIT_COLOURS, save
-from fer_voting.results.statistics import paired_difference
 from fer_voting.results.table import Table
 from fer_voting.results.text import (
     INTERVAL_NOTE,
@@ -62,8 +60,6 @@ SHARES_OF_CROPS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
 HEADING = "what the predictions say"
 DIFFERENCES = f"Differences are in percentage points, with 95 % intervals in brackets. {INTERVAL_NOTE}"
 
-Correct = Mapping[int, NDArray[np.bool_]]
-"""Seed -> whether the network of that seed was right about each image, [N]."""
 BySplit = Mapping[str, Sequence[KeptRun]]
 """Split of the training -> its kept runs by seed; only splits that have one."""
 
@@ -136,12 +132,8 @@ def _splits(report: Report, runs: BySplit) -> None:
 
 def _difference(first: Correct, second: Correct) -> tuple[str, str]:
     """`+0.45 (-0.10 to +1.02)` of the seeds that both have, and what the interval covers."""
-    seeds = sorted(first.keys() & second.keys())
-    if not seeds:
-        return NOTHING, NOTHING
-    pair = paired_difference(np.stack([first[seed] for seed in seeds]), np.stack([second[seed] for seed in seeds]))
-    text = f"{100 * pair.mean:+.2f} ({100 * pair.low:+.2f} to {100 * pair.high:+.2f})"
-    return text, interval_over(len(seeds))
+    text, seeds = resolution.difference_text(first, second)
+    return text, interval_over(seeds) if seeds else NOTHING
 
 
 def _votes(report: Report, voting: BySplit) -> None:

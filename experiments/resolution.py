@@ -30,11 +30,12 @@ from fer_voting.inference.recognizer import Recognizer
 from fer_voting.inference.runtime import TorchRuntime
 from fer_voting.models import SPLITS
 from fer_voting.networks import load_network, match_classes
+from fer_voting.results.compare import Correct
 from fer_voting.results.evaluation import confusion_counts, metric_intervals, metrics_of_counts
 from fer_voting.results.plots import INK, SPLIT_COLOURS, save
 from fer_voting.results.statistics import paired_difference
 from fer_voting.results.table import Table
-from fer_voting.results.text import INTERVAL_NOTE, mean_text
+from fer_voting.results.text import INTERVAL_NOTE, NOTHING, mean_text
 from fer_voting.runs.identity import different_values, recipe
 from fer_voting.runs.run import Run
 from fer_voting.system.messages import progress_bar, set_up_messages
@@ -173,9 +174,18 @@ def table(rows: Sequence[Row]) -> Table:
     return Table(["network", "split", "vote", "runs", *by_side], lines, left=3, best={*by_side})
 
 
+def difference_text(first: Correct, second: Correct) -> tuple[str, int]:
+    """`+0.45 (-0.10 to +1.02)` of the seeds that both have, and their number."""
+    seeds = sorted(first.keys() & second.keys())
+    if not seeds:
+        return NOTHING, 0
+    one = paired_difference(*(np.stack([correct[seed] for seed in seeds]) for correct in (first, second)))
+    return f"{100 * one.mean:+.2f} ({100 * one.low:+.2f} to {100 * one.high:+.2f})", len(seeds)
+
+
 def differences(rows: Sequence[Row]) -> Table:
     """Differences in points between any two networks, both by the soft vote on the same images and seeds."""
-    right: dict[tuple[str, str], dict[int, dict[int, NDArray[np.bool_]]]] = {}  # network, split -> side -> seed
+    right: dict[tuple[str, str], dict[int, dict[int, NDArray[np.bool_]]]] = {}  # network, split -> side -> `Correct`
     for row in rows:
         if row["vote"] == "soft":
             of_side = right.setdefault((row["network"], row["split"]), {}).setdefault(row["resolution"], {})
@@ -183,15 +193,9 @@ def differences(rows: Sequence[Row]) -> Table:
     sides = sorted({row["resolution"] for row in rows})
     lines = []
     for second, first in combinations(right, 2):
-        seeds = sorted(right[first][sides[0]].keys() & right[second][sides[0]].keys())
-        if not seeds:
-            continue
-        cells = []
-        for side in sides:
-            pair = (np.stack([right[one][side][seed] for seed in seeds]) for one in (first, second))
-            one = paired_difference(*pair)
-            cells.append(f"{100 * one.mean:+.2f} ({100 * one.low:+.2f} to {100 * one.high:+.2f})")
-        lines.append([" ".join(first), " ".join(second), str(len(seeds)), *cells])
+        cells, seeds = zip(*(difference_text(right[first][side], right[second][side]) for side in sides), strict=True)
+        if seeds[0]:
+            lines.append([" ".join(first), " ".join(second), str(seeds[0]), *cells])
     return Table(["network", "less", "seeds", *(f"{side} px" for side in sides)], lines, left=2)
 
 

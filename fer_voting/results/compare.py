@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean, stdev
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,8 @@ from fer_voting.results.statistics import holm, mcnemar_p, paired_difference
 
 TABLE_VOTES = ("soft", "hard", "softprob")
 """The paper's two, then the other reading of its soft vote."""
+Correct = Mapping[int, NDArray[np.bool_]]
+"""Seed -> whether the network of that seed was right about each image, [N]."""
 
 
 @dataclass(frozen=True)
@@ -51,14 +54,15 @@ class Comparison:
     """Difference between two methods' accuracies on the same `images`; None where no seed has both.
 
     Attributes:
+        first, second: methods of one group of runs, or names of any networks.
         low, high: ends of the 95 % interval of `difference` (`statistics.paired_difference`).
         p_values: seed -> McNemar's exact p.
         holm: seed -> that p, corrected for all p-values of the table.
         missing: name of a run that is left out -> reason.
     """
 
-    first: Method
-    second: Method
+    first: Method | str
+    second: Method | str
     part: str
     images: int | None = None
     difference: float | None = None
@@ -125,9 +129,27 @@ def compare(group: RunGroup, pairs: Sequence[tuple[Method, Method]], part: str) 
     """
     methods = {(method.split, method.refit) for pair in pairs for method in pair}
     stored = {key: _read(group, *key, part) for key in methods}
-    compared = [_compare(first, second, part, stored) for first, second in pairs]
-    corrected = iter(holm([p for comparison in compared for p in comparison.p_values.values()]))
-    return [replace(one, holm={seed: next(corrected) for seed in one.p_values}) for one in compared]
+    return correct_for_number([_compare(first, second, part, stored) for first, second in pairs])
+
+
+def correct_for_number(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """The comparisons with `holm`, corrected for all p-values of all of them."""
+    corrected = iter(holm([p for comparison in comparisons for p in comparison.p_values.values()]))
+    return [replace(one, holm={seed: next(corrected) for seed in one.p_values}) for one in comparisons]
+
+
+def compare_correct(first: Correct, second: Correct) -> dict[str, Any]:
+    """`images`, `difference`, `low`, `high` and `p_values` of a `Comparison`, over the seeds of `first`."""
+    pairs = {seed: (first[seed], second[seed]) for seed in first}
+    of_first, of_second = np.stack(list(pairs.values()), axis=1)  # of [2, S, N]
+    difference = paired_difference(of_first, of_second)
+    return {
+        "images": of_first.shape[1],
+        "difference": difference.mean,
+        "low": difference.low,
+        "high": difference.high,
+        "p_values": {seed: mcnemar_p(*pair) for seed, pair in pairs.items()},
+    }
 
 
 Stored = tuple[dict[int, dict[int | None, tuple[str, Predictions]]], dict[str, str]]
@@ -167,11 +189,8 @@ def _compare(first: Method, second: Method, part: str, stored: Mapping[tuple[str
             correct[seed] = [np.concatenate([one.correct(method.vote) for one in of]) for of, method in methods]
     if not correct:
         return Comparison(first, second, part, missing=missing)
-    difference = paired_difference(*np.stack(list(correct.values()), axis=1))  # of [2, S, N]
-    interval = difference.mean, difference.low, difference.high
-    p_values = {seed: mcnemar_p(*pair) for seed, pair in correct.items()}
-    number = sum(len(one.labels) for one in images.values())
-    return Comparison(first, second, part, number, *interval, p_values, missing=missing)
+    by_method = ({seed: pair[i] for seed, pair in correct.items()} for i in (0, 1))
+    return Comparison(first, second, part, **compare_correct(*by_method), missing=missing)
 
 
 def _same_images(one: Predictions, other: Predictions) -> bool:

@@ -66,8 +66,10 @@ def title(table: str, measure: str, group: RunGroup) -> str:
     return f"{table}: {measure} on {group.title}"
 
 
-def describe(method: Method) -> str:
-    """`crops after module 1, soft vote`."""
+def describe(method: Method | str) -> str:
+    """`crops after module 1, soft vote`; a name stays as it is."""
+    if isinstance(method, str):
+        return method
     split = SPLIT_TITLES.get(method.split, method.split)
     return split if method.split == "baseline" else f"{split}, {VOTE_TITLES.get(method.vote, method.vote)}"
 
@@ -179,15 +181,17 @@ def paper_note(group: RunGroup, part: str) -> str:
     return UNCERTAIN if (group.dataset, group.variant, part) == ("rafdb", "", "val") else ""
 
 
-def comparison_table(group: RunGroup, comparisons: Sequence[Comparison]) -> Table:
-    """A row per comparison: both methods, difference, interval, each seed's p, and the paper's difference."""
+def comparison_table(group: RunGroup | None, comparisons: Sequence[Comparison]) -> Table:
+    """A row per comparison: both methods, difference, interval, each seed's p; of a group the paper's difference."""
     table = Table(["", "against", "runs", "images", "difference"], [], left=2)
     for c in comparisons:
-        against = VOTE_TITLES[c.second.vote] if c.second.split == c.first.split else describe(c.second)
+        against = describe(c.second)
+        if isinstance(c.first, Method) and isinstance(c.second, Method) and c.second.split == c.first.split:
+            against = VOTE_TITLES[c.second.vote]
         images = NOTHING if c.images is None else f"{c.images:,}"
         difference = _reason(c.missing) if c.difference is None else f"{100 * c.difference:+.2f}"
         table.rows.append([describe(c.first), against, str(len(c.p_values)), images, difference])
-    papers = [_paper_difference(group, c) for c in comparisons]
+    papers = [_paper_difference(group, c) if group else None for c in comparisons]
     if any(value is not None for value in papers):
         table.add_column("paper", [NOTHING if value is None else f"{value:+.2f}" for value in papers])
     table.add_column("95 % interval", [interval_text(c) for c in comparisons])
@@ -197,7 +201,8 @@ def comparison_table(group: RunGroup, comparisons: Sequence[Comparison]) -> Tabl
 
 
 def _paper_difference(group: RunGroup, c: Comparison) -> float | None:
-    first, second = (_paper_accuracy(group, method, c.part) for method in (c.first, c.second))
+    methods = (method for method in (c.first, c.second) if isinstance(method, Method))
+    first, second = (_paper_accuracy(group, method, c.part) for method in methods)
     return None if first is None or second is None else first - second
 
 
