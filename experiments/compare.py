@@ -73,7 +73,8 @@ def read_correct(groups: Sequence[Group], part: str, vote: str) -> list[Correct]
     for run in runs:
         if run.metrics(vote, part) is None:
             raise ValueError(f"{run.name} has no {part} images, or no {vote} vote")
-    same_data = len({str(run.result["data"].get("digests", {}).get(part, run.name)) for run in runs}) == 1
+    results = [run.result for run in runs]
+    same_data = len({one["data"].get("digests", {}).get(part, one["data_fingerprint"]) for one in results}) == 1
     expected: NDArray[np.str_] | None = None
     correct: dict[str, NDArray[np.bool_]] = {}
     for run in runs:
