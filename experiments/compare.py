@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.common import SYNTHETIC, Report, add_folders, make_parser, origin, publish
-from fer_voting.data.index import open_table
+from fer_voting.data.tables import open_table
 from fer_voting.results.compare import Comparison, Correct, compare_correct, correct_for_number
 from fer_voting.results.load import PARTS, Predictions, RunRecord, load_run
 from fer_voting.results.table import Table
