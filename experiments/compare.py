@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.common import SYNTHETIC, Report, add_folders, make_parser, origin, publish
-from fer_voting.data.tables import open_table
+from fer_voting.data.tables import open_text
 from fer_voting.results.compare import Comparison, Correct, compare_correct, correct_for_number
 from fer_voting.results.load import PARTS, Predictions, RunRecord, load_run
 from fer_voting.results.table import Table
@@ -95,7 +95,7 @@ def _contents(run: RunRecord, part: str, predictions: Predictions) -> NDArray[np
     path = next((p for folder in folders if (p := folder / "manifests" / name).is_file()), None)
     if path is None:
         raise ValueError(f"{run.name} has other data than the others, and the list of its images, {name}, is not there")
-    with open_table(path) as file:
+    with open_text(path) as file:
         hashes = [row["hash"] for row in csv.DictReader(file) if row["part"] == part]
     if len(hashes) != len(predictions.labels):
         raise ValueError(f"{path} does not list the {part} images of {run.name}")
