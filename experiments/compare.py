@@ -43,7 +43,8 @@ def read_group(output_dir: Path, names: Sequence[str]) -> Group:
         if record.problem:
             raise ValueError(f"{name} is {record.problem}: only finished runs are compared")
         first = runs[0] if runs else record
-        network, expected = (one.recipe | {"split": one.split, "refit": one.refit} for one in (first, record))
+        row = ({"split": one.split, "refit": one.refit, "dataset.fold": one.fold} for one in (first, record))
+        network, expected = (one.recipe | own for one, own in zip((first, record), row, strict=True))
         if different := different_values(network, expected):
             raise ValueError(f"{first.name} and {name} are no seeds of one network ({different})")
         if same := [one.name for one in runs if one.seed == record.seed]:
