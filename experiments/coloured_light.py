@@ -5,22 +5,20 @@ decisions that differ from those without the light, where the network that ships
 grey, as its file asks. DIR holds fer2013.csv. Five minutes on one core for 600 faces. Nothing written holds a face.
 """
 
-import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.common import Report, add_folders, make_parser, publish
-from experiments.public_test import public_test
+from experiments.common import Report
+from experiments.public_test import publish_sample
 from fer_voting import networks
+from fer_voting.data.module import FERDataModule
 from fer_voting.face_input import COLOURS, FaceInput
 from fer_voting.inference.recognizer import Recognizer
 from fer_voting.inference.runtime import TorchRuntime
 from fer_voting.results.table import Table
-from fer_voting.system.messages import set_up_messages
 
 LIGHTS = {"red": (1, 0.5, 0.5), "a warm lamp": (1, 0.8, 0.5), "a blue screen": (0.6, 0.75, 1)}
 """Shares of red, green and blue."""
@@ -49,24 +47,15 @@ def report(rows: list[dict[str, Any]]) -> Report:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = make_parser(__doc__)
-    parser.add_argument("--root", type=Path, required=True, help="folder of fer2013.csv")
-    parser.add_argument("--faces", type=int, default=600, help="chosen at random (default: %(default)s)")
-    add_folders(parser, "coloured_light")
-    options = parser.parse_args(arguments)
-    set_up_messages()
-    try:
+    def report_on(data: FERDataModule, chosen: NDArray[np.int64]) -> Report:
         network = networks.load_network()
         recognizers = {
             colour: Recognizer(TorchRuntime(network.net, replace(network.info, faces=FaceInput(colour)), network.vote))
             for colour in COLOURS
         }
-        data, positions = public_test(options.root, 48, options.output_dir)
-        chosen = np.random.default_rng(0).permutation(positions)[: options.faces]
-        rows = judge(recognizers, np.asarray(data.pack.images[chosen]))
-    except (OSError, ValueError) as error:
-        sys.exit(f"error: {error}")
-    publish(report(rows), options.out or options.output_dir / "coloured_light")
+        return report(judge(recognizers, np.asarray(data.pack.images[chosen])))
+
+    publish_sample(__doc__, "coloured_light", arguments, report_on)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ a face.
 """
 
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -173,6 +174,27 @@ def report(figures: dict[str, Any]) -> Report:
     draw = partial(draw_confusion, counts=counts, class_names=figures["class_names"], title=title)
     written.add_plot(f"{figures['name']}-confusion", draw, f"confusion matrix of {title}")
     return written
+
+
+def publish_sample(
+    description: str | None,
+    name: str,
+    arguments: list[str] | None,
+    report_on: Callable[[FERDataModule, NDArray[np.int64]], Report],
+) -> None:
+    """Run a command that reports on images drawn from PublicTest, which it gets by their positions in the pack."""
+    parser = make_parser(description)
+    parser.add_argument("--root", type=Path, required=True, help="folder of fer2013.csv")
+    parser.add_argument("--faces", type=int, default=600, help="chosen at random (default: %(default)s)")
+    add_folders(parser, name)
+    options = parser.parse_args(arguments)
+    set_up_messages()
+    try:
+        data, positions = public_test(options.root, 48, options.output_dir)
+        written = report_on(data, np.random.default_rng(0).permutation(positions)[: options.faces])
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
+    publish(written, options.out or options.output_dir / name)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -6,20 +6,19 @@ right decisions by FER2013's labels among the faces that were found, and how man
 ships. DIR holds fer2013.csv. A quarter of an hour on one core for 600 faces. Nothing written holds a face.
 """
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
-from experiments.common import Report, add_folders, make_parser, publish
-from experiments.public_test import public_test
+from experiments.common import Report
+from experiments.public_test import publish_sample
+from fer_voting.data.module import FERDataModule
 from fer_voting.inference.faces import cut_face
 from fer_voting.inference.recognizer import Recognizer
 from fer_voting.results.table import Table
-from fer_voting.system.messages import progress_bar, set_up_messages
+from fer_voting.system.messages import progress_bar
 
 ANGLES = (0, 15, 30, 45)
 """Degrees."""
@@ -74,21 +73,11 @@ def report(rows: list[dict[str, Any]]) -> Report:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = make_parser(__doc__)
-    parser.add_argument("--root", type=Path, required=True, help="folder of fer2013.csv")
-    parser.add_argument("--faces", type=int, default=600, help="chosen at random (default: %(default)s)")
-    add_folders(parser, "turned_faces")
-    options = parser.parse_args(arguments)
-    set_up_messages()
-    try:
-        recognizer = Recognizer.load()
-        data, positions = public_test(options.root, 48, options.output_dir)
-        chosen = np.random.default_rng(0).permutation(positions)[: options.faces]
+    def report_on(data: FERDataModule, chosen: NDArray[np.int64]) -> Report:
         labels = [data.class_names[label] for label in data.class_ids(data.pack)[chosen]]
-        rows = judge(recognizer, np.asarray(data.pack.images[chosen]), labels)
-    except (OSError, ValueError) as error:
-        sys.exit(f"error: {error}")
-    publish(report(rows), options.out or options.output_dir / "turned_faces")
+        return report(judge(Recognizer.load(), np.asarray(data.pack.images[chosen]), labels))
+
+    publish_sample(__doc__, "turned_faces", arguments, report_on)
 
 
 if __name__ == "__main__":

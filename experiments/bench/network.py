@@ -29,6 +29,7 @@ from torchvision.transforms import v2
 
 from experiments.bench import measure
 from experiments.bench.measure import BenchmarkResult, seconds_of, table
+from experiments.bench.plain import algorithm_1
 from experiments.bench.whole import bench_host, bench_plain, bench_sweep
 from experiments.common import SPLITS, add_parts, make_parser, open_data, write_page
 from fer_voting.config import compose
@@ -43,7 +44,7 @@ from fer_voting.models import VotingResNet18
 from fer_voting.models.checkpoint import NetworkInfo
 from fer_voting.models.compiled import compile_network, find_compiler
 from fer_voting.models.cost import count_gmacs, forward_mib_per_image
-from fer_voting.models.crops import crop_corners, crop_side, ten_crops
+from fer_voting.models.crops import ten_crops
 from fer_voting.models.images import normalise
 from fer_voting.networks import load_network
 from fer_voting.networks.onnx import ExportInfo, OnnxRuntime, OpenVinoRuntime
@@ -53,18 +54,6 @@ from fer_voting.training.losses import CrossEntropy
 from fer_voting.training.module import VotingModule, memory_format_for
 
 Array = NDArray[Any]
-
-
-def algorithm_1(x: Tensor) -> Tensor:
-    """The paper's Algorithm 1: `[B, C, H, W]` -> `[B * 10, C, h, w]`."""
-    patches = []
-    for image in x:
-        height, width = image.shape[-2:]
-        h, w = crop_side(height), crop_side(width)
-        for view in (image, image.flip(-1)):
-            for top, left in crop_corners(height, width, h, w):
-                patches.append(view[None, :, top : top + h, left : left + w])
-    return torch.cat(patches)
 
 
 class Reference(VotingResNet18):

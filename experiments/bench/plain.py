@@ -24,8 +24,8 @@ CROP = 5 / 6
 """Side of a crop as a share of the map's."""
 
 
-def ten_crops(maps: Tensor) -> Tensor:
-    """The paper's Algorithm 1: `[B, C, H, W]` -> `[B * 10, C, h, w]`."""
+def algorithm_1(maps: Tensor) -> Tensor:
+    """The paper's Algorithm 1, as it is written: `[B, C, H, W]` -> `[B * 10, C, h, w]`."""
     height, width = maps.shape[-2:]
     h, w = round(height * CROP), round(width * CROP)
     middle = round((height - h) / 2), round((width - w) / 2)
@@ -55,7 +55,7 @@ class Network(nn.Module):
         for number in range(1, 5):
             x = getattr(self.net, f"layer{number}")(x)
             if number == self.split:
-                x = ten_crops(x)
+                x = algorithm_1(x)
         return self.net.fc(self.net.avgpool(x).flatten(1)).view(images, -1, self.net.fc.out_features)
 
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torchvision.transforms.v2.functional import ten_crop
 
-from experiments.bench.network import PARTS, Clock, Reference, algorithm_1, main
+from experiments.bench.network import PARTS, Clock, Reference, main
+from experiments.bench.plain import algorithm_1
 from experiments.common import open_data
 from fer_voting.data.augment.batched import BatchedAugment
 from fer_voting.models import SPLITS, VotingResNet18

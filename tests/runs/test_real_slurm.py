@@ -60,7 +60,8 @@ PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
 
 
-def wait_for(condition: Callable[[], object], seconds: float) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 300) -> None:
+    """On an idle machine all come about in some seconds."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not come about"
@@ -101,9 +102,9 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
             for words in daemons:
                 with (folder / f"{words[0]}.out").open("w") as out:
                     processes.append(subprocess.Popen(words, stdout=out, stderr=out))
-                time.sleep(1)
+                time.sleep(0.5)
             try:
-                subprocess.run(["srun", "-n1", "true"], check=True, timeout=30, capture_output=True)
+                subprocess.run(["srun", "-n1", "true"], check=True, timeout=120, capture_output=True)
             except (subprocess.SubprocessError, OSError) as error:
                 pytest.skip(f"Slurm is installed, but does not start here: {error}")
             yield
@@ -151,19 +152,25 @@ class Command:
         return (self.sweep.dir / "jobs" / job / f"{job}_0_log.{kind}").read_text()
 
 
+PLACED_NOWHERE = ["seed=1,2", "hydra.launcher.nodes=3"]
+
+
 @pytest.fixture(scope="module")
 def commands(slurm: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Command]]:
     """Sweeps that run at the same time: of a job that fails, one that ends and one that would not; of a job that is
-    longer than its time; of a job of two ranks; of jobs that no node can run."""
+    longer than its time; of jobs of two ranks, one of which needs the other; of jobs that no node can run."""
     words = {
         "mixed": ["dataset.size=24", "trainer.max_epochs=1,9999", "model.width=4,0"],
-        "long": ["trainer.max_epochs=9998", "hydra.launcher.timeout_min=3", "hydra.launcher.signal_delay_s=30"],
-        "ranks": ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "hydra.launcher.tasks_per_node=2"],
-        "placed nowhere": ["seed=1,2", "hydra.launcher.nodes=3"],
+        "long": ["trainer.max_epochs=9998", "hydra.launcher.timeout_min=9", "hydra.launcher.signal_delay_s=50"],
+        "ranks": [
+            *("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "hydra.launcher.tasks_per_node=2"),
+            *("refit=true,false", "dataset.size=48"),  # by which the name is short enough
+        ],
+        "placed nowhere": PLACED_NOWHERE,
     }
     started = {name: Command(tmp_path_factory.mktemp(name), *words[name]) for name in words}
     yield started
-    for command in started.values():
+    for command in started.values():  # also those that a test added
         if command.process.poll() is None:
             command.process.kill()
             command.process.wait()
@@ -171,33 +178,42 @@ def commands(slurm: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 def test_jobs_that_no_node_can_run_are_queued_and_stay_after_one_interrupt(commands: dict[str, Command]):
     command = commands["placed nowhere"]
-    wait_for(lambda: "2 queued (PartitionNodeLimit)" in command.printed, 300)
+    wait_for(lambda: "2 queued (PartitionNodeLimit)" in command.printed)
     states = command.sweep.states()
     assert [(state.status, state.error) for state in states] == [
         ("queued", "waits in Slurm's queue (PartitionNodeLimit)")
     ] * 2
     (array,) = {each.partition("_")[0] for each in command.ids()}
     command.process.send_signal(signal.SIGINT)
-    wait_for(lambda: f"to cancel them: scancel {array}" in command.printed, 30)
+    wait_for(lambda: f"to cancel them: scancel {array}" in command.printed)
+    assert command.process.wait(60) == 1
     assert command.statuses() == ["queued"] * 2
+
+    command = commands["again"] = Command(command.sweep.output_dir.parent, *PLACED_NOWHERE)
+    wait_for(lambda: f"2 jobs of this sweep are in the queue already: {array}\n" in command.printed)
+    wait_for(lambda: "2 queued (PartitionNodeLimit)" in command.printed)
+    assert "submitted" not in command.printed
     command.process.send_signal(signal.SIGINT)
-    assert command.process.wait(30) == 1
+    wait_for(lambda: f"to cancel them: scancel {array}" in command.printed)
+    command.process.send_signal(signal.SIGINT)
+    assert command.process.wait(60) == 1
     assert f"cancelled: {array}" in command.printed
     assert command.statuses() == ["missing"] * 2
 
 
-def test_two_ranks_are_one_job(commands: dict[str, Command]):
+def test_two_ranks_are_one_job_and_a_refit_waits_for_the_run_that_it_needs(commands: dict[str, Command]):
     command = commands["ranks"]
     assert command.process.wait(300) == 0, command.printed
-    (result,) = [run.finished_result() for run in command.runs()]
-    assert result is not None
-    assert result["ranks"] == 2
+    refit, selection = [run.finished_result() or {} for run in command.runs()]
+    assert [result["ranks"] for result in (refit, selection)] == [2, 2]
+    assert refit["refit"]
+    assert "1 jobs are submitted when those that they need have ended\n" in command.printed
 
 
 def test_a_job_that_fails_or_is_cancelled_ends_no_other_and_the_table_follows(commands: dict[str, Command]):
     command = commands["mixed"]
-    wait_for(lambda: command.statuses().count("failed") == 2 and "finished" in command.statuses(), 300)
-    wait_for(lambda: "running" in command.statuses(), 60)
+    wait_for(lambda: command.statuses().count("failed") == 2 and "finished" in command.statuses())
+    wait_for(lambda: "running" in command.statuses())
     (endless,) = [key for key in command.sweep.slurm_jobs() if "epochs9999" in key and "width0" not in key]
     subprocess.run(["scancel", command.sweep.slurm_jobs()[endless]], check=True)
     cancelled = time.monotonic()
@@ -213,12 +229,18 @@ def test_a_job_that_fails_or_is_cancelled_ends_no_other_and_the_table_follows(co
 
 def test_a_job_that_is_out_of_time_goes_on_in_a_new_one(commands: dict[str, Command]):
     command = commands["long"]
+    wait_for((command.sweep.dir / "slurm.json").exists)
     (run,) = command.runs()
+    wait_for(lambda: run.last_checkpoint.exists())
     (job,) = command.ids()
-    wait_for(lambda: command.statuses() == ["queued"], 240)
+    # Its time is over within half a minute; Slurm counts in minutes.
+    subprocess.run(["scontrol", "update", f"JobId={job}", "TimeLimit=1"], check=True)
+    wait_for(lambda: command.statuses() == ["queued"])
     assert run.status() == "interrupted"
-    subprocess.run(["scontrol", "update", f"JobId={job}", "StartTime=now"], check=True)  # not in two minutes
-    wait_for(lambda: f"continues from {run.last_checkpoint}" in command.logs(job, "err"), 120)
+    subprocess.run(
+        ["scontrol", "update", f"JobId={job}", "StartTime=now", "TimeLimit=9"], check=True
+    )  # not in two minutes
+    wait_for(lambda: f"continues from {run.last_checkpoint}" in command.logs(job, "err"))
     assert command.process.poll() is None, command.printed
     subprocess.run(["scancel", job], check=True)
     assert command.process.wait(120) == 1
