@@ -99,6 +99,7 @@ tables: table2 $(TABLES) $(FIGURES) ## all of these
 bench: $(INSTALLED) ## how fast and how lean, against the paper's words taken literally: most of an hour on an idle machine
 	$(PY) -m experiments.bench.network $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)" --data $(DATA))
 	$(PY) -m experiments.bench.video $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)")
+	$(if $(PEER),$(PY) -m experiments.bench.peer --peer "$(PEER)" --root "$(ROOT)" $(OPTIONS) $(PHOTOS))
 
 licences: $(INSTALLED) ## list the licence of every dependency; an unknown or restrictive one without a reason fails
 	.venv/bin/pip-licenses

@@ -6,9 +6,13 @@ by brightness and by size of the face. DIR holds fer2013.csv and, for FER+, fer2
 writes them with the figures and the confusion matrix into <output-dir>/public_test; `fer_voting.export --to folder`
 of the same run puts them into the model card. Ten minutes on 2 cores for the network that ships. Nothing written holds
 a face.
+
+With `--forms`, instead the table of an exported network's forms (`--form`, `--precision` of prediction): accuracy and
+processor time; the model card takes it in the same way.
 """
 
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -22,13 +26,14 @@ from numpy.typing import NDArray
 from experiments.common import Report, add_folders, make_parser, open_data, publish
 from experiments.kept import find_faces
 from experiments.resolution import RESOLUTIONS, figures
+from fer_voting import networks
 from fer_voting.data.corruptions import corrupt
 from fer_voting.data.index import PARTS
 from fer_voting.data.labels import CLASSES
 from fer_voting.data.module import FERDataModule
 from fer_voting.data.sets.ferplus import strict_majority
 from fer_voting.inference.faces import cut_face
-from fer_voting.inference.model_card import public_test_tables
+from fer_voting.inference.model_card import forms_table, public_test_tables
 from fer_voting.inference.recognizer import Recognizer
 from fer_voting.networks import weights_checksum
 from fer_voting.results.calibration import reliability
@@ -36,8 +41,11 @@ from fer_voting.results.evaluation import confusion_counts
 from fer_voting.results.plots import draw_confusion
 from fer_voting.system.environment import describe_device, git_commit, package_versions
 from fer_voting.system.messages import progress_bar, set_up_messages
+from fer_voting.votes import FORMS
 
 QUARTERS = 4
+TIMED_FACES = 8
+"""Faces of one timed call: what one thread of ONNX Runtime computes at once."""
 
 
 def public_test(root: Path, size: int, output_dir: Path) -> tuple[FERDataModule, NDArray[np.int64]]:
@@ -100,6 +108,63 @@ def judge(name: str, recognizer: Recognizer, data: FERDataModule, positions: NDA
         "git_commit": git_commit(),
         "versions": package_versions(),
     }
+
+
+def judge_forms(
+    name: str, source: str, output_dir: Path, data: FERDataModule, positions: NDArray[np.int64]
+) -> dict[str, Any]:
+    """Accuracy and processor time of every form of an exported network (`forms_table`), in ONNX Runtime on one thread.
+
+    A form that its folder or file lacks is left out. Raises ValueError if there is none.
+    """
+    faces = find_faces(data, positions)
+    images = np.asarray(data.pack.images[positions])
+    known = {"by_label": faces.labels}
+    if faces.votes is not None:
+        known["by_majority"] = strict_majority(faces.votes, len(data.class_names))
+    rows: list[dict[str, Any]] = []
+    info: Any = None
+    for precision in ("float32", "int8"):
+        for form in FORMS:
+            words: dict[str, Any] = {"runtime": "onnx", "threads": 1, "device": "cpu"}
+            try:
+                runtime: Any = networks.load(source, output_dir, precision=precision, form=form, **words)
+            except ValueError as error:
+                print(f"left out: {form}, {precision}: {error}")
+                continue
+            if form == "whole" and runtime.vote == runtime.info.vote:
+                continue  # a baseline: its full form is its whole map
+            info = runtime.info
+            columns = [info.class_names.index(label) for label in data.class_names]
+            runtime(images[:TIMED_FACES])  # warm-up
+            start, decisions = time.process_time(), []
+            for first in range(0, len(images), TIMED_FACES):
+                decisions.append(runtime(images[first : first + TIMED_FACES])[0][:, columns].argmax(axis=1))
+            row: dict[str, Any] = {"form": form, "precision": precision}
+            row["milliseconds"] = 1000 * (time.process_time() - start) / len(images)
+            decided = np.concatenate(decisions)
+            row |= {kind: float((decided == labels)[labels >= 0].mean()) for kind, labels in known.items()}
+            rows.append(row)
+    if not rows:
+        raise ValueError(f"{name} has no ONNX file whose forms could be judged")
+    return {
+        "name": name,
+        "split": info.split,
+        "vote": "",
+        "checksum": info.checksum,
+        "images": len(images),
+        "forms": [{"by_majority": None, **row, "time": row["milliseconds"] / rows[0]["milliseconds"]} for row in rows],
+        "device": describe_device(torch.device("cpu")),
+        "git_commit": git_commit(),
+        "versions": package_versions(),
+    }
+
+
+def forms_report(result: dict[str, Any]) -> Report:
+    written = Report(f"{result['name']}-forms", f"Forms of {result['name']} on FER2013's PublicTest", rows=[result])
+    written.add(forms_table(result))
+    written.add(f"Commit {result['git_commit']}; {result['device']}, one thread.")
+    return written
 
 
 def print_without_a_quarter(
@@ -212,11 +277,26 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--cut", choices=("left", "right", "top", "bottom"), help="only print the accuracies without this quarter"
     )
+    parser.add_argument(
+        "--forms",
+        action="store_true",
+        help="instead, accuracy and processor time of each form of an exported network, by ONNX Runtime on one thread",
+    )
+    parser.add_argument(
+        "--every", type=int, default=1, metavar="N", help="with --forms: only every N-th image (default: all)"
+    )
     parser.add_argument("--vote", help="(default: the run's or the folder's own, else soft)")
     add_folders(parser, "public_test")
     options = parser.parse_args(arguments)
     set_up_messages()
+    out = options.out or options.output_dir / "public_test"
     try:
+        if options.forms:
+            size = networks.load(options.network, options.output_dir, runtime="onnx").info.image_size
+            data, positions = public_test(options.root, size, options.output_dir)
+            chosen = positions[:: options.every]
+            forms = judge_forms(Path(options.network).name, options.network, options.output_dir, data, chosen)
+            return publish(forms_report(forms), out)
         recognizer = Recognizer.load(options.network, options.output_dir, vote=options.vote, runtime="torch")
         name = Path(options.network).name.removesuffix(".ckpt")
         data, positions = public_test(options.root, recognizer.runtime.image_size, options.output_dir)
@@ -225,7 +305,7 @@ def main(arguments: list[str] | None = None) -> None:
         result = judge(name, recognizer, data, positions)
     except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")
-    publish(report(result), options.out or options.output_dir / "public_test", ("png",))
+    publish(report(result), out, ("png",))
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from fer_voting.system.groups import add_config_dir
 from fer_voting.system.messages import set_up_messages
 from fer_voting.system.text import escape
+from fer_voting.votes import FORMS
 
 if TYPE_CHECKING:  # `--help` answers before torch is imported
     from fer_voting.data.module import FERDataModule
@@ -48,6 +49,11 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--output-dir", type=Path, default=Path("outputs"), help="holds runs/ (default: outputs)")
     command.add_argument("--vote", help="by whose best epoch, and in the file (default: the run's)")
     command.add_argument("--split", help="where to take the crops: baseline, input, m1, m2, m3 (default: as trained)")
+    command.add_argument(
+        "--form",
+        choices=(*FORMS, "all"),
+        help="only this form of the network, or all in one file, selectable as predict --form (default: full)",
+    )
     command.add_argument(
         "--mean-gmacs",
         type=float,
@@ -97,6 +103,8 @@ def export(options: argparse.Namespace) -> Path:
         raise ValueError("--precision float16 is for --to folder")
     if options.detector is not None and options.to != "page":
         raise ValueError("--detector is for --to page")
+    if options.form is not None and options.to == "folder":
+        raise ValueError("--form is for --to onnx and --to page: a folder holds every form of its network")
     if options.embedding and options.to != "onnx":
         raise ValueError("--embedding is for --to onnx")
     if options.dataset and options.precision != "int8":
@@ -116,6 +124,10 @@ def export(options: argparse.Namespace) -> Path:
     faces = {name: getattr(options, name) for name in ("margin", "align") if getattr(options, name) is not None}
     if faces:
         network = replace(network, info=replace(network.info, faces=replace(network.info.faces, **faces)))
+    if options.form not in (None, "all"):
+        network = network.in_form(options.form)
+    elif options.form == "all" and not network.forms:
+        raise ValueError(f"--form all: {source.path} holds no parameters of other forms than full")
     if options.mean_gmacs is not None:
         network = _with_mean_gmacs(network, options.mean_gmacs)
     name = source.path.stem if source.kind == "checkpoint" else source.path.name
@@ -127,6 +139,7 @@ def export(options: argparse.Namespace) -> Path:
             name,
             *([] if options.split is None else [f"as_{options.split}"]),
             *([] if options.vote is None else [options.vote]),
+            *([] if options.form is None else [options.form]),
             *([] if options.mean_gmacs is None else [f"{options.mean_gmacs:g}gmacs"]),
         ]
     )
@@ -177,7 +190,7 @@ def _with_mean_gmacs(network: "Network", mean_gmacs: float) -> "Network":
 def _to_onnx(network: "Network", options: argparse.Namespace, path: Path) -> str:
     """Write the network to `path`; returns a description of the file."""
     from fer_voting.inference.onnx_export import export_float32, require_packages
-    from fer_voting.inference.runtime import FaceNetwork
+    from fer_voting.inference.runtime import FaceNetwork, FormsNetwork
     from fer_voting.networks.onnx import ExportInfo
 
     require_packages()
@@ -191,9 +204,11 @@ def _to_onnx(network: "Network", options: argparse.Namespace, path: Path) -> str
         faces=network.info.faces,
         fitted=network.vote.to_values(),
         accuracy=network.accuracy,
+        forms=network.forms if options.form == "all" else {},
     )
     embed_before = len(network.info.class_names) if options.embedding else None
-    module = FaceNetwork(network.net, network.vote, network.info.faces.colour, embed_before)
+    kind = FormsNetwork if options.form == "all" else FaceNetwork
+    module = kind(network.net, network.vote, network.info.faces.colour, embed_before)
     if options.precision == "float32":
         note = f"{export_float32(module, info, path):.1e} from PyTorch"
     else:

@@ -27,7 +27,7 @@ from fer_voting.system.groups import add_config_dir
 from fer_voting.system.machine import processor
 from fer_voting.system.messages import duration, progress_bar, set_up_messages
 from fer_voting.system.text import escape
-from fer_voting.votes import ALL_VOTES
+from fer_voting.votes import ALL_VOTES, FORMS
 
 if TYPE_CHECKING:  # `--help` answers before torch is imported
     from fer_voting.inference.predictor import Predictor
@@ -61,7 +61,12 @@ def parser() -> argparse.ArgumentParser:
     group.add_argument(
         "--vote", help=f"{', '.join(ALL_VOTES)}, or one of your own (default: the model's own, else soft)"
     )
-    group.add_argument("--precision", choices=("float32", "bf16"), help="(default: %(default)s)")
+    group.add_argument(
+        "--form",
+        choices=FORMS,
+        help="full; adaptive: crops only where the whole map is not certain; whole: no crops (default: %(default)s)",
+    )
+    group.add_argument("--precision", choices=("float32", "bf16", "int8"), help="(default: %(default)s)")
     group.add_argument("--device", help="cpu, cuda, … (default: a GPU where there is one)")
     group.add_argument(
         "--runtime",

@@ -34,7 +34,7 @@ class Explanation:
     recognition: Recognition
     """Recognition of the one face."""
     face: NDArray[np.uint8]
-    """`[S, S, 3]`, RGB."""
+    """`[S, S, 3]`, RGB, as the network sees it: grey if it turns faces grey."""
     crops: list[NDArray[np.uint8]]
     """V images `[h, w, 3]`: the part of the face in each crop, mirrored if the network sees it mirrored."""
     rectangles: list[Rectangle]
@@ -56,10 +56,14 @@ def explain(recognizer: Recognizer, face: NDArray[np.uint8]) -> Explanation:
     import torch
     import torch.nn.functional as F
 
+    from fer_voting.models.images import as_grey
+
     recognizer = recognizer.in_torch
     net = explainable_network(recognizer)
     runtime: Any = recognizer.runtime
     prepared = np.array(recognizer.prepare(face))
+    if runtime.faces.colour == "grey":
+        prepared = as_grey(torch.from_numpy(prepared)).numpy()
     last_maps: list[torch.Tensor] = []
     with runtime.lock:  # other threads' maps come by the hook too
         hook = net.backbone.avgpool.register_forward_pre_hook(lambda _, inputs: last_maps.append(inputs[0].detach()))

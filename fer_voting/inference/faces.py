@@ -291,7 +291,15 @@ def make_detector(
         boxes = _checked(detector(image))
         return boxes[~(boxes.scores < face_score)]
 
+    detect.__module__, detect.__qualname__ = module, attribute
     return detect
+
+
+def detector_name(detector: Detector) -> str:
+    """The name by which `make_detector` makes a detector: of `DETECTORS`, else `package.module:callable`."""
+    kind: Any = detector if hasattr(detector, "__qualname__") else type(detector)
+    known = [name for name, each in DETECTORS.items() if each is kind]
+    return known[0] if known else f"{kind.__module__}:{kind.__qualname__}"
 
 
 FOUND = 16

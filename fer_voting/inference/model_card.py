@@ -27,6 +27,7 @@ def model_card(
     resolutions: Sequence[Mapping[str, Any]] = (),
     temperature: float = 1.0,
     public_test: Mapping[str, Any] | None = None,
+    forms: Mapping[str, Any] | None = None,
 ) -> str:
     """The card as Markdown with the Hub's metadata on top.
 
@@ -40,6 +41,7 @@ def model_card(
         resolutions: rows of `make resolution` about this network, split and vote.
         temperature: divisor of the vote's scores, if they are logits.
         public_test: figures of `python -m experiments.public_test` about this network, split and vote.
+        forms: figures of the same command with `--forms`, about this network.
     """
     own, counts, versions = info.options, result["counts"], result.get("versions", {})
     is_papers = info.architecture == "resnet18"
@@ -66,6 +68,7 @@ def model_card(
             temperature=temperature,
             resolutions=resolutions,
             public_test=public_test,
+            forms=forms,
             packages=", ".join(
                 f"{package} {versions[package]}" for package in ("python", "torch", "lightning") if package in versions
             ),
@@ -93,8 +96,9 @@ def run_card(network: Network, name: str) -> str:
     key = (network.checksum, info.split, vote)
     tests = [figures for file in _stored(output_dir / "public_test") for figures in file]
     public_test = next((each for each in tests if (each["checksum"], each["split"], each["vote"]) == key), None)
+    forms = next((each for each in tests if "forms" in each and each["checksum"] == network.checksum), None)
     return model_card(
-        name, info, vote, result, run.config(), evaluations, resolutions, network.vote.temperature, public_test
+        name, info, vote, result, run.config(), evaluations, resolutions, network.vote.temperature, public_test, forms
     )
 
 
@@ -112,6 +116,16 @@ def public_test_tables(figures: Mapping[str, Any]) -> str:
             and by label and majority (None) `accuracy`.
     """
     return _environment().get_template("public_test.md.j2").render(figures=figures)
+
+
+def forms_table(forms: Mapping[str, Any]) -> str:
+    """The table of `python -m experiments.public_test --forms` as Markdown.
+
+    Args:
+        forms: `images`; `forms`: `form`, `precision`, `by_label`, `by_majority` (None without FER+'s votes),
+            `milliseconds` and `time` (share of the first row's) of each.
+    """
+    return _environment().get_template("forms.md.j2").render(forms=forms)
 
 
 def _protocol(info: NetworkInfo, result: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fer_voting.inference.runtime import FaceNetwork
+from fer_voting.inference.runtime import FaceNetwork, FormsNetwork
 from fer_voting.networks.onnx import ExportInfo, OnnxRuntime
 
 if TYPE_CHECKING:
@@ -56,7 +56,8 @@ def export_float32(network: FaceNetwork, info: ExportInfo, path: Path) -> float:
     """Write `network` to `path` and return its largest difference from PyTorch (see `parity`).
 
     The graph maps `faces` uint8 `[B, S, S, 3]` to `scores` `[B, K]` and `crop_logits` `[B, V, K]`, float32, for any B,
-    and to `embeddings` `[B, D]` if the network returns them; `info` is its metadata.
+    and to `embeddings` `[B, D]` if the network returns them; `info` is its metadata. The graph of a `FormsNetwork` also
+    takes `form`, float32 `[2]`, which may be left out: the form `full`.
 
     Raises ValueError if the packages are missing, or if the file differs from PyTorch by more than `MAX_DIFFERENCE`;
     then there is no file.
@@ -66,7 +67,8 @@ def export_float32(network: FaceNetwork, info: ExportInfo, path: Path) -> float:
     _describe(model, info)
     with _draft(path) as draft:
         draft.write_bytes(model.SerializeToString())
-        difference = parity(network, OnnxRuntime(draft))
+        networks = {"full": network} | {form: network.in_form(form, info.forms) for form in ("full", *info.forms)}
+        difference = max(parity(own, OnnxRuntime(draft, form=form)) for form, own in networks.items())
         if not difference <= MAX_DIFFERENCE:
             raise ValueError(
                 f"the exported network differs from PyTorch by {difference:.1e}, more than {MAX_DIFFERENCE:g}"
@@ -156,22 +158,28 @@ def _draft(path: Path) -> Iterator[Path]:
 
 
 def _trace(network: FaceNetwork, size: int) -> "onnx.ModelProto":
+    import onnx
+
     # From a batch of one, the exporter would make a network for batches of one.
-    example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
+    faces = torch.zeros(2, size, size, 3, dtype=torch.uint8)
+    form = (network.full,) if isinstance(network, FormsNetwork) else ()
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.filterwarnings("ignore", category=DeprecationWarning)  # the exporter's own
         program = torch.onnx.export(
             network,
-            (example,),
-            input_names=["faces"],
+            (faces, *form),
+            input_names=["faces"] + ["form"] * len(form),
             output_names=["scores", "crop_logits"] + ["embeddings"] * (network.embed_before is not None),
-            dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
+            dynamic_shapes=({0: torch.export.Dim.DYNAMIC}, *({} for _ in form)),
             opset_version=OPSET,
             dynamo=True,
             verbose=False,
         )
     assert program is not None
-    return program.model_proto
+    model = program.model_proto
+    for values in form:  # the default of an input is an initializer of its name
+        model.graph.initializer.append(onnx.numpy_helper.from_array(values.numpy(), "form"))
+    return model
 
 
 def _describe(model: "onnx.ModelProto", info: ExportInfo) -> None:
@@ -202,6 +210,7 @@ def _describe(model: "onnx.ModelProto", info: ExportInfo) -> None:
 
 
 def _quantise(source: Path, target: Path, calibration: NDArray[np.uint8]) -> None:
+    import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -211,11 +220,18 @@ def _quantise(source: Path, target: Path, calibration: NDArray[np.uint8]) -> Non
 
         def get_next(self) -> dict[str, Any] | None:
             first = next(self.batches, None)
-            return None if first is None else {"faces": calibration[first : first + BATCH]}
+            return None if first is None else {"faces": calibration[first : first + BATCH], **form}
 
     with tempfile.TemporaryDirectory() as folder, _quiet_root_logger():
-        prepared = Path(folder) / "prepared.onnx"
-        quant_pre_process(source, prepared, skip_symbolic_shape=True)
+        model, prepared = onnx.load(source), Path(folder) / "prepared.onnx"
+        # The input of a file of all forms: the quantiser takes its default for a constant. Both the full maps and the
+        # crops are calibrated, so the threshold is just below 1.
+        default = next((each for each in model.graph.initializer if each.name == "form"), None)
+        form = {} if default is None else {"form": np.array([1 - 2**-20, 1], np.float32)}
+        if default is not None:
+            model.graph.initializer.remove(default)
+        onnx.save(model, prepared)
+        quant_pre_process(prepared, prepared, skip_symbolic_shape=True)
         quantize_static(
             prepared,
             target,
@@ -225,6 +241,10 @@ def _quantise(source: Path, target: Path, calibration: NDArray[np.uint8]) -> Non
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
         )
+        if default is not None:
+            model = onnx.load(target)
+            model.graph.initializer.append(default)
+            onnx.save(model, target)
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ class PredictOptions:
     """Source, as `fer_voting.networks.find` takes it; None: the network that ships."""
     output_dir: str = "outputs"
     runtime: str = "auto"
+    form: str = "full"
     vote: str | None = None
     precision: str = "float32"
     device: str = "auto"

@@ -47,6 +47,7 @@ class Predictor:
             options.network,
             options.output_dir,
             vote=options.vote,
+            form=options.form,
             precision=options.precision,
             device=options.device,
             runtime=options.runtime,

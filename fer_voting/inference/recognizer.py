@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from fer_voting import networks
 from fer_voting.data.images import prepare_image, to_rgb
-from fer_voting.inference.faces import Detector, cut_face, find_faces, make_detector
+from fer_voting.inference.faces import Detector, cut_face, detector_name, find_faces, make_detector
 from fer_voting.inference.frames import photo
 from fer_voting.inference.options import PredictOptions
 
@@ -231,6 +231,8 @@ class Recognizer:
         self.batch_size = batch_size
         self.align = align
         self._detector = make_detector(detector) if isinstance(detector, str) else detector
+        if self._detector is not None:
+            self._compare_detector(self._detector)
         self._reload: Callable[..., Recognizer] | None = None
 
     @classmethod
@@ -244,6 +246,7 @@ class Recognizer:
         device: str = "auto",
         runtime: str = "auto",
         threads: int | None = None,
+        form: str = "full",
         **options: Any,
     ) -> Self:
         """The network of a run, a checkpoint, an exported folder, a name on the Hub or an ONNX file
@@ -253,12 +256,16 @@ class Recognizer:
             source, output_dir: as in `fer_voting.networks.load`.
             vote: of `fer_voting.votes.ALL_VOTES`; None: the run's or the export's own, for a checkpoint `soft`. An
                 ONNX file has only its own.
-            precision: `float32`, or `bf16`: faster where the processor or GPU computes it.
-            device: `auto` (a GPU if there is one), `cpu`, `cuda`, …; an ONNX file runs on the processor.
+            precision: `float32`; `bf16`: faster where the processor or GPU computes it; `int8`, of an ONNX file: faster
+                where the processor multiplies 8 bits.
+            device: `auto` (a GPU if there is one), `cpu`, `cuda`, …; an ONNX file runs on a GPU where ONNX Runtime's
+                CUDA provider is installed.
             runtime: `auto`, `onnx`, `openvino` or `torch`, as in `fer_voting.networks.load`: the network that ships
                 runs in ONNX Runtime on a processor, runs and checkpoints in PyTorch.
             threads: of a processor for one call, of the network and of OpenCV; None: all cores that the process may
                 use. A number is set for the whole process in OpenCV and PyTorch.
+            form: `full`; `adaptive`: crops only where the whole map is not certain; `whole`: the whole map decides
+                (`fer_voting.votes.forms`).
             options: `detector`, `margin`, `batch_size`, `align`.
 
         Raises ValueError or FileNotFoundError for an argument that does not fit or a file that is not there, and
@@ -272,6 +279,7 @@ class Recognizer:
             "device": device,
             "runtime": runtime,
             "threads": threads,
+            "form": form,
         }
         network = networks.load(source, output_dir, **words)
         if threads is not None:
@@ -291,26 +299,24 @@ class Recognizer:
         return super().__reduce__() if self._reload is None else (self._reload, ())
 
     @classmethod
-    def from_run(
-        cls, run: str | Path, output_dir: str | Path = "outputs", vote: str | None = None, **options: Any
-    ) -> Self:
+    def from_run(cls, run: str | Path, output_dir: str | Path = "outputs", **options: Any) -> Self:
         """`load` for a finished training: its folder, or its name below `<output_dir>/runs`."""
-        return cls.load(run, output_dir, vote=vote, **options)
+        return cls.load(run, output_dir, **options)
 
     @classmethod
-    def from_checkpoint(cls, path: str | Path, vote: str | None = None, **options: Any) -> Self:
+    def from_checkpoint(cls, path: str | Path, **options: Any) -> Self:
         """`load` for a `.ckpt` file. Votes with fitted parameters need a run."""
-        return cls.load(path, vote=vote, **options)
+        return cls.load(path, **options)
 
     @classmethod
-    def from_pretrained(cls, model: str | Path, vote: str | None = None, **options: Any) -> Self:
+    def from_pretrained(cls, model: str | Path, **options: Any) -> Self:
         """`load` for an exported folder or a name on the Hub; `fer_voting` is the network that ships."""
-        return cls.load(model, vote=vote, **options)
+        return cls.load(model, **options)
 
     @classmethod
-    def from_onnx(cls, path: str | Path, runtime: str = "onnx", precision: str = "float32", **options: Any) -> Self:
+    def from_onnx(cls, path: str | Path, **options: Any) -> Self:
         """`load` for an exported ONNX file."""
-        return cls.load(path, runtime=runtime, precision=precision, **options)
+        return cls.load(path, **options)
 
     @functools.cached_property
     def in_torch(self) -> "Recognizer":
@@ -321,7 +327,7 @@ class Recognizer:
         is_of_folder = isinstance(self.runtime, networks.OnnxNetwork) and self.runtime.is_of_folder
         if not is_of_folder or self._reload is None:
             return self
-        return self._reload(runtime="torch")
+        return self._reload(runtime="torch", precision="float32")
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -333,7 +339,17 @@ class Recognizer:
         with _MAKING:
             if self._detector is None:
                 self._detector = make_detector()
+                self._compare_detector(self._detector)
             return self._detector
+
+    def _compare_detector(self, detector: Detector) -> None:
+        """Log a warning if the network's file counts its margin from the boxes of another detector."""
+        if (name := detector_name(detector)) != self.runtime.faces.detector:
+            log.warning(
+                "the detector is %s, and the network was made for boxes of %s: a `margin` of another size may suit it",
+                name,
+                self.runtime.faces.detector,
+            )
 
     def find(self, frame: NDArray[np.uint8]) -> NDArray[np.float64]:
         """The faces of a frame (uint8 `[H, W, 3]`, RGB) as `find_faces` gives them, without `align` with angles of 0.

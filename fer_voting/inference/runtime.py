@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fer_voting.face_input import FaceInput
-from fer_voting.models.adaptive import outputs_for, require_cut
+from fer_voting.models.adaptive import deciding_crops_at, has_cut, outputs_for, require_cut
 from fer_voting.models.checkpoint import NetworkInfo
 from fer_voting.models.images import as_grey, normalise
 from fer_voting.models.last_layer import find_last_layer
 from fer_voting.system.environment import keep_to_usable_cores
-from fer_voting.votes import CropOutputs, Vote, soft_vote
+from fer_voting.votes import CropOutputs, Forms, Vote, soft_vote, vote_of_form
 
 PRECISIONS = ("float32", "bf16")
 
@@ -88,6 +88,12 @@ class FaceNetwork(nn.Module):
         outputs = CropOutputs(logits.float())
         return self.vote.probabilities(outputs), outputs.crops, embeddings
 
+    def in_form(self, form: str, forms: Forms) -> "FaceNetwork":
+        """The same network in another form (`fer_voting.votes.forms`), without embeddings if crops are left out."""
+        vote = vote_of_form(form, self.vote, forms, has_cut(self.net))
+        embed_before = None if vote.needs_full_map else self.embed_before
+        return FaceNetwork(self.net, vote, self.colour, embed_before)
+
     def embed(self, faces: Tensor, num_classes: int) -> Tensor:
         """The input of the last layer, mean over the crops (and over places, before a convolution): `[B, D]`."""
         return self._logits_and_embeddings(faces, num_classes)[1]
@@ -106,6 +112,50 @@ class FaceNetwork(nn.Module):
 
     def _images(self, faces: Tensor) -> Tensor:
         return normalise((as_grey(faces) if self.colour == "grey" else faces).permute(0, 3, 1, 2))
+
+
+class FormsNetwork(FaceNetwork):
+    """A network whose own vote is `soft`, in every form (`fer_voting.votes.forms`); what an export of all forms holds.
+
+    Its second input, float32 `[2]`, is the form's threshold and temperature. Embeddings, if any, are those of the full
+    map where it decides.
+
+    Raises ValueError if the vote is another or there are no crops.
+    """
+
+    def __init__(
+        self, net: nn.Module, vote: Vote = soft_vote, colour: str = "rgb", embed_before: int | None = None
+    ) -> None:
+        if vote.name != "soft":
+            raise ValueError(f"only the soft vote has other forms, not the {vote.name} vote")
+        super().__init__(require_cut(net), vote, colour, embed_before)
+
+    @property
+    def full(self) -> Tensor:
+        """The second input for the form `full`."""
+        return torch.tensor([1.0, self.vote.temperature])
+
+    def forward(self, faces: Tensor, form: Tensor | None = None) -> tuple[Tensor, ...]:
+        threshold, temperature = (self.full if form is None else form).split(1)
+        net = require_cut(self.net)
+        if self.embed_before is None:
+            crops = deciding_crops_at(threshold, net, self._images(faces))
+            return (crops.mean(dim=1) / temperature).softmax(dim=1), crops
+        layer = net.backbone.get_submodule(find_last_layer(net, self.embed_before))
+        classes = self.embed_before
+
+        # The layer gives what it sees besides its logits, which so are chosen and put together in the same way.
+        def with_features(layer: nn.Module, inputs: tuple[Tensor, ...], logits: Tensor) -> Tensor:
+            features = inputs[0].flatten(2).mean(2) if inputs[0].ndim > 2 else inputs[0]
+            return torch.cat([logits, features], dim=1)
+
+        hook = layer.register_forward_hook(with_features)
+        try:
+            both = deciding_crops_at(threshold, net, self._images(faces), classes)
+        finally:
+            hook.remove()
+        crops, features = both[..., :classes], both[..., classes:]
+        return (crops.mean(dim=1) / temperature).softmax(dim=1), crops, features.mean(dim=1)
 
 
 class TorchRuntime:

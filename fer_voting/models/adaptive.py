@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from fer_voting.models.cost import count_gmacs
 from fer_voting.models.voting import VotingNetwork
-from fer_voting.votes import AdaptiveCost, CropOutputs, Vote
+from fer_voting.votes import AdaptiveCost, CropOutputs, Vote, certainty
 
 
 def has_cut(net: nn.Module) -> bool:
@@ -39,14 +39,44 @@ def outputs_for(vote: Vote, net: nn.Module, images: Tensor) -> CropOutputs:
     net = require_cut(net)
     maps, full_map = net.trunk_and_full_map(images)
     full_map = full_map.float()
-    undecided = vote.undecided(full_map).nonzero()[:, 0]
+    undecided = _rows(vote.undecided(full_map))
     crops = full_map[:, None].repeat(1, net.votes, 1)
-    if torch.compiler.is_exporting():
-        torch._check(undecided.shape[0] > 0)  # only for the tracer: the exported file also takes none
-    elif not len(undecided):
+    if not torch.compiler.is_exporting() and not len(undecided):
         return CropOutputs(crops, full_map)
     computed = net.head(net.crop(maps[undecided])).float().unflatten(0, (-1, net.votes))
     return CropOutputs(crops.index_copy(0, undecided, computed), full_map)
+
+
+def deciding_crops_at(threshold: Tensor, net: VotingNetwork, images: Tensor, classes: int | None = None) -> Tensor:
+    """`AdaptiveVote.deciding_crops` at a threshold that is an input, `[1]`: `[B, V, K]`, float32.
+
+    At 1 no full map is classified, because all crops count whatever it says. Written for the exporter of ONNX: in the
+    graph it writes, what no image needs has an empty batch.
+
+    Args:
+        classes: K, if the network returns more numbers behind the K logits; they are chosen with them.
+    """
+    rows = _rows(images.new_ones(images.shape[0]) * (threshold < 1))
+    maps, full_map = net.trunk_and_full_map(images, rows)
+    full_map = _put_back(full_map, rows, images.shape[0])
+    undecided = certainty(full_map[:, :classes]) <= threshold
+    rows = _rows(undecided)
+    crops = net.head(net.crop(maps[rows])).unflatten(0, (-1, net.votes))
+    return _put_back(crops, rows, images.shape[0]).where(undecided[:, None, None], full_map[:, None])
+
+
+def _rows(chosen: Tensor) -> Tensor:
+    """Positions of what is not zero in `[B]`."""
+    rows = chosen.nonzero()[:, 0]
+    if torch.compiler.is_exporting():
+        torch._check(rows.shape[0] > 0)  # only for the tracer: the exported file also takes none
+    return rows
+
+
+def _put_back(computed: Tensor, rows: Tensor, images: int) -> Tensor:
+    """Float32, one row an image: what was computed of some, 0 for the others."""
+    computed = computed.float()
+    return computed.new_zeros(images, *computed.shape[1:]).index_copy(0, rows, computed)
 
 
 def adaptive_cost(net: nn.Module, image_size: int, limit: float | None = None) -> AdaptiveCost:

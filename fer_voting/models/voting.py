@@ -125,19 +125,22 @@ class VotingNetwork(nn.Module):
         dummies = torch.zeros(self._dummy_images, 3, side, side, dtype=maps.dtype, device=maps.device)
         return self._run(dummies.contiguous(memory_format=memory_format), lambda _: maps)
 
-    def trunk_and_full_map(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def trunk_and_full_map(self, images: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Images `[B, 3, H, W]` -> `trunk(images)` and the logits of the full maps `[B, K]`, by one pass.
+
+        Args:
+            rows: `[R]`, the images whose full maps are classified: logits `[R, K]`. None: all.
 
         Raises ValueError if the network has no cut.
         """
         images = self._prepare(images)
         if self.crop_after == INPUT:
-            return images, self.backbone(images)
+            return images, self.backbone(images if rows is None else images[rows])
         kept: list[Tensor] = []
 
         def keep(maps: Tensor) -> Tensor:
             kept.append(maps)
-            return maps.clone()  # the backbone may go on in place
+            return maps.clone() if rows is None else maps[rows]  # the backbone may go on in place
 
         logits = self._run(images, keep)
         return kept[0], logits

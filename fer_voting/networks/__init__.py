@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from fer_voting.networks.folder import CONFIG_FILE, ONNX_FILE, WEIGHTS_FILE, read_config
+from fer_voting.networks.folder import CONFIG_FILE, INT8_FILE, ONNX_FILE, WEIGHTS_FILE, read_config
 from fer_voting.networks.hub import download, is_hub_name
 from fer_voting.networks.onnx import OnnxNetwork, open_onnx
 from fer_voting.system.machine import has_gpu, passive_waiting
@@ -101,20 +101,23 @@ class Source:
         """
         if runtime not in ("auto", "onnx", "openvino", "torch"):
             raise ValueError(f"`runtime` (={runtime!r}) must be auto, onnx, openvino or torch")
-        if runtime == "torch" or (runtime == "auto" and self.kind in ("run", "checkpoint")):
+        in_torch = runtime == "auto" and self.kind in ("run", "checkpoint") and precision != "int8"
+        if runtime == "torch" or in_torch:
             self.weights_file()  # refuses an ONNX file
             return None
         if self.kind == "onnx":
             return self.path
-        file = self.path / ONNX_FILE
+        file = self.path / (INT8_FILE if precision == "int8" else ONNX_FILE)
         if self.kind != "folder" or not file.is_file():
-            if runtime == "auto":
+            if runtime == "auto" and precision != "int8":
                 return None
-            raise ValueError(f"`runtime` (={runtime!r}) needs an ONNX file: python -m fer_voting.export --to onnx")
+            option = f"`precision` (={precision!r})" if precision == "int8" else f"`runtime` (={runtime!r})"
+            raise ValueError(f"{option} needs an ONNX file: python -m fer_voting.export --to onnx")
         config = read_config(self.path / CONFIG_FILE)
         is_same = vote in (None, config.get("vote")) and split in (None, config.get("split"))
         on_processor = device == "cpu" or (device == "auto" and not has_gpu())
-        if runtime == "auto" and not (is_same and on_processor and precision == "float32"):
+        is_here = (is_same and on_processor and precision == "float32") or precision == "int8"
+        if runtime == "auto" and not is_here:
             return None
         return file
 
@@ -178,6 +181,7 @@ def load(
     precision: str = "float32",
     device: str = "auto",
     threads: int | None = None,
+    form: str = "full",
 ) -> "Network | OnnxNetwork":
     """Load a trained network.
 
@@ -189,9 +193,10 @@ def load(
         runtime: what shall compute it: `torch`; `onnx` (ONNX Runtime) or `openvino`, which need an ONNX file, or a
             folder that has one; `auto`: ONNX Runtime for an ONNX file, or a folder's, if it has the vote and the split,
             the precision is float32 and the device is a processor; else `torch`.
-        precision: `float32`; `bf16` for `torch` and `openvino`.
+        precision: `float32`; `bf16` for `torch` and `openvino`; `int8` for a file of int8, or a folder that has one.
         device: where it shall run, as in `Recognizer.load`.
         threads: of an ONNX file, as in `open_onnx`.
+        form: of `fer_voting.votes.FORMS`, how much of the network a face is worth.
 
     Raises FileNotFoundError if there is no such network, ValueError if a file is damaged or an argument does not fit,
     ModuleNotFoundError if the network needs PyTorch, which an installation for prediction lacks.
@@ -199,10 +204,8 @@ def load(
     place = find(source, output_dir, revision)
     file = place.onnx_file(runtime, device, precision, vote, split)
     if file is not None:
-        if device not in ("auto", "cpu"):
-            raise ValueError(f"`device` (={device!r}) must be cpu for an .onnx file")
-        exported = open_onnx(file, "onnx" if runtime == "auto" else runtime, precision, threads)
-        for name, wanted, stored in (("vote", vote, exported.vote), ("split", split, exported.split)):
+        exported = open_onnx(file, "onnx" if runtime == "auto" else runtime, precision, threads, form, device)
+        for name, wanted, stored in (("vote", vote, exported.info.vote), ("split", split, exported.split)):
             if wanted not in (None, stored):
                 raise ValueError(f"`{name}` (={wanted!r}): {file} holds the {stored} {name}")
         if place.kind == "folder":
@@ -217,7 +220,7 @@ def load(
         network = Network.from_checkpoint(place.path, place.run).by_vote(vote)
     else:
         network = Network.from_folder(place.path).by_vote(vote)
-    return network if split is None else network.under(split)
+    return (network if split is None else network.under(split)).in_form(form)
 
 
 def _check_same(exported: OnnxNetwork, config: Mapping[str, Any]) -> None:
@@ -231,6 +234,7 @@ def _check_same(exported: OnnxNetwork, config: Mapping[str, Any]) -> None:
         "vote": info.vote,
         "faces": info.faces.to_values(),
         **info.fitted,
+        **({"forms": dict(info.forms)} if info.forms else {}),  # a file may hold only the full form
     }
     if other := [name for name, value in values.items() if config.get(name) != value]:
         raise ValueError(f"{exported.path} has another {', '.join(other)} than {CONFIG_FILE}: export it again")

@@ -4,6 +4,7 @@
     config.json         how to build the network and what its outputs mean: plain values, checked by type and range
     README.md           the model card
     model.onnx          where there is one, the same network as an ONNX file (`fer_voting.networks.onnx`)
+    model-int8.onnx     where there is one, the same in int8
 
 Needs no torch.
 """
@@ -13,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 CONFIG_FORMAT = 2
-WEIGHTS_FILE, CONFIG_FILE, CARD_FILE, ONNX_FILE = "model.safetensors", "config.json", "README.md", "model.onnx"
+WEIGHTS_FILE, CONFIG_FILE, CARD_FILE = "model.safetensors", "config.json", "README.md"
+ONNX_FILE, INT8_FILE = "model.onnx", "model-int8.onnx"
 MAX_CONFIG_BYTES = 1_000_000
 
 

@@ -4,6 +4,7 @@ Nothing in a checkpoint or a folder is run as code: weights are read from safete
 network's class comes from the files of `conf/model` (`fer_voting.models.registry`), and unknown keys are refused.
 """
 
+import contextlib
 import hashlib
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -14,14 +15,15 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from fer_voting.models.adaptive import require_cut
+from fer_voting.models.adaptive import adaptive_cost, has_cut, require_cut
 from fer_voting.models.checkpoint import NetworkInfo, load_weights, rebuild_network
 from fer_voting.models.voting import VotingNetwork
 from fer_voting.networks import hub
 from fer_voting.networks.folder import CARD_FILE, CONFIG_FILE, CONFIG_FORMAT, WEIGHTS_FILE, read_config
 from fer_voting.runs.run import Run
+from fer_voting.system.arrays import read_npz
 from fer_voting.system.atomic import write_atomically, write_json
-from fer_voting.votes import Vote, find_vote, soft_vote
+from fer_voting.votes import CropOutputs, Forms, Vote, check_forms, find_vote, fit_forms, soft_vote, vote_of_form
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +41,9 @@ class Network:
     """Share of right decisions by part (`val`, `test`), 0 to 1; informative. Empty where it is not known."""
     path: Path | None = None
     """The file that holds the weights."""
+    forms: Forms = field(default_factory=dict)
+    """Parameters of the forms that it has besides `full`, fitted on validation images."""
+    form: str = "full"
     run: Run | None = None
     """The run in whose folder the file lies."""
 
@@ -64,13 +69,18 @@ class Network:
                 f"the {self.vote.name} vote of {self.run.name if self.run else self.path} was fitted under split "
                 f"{self.info.split}: it has none under {split}"
             )
-        return replace(self, net=net.eval(), info=info, vote=find_vote(self.vote.name), accuracy={})
+        return replace(self, net=net.eval(), info=info, vote=find_vote(self.vote.name), accuracy={}, forms={})
 
     def by_vote(self, vote: str | None) -> "Network":
         """The same weights with another vote, which has no fitted parameters. None: the vote stays."""
         if vote is None or vote == self.vote.name:
             return self
-        return replace(self, vote=find_vote(vote), accuracy={})
+        return replace(self, vote=find_vote(vote), accuracy={}, forms={})
+
+    def in_form(self, form: str) -> "Network":
+        """The same weights in another form. Raises ValueError if the network does not have it."""
+        vote = vote_of_form(form, self.vote, self.forms, self.net.votes > 1)
+        return replace(self, vote=vote, form=form) if vote is not self.vote else self
 
     def save_pretrained(self, folder: Path | str, card: str = "", precision: str = "float32") -> None:
         """Write the three files into `folder`.
@@ -104,6 +114,7 @@ class Network:
             **self.info.to_values(),
             "vote": self.vote.name,
             **self.vote.to_values(),
+            "forms": dict(self.forms),
             "accuracy": dict(self.accuracy),
             "checksum": weights_checksum({name: _widened(tensor) for name, tensor in state.items()}),
         }
@@ -164,7 +175,14 @@ class Network:
         metrics = result["votes"].get(unfitted.name, {})
         fitted = unfitted.from_values(metrics).require_fitted()
         accuracy = {part: float(metrics[part]["accuracy"]) for part in ("val", "test") if part in metrics}
-        return replace(network, vote=fitted, accuracy=accuracy)
+        forms: Forms = {}
+        if fitted.name == "soft" and has_cut(network.net):
+            with contextlib.suppress(FileNotFoundError):  # the run of a refit has no validation images
+                arrays = read_npz(run.predictions_file("soft", "val"), "logits", "labels", "whole")
+                logits, full_map, labels = (torch.from_numpy(arrays[name]) for name in ("logits", "whole", "labels"))
+                cost = adaptive_cost(network.net, network.info.image_size)
+                forms = fit_forms(CropOutputs(logits, full_map), labels, cost)
+        return replace(network, vote=fitted, accuracy=accuracy, forms=forms)
 
     @classmethod
     def from_folder(cls, folder: Path) -> Self:
@@ -179,6 +197,7 @@ class Network:
             name, accuracy, checksum = (values.pop(key) for key in ("vote", "accuracy", "checksum"))
             vote = find_vote(name)
             vote = vote.from_values({key: values.pop(key) for key in vote.parameters if key in values}).require_fitted()
+            forms = check_forms(values.pop("forms", {}))
             if not isinstance(accuracy, dict) or not all(type(share) in (int, float) for share in accuracy.values()):
                 raise ValueError(f"`accuracy` (={accuracy!r}) must map names to numbers")
             info = NetworkInfo.from_values(values)
@@ -195,7 +214,7 @@ class Network:
                 f"{weights} holds other weights than {CONFIG_FILE} says: checksum {stored[:12]}…, not "
                 f"{str(checksum)[:12]}…"
             )
-        return cls(net.eval(), info, vote, accuracy, weights)
+        return cls(net.eval(), info, vote, accuracy, weights, forms)
 
 
 def build(info: NetworkInfo) -> VotingNetwork:

@@ -7,7 +7,7 @@ import json
 import math
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer_voting.face_input import FaceInput
-from fer_voting.networks.folder import CONFIG_FILE, ONNX_FILE
+from fer_voting.networks.folder import CONFIG_FILE, INT8_FILE, ONNX_FILE
 from fer_voting.system.machine import usable_cores
-from fer_voting.votes import ALL_VOTES
+from fer_voting.votes import ALL_VOTES, Forms, check_forms, find_vote, vote_of_form
 
 MOST_FACES = 8
 """Faces that one thread of `OnnxRuntime` computes at once: a larger batch is no faster."""
@@ -27,6 +27,7 @@ EXPORT_FORMAT = "1"
 """Raised when the metadata or the graph's inputs and outputs change."""
 
 _FORMAT_KEY = "fer_voting"
+_CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,8 @@ class ExportInfo:
     `val_int8` (or `test_…`), measured at export on the same images."""
     faces: FaceInput = field(default_factory=FaceInput)
     """The faces that the network wants in prediction; the graph turns them grey itself."""
+    forms: Forms = field(default_factory=dict)
+    """Parameters of the forms that the graph has besides `full`, by its input `form`."""
 
     def to_metadata(self) -> dict[str, str]:
         """The metadata as ONNX stores it: text by name."""
@@ -64,6 +67,7 @@ class ExportInfo:
             "checksum": self.checksum,
             "precision": self.precision,
             "faces": json.dumps(self.faces.to_values()),
+            "forms": json.dumps(dict(self.forms)),
             **{name: json.dumps(value) for name, value in self.fitted.items()},
             "accuracy": json.dumps(dict(self.accuracy)),
         }
@@ -91,6 +95,7 @@ class ExportInfo:
                 faces=FaceInput.from_values(json.loads(metadata.get("faces", "{}"))),
                 fitted=vote.from_values(fitted).require_fitted().to_values() if vote else {},
                 accuracy=dict(json.loads(metadata["accuracy"])),
+                forms=check_forms(json.loads(metadata.get("forms", "{}"))),
             )
             info._check()
         except (KeyError, TypeError, ValueError) as error:
@@ -109,22 +114,29 @@ class OnnxNetwork(ABC):
 
     device = "cpu"
 
-    def __init__(self, path: Path, info: ExportInfo, threads: int) -> None:
+    def __init__(self, path: Path, info: ExportInfo, threads: int, form: str = "full") -> None:
         self.path = path
         self.threads = threads
         self.info = info
+        self.form = form
         self.class_names = info.class_names
         self.image_size = info.image_size
         self.split = info.split
         self.faces = info.faces
         self.vote = info.vote
         self.fitted = info.fitted
+        self._form_input: NDArray[np.float32] | None = None  # None: as the graph has it
+        if form != "full":
+            vote = vote_of_form(form, find_vote(info.vote), info.forms, info.split != "baseline")
+            if vote.needs_full_map:
+                self.vote, self.fitted = vote.name, vote.to_values()
+                self._form_input = np.array([self.fitted["threshold"], vote.temperature], np.float32)
         self.precision = info.precision
 
     @property
     def is_of_folder(self) -> bool:
         """Whether it is the ONNX file of a shared folder, which has the weights for PyTorch too."""
-        return self.path.name == ONNX_FILE and (self.path.parent / CONFIG_FILE).is_file()
+        return self.path.name in (ONNX_FILE, INT8_FILE) and (self.path.parent / CONFIG_FILE).is_file()
 
     @abstractmethod
     def __call__(self, faces: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -167,6 +179,30 @@ class OnnxNetwork(ABC):
         return np.ascontiguousarray(faces)
 
 
+def providers(device: str, available: Sequence[str]) -> list[str | tuple[str, dict[str, str]]]:
+    """The execution providers of ONNX Runtime for a device, the preferred one first.
+
+    Args:
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        available: the providers that are installed.
+
+    Raises ValueError for another device, or a GPU without its provider.
+    """
+    kind, _, number = device.partition(":")
+    has_cuda = _CUDA in available
+    if kind not in ("auto", "cpu", "cuda") or (number and not (kind == "cuda" and number.isdigit())):
+        raise ValueError(f"`device` (={device!r}) must be auto, cpu, cuda or cuda:N in ONNX Runtime")
+    if kind == "cuda" and not has_cuda:
+        raise ValueError(f"`device` (={device!r}) needs ONNX Runtime's CUDA provider: pip install onnxruntime-gpu")
+    gpu = [(_CUDA, {"device_id": number or "0"})] if has_cuda and kind != "cpu" else []
+    return [*gpu, _CPU]
+
+
+def _device_of(used: Sequence[str], wanted: Sequence[Any]) -> str:
+    """The device of a session: the CUDA provider drops out, with a message of its own, where the driver fails it."""
+    return f"cuda:{wanted[0][1]['device_id']}" if _CUDA in used else "cpu"
+
+
 class OnnxRuntime(OnnxNetwork):
     """An ONNX file in ONNX Runtime.
 
@@ -177,11 +213,14 @@ class OnnxRuntime(OnnxNetwork):
     Args:
         path: file that `python -m fer_voting.export --to onnx` wrote.
         threads: of one call; None: as many as this process has cores.
+        form: of `fer_voting.votes.FORMS`.
+        device: `cpu`; `cuda`, a GPU by ONNX Runtime's CUDA provider; `auto`: a GPU where that is installed.
 
-    Raises FileNotFoundError, or ValueError if the file is not such an export or the package is not installed.
+    Raises FileNotFoundError, or ValueError if the file is not such an export, lacks the form, or the package or its
+    provider is not installed.
     """
 
-    def __init__(self, path: Path | str, threads: int | None = None) -> None:
+    def __init__(self, path: Path | str, threads: int | None = None, form: str = "full", device: str = "auto") -> None:
         path = _existing(path)
         try:
             import onnxruntime
@@ -190,31 +229,39 @@ class OnnxRuntime(OnnxNetwork):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.log_severity_level = 3  # errors; they also are raised
+        wanted = providers(device, onnxruntime.get_available_providers())
         try:
-            session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            session = onnxruntime.InferenceSession(str(path), options, providers=wanted)
         except Exception as error:  # the package has an exception class for each kind of damage
             raise ValueError(f"{path} cannot be read as an ONNX file: {_cause(error)}") from error
         super().__init__(
-            path, ExportInfo.from_metadata(session.get_modelmeta().custom_metadata_map, path), _checked_threads(threads)
+            path,
+            ExportInfo.from_metadata(session.get_modelmeta().custom_metadata_map, path),
+            _checked_threads(threads),
+            form,
         )
+        self._device = device
+        self.device = _device_of(session.get_providers(), wanted)
         self._session, self._pid = session, os.getpid()
         self._pool = ThreadPoolExecutor(self.threads) if self.threads > 1 else None
         self._probe()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.path, self.threads)
+        return type(self), (self.path, self.threads, self.form, self._device)
 
     def __call__(self, faces: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         _check_process(self._pid)
         faces = self._checked(faces)
-        share = min(MOST_FACES, math.ceil(len(faces) / self.threads))
+        on_gpu = self.device != "cpu"  # one call computes them all side by side
+        share = len(faces) if on_gpu else min(MOST_FACES, math.ceil(len(faces) / self.threads))
         parts = [faces[first : first + share] for first in range(0, len(faces), share)]
         run_all = map if self._pool is None or len(parts) == 1 else self._pool.map
         scores, logits = zip(*run_all(self._run, parts), strict=True)
         return np.concatenate(scores), np.concatenate(logits)
 
     def _run(self, faces: NDArray[np.uint8]) -> Any:
-        return self._session.run(["scores", "crop_logits"], {"faces": faces})
+        form = {} if self._form_input is None else {"form": self._form_input}
+        return self._session.run(["scores", "crop_logits"], {"faces": faces, **form})
 
     def _has_embeddings(self) -> bool:
         return "embeddings" in [output.name for output in self._session.get_outputs()]
@@ -281,24 +328,40 @@ class OpenVinoRuntime(OnnxNetwork):
 
 
 def open_onnx(
-    path: Path | str, runtime: str = "onnx", precision: str = "float32", threads: int | None = None
+    path: Path | str,
+    runtime: str = "onnx",
+    precision: str = "float32",
+    threads: int | None = None,
+    form: str = "full",
+    device: str = "auto",
 ) -> OnnxNetwork:
     """Open an exported file.
 
     Args:
         runtime: `onnx` (ONNX Runtime) or `openvino`.
-        precision: of what the file has in float32; `bf16` needs OpenVINO.
+        precision: of what the file has in float32; `bf16` needs OpenVINO. `int8`: the file must be of int8.
         threads: of one call; None: as many as this process has cores.
+        form: of `fer_voting.votes.FORMS`; those but `full` need ONNX Runtime.
+        device: as in `OnnxRuntime`; OpenVINO has the processor only.
 
     Raises FileNotFoundError, or ValueError if an argument does not fit or the file is not such an export.
     """
+    network: OnnxNetwork
     if runtime == "openvino":
-        return OpenVinoRuntime(path, threads, precision)
-    if runtime != "onnx":
+        if form != "full":
+            raise ValueError(f"`form` (={form!r}) must be full in OpenVINO; ONNX Runtime has the others")
+        if device not in ("auto", "cpu"):
+            raise ValueError(f"`device` (={device!r}) must be cpu in OpenVINO")
+        network = OpenVinoRuntime(path, threads, "float32" if precision == "int8" else precision)
+    elif runtime != "onnx":
         raise ValueError(f"`runtime` (={runtime!r}) must be onnx or openvino")
-    if precision != "float32":
-        raise ValueError(f"`precision` (={precision!r}) must be float32 in ONNX Runtime; openvino has bf16")
-    return OnnxRuntime(path, threads)
+    elif precision not in ("float32", "int8"):
+        raise ValueError(f"`precision` (={precision!r}) must be float32 or int8 in ONNX Runtime; openvino has bf16")
+    else:
+        network = OnnxRuntime(path, threads, form, device)
+    if precision == "int8" and network.precision != "int8":
+        raise ValueError(f"`precision` (='int8'): {path} is of {network.precision}: export it with --precision int8")
+    return network
 
 
 def _checked_threads(threads: int | None) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from fer_voting.system.groups import options_of_group
 from fer_voting.system.packages import whole_package
 from fer_voting.votes.adaptive import AdaptiveCost, AdaptiveVote, adaptive_curve, fit_threshold
+from fer_voting.votes.forms import FORMS, Forms, check_forms, fit_forms, vote_of_form
 from fer_voting.votes.simple import (
     ConfidenceVote,
     HardVote,
@@ -60,12 +61,14 @@ def known_votes() -> dict[str, Vote]:
 
 __all__ = [
     "ALL_VOTES",
+    "FORMS",
     "PAPER_VOTES",
     "VOTES",
     "AdaptiveCost",
     "AdaptiveVote",
     "ConfidenceVote",
     "CropOutputs",
+    "Forms",
     "HardVote",
     "SoftVote",
     "SoftprobVote",
@@ -73,8 +76,10 @@ __all__ = [
     "WeightedVote",
     "adaptive_curve",
     "certainty",
+    "check_forms",
     "confidence_vote",
     "find_vote",
+    "fit_forms",
     "fit_temperature",
     "fit_threshold",
     "fit_weights",
@@ -82,4 +87,5 @@ __all__ = [
     "known_votes",
     "soft_vote",
     "softprob_vote",
+    "vote_of_form",
 ]

@@ -210,7 +210,7 @@ def test_the_vote_is_chosen(checkpoint: Path, tmp_path: Path, vote: str):
     faces = draw_faces(tmp_path / "in")
     out = tmp_path / "faces.csv"
     main([*map(str, faces), "--aligned", "--checkpoint", str(checkpoint), "--out", str(out), "--vote", vote])
-    expected = Recognizer.from_checkpoint(checkpoint, vote)([np.asarray(PIL.Image.open(face)) for face in faces])
+    expected = Recognizer.from_checkpoint(checkpoint, vote=vote)([np.asarray(PIL.Image.open(face)) for face in faces])
     assert [float(row["confidence"]) for row in read_csv(out)] == pytest.approx(expected.confidences.tolist(), abs=1e-5)
 
 
@@ -384,7 +384,9 @@ def test_an_exported_network_gives_the_rows_of_its_checkpoint(
     faces = draw_faces(tmp_path / "in")
     out = tmp_path / "faces.csv"
     main([*map(str, faces), "--aligned", *words, "--out", str(out)])  # the vote is the model's own
-    expected = Recognizer.from_checkpoint(checkpoint, "softprob")([np.asarray(PIL.Image.open(face)) for face in faces])
+    expected = Recognizer.from_checkpoint(checkpoint, vote="softprob")(
+        [np.asarray(PIL.Image.open(face)) for face in faces]
+    )
     for row, probabilities in zip(read_csv(out), expected.probabilities, strict=True):
         assert [float(row[name]) for name in SEVEN] == pytest.approx(probabilities.tolist(), abs=1e-5)
     if form != "folder":

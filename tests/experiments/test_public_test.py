@@ -142,3 +142,28 @@ def test_without_votes_and_without_faces(root: Path, output_dir: Path, tmp_path:
         public_test.main(words)
     with pytest.raises(SystemExit, match="nobody"):
         public_test.main(["--run", "nobody", *words[2:]])
+
+
+def test_the_forms_of_an_exported_network(
+    root: Path, output_dir: Path, found: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a run's export: the full form's figures are those of the network, and the model card shows the table."""
+    folder = tmp_path / "mine"
+    export.main(["--run", "trained", "--output-dir", str(output_dir), "--to", "folder", "--out", str(folder)])
+    words = ["--run", "trained", "--output-dir", str(output_dir), "--to", "onnx", "--form", "all"]
+    export.main([*words, "--out", str(folder / "model.onnx")])
+    judged = ["--root", str(root), "--model", str(folder), "--output-dir", str(output_dir), "--forms"]
+    public_test.main(judged)
+    (figures,) = json.loads((output_dir / "public_test" / "mine-forms.json").read_text())
+    rows = {row["form"]: row for row in figures["forms"]}
+    assert list(rows) == ["full", "adaptive", "whole"]
+    for kind in ("by_label", "by_majority"):
+        assert rows["full"][kind] == pytest.approx(found[kind]["accuracy"])
+        assert 0 < rows["whole"][kind] < 1
+    assert rows["full"]["time"] == 1
+    assert min(row["milliseconds"] for row in rows.values()) > 0
+    assert "left out: full, int8: `precision` (='int8') needs an ONNX file" in capsys.readouterr().out
+    export.main(["--run", "trained", "--output-dir", str(output_dir), "--to", "folder", "--out", str(folder)])
+    card = (folder / "README.md").read_text()
+    assert "## Forms" in card
+    assert f"| whole | float32 | {100 * rows['whole']['by_label']:.2f} |" in card

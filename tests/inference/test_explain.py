@@ -1,5 +1,6 @@
 """The class-activation map is where the logits come from, exactly."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import torch
 from helpers.networks import small_info, small_network
 
+from fer_voting.face_input import FaceInput
 from fer_voting.inference.explain import crop_rectangles, draw_explanation, explain
 from fer_voting.inference.recognizer import Recognizer
 from fer_voting.inference.runtime import TorchRuntime
@@ -28,6 +30,17 @@ def test_the_network_that_ships_is_explained_in_pytorch():
     found = explain(recognizer, face)
     np.testing.assert_allclose(found.recognition.probabilities, recognizer(face).probabilities, atol=1e-4)
     assert recognizer.in_torch is recognizer.in_torch.in_torch
+
+
+def test_the_face_is_shown_as_the_network_sees_it():
+    face = a_face()
+    rgb = explain(recognizer("m1"), face)
+    assert np.array_equal(rgb.face, face)
+    grey_info = replace(small_info("m1"), faces=FaceInput("grey"))
+    grey = explain(Recognizer(TorchRuntime(small_network("m1"), grey_info)), face)
+    assert np.array_equal(grey.face[..., 0], np.asarray(PIL.Image.fromarray(face).convert("L")))
+    assert np.ptp(grey.face, axis=2).max() == np.ptp(grey.crops[9], axis=2).max() == 0
+    assert np.array_equal(explain(recognizer("m1"), grey.face).recognition.crop_logits, grey.recognition.crop_logits)
 
 
 @pytest.mark.parametrize("split", ["baseline", "input", "m1", "m2", "m3"])

@@ -1,5 +1,6 @@
 """Exported files against the network in float64, and what they say of themselves."""
 
+import pickle
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -18,9 +19,9 @@ from torch import Tensor, nn
 
 from fer_voting.face_input import FaceInput
 from fer_voting.inference.onnx_export import MAX_DIFFERENCE, export_float32, export_int8, parity
-from fer_voting.inference.runtime import FaceNetwork, TorchRuntime
+from fer_voting.inference.runtime import FaceNetwork, FormsNetwork, TorchRuntime
 from fer_voting.models import VotingResNet18
-from fer_voting.networks.onnx import ExportInfo, OnnxRuntime, OpenVinoRuntime
+from fer_voting.networks.onnx import ExportInfo, OnnxRuntime, OpenVinoRuntime, open_onnx, providers
 from fer_voting.votes import AdaptiveVote, SoftVote, Vote, find_vote, hard_vote
 
 pytestmark = pytest.mark.slow
@@ -335,3 +336,75 @@ def test_int8_of_the_adaptive_file(adaptive: Path, adaptive_int8: Path) -> None:
         loaded = runtime(adaptive_int8)
         assert loaded.fitted == OnnxRuntime(adaptive).fitted
         assert np.isfinite(loaded(noise(1))[0]).all()
+
+
+def test_one_file_holds_every_form(net: VotingResNet18, tmp_path: Path) -> None:
+    """The whole map, the crops where it is not certain, and all crops: by one graph, against float64 by hand."""
+    faces = noise(30)
+    exact = exact_logits(net, faces)
+    whole = exact_logits_of_the_whole_map(net, faces)
+    certainty = softmax(whole, axis=1).max(axis=1)
+    threshold = float(np.median(certainty))  # between two faces, because there are 30
+    forms = {"adaptive": {"threshold": threshold, "temperature": 0.5}, "whole": {"threshold": 0.0, "temperature": 2.0}}
+    path = tmp_path / "forms.onnx"
+    module = FormsNetwork(net, SOFT, embed_before=7)
+    assert export_float32(module, replace(info(), forms=forms), path) < MAX_DIFFERENCE
+    adaptive = np.where((certainty <= threshold)[:, None], exact.mean(axis=1), whole)
+    assert 0 < (certainty <= threshold).sum() < 30
+    for form, logits, temperature in (
+        ("full", exact.mean(axis=1), TEMPERATURE), ("adaptive", adaptive, 0.5), ("whole", whole, 2.0),
+    ):  # fmt: skip
+        runtime = OnnxRuntime(path, threads=2, form=form)
+        np.testing.assert_allclose(runtime(faces)[0], softmax(logits / temperature, axis=1), rtol=0, atol=1e-6)
+        np.testing.assert_allclose(runtime(faces)[1].mean(axis=1), logits, rtol=0, atol=1e-5)
+        assert runtime.vote == {"full": "soft"}.get(form, form)
+        assert np.array_equal(pickle.loads(pickle.dumps(runtime))(faces[:3])[0], runtime(faces[:3])[0])
+        # Whatever the form, an embedding is the mean over the crops.
+        np.testing.assert_allclose(
+            runtime.embed(faces), TorchRuntime(net, small_info("m1")).embed(faces), rtol=0, atol=1e-5
+        )
+    np.testing.assert_allclose(OpenVinoRuntime(path)(faces)[1], exact, rtol=0, atol=1e-5)
+    export_int8(path, tmp_path / "int8.onnx", noise(16), faces, np.zeros(30, np.int64))
+    for form, logits in (("full", exact.mean(axis=1)), ("whole", whole)):
+        rounded = OnnxRuntime(tmp_path / "int8.onnx", form=form)(faces)[1].mean(axis=1)
+        assert np.corrcoef(rounded.ravel(), logits.ravel())[0, 1] > 0.95
+    with pytest.raises(ValueError, match=r"`form` .*'adaptive'.* must be full in OpenVINO"):
+        open_onnx(path, "openvino", form="adaptive")
+    with pytest.raises(ValueError, match="only the soft vote has other forms, not the hard vote"):
+        FormsNetwork(net, hard_vote)
+
+
+def exact_logits_of_the_whole_map(net: VotingResNet18, faces: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Those of the baseline with the same weights."""
+    baseline = VotingResNet18("baseline", width=net.width)
+    baseline.load_state_dict(net.state_dict())
+    return exact_logits(baseline, faces)[:, 0]
+
+
+@pytest.mark.parametrize(
+    ("device", "available", "wanted"),
+    [
+        ("auto", ["CPUExecutionProvider"], ["cpu"]),
+        ("auto", ["CUDAExecutionProvider", "CPUExecutionProvider"], ["cuda 0", "cpu"]),
+        ("cpu", ["CUDAExecutionProvider", "CPUExecutionProvider"], ["cpu"]),
+        ("cuda:3", ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"], ["cuda 3", "cpu"]),
+    ],
+)
+def test_a_gpu_is_used_where_its_provider_is_installed(device: str, available: list[str], wanted: list[str]) -> None:
+    names = {"cpu": "CPUExecutionProvider"} | {
+        f"cuda {number}": ("CUDAExecutionProvider", {"device_id": str(number)}) for number in (0, 3)
+    }
+    assert providers(device, available) == [names[name] for name in wanted]
+
+
+@pytest.mark.parametrize(
+    ("device", "words"),
+    [
+        ("cuda", "needs ONNX Runtime's CUDA provider"),
+        ("mps", "must be auto, cpu, cuda or cuda:N"),
+        ("cpu:1", "must be"),
+    ],
+)
+def test_a_device_that_is_not_there_is_refused(device: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        providers(device, ["CPUExecutionProvider"])

@@ -17,7 +17,7 @@ from helpers.train import REPO, TINY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fer_voting import Recognizer
+from fer_voting import Recognizer, networks
 from fer_voting.config import compose, make
 from fer_voting.data.images import prepare_image
 from fer_voting.experiment import Sources, make_evaluator, make_module
@@ -305,7 +305,7 @@ def test_a_run_or_file_that_is_not_there(tmp_path: Path):
 
 def test_a_checkpoint_takes_the_options(tmp_path: Path):
     path = write_checkpoint(tmp_path / "net.ckpt", "baseline")
-    recognizer = Recognizer.from_checkpoint(path, "softprob", device="cpu", margin=0.2, batch_size=3)
+    recognizer = Recognizer.from_checkpoint(path, vote="softprob", device="cpu", margin=0.2, batch_size=3)
     assert (recognizer.runtime.vote, recognizer.margin, recognizer.batch_size) == ("softprob", 0.2, 3)
     assert recognizer(picture(9, 9)).crop_classes.shape == (1, 1)
 
@@ -399,3 +399,68 @@ def test_the_network_that_ships_embeds_in_onnx_runtime_as_in_torch():
     in_onnx, in_torch = (Recognizer.load(runtime=runtime, device="cpu") for runtime in ("onnx", "torch"))
     assert in_onnx.embed(faces).shape == (3, 256)
     np.testing.assert_allclose(in_onnx.embed(faces), in_torch.embed(faces), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"vote": "soft"}, {"precision": "float32"}, {"device": "cpu"}, {"runtime": "auto"}, {"threads": 1},
+        {"form": "full"}, {"margin": 0.05}, {"align": True}, {"batch_size": 3}, {"detector": lambda image: None},
+    ],
+    ids=lambda option: next(iter(option)),
+)  # fmt: skip
+@pytest.mark.parametrize("constructor", ["load", "from_checkpoint", "from_pretrained", "from_onnx"])
+def test_every_constructor_takes_every_option(constructor: str, option: dict, tmp_path: Path):
+    source = {
+        "from_checkpoint": lambda: write_checkpoint(tmp_path / "net.ckpt", "baseline"),
+        "from_onnx": lambda: networks.SHIPPED / "model.onnx",
+    }.get(constructor, lambda: "fer_voting")()
+    threads = torch.get_num_threads(), cv2.getNumThreads()
+    try:
+        recognizer = getattr(Recognizer, constructor)(source, **option)
+    finally:
+        torch.set_num_threads(threads[0])
+        cv2.setNumThreads(threads[1])
+    (name, value), = option.items()  # fmt: skip
+    holder = recognizer if name in ("margin", "align", "batch_size", "detector") else recognizer.runtime
+    if name not in ("runtime", "form"):
+        assert getattr(holder, name) == value
+
+
+@pytest.mark.parametrize(
+    ("wanted", "detector", "warns"),
+    [
+        ("centerface", None, False),
+        ("centerface", "test_recognizer:a_detector", True),
+        ("test_recognizer:a_detector", "test_recognizer:a_detector", False),
+        ("test_recognizer:a_detector", None, True),
+    ],
+)
+def test_boxes_of_another_detector_than_the_files_are_warned_of(
+    wanted: str, detector: str | None, warns: bool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(sys.modules, "test_recognizer", sys.modules[__name__])
+    info = replace(small_info(), faces=FaceInput(detector=wanted))
+    with caplog.at_level("WARNING", "fer_voting"):
+        recognizer = Recognizer(TorchRuntime(small_network(), info), detector)
+        assert recognizer.detector is recognizer.detector
+    assert [f"made for boxes of {wanted}" in line for line in caplog.messages] == [True] * warns
+
+
+def a_detector(image: np.ndarray) -> Boxes:
+    return Boxes(np.array([[1, 1, 9, 9]]), np.array([1.0]))
+
+
+@pytest.mark.parametrize("form", ["adaptive", "whole"])
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_the_network_that_ships_has_fast_forms(form: str, precision: str):
+    """Without PyTorch, and as PyTorch computes them."""
+    faces = [picture(48, 48, seed) for seed in range(4)]
+    fast = Recognizer.load(form=form, precision=precision, device="cpu", threads=1)
+    assert type(fast.runtime).__name__ == "OnnxRuntime"
+    assert (fast.runtime.vote, fast.runtime.precision) == (form, precision)
+    expected = Recognizer.load(form=form, runtime="torch", device="cpu")(faces)
+    tolerance = 1e-3 if precision == "float32" else 0.3
+    np.testing.assert_allclose(fast(faces).probabilities, expected.probabilities, atol=tolerance)
+    if form == "whole":
+        assert fast(faces).agreement.tolist() == [1] * 4
