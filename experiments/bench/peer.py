@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from fer_voting.results.markdown import Table, markdown
 from numpy.typing import NDArray
 
 from experiments.bench.measure import measured_here, seconds_of
@@ -27,7 +28,6 @@ from experiments.public_test import public_test
 from fer_voting.data.sets.ferplus import strict_majority
 from fer_voting.inference.frames import photo
 from fer_voting.inference.recognizer import Recognizer
-from fer_voting.results.markdown import Table, markdown
 from fer_voting.system.messages import set_up_messages
 from fer_voting.votes import FORMS
 
@@ -100,9 +100,9 @@ def main(arguments: list[str] | None = None) -> None:
     decisions = {name: np.array([data.class_names.index(each) for each in classes])}
     seconds = {name: peer["faces"]["processor_seconds"]}
     frames = {str(path): photo(path) for path in options.photos}
-    for form, precision in [(form, precision) for precision in ("float32", "int8") for form in FORMS]:
-        recognizer = Recognizer.load(form=form, precision=precision, device="cpu", runtime="onnx")
-        who = f"fer_voting, {form}, {precision}"
+    for form in FORMS:
+        recognizer = Recognizer.load(form=form, device="cpu", runtime="onnx")
+        who = f"fer_voting, {form}"
         boxes = {path: len(recognizer.detect(frame)) for path, frame in frames.items()}
         spent = {
             path: min(seconds_of(partial(recognizer.detect, frame), 1) for _ in range(REPEATS))

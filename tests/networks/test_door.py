@@ -120,7 +120,7 @@ def test_the_network_that_ships_runs_in_onnx_runtime_where_its_file_is_what_was_
     ("words", "reason"),
     [
         ({"runtime": "onnx", "vote": "hard"}, r"`vote` \(='hard'\): .*model\.onnx holds the soft vote"),
-        ({"runtime": "onnx", "device": "cuda"}, r"`device` \(='cuda'\) must be cpu"),
+        ({"runtime": "onnx", "device": "cuda"}, r"`device` \(='cuda'\) needs ONNX Runtime's CUDA"),
         ({"runtime": "jax"}, r"`runtime` \(='jax'\) must be auto, onnx, openvino or torch"),
         ({"threads": 0}, r"`threads` \(=0\) must be at least 1"),
     ],
