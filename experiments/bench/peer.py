@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from fer_voting.results.markdown import Table, markdown
 from numpy.typing import NDArray
 
 from experiments.bench.measure import measured_here, seconds_of
@@ -28,6 +27,7 @@ from experiments.public_test import public_test
 from fer_voting.data.sets.ferplus import strict_majority
 from fer_voting.inference.frames import photo
 from fer_voting.inference.recognizer import Recognizer
+from fer_voting.results.table import Table
 from fer_voting.system.messages import set_up_messages
 from fer_voting.votes import FORMS
 
@@ -115,9 +115,9 @@ def main(arguments: list[str] | None = None) -> None:
             :, columns
         ].argmax(axis=1)
         seconds[who] = time.process_time() - start
-    photos_table = markdown(
-        Table(["", "found", "false", "milliseconds a photo", "of the photo with most faces"], rows, left=1)
-    )
+    photos_table = Table(
+        ["", "found", "false", "milliseconds a photo", "of the photo with most faces"], rows, left=1
+    ).markdown()
     judged = [
         [
             who,
@@ -127,7 +127,7 @@ def main(arguments: list[str] | None = None) -> None:
         for who, decided in decisions.items()
     ]
     heads = [f"accuracy (%) by {kind}" for kind in labels]
-    faces_table = markdown(Table(["", *heads, "processor time a face, one by one (ms)"], judged, left=1))
+    faces_table = Table(["", *heads, "processor time a face, one by one (ms)"], judged, left=1).markdown()
     parts = [
         f"# {name} and the network that ships",
         photos_table,
