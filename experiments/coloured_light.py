@@ -25,7 +25,7 @@ LIGHTS = {"red": (1, 0.5, 0.5), "a warm lamp": (1, 0.8, 0.5), "a blue screen": (
 
 
 def judge(recognizers: dict[str, Recognizer], faces: NDArray[np.uint8]) -> list[dict[str, Any]]:
-    """The share of faces uint8 `[N, S, S, 3]` whose decision each of LIGHTS changes, by recogniser."""
+    """The number of faces uint8 `[N, S, S, 3]` whose decision each of LIGHTS changes, by recogniser."""
     unlit = {name: recognizer(faces).class_ids for name, recognizer in recognizers.items()}
     return [
         {"light": light, "faces": len(faces)}
