@@ -94,6 +94,7 @@ def test_a_checkpoint_says_what_its_weights_are():
         "image_size": 48,
         "dataset": "faces",
         "architecture": "resnet18",
+        "faces": {"colour": "rgb", "margin": 0.05, "align": True, "detector": "centerface"},
     }
 
 
