@@ -37,7 +37,7 @@ PEER_CLASSES = {"angry": "anger"}
 
 
 def run_peer(python: str, images: NDArray[np.uint8], photos: list[Path]) -> dict[str, Any]:
-    """What `peer_worker` measures. Raises ValueError with its last words if it fails."""
+    """The figures that `peer_worker` measures. Raises ValueError with its last words if it fails."""
     with tempfile.TemporaryDirectory() as folder:
         faces, out = Path(folder) / "faces.npz", Path(folder) / "out.json"
         np.savez(faces, images=images)

@@ -115,7 +115,7 @@ _OF_GROUPS = ("dataset.group", "dataset.folds", "dataset.fold")
 
 
 def compared_data(result: Mapping[str, Any]) -> str:
-    """Fingerprint of the data of a result, which runs of one table share: of a fold, that of all folds together."""
+    """Fingerprint of the data of a result, which runs of one table share: for a fold, of all folds together."""
     return result["data"].get("folds", {}).get("fingerprint") or result["data_fingerprint"]
 
 

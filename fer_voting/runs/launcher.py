@@ -1,4 +1,4 @@
-"""What Hydra's launchers of a sweep share: its jobs, and which of them may start."""
+"""The common part of Hydra's launchers of a sweep: its jobs, and which of them may start."""
 
 from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence

@@ -25,7 +25,7 @@ FORM_COST = 1 / 4
 """Wished mean cost of the form `adaptive`, as a share of the arithmetic of `full`."""
 
 Forms = Mapping[str, Mapping[str, float]]
-"""Form -> the adaptive vote's parameters by name; `full` has none here, for it is the network's own vote."""
+"""Form -> the adaptive vote's parameters by name; `full`, the network's own vote, has none here."""
 
 
 def fit_forms(outputs: CropOutputs, labels: Tensor, cost: AdaptiveCost) -> Forms:

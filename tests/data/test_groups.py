@@ -41,7 +41,7 @@ def people(data: Any) -> dict[str, set[str]]:
     return {part: {name.split("/")[-1][:4] for name in data.names(part)} for part in data.counts()}
 
 
-# What a group is ------------------------------------------------------------------------------------------------------
+# Groups of images -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

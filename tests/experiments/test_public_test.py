@@ -147,7 +147,7 @@ def test_without_votes_and_without_faces(root: Path, output_dir: Path, tmp_path:
 def test_the_forms_of_an_exported_network(
     root: Path, output_dir: Path, found: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Of a run's export: the full form's figures are those of the network, and the model card shows the table."""
+    """An export of a run: the full form's figures are those of the network, and the model card shows the table."""
     folder = tmp_path / "mine"
     export.main(["--run", "trained", "--output-dir", str(output_dir), "--to", "folder", "--out", str(folder)])
     words = ["--run", "trained", "--output-dir", str(output_dir), "--to", "onnx", "--form", "all"]

@@ -375,7 +375,7 @@ def test_one_file_holds_every_form(net: VotingResNet18, tmp_path: Path) -> None:
 
 
 def exact_logits_of_the_whole_map(net: VotingResNet18, faces: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Those of the baseline with the same weights."""
+    """The weights are a baseline's, too."""
     baseline = VotingResNet18("baseline", width=net.width)
     baseline.load_state_dict(net.state_dict())
     return exact_logits(baseline, faces)[:, 0]
