@@ -15,7 +15,7 @@ from matplotlib.patches import Rectangle
 
 from fer_voting.data.faces.renderer import render_faces
 from fer_voting.models.crops import crop_corners, crop_side, ten_crops
-from fer_voting.models.images import normalise
+from fer_voting.models.images import as_grey, normalise
 from fer_voting.networks import load_network
 
 FILE = Path(__file__).parent / "images/idea.png"
@@ -33,7 +33,7 @@ def compute() -> tuple[np.ndarray, torch.Tensor, torch.Tensor, tuple[str, ...]]:
     module1.register_forward_hook(lambda module, arguments, output: maps.append(output), prepend=True)
     (face,) = render_faces(**FACE)
     with torch.inference_mode():
-        (logits,) = network.net.eval()(normalise(torch.from_numpy(face).permute(2, 0, 1)[None]))
+        (logits,) = network.net.eval()(normalise(as_grey(torch.from_numpy(face)).permute(2, 0, 1)[None]))
     return face, maps[0], logits, network.info.class_names
 
 

@@ -116,7 +116,7 @@ _OF_GROUPS = ("dataset.group", "dataset.folds", "dataset.fold")
 
 def compared_data(result: Mapping[str, Any]) -> str:
     """Fingerprint of the data of a result, which runs of one table share: for a fold, of all folds together."""
-    return result["data"].get("folds", {}).get("fingerprint") or result["data_fingerprint"]
+    return result.get("data", {}).get("folds", {}).get("fingerprint") or result["data_fingerprint"]
 
 
 def matches(key: str, patterns: Collection[str]) -> bool:

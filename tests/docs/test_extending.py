@@ -19,6 +19,8 @@ import yaml
 from helpers.doc_pages import Block, blocks, lines_in_blocks, parse
 from helpers.train import REPO
 
+from fer_voting.data.labels import CLASSES
+
 PAGE = REPO / "docs/extending.md"
 
 
@@ -40,10 +42,11 @@ def apply(root: Path, block: Block) -> None:
 
 
 def write_listed_images(root: Path) -> None:
-    """A data set as the page's example reads it: grey levels tell two classes apart."""
+    """A data set as the page's example reads it: grey levels tell two classes apart; of the others there are few."""
     rows = []
-    for number in range(60):
-        label, level = (("Happiness", 200), ("sad", 50))[number % 2]
+    few = [name for name in CLASSES[:7] if name not in ("happy", "sad")]
+    for number in range(60 + 2 * len(few)):
+        label, level = (("Happiness", 200), ("sad", 50))[number % 2] if number < 60 else (few[number % len(few)], 125)
         noise = np.random.default_rng(number).integers(-20, 20, (24, 24, 3))
         image = PIL.Image.fromarray((level + noise).astype(np.uint8))
         (root / "images").mkdir(parents=True, exist_ok=True)
@@ -86,6 +89,7 @@ fer_voting.predict.main({predict.words[3:]!r})
 sys.argv = ["fer_voting.train", *{train.words[3:]!r}]
 fer_voting.train.main()
 experiments.recalls.main({table.words[3:]!r})
+from fer_voting.data.labels import CLASSES
 from fer_voting.networks import load_network
 trained = load_network("listed-m4-quick-seed0")
 net, info = trained.net, trained.info

@@ -84,5 +84,9 @@ def test_the_command_writes_what_it_counted(tmp_path: Path, capfd: pytest.Captur
         main(["--inputs", "200", "--out", str(tmp_path), *words])
     printed = (tmp_path / "fuzz.md").read_text()
     assert printed in capfd.readouterr().out
-    assert [line.split("|")[1].strip() for line in printed.splitlines()[2:4]] == ["AffectNet's npy", "boxes"]
+    assert [line.split("|")[1].strip() for line in printed.splitlines()[2:5]] == [
+        "AffectNet's npy",
+        "RAF-DB's boxes",
+        "boxes",
+    ]
     assert "0 failures" in printed

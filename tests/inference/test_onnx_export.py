@@ -178,6 +178,7 @@ def test_metadata_by_name(float32: Path, int8: Path) -> None:
         "faces": '{"colour": "rgb", "margin": 0.05, "align": true, "detector": "centerface"}',
         "temperature": "1.7",
         "accuracy": '{"val": 0.5}',
+        "forms": "{}",
     }
     for runtime in RUNTIMES:
         assert runtime(float32).info == info()

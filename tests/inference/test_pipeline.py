@@ -205,7 +205,7 @@ def test_a_box_outside_of_its_frame_is_a_row_and_the_others_go_on(runtime: Count
         ("input,left,top,width,height\na.jpg,1,2,3,4\nb.jpg,1,2,x,4\n", r"boxes\.csv, line 3: .*'x'"),
         ("input,left,top,width,height\na.jpg,1,2,nan,4\n", r"line 2: a number of the box is not finite"),
         ("input,left,top,width,height\na.jpg,1,2\n", r"boxes\.csv, line 2: "),
-        (b"\xff\xfe\x00", "is not a CSV file"),
+        (b"\xff\xfe\x00", "is not text"),
     ],
 )
 def test_a_file_that_holds_no_boxes(tmp_path: Path, content: str | bytes, match: str):

@@ -372,7 +372,11 @@ def test_the_network_that_ships_decides_the_same_in_both_runtimes(shared_data: P
     in_onnx, in_torch = (Recognizer.load(runtime=runtime, device="cpu") for runtime in ("onnx", "torch"))
     pictures = [photo(path) for path in sorted((shared_data / "photos").iterdir())]
     faces = np.stack(
-        [cut_face(picture, box, 48, in_onnx.margin) for picture in pictures for box in in_onnx.find(picture)]
+        [
+            cut_face(PIL.Image.fromarray(picture), box, 48, in_onnx.margin)
+            for picture in pictures
+            for box in in_onnx.find(picture)
+        ]
     )
     found, expected = in_onnx.classify(faces), in_torch.classify(faces)
     np.testing.assert_allclose(found.probabilities, expected.probabilities, rtol=0, atol=1e-4)

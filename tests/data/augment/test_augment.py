@@ -45,7 +45,7 @@ def test_a_flip_is_the_mirror_image_in_its_share_of_the_images(kind: type) -> No
     images, positions = image.expand(400, -1, -1, -1), [(0, position) for position in range(400)]
     augment = kind(flip={"probability": 0.5})
     if kind is BatchedAugment:
-        changed = augment(images.permute(0, 3, 1, 2), positions, 0).round().permute(0, 2, 3, 1)
+        changed = augment(images.permute(0, 3, 1, 2), 0, torch.arange(400), 0).round().permute(0, 2, 3, 1)
     else:
         changed = torch.from_numpy(augment(images.numpy(), positions, 0))
     mirrored = (changed == image.flip(1)).flatten(1).all(dim=1)
