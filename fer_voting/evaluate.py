@@ -29,7 +29,7 @@ from fer_voting.models.adaptive import adaptive_cost, has_cut
 from fer_voting.networks import load_network, match_classes
 from fer_voting.results.evaluation import adaptive_text, evaluate_predictions, evaluation_tables, write_predictions
 from fer_voting.results.plots import plot_evaluation, save
-from fer_voting.results.robustness import Row, robustness_figure, robustness_row, robustness_table
+from fer_voting.results.robustness import RobustnessRow, robustness_figure, robustness_row, robustness_table
 from fer_voting.runs.lineage import Lineage, overlap_lines
 from fer_voting.runs.run import Run
 from fer_voting.system.atomic import read_json, write_json
@@ -149,7 +149,7 @@ def evaluate(config: DictConfig) -> tuple[Path, dict[str, Any]]:
 
 def _robustness(
     evaluator: L.Trainer, module: VotingModule, data: FERDataModule, part: str, votes: Mapping[str, Vote]
-) -> list[Row]:
+) -> list[RobustnessRow]:
     """The accuracies on the part's images, as they are and with each corruption and strength."""
     conditions: list[Corrupted | None] = [None]
     conditions += [Corrupted(name, strength) for name, one in CORRUPTIONS.items() for strength in one.strengths]

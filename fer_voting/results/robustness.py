@@ -18,7 +18,7 @@ from fer_voting.votes import CropOutputs, Vote
 WHOLE_MAP = "whole map"
 """The decision of a network with crops by its whole map: the baseline with the same parameters."""
 
-Row = dict[str, Any]
+RobustnessRow = dict[str, Any]
 """`corruption` and `strength` (None for the images as they are), and `votes`: vote -> `accuracy` and `interval`."""
 
 
@@ -29,7 +29,7 @@ def robustness_row(
     labels: NDArray[np.int64],
     classes: int,
     votes: Mapping[str, Vote],
-) -> Row:
+) -> RobustnessRow:
     """The accuracies by each vote, and of a network with crops by its whole map, with 95 % intervals over images.
 
     Args:
@@ -43,7 +43,7 @@ def robustness_row(
     return {"corruption": corruption, "strength": strength, "votes": figures}
 
 
-def robustness_table(rows: Sequence[Row]) -> Table:
+def robustness_table(rows: Sequence[RobustnessRow]) -> Table:
     """Accuracy in percent, a row a corruption and strength, a column a vote."""
     votes = list(rows[0]["votes"])
     header = ["corruption", "strength", *(vote if vote == WHOLE_MAP else f"{vote} vote" for vote in votes)]
@@ -55,7 +55,9 @@ def robustness_table(rows: Sequence[Row]) -> Table:
     return table
 
 
-def robustness_figure(rows: Sequence[Row], title: str, shown: Sequence[str] = ("soft", "hard", WHOLE_MAP)) -> Figure:
+def robustness_figure(
+    rows: Sequence[RobustnessRow], title: str, shown: Sequence[str] = ("soft", "hard", WHOLE_MAP)
+) -> Figure:
     """Accuracy by strength, a panel a corruption, a line a vote; the bars are 95 % intervals over images."""
     names = list(dict.fromkeys(row["corruption"] for row in rows if row["corruption"]))
     votes = [vote for vote in shown if vote in rows[0]["votes"]]

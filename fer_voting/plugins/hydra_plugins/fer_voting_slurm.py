@@ -85,7 +85,7 @@ class SlurmLauncher(SweepLauncher):
                 silent = time.monotonic() - last_sign > self.PATIENCE_SECONDS
                 for job in list(running):
                     handle = submitted[job.number]
-                    outcome = _result(handle)
+                    outcome = self._outcome(handle)
                     if outcome is not None:
                         last_sign = time.monotonic()
                     elif time.monotonic() - ended.get(job.number, math.inf) >= self.RESULT_SECONDS:
@@ -180,6 +180,10 @@ class SlurmLauncher(SweepLauncher):
         )
         return f"jobs: {', '.join(f'{count} {state}' for state, count in sorted(counts.items())) or 'all have ended'}"
 
+    def _outcome(self, handle: Any) -> dict[str, Any] | None:
+        """The outcome of a job once it is there."""
+        return _result(handle)
+
 
 class RehearsalLauncher(SlurmLauncher):
     """The same without Slurm: all jobs at once, on this machine."""
@@ -192,6 +196,10 @@ class RehearsalLauncher(SlurmLauncher):
 
     def _look(self, handles: Sequence[Any]) -> Mapping[str, QueuedJob]:
         return {handle.job_id: QueuedJob("FAILED" if handle.done() else "RUNNING", "None") for handle in handles}
+
+    def _outcome(self, handle: Any) -> dict[str, Any] | None:
+        """Also after the job's process has ended, so that none is left behind."""
+        return super()._outcome(handle) if handle.done() else None
 
     def _leave(self, handles: Sequence[Any], not_submitted: int) -> None:
         """The jobs received the same signal."""
