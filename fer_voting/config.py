@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from fer_voting.system.groups import CONF_DIR, PACKAGE, add_config_dir, conf_dirs, options_of_group
+from fer_voting.system.conf_folders import CONF_DIR, PACKAGE, add_config_dir, conf_dirs, options_of_group
 from fer_voting.system.messages import set_up_messages
 from fer_voting.system.packages import whole_package
 from fer_voting.system.text import escape

@@ -22,7 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fer_voting.system.groups import add_config_dir
+from fer_voting.system.conf_folders import add_config_dir
 from fer_voting.system.messages import set_up_messages
 from fer_voting.system.text import escape
 from fer_voting.votes import FORMS

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fer_voting.inference.options import PredictOptions
-from fer_voting.system.groups import add_config_dir
+from fer_voting.system.conf_folders import add_config_dir
 from fer_voting.system.machine import processor
 from fer_voting.system.messages import duration, progress_bar, set_up_messages
 from fer_voting.system.text import escape

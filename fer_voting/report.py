@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from fer_voting.system.atomic import write_atomically
-from fer_voting.system.groups import add_config_dir
+from fer_voting.system.conf_folders import add_config_dir
 from fer_voting.system.packages import whole_package
 
 

@@ -19,18 +19,17 @@ Nothing that is loaded can name code to call; see `fer_voting.networks.network`.
 """
 
 import contextlib
-import importlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from fer_voting.networks.folder import CONFIG_FILE, INT8_FILE, ONNX_FILE, WEIGHTS_FILE, read_config
+from fer_voting.networks.exported import CONFIG_FILE, INT8_FILE, ONNX_FILE, WEIGHTS_FILE, read_config
 from fer_voting.networks.hub import download, is_hub_name
 from fer_voting.networks.onnx import OnnxNetwork, open_onnx
 from fer_voting.system.machine import has_gpu, passive_waiting
-from fer_voting.system.packages import whole_package
+from fer_voting.system.packages import import_when_used, whole_package
 
 if TYPE_CHECKING:  # torch takes seconds to import, and an installation for prediction lacks it
     from fer_voting.networks.classes import copy_weights, match_classes
@@ -42,20 +41,16 @@ __all__ = [
     "weights_checksum",
 ]  # fmt: skip
 
-_IN_TORCH = {
-    "Network": "network",
-    "weights_checksum": "network",
-    "copy_weights": "classes",
-    "match_classes": "classes",
-}
-"""Public name -> its module, which imports torch."""
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _IN_TORCH:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    with whole_package():
-        return getattr(importlib.import_module(f"{__name__}.{_IN_TORCH[name]}"), name)
+# These modules import torch.
+__getattr__ = import_when_used(
+    __name__,
+    {
+        "Network": "fer_voting.networks.network",
+        "weights_checksum": "fer_voting.networks.network",
+        "copy_weights": "fer_voting.networks.classes",
+        "match_classes": "fer_voting.networks.classes",
+    },
+)
 
 
 SHIPPED = Path(__file__).resolve().parent.parent / "pretrained" / "fer_voting"

@@ -19,7 +19,7 @@ from fer_voting.models.adaptive import adaptive_cost, has_cut, require_cut
 from fer_voting.models.checkpoint import NetworkInfo, load_weights, rebuild_network
 from fer_voting.models.voting import VotingNetwork
 from fer_voting.networks import hub
-from fer_voting.networks.folder import CARD_FILE, CONFIG_FILE, CONFIG_FORMAT, WEIGHTS_FILE, read_config
+from fer_voting.networks.exported import CARD_FILE, CONFIG_FILE, CONFIG_FORMAT, WEIGHTS_FILE, read_config
 from fer_voting.runs.run import Run
 from fer_voting.system.arrays import read_npz
 from fer_voting.system.atomic import write_atomically, write_json

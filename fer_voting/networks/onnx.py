@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer_voting.face_input import FaceInput
-from fer_voting.networks.folder import CONFIG_FILE, INT8_FILE, ONNX_FILE
+from fer_voting.networks.exported import CONFIG_FILE, INT8_FILE, ONNX_FILE
 from fer_voting.system.machine import usable_cores
 from fer_voting.votes import ALL_VOTES, Forms, check_forms, find_vote, vote_of_form
 

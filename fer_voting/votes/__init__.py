@@ -6,7 +6,7 @@ name, as they are before they are fitted. No module of this package imports torc
 
 from collections.abc import Mapping
 
-from fer_voting.system.groups import options_of_group
+from fer_voting.system.conf_folders import options_of_group
 from fer_voting.system.packages import whole_package
 from fer_voting.votes.adaptive import AdaptiveCost, AdaptiveVote, adaptive_curve, fit_threshold
 from fer_voting.votes.forms import FORMS, Forms, check_forms, fit_forms, vote_of_form

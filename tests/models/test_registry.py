@@ -20,7 +20,7 @@ from fer_voting.models.registry import (
     read_node,
 )
 from fer_voting.runs.identity import resolve
-from fer_voting.system.groups import USER_CONF_VARIABLE
+from fer_voting.system.conf_folders import USER_CONF_VARIABLE
 
 CLASSES = ("happy", "sad", "anger")
 

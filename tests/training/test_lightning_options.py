@@ -25,7 +25,7 @@ from fer_voting.experiment import train
 from fer_voting.runs.naming import settle
 from fer_voting.runs.processes import run_isolated
 from fer_voting.runs.run import Run, read_history
-from fer_voting.system.groups import USER_CONF_VARIABLE
+from fer_voting.system.conf_folders import USER_CONF_VARIABLE
 from fer_voting.training.options import REFUSED, refuse_trainer_options
 
 pytestmark = pytest.mark.slow

@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from fer_voting.config import CONF_DIR
-from fer_voting.system.groups import USER_CONF_VARIABLE
+from fer_voting.system.conf_folders import USER_CONF_VARIABLE
 from fer_voting.votes import (
     ALL_VOTES,
     VOTES,

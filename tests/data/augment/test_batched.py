@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers.callbacks import Operations
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.transforms.v2 import functional as TF
 
 from fer_voting.config import compose
@@ -125,22 +125,11 @@ def test_a_probability_of_zero_leaves_images_as_they_are() -> None:
 VIEWS = {"select", "slice", "unsqueeze", "view", "unbind", "expand", "transpose", "permute", "detach", "_unsafe_view"}
 
 
-class Launches(TorchDispatchMode):
-    """Counts the operations that a GPU would launch: those that neither are views nor only take memory."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.count += func.overloadpacket.__name__ not in VIEWS | {"new_empty"}
-        return func(*args, **(kwargs or {}))
-
-
 def test_a_batch_is_few_operations_none_of_which_waits_for_the_host() -> None:
     augment, images = BatchedAugment(**PAPER), noise(4)
     augment(images, *keys(4), seed=0)  # makes what depends only on the configuration
-    with Launches() as launches:
+    # A GPU launches nothing for views, and for what only takes memory.
+    with Operations(VIEWS | {"new_empty"}) as launches:
         augment(images, *keys(4, epoch=1), seed=0)
     assert 50 < launches.count <= 90
 
