@@ -1,4 +1,4 @@
-"""Any networks against each other: `python -m experiments.compare RUN ... --against RUN ... [--against RUN ...]`.
+"""Compare networks on one test part: `python -m experiments.compare RUN ... --against RUN ... [--against RUN ...]`.
 
 The runs of a group are the seeds of one network; each `--against` begins another group. The first group is compared
 with each of the others, whatever their data sets, splits and variants: by the same seeds on the same images, which the

@@ -196,7 +196,7 @@ def differences(rows: Sequence[Row]) -> Table:
         cells, seeds = zip(*(difference_text(right[first][side], right[second][side]) for side in sides), strict=True)
         if seeds[0]:
             lines.append([" ".join(first), " ".join(second), str(seeds[0]), *cells])
-    return Table(["network", "less", "seeds", *(f"{side} px" for side in sides)], lines, left=2)
+    return Table(["network", "minus", "seeds", *(f"{side} px" for side in sides)], lines, left=2)
 
 
 def draw(path: Path, rows: Sequence[Row], title: str) -> None:

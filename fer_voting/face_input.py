@@ -1,4 +1,4 @@
-"""How a trained network wants its faces: its file says so, and prediction follows."""
+"""The face input of a trained network: how prediction cuts faces out of photos for it, as the network's file says."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields

@@ -277,7 +277,7 @@ def _length_s(container: Any, stream: Any) -> float | None:
 
 
 def count_frames(inputs: Iterable[Input], every: int = 1) -> int:
-    """The frames that `read_frames` will about give: one a photo, of a video as many as its header says."""
+    """About the number of frames that `read_frames` will give: one a photo, of a video as many as its header says."""
     total = 0
     for source in inputs:
         frames = 1

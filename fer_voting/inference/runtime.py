@@ -144,7 +144,7 @@ class FormsNetwork(FaceNetwork):
         layer = net.backbone.get_submodule(find_last_layer(net, self.embed_before))
         classes = self.embed_before
 
-        # The layer gives what it sees besides its logits, which so are chosen and put together in the same way.
+        # The layer returns its inputs beside its logits: both are then chosen and joined in the same way.
         def with_features(layer: nn.Module, inputs: tuple[Tensor, ...], logits: Tensor) -> Tensor:
             features = inputs[0].flatten(2).mean(2) if inputs[0].ndim > 2 else inputs[0]
             return torch.cat([logits, features], dim=1)

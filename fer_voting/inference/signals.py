@@ -1,4 +1,4 @@
-"""Videos as signals: the probabilities of each tracked face averaged in time, and what they come to over a video.
+"""Videos as signals: the probabilities of each tracked face averaged in time, and the seconds of each class.
 
 A face's samples are the frames in which it was found, at the times t_1 < t_2 < … of the video, with probabilities p_i.
 
@@ -120,7 +120,7 @@ class Signals:
         self._samples: dict[int, list[tuple[int, NDArray[np.float32]]]] = defaultdict(list)
 
     def add(self, item: RecognizedFrame) -> None:
-        """Take the next frame; writes what the video before has come to. Photos are left out."""
+        """Take the next frame. The first frame of a video writes the files of the video before. Photos are left out."""
         if item.frame.time_s is None:
             return
         if item.frame.output != self._output:

@@ -35,7 +35,7 @@ class NetworkInfo:
     architecture: str = "resnet18"
     """An option of the group `model`."""
     faces: FaceInput = field(default_factory=FaceInput)
-    """The faces that it wants in prediction."""
+    """How prediction cuts out the faces for it."""
 
     def write(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[INFO_KEY] = self.to_values()

@@ -51,7 +51,7 @@ class ExportInfo:
     """Share of right decisions, 0 to 1: of the run by part (`val`, `test`); of an int8 file also `val_float32` and
     `val_int8` (or `test_…`), measured at export on the same images."""
     faces: FaceInput = field(default_factory=FaceInput)
-    """The faces that the network wants in prediction; the graph turns them grey itself."""
+    """How prediction cuts out the faces for the network; the graph turns them grey itself."""
     forms: Forms = field(default_factory=dict)
     """Parameters of the forms that the graph has besides `full`, by its input `form`."""
 

@@ -36,11 +36,11 @@ class Job:
 
     @property
     def key(self) -> str:
-        """By which a sweep records the job's id in Slurm."""
+        """The key under which a sweep records the job's id in Slurm."""
         return f"{self.run} {self.voting}"
 
     def line(self, outcome: Mapping[str, Any]) -> str:
-        """How the job ended."""
+        """A line that says how the job ended."""
         if outcome["status"] == "failed":
             return f"{self.run}: failed: {outcome['error']}"
         return f"{self.run}: finished" + (f" in {duration(outcome['seconds'])}" if "seconds" in outcome else "")

@@ -302,7 +302,7 @@ def _draw_rectangles(side: int, constants: _Constants, draws: _Draws) -> tuple[T
     sides.round_()
     tried = sides[:, :-1]  # [2, attempts + 1, B]
     fits = (tried.clamp(1, side) == tried).all(dim=0)
-    first = fits.view(torch.uint8).argmax(dim=0)  # that fits
+    first = fits.view(torch.uint8).argmax(dim=0)  # the first try that fits
     chosen = sides.new_empty(2, 2, sides.shape[2])
     torch.gather(tried, 1, first.expand(2, 1, -1), out=chosen[0].unsqueeze(1))
     chosen[0].masked_fill_(draws.rests("crop"), side)
