@@ -228,11 +228,10 @@ def describe(predictor: "Predictor") -> None:
     else:
         name = getattr(predictor.recognizer.detector, "name", options.detector)
         log.info("detection: %s (%s)", name, processor(cv2.getNumThreads()))
-    kind = type(runtime).__name__.removesuffix("Runtime")
     device = runtime.device
     if device == "cpu":
         device = f"{device} ({processor(runtime.threads)})"
-    elif device.startswith("cuda"):
+    elif device.startswith("cuda") and runtime.library == "PyTorch":  # which is then installed
         import torch
 
         device = f"{device} ({torch.cuda.get_device_name(device)})"
@@ -243,7 +242,7 @@ def describe(predictor: "Predictor") -> None:
         runtime.vote,
         runtime.image_size,
         runtime.image_size,
-        kind,
+        runtime.library,
         device,
     )
 

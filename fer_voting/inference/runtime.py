@@ -35,13 +35,15 @@ class Runtime(Protocol):
     Scores are probabilities: 0 to 1, a row sums to 1, the largest is the vote's decision.
     """
 
+    library: str
+    """The name of the library that computes the network."""
     class_names: tuple[str, ...]
     image_size: int
     """S in pixels."""
     split: str
     vote: str
     faces: FaceInput
-    """The faces that the network wants; it turns them grey itself."""
+    """How prediction cuts out the faces for the network, which turns them grey itself."""
     fitted: Mapping[str, Any]
     """The vote's parameters by name, as validation images gave them (`votes.Vote.to_values`)."""
     device: str
@@ -171,6 +173,8 @@ class TorchRuntime:
 
     Raises ValueError if an argument is unknown or the device is not there.
     """
+
+    library = "PyTorch"
 
     def __init__(
         self,

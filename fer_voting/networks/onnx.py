@@ -113,6 +113,7 @@ class OnnxNetwork(ABC):
     """A network exported as an ONNX file, ready to run: a `fer_voting.inference.runtime.Runtime` on the CPU."""
 
     device = "cpu"
+    library: str
 
     def __init__(self, path: Path, info: ExportInfo, threads: int, form: str = "full") -> None:
         self.path = path
@@ -220,6 +221,8 @@ class OnnxRuntime(OnnxNetwork):
     provider is not installed.
     """
 
+    library = "ONNX Runtime"
+
     def __init__(self, path: Path | str, threads: int | None = None, form: str = "full", device: str = "auto") -> None:
         path = _existing(path)
         try:
@@ -281,6 +284,8 @@ class OpenVinoRuntime(OnnxNetwork):
 
     Raises FileNotFoundError, or ValueError if the file is not such an export or the package is not installed.
     """
+
+    library = "OpenVINO"
 
     def __init__(self, path: Path | str, threads: int | None = None, precision: str = "float32") -> None:
         path = _existing(path)

@@ -329,7 +329,7 @@ def test_each_stage_names_its_device_and_the_end_says_how_much(
     assert printed == ""
     assert "detection: CenterFace by OpenCV on cpu (" in messages
     assert "recognition: neutral, happy, sad, surprise, fear, disgust, anger, split m3, soft vote, 24x24" in messages
-    assert "by Torch on cpu (" in messages
+    assert "by PyTorch on cpu (" in messages
     assert "0 faces, 3 frames without one, 1 unreadable in " in messages
     assert "faces/s" in messages
     assert "\x1b" not in messages
