@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from fer_voting.system.conf_folders import CONF_DIR, PACKAGE, add_config_dir, conf_dirs, options_of_group
-from fer_voting.system.messages import set_up_messages
+from fer_voting.system.messages import exit_without_reader, set_up_messages
 from fer_voting.system.packages import whole_package
 from fer_voting.system.text import escape
 
@@ -354,6 +354,8 @@ def command(job: str | Callable[[DictConfig], Any], config_name: str = "config")
     sweeps = bool({"-m", "--multirun"} & set(sys.argv[1:]))
 
     def give_up(error: Exception) -> NoReturn:
+        if isinstance(error, BrokenPipeError):
+            exit_without_reader()
         if wants_traceback:
             raise error
         sys.exit(f"error: {explain(error, config_name, sys.argv[1:])}\n{HOW_TO_SEE_MORE}")

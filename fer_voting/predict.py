@@ -12,7 +12,6 @@ import argparse
 import contextlib
 import itertools
 import logging
-import os
 import signal
 import sys
 import time
@@ -25,7 +24,7 @@ from typing import TYPE_CHECKING
 from fer_voting.inference.options import PredictOptions
 from fer_voting.system.conf_folders import add_config_dir
 from fer_voting.system.machine import processor
-from fer_voting.system.messages import duration, progress_bar, set_up_messages
+from fer_voting.system.messages import duration, exit_without_reader, progress_bar, set_up_messages
 from fer_voting.system.text import escape
 from fer_voting.votes import ALL_VOTES, FORMS
 
@@ -266,9 +265,8 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt as error:
         log.info("interrupted")
         sys.exit(143 if isinstance(error, _Terminated) else 130)
-    except BrokenPipeError:  # the reader of stdout has ended
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+    except BrokenPipeError:
+        exit_without_reader()
     except (ValueError, OSError) as error:
         sys.exit(f"error: {escape(' '.join(str(error).split()))}")
     finally:

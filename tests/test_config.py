@@ -254,3 +254,12 @@ def test_a_mistyped_key_is_answered_with_the_keys_of_the_command(tmp_path: Path,
     monkeypatch.setattr(sys, "argv", ["audit", f"output_dir={tmp_path}", "near_duplicate_bit=2"])
     with pytest.raises(SystemExit, match=r"'near_duplicate_bit'.*'near_duplicate_bits'"):
         command("fer_voting.audit:job", "audit")
+
+
+def test_a_reader_that_has_seen_enough_of_the_help_ends_it_quietly():
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as closed:
+        words = [sys.executable, "-m", "fer_voting.train", "--help"]
+        ended = subprocess.run(words, stdout=closed, stderr=subprocess.PIPE, text=True, cwd=REPO, check=False)
+    assert (ended.returncode, ended.stderr) == (1, "")

@@ -2,12 +2,13 @@
 
 import io
 import logging
+import os
 import sys
 import threading
 import warnings
 from contextlib import suppress
 from multiprocessing.connection import Connection
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
 from tqdm import tqdm
 
@@ -40,6 +41,12 @@ def set_up_messages() -> None:
     # The launcher's schema, by its name, is what conf/hydra/launcher/ray.yaml is meant to be checked by.
     warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/ray' is validated against ConfigStore schema")
     warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")  # Lightning's use of torch, not ours
+
+
+def exit_without_reader() -> NoReturn:
+    """End the process with exit code 1 after a BrokenPipeError: the reader of stdout (`| head`) has ended."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter's last flush goes there
+    sys.exit(1)
 
 
 class _Stderr(logging.StreamHandler):
