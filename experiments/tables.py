@@ -14,6 +14,13 @@ from experiments.common import Options, Report, belongs_to, parse_options, publi
 from fer_voting.results.compare import Accuracy, Method, accuracies, accuracy, compare_with_baseline, comparisons
 from fer_voting.results.cost import cost_points
 from fer_voting.results.load import RunGroup
+from fer_voting.results.numbers import (
+    NUMBERS_NOTE,
+    number_difference_table,
+    number_differences,
+    number_figures,
+    number_table,
+)
 from fer_voting.results.paper import paper, paper_test_accuracy
 from fer_voting.results.plots import cost_figure, save
 from fer_voting.results.table import Table
@@ -33,6 +40,10 @@ def validation_table(options: Options) -> Report:
     """Table 3."""
     report = Report("table3", "Table 3: validation accuracy by split and vote")
     for group in options.groups():
+        if group.number_names:
+            _add_numbers(report, options, group)
+        if not group.has_classes:
+            continue
         validation = accuracies(group, "val")
         pairs = comparisons(group, "val")
         report.add(f"## {title('Table 3', 'validation accuracy (%)', group)}")
@@ -51,6 +62,20 @@ def validation_table(options: Options) -> Report:
         report.add_rows(group, (*validation, *pairs))
         report.add_commands(options, group, group.splits())
     return report
+
+
+def _add_numbers(report: Report, options: Options, group: RunGroup) -> None:
+    """Table 3's form for numbers such as valence and arousal."""
+    validation, pairs = number_figures(group, "val"), number_differences(group, "val")
+    measure = f"validation of {' and '.join(group.number_names)}"
+    report.add(f"## {title('Table 3', measure, group)}")
+    report.add_table(number_table(validation))
+    report.add("### On the same images")
+    report.add_table(number_difference_table(pairs))
+    report.add(NUMBERS_NOTE)
+    report.add_notes(options, group, [one.missing for one in (*validation, *pairs)])
+    report.add_rows(group, (*validation, *pairs))
+    report.add_commands(options, group, group.splits())
 
 
 def refit_table(name: str, table_of: str, options: Options) -> Report:

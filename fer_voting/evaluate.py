@@ -26,8 +26,10 @@ from fer_voting.data.corruptions import CORRUPTIONS, Corrupted
 from fer_voting.data.module import FERDataModule
 from fer_voting.experiment import make_evaluator, use_float32_precision
 from fer_voting.models.adaptive import adaptive_cost, has_cut
+from fer_voting.models.checkpoint import NetworkInfo
 from fer_voting.networks import load_network, match_classes
 from fer_voting.results.evaluation import adaptive_text, evaluate_predictions, evaluation_tables, write_predictions
+from fer_voting.results.numbers import evaluate_numbers, evaluation_table, number_columns
 from fer_voting.results.plots import plot_evaluation, save
 from fer_voting.results.robustness import RobustnessRow, robustness_figure, robustness_row, robustness_table
 from fer_voting.runs.lineage import Lineage, overlap_lines
@@ -35,6 +37,7 @@ from fer_voting.runs.run import Run
 from fer_voting.system.atomic import read_json, write_json
 from fer_voting.system.environment import describe_device, git_commit, keep_to_usable_cores, package_versions
 from fer_voting.system.messages import progress_bar
+from fer_voting.targets import target_of
 from fer_voting.training.evaluation import predict_part
 from fer_voting.training.module import VotingModule, evaluation_module
 from fer_voting.training.trained import (
@@ -77,7 +80,11 @@ def evaluate(config: DictConfig) -> tuple[Path, dict[str, Any]]:
     evaluator = make_evaluator(config.trainer)  # before the data: an unknown accelerator fails here
     if evaluator.world_size > 1:
         raise ValueError("a checkpoint is evaluated on one device: trainer=auto, or trainer.devices=1")
-    data = make(config.dataset, size=info.image_size, needs=(part, *(["val"] * (config.temperature == "val"))))
+    target = target_of(info.class_names, info.number_names)
+    if target is not None:
+        _refuse_options_of_classes(config, info)
+    needs = (part, *(["val"] * (config.temperature == "val")))
+    data = make(config.dataset, size=info.image_size, needs=needs, target=target)
     data.setup()
     if part not in data.counts():
         raise ValueError(f"{data.name} has no {part} images here; stage=val evaluates on the others")
@@ -99,15 +106,23 @@ def evaluate(config: DictConfig) -> tuple[Path, dict[str, Any]]:
     deciding = {
         name: fitted.get(name, vote)
         for name, vote in known_votes().items()
-        if name in fitted or not (vote.needs or vote.needs_full_map)
+        if (name in fitted or not (vote.needs or vote.needs_full_map)) and data.target.takes(vote)
     }
     overlap = lineage.overlap({part: data.pack.hashes[positions]})
-    adaptive = None if cost is None else adaptive_curve(outputs, labels, cost, fitted.get("adaptive"))
-    votes = {
-        name: data.target.judge(vote.scores(outputs), labels, data.class_names)
-        | evaluate_predictions(outputs, labels.numpy(), data.class_names, vote, name in fitted)
-        for name, vote in deciding.items()
-    }
+    adaptive = (
+        None if cost is None or target is not None else adaptive_curve(outputs, labels, cost, fitted.get("adaptive"))
+    )
+    class_names = module.info.class_names
+    of_classes = outputs.split(len(class_names))[0] if info.number_names else outputs
+    votes, arrays = {}, {}
+    for name, vote in deciding.items():
+        scores = data.target.scores(vote, outputs, data.class_names)
+        votes[name] = data.target.judge(scores, labels, data.class_names)
+        arrays[name] = of_vote = data.target.to_arrays(outputs, scores, labels, data.class_names)
+        if class_names:
+            votes[name] |= evaluate_predictions(of_classes, of_vote["labels"], class_names, vote, name in fitted)
+        if info.number_names:
+            votes[name] |= evaluate_numbers(of_vote["number_scores"], of_vote["number_labels"], data.target.numbers)
     result = {
         "checkpoint": str(path.absolute()),
         "trained_on": info.dataset,
@@ -117,7 +132,8 @@ def evaluate(config: DictConfig) -> tuple[Path, dict[str, Any]]:
         "dataset": data.name,
         "synthetic": data.synthetic,
         "part": part,
-        "class_names": list(data.class_names),
+        "class_names": list(class_names),
+        "number_names": list(info.number_names),
         "classes_left_out": left_out,
         "images": len(predictions.labels),
         "images_trained_on": overlap,
@@ -137,14 +153,27 @@ def evaluate(config: DictConfig) -> tuple[Path, dict[str, Any]]:
     names = data.pack.names(positions)
     for vote in deciding.values():
         rows = out.with_name(f"{out.stem}-{vote.name}.csv")
-        write_predictions(rows, names, labels.numpy(), outputs, data.class_names, vote)
+        of_vote = arrays[vote.name]
+        numbers = number_columns(of_vote, info.number_names)
+        write_predictions(rows, names, of_vote.get("labels"), of_classes, class_names, vote, numbers)
     if config.plots:
-        plot_evaluation(out, name, result)
+        plot_evaluation(out, name, result, arrays["soft"] if info.number_names else None)
         if result["robustness"]:
             title = f"{name} on {data.name}, {part}{' (synthetic faces)' if data.synthetic else ''}"
             save(robustness_figure(result["robustness"], title), out.with_name(f"{out.stem}-robustness.png"))
     write_json(out, result)
     return out, result
+
+
+def _refuse_options_of_classes(config: DictConfig, info: NetworkInfo) -> None:
+    """Raises ValueError for options that mean nothing for a network with numbers."""
+    numbers = " and ".join(info.number_names)
+    if config.robustness:
+        raise ValueError(f"robustness=true measures the accuracy of classes, and the network predicts {numbers}")
+    if config.mean_gmacs is not None:
+        raise ValueError(f"mean_gmacs={config.mean_gmacs} is for the adaptive vote, and the network predicts {numbers}")
+    if config.temperature != "auto" and not info.class_names:
+        raise ValueError(f"temperature={config.temperature} is of probabilities, and the network predicts {numbers}")
 
 
 def _robustness(
@@ -198,6 +227,11 @@ def _fitted_votes(
     if config.temperature == "val":
         predicted = predict_part(evaluator, module, data, "val")
         validation = Validation(predicted.outputs, predicted.labels)
+        if data.target.numbers:
+            classes = len(data.class_names)
+            validation = Validation(predicted.outputs.split(classes)[0], predicted.labels[:, :classes].argmax(dim=1))
+    elif run is not None and not module.info.class_names:
+        return {}
     elif run is not None:
         validation, recorded = stored_validation(run, path), recorded_fits(run, path)
     fitted = {} if validation is None else fit_votes(validation, cost)
@@ -266,8 +300,13 @@ def job(config: DictConfig) -> None:
     if result["split"] != result["trained_split"]:
         print(f"split {result['split']}, trained with {result['trained_split']}")
     for vote, metrics in result["votes"].items():
-        print(f"{vote:>10} vote: accuracy {metrics['accuracy']:.2%}, mean recall {metrics['mean_recall']:.2%}")
-    print(f"\n{evaluation_tables(result['votes'])}")
+        shares = {"accuracy": "accuracy", "mean recall": "mean_recall"}
+        figures = {name: f"{metrics[key]:.2%}" for name, key in shares.items() if key in metrics}
+        figures |= {f"CCC of {name}": f"{value:.3f}" for name, value in metrics.get("ccc", {}).items()}
+        print(f"{vote:>10} vote: {', '.join(f'{name} {text}' for name, text in figures.items())}")
+    print(f"\n{evaluation_tables(result['votes'])}" if result["class_names"] else "")
+    if result["number_names"]:
+        print(evaluation_table(result["votes"]))
     if result["robustness"]:
         print(f"Accuracy (%) on worse images:\n\n{robustness_table(result['robustness']).markdown()}")
     if result["in_sample"]:
@@ -276,7 +315,7 @@ def job(config: DictConfig) -> None:
         print("Temperatures, and the weighted and the adaptive vote, were fitted on these very images.\n")
     if result["adaptive"]:
         print(f"{adaptive_text(result['adaptive'])}\n")
-    if result["votes_left_out"]:
+    if result["votes_left_out"] and not result["number_names"]:
         print(
             f"Votes left out: {', '.join(result['votes_left_out'])}. The adaptive vote needs a split with crops; what "
             "it and the weighted vote take from validation images comes from the checkpoint's run, or temperature=val."

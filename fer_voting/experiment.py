@@ -54,7 +54,7 @@ from fer_voting.training.callbacks import (
 from fer_voting.training.estimate import announce_duration, images_of_epoch
 from fer_voting.training.evaluation import evaluate_votes
 from fer_voting.training.loggers import EXTRAS, Start, log_best, log_hyperparameters, require, running_loggers
-from fer_voting.training.losses import Distillation
+from fer_voting.training.losses import Distillation, check_loss
 from fer_voting.training.mix import Mix
 from fer_voting.training.module import VotingModule, evaluation_module
 from fer_voting.training.options import refuse_callbacks, refuse_trainer, refuse_trainer_options
@@ -108,7 +108,7 @@ def train(config: DictConfig) -> dict[str, Any]:
             callbacks, loggers = make_callbacks(config), make_loggers(config)
             vote: Vote = instantiate(config.voting)
             trainer = make_trainer(config, run, callbacks, vote, data.target, sources)
-            check(config, vote, trainer)
+            check(config, vote, trainer, data.target)
             data.setup()
             sources.check_data(data)
             run.check_inputs(sources.inputs | {"data": data.data_summary()})
@@ -362,7 +362,9 @@ def make_trainer(
     bar = []
     if config.trainer.get("enable_progress_bar", True) and not any(isinstance(c, ProgressBar) for c in callbacks):
         bar = [RunProgressBar(run.name, f"val/{vote.epoch_vote}/{target.best}")]
-    votes = [vote.name] if config.refit else list(selecting_votes(vote))
+    votes = (
+        [vote.name] if config.refit else [name for name, each in selecting_votes(vote).items() if target.takes(each)]
+    )
     # Lightning's own defaults, where the configuration says nothing, and what is ours in any case.
     defaults = {"enable_model_summary": False, "num_sanity_val_steps": 0, "default_root_dir": str(run.dir)}
     always: dict[str, Any] = {"use_distributed_sampler": False}  # the data module deals out each rank's share itself
@@ -401,8 +403,17 @@ def make_evaluator(trainer_node: Mapping[str, Any]) -> L.Trainer:
     )
 
 
-def check(config: DictConfig, vote: Vote, trainer: L.Trainer) -> None:
+def check(config: DictConfig, vote: Vote, trainer: L.Trainer, target: Target) -> None:
     """Raises ValueError for what cannot work, before the data are read."""
+    options = config.composition.options
+    check_loss(instantiate(config.loss), target, options.loss)
+    if not target.takes(vote):
+        raise ValueError(
+            f"voting={vote.name} is not for target={options.target}: take soft, the mean of the crops' numbers, or "
+            "hard, their median" + (", or a vote that needs no full map" if target.has_classes else "")
+        )
+    if target.numbers and config.teacher:
+        raise ValueError(f"teacher={config.teacher} gives probabilities of classes: leave it out for numbers")
     if config.refit and vote.needs:
         raise ValueError(
             f"a refit trains on the validation images that the {vote.name} vote would be fitted on: "
@@ -426,32 +437,35 @@ def check(config: DictConfig, vote: Vote, trainer: L.Trainer) -> None:
             f"trainer.limit_val_batches (={trainer.limit_val_batches}) above 0: validation chooses the best epoch"
         )
     images_per_rank(config.dataset.batch_size, trainer.world_size)  # refuses a batch that the ranks cannot share
-    options_of(config.composition.options.model, resolve(config)["model"])
+    options_of(options.model, resolve(config)["model"])
     make_network(config, 2)  # refuses images that are too small for it
 
 
-def make_network(config: DictConfig, num_classes: int) -> VotingNetwork:
+def make_network(config: DictConfig, outputs: int) -> VotingNetwork:
     """The network, with random weights or those that timm gives it."""
-    return build_network(resolve(config)["model"], config.split.name, num_classes, config.dataset.size)
+    return build_network(resolve(config)["model"], config.split.name, outputs, config.dataset.size)
 
 
 def make_module(config: DictConfig, data: FERDataModule, vote: Vote, sources: Sources) -> VotingModule:
     """The LightningModule: network, loss, optimizer, schedule, and what changes batches and targets."""
     L.seed_everything(config.seed, workers=True, verbose=False)
-    net = make_network(config, len(data.class_names))
+    class_names = data.class_names if data.target.has_classes else ()
+    outputs = (*class_names, *data.target.numbers)
+    net = make_network(config, len(outputs))
     if sources.weights is not None:
-        copy_weights(sources.weights.load_network(), net, data.class_names, config.init_missing_classes)
+        copy_weights(sources.weights.load_network(), net, outputs, config.init_missing_classes)
     architecture = config.composition.options.model
     info = NetworkInfo(
         split=config.split.name,
         options=options_of(architecture, resolve(config)["model"]),
-        class_names=data.class_names,
+        class_names=class_names,
+        number_names=data.target.numbers,
         image_size=config.dataset.size,
         dataset=config.dataset.name,
         architecture=architecture,
         faces=FaceInput(colour="grey" if data.pack.is_grey else "rgb"),
     )
-    mix = Mix(instantiate(config.mix)(num_classes=len(data.class_names)), config.seed) if config.mix else None
+    mix = Mix(instantiate(config.mix)(num_classes=len(outputs)), config.seed) if config.mix else None
     return VotingModule(
         net,
         instantiate(config.loss),
@@ -560,7 +574,9 @@ def measured(trainer: L.Trainer, module: VotingModule, data: FERDataModule, run:
     throughput = next((c for c in callbacks if isinstance(c, Throughput)), None)
     return {
         "synthetic": data.synthetic,
-        "class_names": list(data.class_names),
+        "class_names": list(module.info.class_names),
+        "number_names": list(module.info.number_names),
+        "best_metric": data.target.best,
         "counts": data.counts(),
         "data": data.data_summary(),
         "data_fingerprint": data.fingerprint,

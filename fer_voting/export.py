@@ -196,6 +196,7 @@ def _to_onnx(network: "Network", options: argparse.Namespace, path: Path) -> str
     require_packages()
     info = ExportInfo(
         class_names=network.info.class_names,
+        number_names=network.info.number_names,
         image_size=network.info.image_size,
         split=network.info.split,
         vote=network.vote.name,

@@ -149,7 +149,7 @@ def _finish(study: "optuna.Study", space: Space, trials: int, seed: int) -> None
                 raise ChildProcessError(f"{row}{planned['name']}: {result['error']}")
             continue
         failures = 0
-        accuracy = result["votes"][find_vote(planned.voting.name).epoch_vote]["val"]["accuracy"]
+        accuracy = result["votes"][find_vote(planned.voting.name).epoch_vote]["val"][result["best_metric"]]
         study.tell(number, accuracy)
         log.info(f"trial {number}: {100 * accuracy:.2f} %; the best so far: {100 * study.best_value:.2f} %")
 

@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torchmetrics.functional.classification import multiclass_recall
 
-from fer_voting.targets import Classes, RaterVotes
+from fer_voting.targets import NUMBERS, Both, Classes, RaterVotes, ValenceArousal, target_of
+from fer_voting.votes import ALL_VOTES, CropOutputs
 
 NAMES = ("neutral", "happy", "sad")
 
@@ -21,6 +22,8 @@ class Images:
     columns: ClassVar = {
         "votes": np.array([[6, 2, 0, 2], [1, 9, 0, 0], [3, 3, 4, 0], [0, 0, 0, 10], [9, 0, 0, 1]]),
         "fer2013_class": np.array([0, 2, 2, 1, 0]),
+        "valence": np.array([0.5, -0.25, np.nan, 0.1, 0.2]),
+        "arousal": np.array([0.0, 1.0, 0.5, 0.1, 0.2]),
     }
 
     def class_ids(self, class_names: tuple[str, ...]) -> NDArray[np.int64]:
@@ -107,3 +110,102 @@ def test_recalls_are_those_of_torchmetrics_where_every_class_has_images() -> Non
     values = Classes().judge(scores, labels, NAMES)
     assert values["mean_recall"] == multiclass_recall(scores, labels, 3, average="macro").item()
     assert list(values["recall"].values()) == multiclass_recall(scores, labels, 3, average=None).tolist()
+
+
+# Numbers ----------------------------------------------------------------------------------------------------------
+
+
+def reference(scores: NDArray[np.float64], labels: NDArray[np.float64]) -> dict[str, float]:
+    """The metrics of one number by their formulas, in NumPy."""
+    cov = np.cov(scores, labels)
+    apart = (scores.mean() - labels.mean()) ** 2
+    return {
+        "rmse": np.sqrt(((scores - labels) ** 2).mean()),
+        "pearson": np.corrcoef(scores, labels)[0, 1],
+        "ccc": 2 * cov[0, 1] / (cov[0, 0] + cov[1, 1] + apart),
+        "sign_agreement": (np.sign(scores) == np.sign(labels)).mean(),
+    }
+
+
+def some_numbers(images: int = 50) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    rng = np.random.default_rng(0)
+    labels = rng.uniform(-1, 1, (images, 2)).round(1)  # some are exactly 0
+    return np.where(labels, 0.6 * labels + rng.normal(0.1, 0.3, labels.shape), 0), labels
+
+
+def test_numbers_use_images_of_a_class_that_have_both() -> None:
+    target = ValenceArousal()
+    assert target.usable(Images(), NAMES).tolist() == [True, True, False, False, False]
+    labels = target.labels(Images(), NAMES)
+    assert labels.dtype == np.float32
+    assert labels[:2].tolist() == [[0.5, 0.0], [-0.25, 1.0]]
+    assert Both().usable(Images(), NAMES).tolist() == [True, True, False, False, False]
+    assert Both().labels(Images(), NAMES)[:2].tolist() == [[1, 0, 0, 0.5, 0.0], [0, 1, 0, -0.25, 1.0]]
+
+
+def test_metrics_of_numbers_are_their_formulas() -> None:
+    scores, labels = some_numbers()
+    values = ValenceArousal().judge(torch.tensor(scores).float(), torch.tensor(labels).float(), NAMES)
+    for place, name in enumerate(NUMBERS):
+        for metric, expected in reference(scores[:, place], labels[:, place]).items():
+            assert values[metric][name] == pytest.approx(expected, abs=1e-5), metric
+    assert values["mean_ccc"] == pytest.approx(sum(values["ccc"].values()) / 2)
+    curves = ValenceArousal().to_curves(values)
+    assert curves["ccc/arousal"] == values["ccc"]["arousal"]
+    assert curves[ValenceArousal.best] == values["mean_ccc"]
+
+
+def test_metrics_of_batches_are_those_of_the_whole() -> None:
+    scores, labels = (torch.tensor(each).float() for each in some_numbers())
+    target = ValenceArousal()
+    metrics = target.metrics(NAMES)
+    for first in range(0, 50, 20):
+        target.update(metrics, scores[first : first + 20], labels[first : first + 20], NAMES)
+    whole = target.judge(scores, labels, NAMES)
+    assert target.to_values(metrics.compute(), NAMES)["ccc"] == pytest.approx(whole["ccc"], abs=1e-5)
+
+
+def test_a_network_that_says_the_same_of_every_image_correlates_with_nothing() -> None:
+    values = ValenceArousal().judge(torch.full((20, 2), 0.3), torch.rand(20, 2), NAMES)  # warnings are errors here
+    assert values["pearson"] == values["ccc"] == {"valence": 0.0, "arousal": 0.0}
+
+
+def test_both_judges_classes_and_numbers_as_each_for_itself() -> None:
+    numbers, labelled = (torch.tensor(each).float() for each in some_numbers())
+    decisions, class_ids = torch.arange(50) % 3, torch.arange(50) % 2
+    scores = torch.cat([torch.eye(3)[decisions], numbers], dim=1)
+    labels = torch.cat([torch.eye(3)[class_ids], labelled], dim=1)
+    values = Both().judge(scores, labels, NAMES)
+    of_classes = Classes().judge(torch.eye(3)[decisions], class_ids, NAMES)
+    assert values == of_classes | ValenceArousal().judge(numbers, labelled, NAMES)
+    assert Both("mean_ccc").best in Both().to_curves(values)
+    with pytest.raises(ValueError, match=r"target\.best=rmse must be accuracy or mean_ccc"):
+        Both("rmse")
+
+
+@pytest.mark.parametrize("vote", ["soft", "hard", "weighted"])
+def test_both_votes_on_its_parts(vote: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    crops = torch.randn(30, 10, 5, generator=generator)
+    labels = torch.cat([torch.eye(3)[torch.arange(30) % 3], torch.rand(30, 2, generator=generator)], dim=1)
+    outputs, of_classes = CropOutputs(crops), CropOutputs(crops[..., :3])
+    fitted = Both().fit(ALL_VOTES[vote], outputs, labels, None)
+    assert fitted == ALL_VOTES[vote].fit(of_classes, torch.arange(30) % 3)
+    scores = Both().scores(fitted, outputs, NAMES)
+    assert torch.equal(scores[:, :3], fitted.scores(of_classes))
+    assert torch.equal(scores[:, 3:], fitted.numbers(crops[..., 3:]))
+    arrays = Both().to_arrays(outputs, scores, labels, NAMES)
+    shapes = {name: array.shape for name, array in arrays.items()}
+    assert shapes == {
+        **{"logits": (30, 10, 3), "scores": (30, 3), "labels": (30,)},
+        **{"number_crops": (30, 10, 2), "number_scores": (30, 2), "number_labels": (30, 2)},
+    }
+    assert arrays["labels"].tolist() == (torch.arange(30) % 3).tolist()
+
+
+def test_the_target_of_a_networks_outputs() -> None:
+    assert target_of(NAMES, ()) is None
+    assert isinstance(target_of(NAMES, NUMBERS), Both)
+    assert isinstance(target_of((), NUMBERS), ValenceArousal)
+    with pytest.raises(ValueError, match="a network of the numbers age is evaluated by a target of its own"):
+        target_of((), ("age",))

@@ -24,8 +24,9 @@ from fer_voting.data.index import Counts, Index, LeftOut, Problem, Sample, bases
 from fer_voting.data.labels import canonical_or_own
 from fer_voting.data.module import FERDataModule
 from fer_voting.data.pack import Pack, Source
-from fer_voting.data.tables import file_in, open_table, open_text, whole_number
+from fer_voting.data.tables import decimal_number, file_in, open_table, open_text, plain_name, whole_number
 from fer_voting.system.text import escape
+from fer_voting.targets import NUMBERS
 
 log = logging.getLogger(__name__)
 
@@ -206,8 +207,8 @@ def stamp(sources: Iterable[Path], base: Path) -> str:
 
 
 def _is_source(name: str) -> bool:
-    # AffectNet's second release has four label files per image; only the expression is read.
-    return suffix_of(name) != ".npy" or name.endswith("_exp.npy")
+    # AffectNet's second release has four label files per image; the landmarks are not read.
+    return suffix_of(name) != ".npy" or name.endswith(("_exp.npy", "_val.npy", "_aro.npy"))
 
 
 # Class folders, the form in which most copies of face data sets are shared ---------------------------------------
@@ -449,9 +450,12 @@ def _compare_with_labels(index: Index, base: Path, numbers: Numbers) -> None:
     folder_labels = {sample.name: sample.label for sample in index.samples}
     by_name = {Path(name).name: label for name, label in folder_labels.items()}
     compared, differing = 0, []
+    of_numbers: set[int] | None = None  # positions of their columns, which name no class
     with open_table(path, headless=True) as table:
         for row in table:
-            cells = [cell.strip().replace("\\", "/") for cell in row]
+            if of_numbers is None:
+                of_numbers = {i for i, cell in enumerate(row) if plain_name(cell) in NUMBERS}
+            cells = [cell.strip().replace("\\", "/") for i, cell in enumerate(row) if i not in of_numbers]
             for name, text in itertools.pairwise(cells):
                 label = folder_labels.get(name) or by_name.get(Path(name).name)
                 if label is not None:
@@ -460,13 +464,63 @@ def _compare_with_labels(index: Index, base: Path, numbers: Numbers) -> None:
                     if folded(str(listed or canonical_or_own(text))) != folded(label):
                         differing.append(f"{name} ({label} by its folder, {text} by {path.name})")
                     break
-    if compared:
+    if compared or of_numbers:
         index.use(path)
     if differing:
         index.notes.append(
             f"{path.name} contradicts the class folders for {len(differing):,} of {compared:,} images, e.g. "
             f"{differing[0]}: the folders are used"
         )
+
+
+_NAMES = ("image", "file", "filename", "image name", "name", "path", "image path", "file path")
+"""Names of a column with an image's file; in another table, the first column has it."""
+
+
+def read_numbers(base: Path, names: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+    """Valence and arousal of the images by the columns of labels.csv, NaN where it has none: [N] by name.
+
+    Args:
+        base: the folder with labels.csv.
+        names: of the N images, paths below `base`; a row names an image by its path, or by its file's name only.
+
+    Raises ValueError if there is no such table, or a row has another number than from -1 to 1, names several images, or
+    one that another row has named.
+    """
+    if (path := file_in(base, _LABELS_FILE)) is None:
+        raise ValueError(f"valence and arousal are columns of {base / _LABELS_FILE}, which does not exist")
+    rows: dict[str, list[int]] = {}
+    for row, name in enumerate(names):
+        for key in {name, Path(name).name}:
+            rows.setdefault(key, []).append(row)
+    values = np.full((len(names), len(NUMBERS)), np.nan)
+    listed, unknown = np.zeros(len(names), bool), 0
+    with open_table(path, (*NUMBERS, *_NAMES)) as table:
+        table.require(*NUMBERS)
+        named = next((name for name in _NAMES if name in table.columns), table.columns[0])
+        for cells in table.by_column():
+            where, file = f"{path}, line {table.line}", (cells[named] or "").strip().replace("\\", "/")
+            found = rows.get(file) or rows.get(Path(file).name, [])
+            if len(found) > 1 or listed[found].any():
+                raise ValueError(f"{where}: {file} is {'several images' if len(found) > 1 else 'listed twice'}")
+            unknown += not found
+            listed[found] = True
+            values[found] = [_number_in(cells[name], name, where) for name in NUMBERS]
+    if unknown:
+        log.warning(f"{path}: {unknown:,} rows name no image here")
+    return dict(zip(NUMBERS, values.T, strict=True))
+
+
+def _number_in(cell: str | None, name: str, where: str) -> float:
+    if not (cell or "").strip():
+        return np.nan
+    try:
+        value = decimal_number(str(cell))
+    except ValueError:
+        value = np.inf
+    if not -1 <= value <= 1:
+        raise ValueError(f"{where}: {name} is {cell}, and must be a number from -1 to 1, or empty where there is none")
+    return value
 
 
 def _compare_with_names(index: Index) -> None:

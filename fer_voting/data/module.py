@@ -46,7 +46,7 @@ from fer_voting.data.sampling import (
     sample_share,
     target_count,
 )
-from fer_voting.models.checkpoint import check_class_names
+from fer_voting.models.checkpoint import check_output_names
 from fer_voting.models.images import as_grey, normalise
 from fer_voting.system.atomic import json_digest
 from fer_voting.system.machine import usable_cores
@@ -109,6 +109,8 @@ class FERDataModule(L.LightningDataModule):
 
     class_choices: ClassVar[tuple[int | None, ...]] = (7,)
     synthetic: ClassVar[bool] = False
+    numbers: ClassVar[tuple[str, ...]] = ()
+    """Names of its columns that are numbers (`fer_voting.targets.NUMBERS`)."""
     on_error: str = "skip"
 
     def __init__(
@@ -151,6 +153,11 @@ class FERDataModule(L.LightningDataModule):
             raise ValueError("dataset.resident=true needs augment.backend=batched, which runs on the images' device")
         if not re.fullmatch(r"[\w.-]+", name):
             raise ValueError(f"dataset.name={name!r} must consist of letters, digits, '.', '_' and '-'")
+        if target is not None and (lacking := [number for number in target.numbers if number not in self.numbers]):
+            raise ValueError(
+                f"{name} has no {' and '.join(lacking)}: dataset=affectnet and faces have, and dataset=folder by its "
+                "labels.csv"
+            )
         check_group(group)
         check_folds(folds, fold, group, manifest)
         self.group, self.folds, self.fold = group, folds, fold
@@ -221,13 +228,15 @@ class FERDataModule(L.LightningDataModule):
             log.info(f"{self.name}: left out: {format_counts(self.pack.left_out)}")
         try:
             self._check_number_of_classes()
-            check_class_names(self.class_names)  # as a checkpoint will hold them
+            check_output_names(
+                self.class_names if self.target.has_classes else (), self.target.numbers
+            )  # a checkpoint's
         except ValueError as error:
             raise ValueError(f"{self.name}: {error}") from error
         return self.pack
 
     def _check_number_of_classes(self) -> None:
-        if len(self.class_names) > 1:
+        if len(self.class_names) > self.target.has_classes:
             return
         place = f"in {self.base}" if self.base else "here"
         if self.class_map:
@@ -274,6 +283,10 @@ class FERDataModule(L.LightningDataModule):
         self._labels = self.target.labels(pack, self.class_names)
         self._targets = self.target.training_targets(pack, self.class_names)
         usable = self.usable(pack)
+        if self.target.numbers and (lacking := int((pack.good & (self._class_ids >= 0) & ~usable).sum())):
+            reason = f"no {' or '.join(self.target.numbers)}"
+            pack.left_out[reason] = lacking
+            log.info(f"{self.name}: left out: {reason}: {lacking:,} images")
         for difference in differences(official_counts(pack, usable, self.class_names), self.expected):
             log.warning(f"{self.name}: {difference}")
         self._words = self.groups(pack, usable)
@@ -419,8 +432,10 @@ class FERDataModule(L.LightningDataModule):
     def refuse_classes_without_images(self, train: Positions) -> None:
         """Raises ValueError if a class has none of the training images at these positions.
 
-        Only a warning for drawn faces, and where nothing is trained.
+        Only a warning for drawn faces, and where nothing is trained. A network without classes needs none.
         """
+        if not self.target.has_classes:
+            return
         if message := self.lacks_classes(train):
             if "train" in self.needs and not self.synthetic:
                 raise ValueError(f"{self.name}: {message}")

@@ -36,13 +36,21 @@ class NetworkInfo:
     """An option of the group `model`."""
     faces: FaceInput = field(default_factory=FaceInput)
     """How prediction cuts out the faces for it."""
+    number_names: tuple[str, ...] = ()
+    """Names of the outputs that are numbers, such as valence; they follow those of the classes."""
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of all outputs, in order."""
+        return (*self.class_names, *self.number_names)
 
     def write(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[INFO_KEY] = self.to_values()
 
     def to_values(self) -> dict[str, Any]:
         """Plain values by name; the inverse of `from_values`."""
-        return {**asdict(self), "options": dict(self.options), "class_names": list(self.class_names)}
+        names = {"class_names": list(self.class_names), "number_names": list(self.number_names)}
+        return {**asdict(self), "options": dict(self.options), **names}
 
     @classmethod
     def read(cls, checkpoint: dict[str, Any], path: Path) -> "NetworkInfo":
@@ -59,21 +67,21 @@ class NetworkInfo:
 
     @classmethod
     def from_values(cls, values: Any) -> "NetworkInfo":
-        """Plain values by name (`class_names` a list), checked.
+        """Plain values by name (`class_names` and `number_names` lists), checked.
 
         Raises ValueError that names what is missing, unknown, of the wrong type or out of range.
         """
         names = [field.name for field in fields(cls)]
         if not isinstance(values, Mapping):
             raise ValueError(f"a network's metadata must be a mapping, not a {type(values).__name__}")
-        values = {"faces": {}, **values}
+        values = {"faces": {}, "number_names": [], **values}
         if wrong := [
             *(f"lacks {n}" for n in names if n not in values),
             *(f"has {n!r}" for n in values if n not in names),
         ]:
             raise ValueError(f"a network's metadata must have {', '.join(names)}; it {', '.join(wrong[:4])}")
-        class_names = values["class_names"]
-        check_class_names(class_names)
+        class_names, number_names = values["class_names"], values["number_names"]
+        check_output_names(class_names, number_names)
         for name in (values["dataset"], values["split"]):
             _check_name(name)
         size = values["image_size"]
@@ -82,17 +90,24 @@ class NetworkInfo:
         check_options(values["architecture"], values["options"])
         faces = FaceInput.from_values(values["faces"])
         options = dict(values["options"])
-        return cls(**{**values, "options": options, "class_names": tuple(class_names), "faces": faces})
+        outputs = {"class_names": tuple(class_names), "number_names": tuple(number_names)}
+        return cls(**{**values, **outputs, "options": options, "faces": faces})
 
 
-def check_class_names(names: Any) -> None:
-    """Raises ValueError unless `names` is a list or tuple of 2 to MAX_CLASSES different names of one line each."""
-    if not isinstance(names, list | tuple) or not 2 <= len(names) <= MAX_CLASSES:
-        raise ValueError(f"`class_names` must be a list of 2 to {MAX_CLASSES} names")
-    for name in names:
-        _check_name(name)
-    if len(set(names)) < len(names):
-        raise ValueError(f"`class_names` (={list(names)}) must differ")
+def check_output_names(class_names: Any, number_names: Any = ()) -> None:
+    """Raises ValueError unless both are lists or tuples of different names of one line each: 2 to MAX_CLASSES names of
+    classes, or none where there are numbers."""
+    for key, names, least in (("class_names", class_names, 2), ("number_names", number_names, 1)):
+        is_left_out = key == "number_names" or bool(number_names)
+        if not isinstance(names, list | tuple) or not (
+            least <= len(names) <= MAX_CLASSES or (is_left_out and not names)
+        ):
+            raise ValueError(f"`{key}` must be a list of {least} to {MAX_CLASSES} names")
+        for name in names:
+            _check_name(name)
+    outputs = [*class_names, *number_names]
+    if len(set(outputs)) < len(outputs):
+        raise ValueError(f"`class_names` (={outputs}) must differ")
 
 
 def _check_name(name: Any) -> None:
@@ -108,7 +123,7 @@ def rebuild_network(info: NetworkInfo) -> VotingNetwork:
     check_options(info.architecture, info.options)
     node = {**read_node(info.architecture), **info.options}
     try:
-        return build_network(node, info.split, len(info.class_names), info.image_size)
+        return build_network(node, info.split, len(info.outputs), info.image_size)
     except InstantiationException as error:
         reason = " ".join(str(error.__cause__ or error).split())[:200]
         raise ValueError(f"`options` (={dict(info.options)}) do not make a {info.architecture}: {reason}") from error

@@ -224,6 +224,7 @@ def _check_same(exported: OnnxNetwork, config: Mapping[str, Any]) -> None:
     values = {
         "checksum": info.checksum,
         "class_names": list(info.class_names),
+        **({"number_names": list(info.number_names)} if info.number_names else {}),
         "image_size": info.image_size,
         "split": info.split,
         "vote": info.vote,

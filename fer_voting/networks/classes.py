@@ -1,4 +1,4 @@
-"""A trained network under other classes: the rows of its last layer are matched by class name."""
+"""A trained network under other classes or numbers: the rows of its last layer are matched by the outputs' names."""
 
 import logging
 from collections.abc import Sequence
@@ -15,23 +15,23 @@ log = logging.getLogger(__name__)
 
 
 def copy_weights(
-    network: Network, net: nn.Module, class_names: Sequence[str], missing_classes: str = "error"
+    network: Network, net: nn.Module, outputs: Sequence[str], missing_classes: str = "error"
 ) -> dict[str, str]:
-    """Copy the weights of a trained network into `net`; the rows of the last layer are matched by class name.
+    """Copy the weights of a trained network into `net`; the rows of the last layer are matched by name.
 
     Args:
         network: its split may differ from that of `net`, the sizes of its layers may not.
-        class_names: names of `net`'s outputs, in order.
-        missing_classes: `error`, or `random`: classes that `network` lacks keep `net`'s initial weights.
+        outputs: names of `net`'s classes and numbers, in order.
+        missing_classes: `error`, or `random`: outputs that `network` lacks keep `net`'s initial weights.
 
-    Returns `{class of net: class of network}` for the matched rows.
+    Returns `{output of net: output of network}` for the matched rows.
 
     Raises ValueError that names the keys, shapes or classes that do not fit.
     """
     if missing_classes not in ("error", "random"):
         raise ValueError(f"`init_missing_classes` (={missing_classes!r}) must be error or random")
     state, own = network.net.state_dict(), net.state_dict()
-    last_layer = find_last_layer(net, len(class_names))
+    last_layer = find_last_layer(net, len(outputs))
     head = [key for key in own if key.rpartition(".")[0] == last_layer]
     missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     if missing or unknown:
@@ -46,17 +46,17 @@ def copy_weights(
     if misshapen:
         described = _overrides(network.info)
         raise ValueError(f"{network.path} does not fit the network: {_few(misshapen)}; it is {described}")
-    rows = {_key(name): row for row, name in enumerate(network.info.class_names)}
-    new = [name for name in class_names if _key(name) not in rows]
+    rows = {_key(name): row for row, name in enumerate(network.info.outputs)}
+    new = [name for name in outputs if _key(name) not in rows]
     if new and missing_classes == "error":
         raise ValueError(
-            f"{network.path} knows the classes {', '.join(network.info.class_names)}, not {', '.join(new)}; "
+            f"{network.path} knows {_described(network.info)}, not {', '.join(new)}; "
             "init_missing_classes=random starts these from scratch"
         )
-    matched = {name: network.info.class_names[rows[_key(name)]] for name in class_names if name not in new}
+    matched = {name: network.info.outputs[rows[_key(name)]] for name in outputs if name not in new}
     for key in head:
         merged = own[key].clone()
-        for own_row, name in enumerate(class_names):
+        for own_row, name in enumerate(outputs):
             if name in matched:
                 merged[own_row] = state[key][rows[_key(name)]]
         state[key] = merged
@@ -75,9 +75,10 @@ def copy_weights(
 def match_classes(
     network: Network, class_names: Sequence[str], dataset: str, split: str | None = None
 ) -> tuple[Network, list[str]]:
-    """The network with outputs for exactly these classes, and the names of its other classes.
+    """The network with outputs for exactly these classes, and the names of its other classes; its numbers stay.
 
-    Classes are matched by name. The network has no output for its other classes, so it cannot decide for them.
+    Classes are matched by name. The network has no output for its other classes, so it cannot decide for them. One
+    without classes stays as it is.
 
     Args:
         class_names: of the data set `dataset`, in order.
@@ -85,15 +86,22 @@ def match_classes(
 
     Raises ValueError if the network lacks one of the classes.
     """
-    info = replace(network.info, split=split or network.info.split, class_names=tuple(class_names), dataset=dataset)
+    names = tuple(class_names) if network.info.class_names else ()
+    info = replace(network.info, split=split or network.info.split, class_names=names, dataset=dataset)
     net = build(info)
     try:
-        matched = copy_weights(network, net, class_names)
+        matched = copy_weights(network, net, info.outputs)
     except ValueError as error:
         reason = str(error).partition("; init_missing_classes")[0]
         raise ValueError(f"{reason}: it cannot be evaluated on {dataset}") from error
     left_out = [name for name in network.info.class_names if name not in matched.values()]
     return replace(network, net=net.eval(), info=info), left_out
+
+
+def _described(info: NetworkInfo) -> str:
+    """`the classes neutral, happy and the numbers valence, arousal`."""
+    kinds = (("the classes", info.class_names), ("the numbers", info.number_names))
+    return " and ".join(f"{kind} {', '.join(names)}" for kind, names in kinds if names)
 
 
 def _key(name: str) -> str:

@@ -31,14 +31,16 @@ class Network:
     """A trained network and what its users must know. `fer_voting.networks.load` returns one."""
 
     net: VotingNetwork
-    """Maps normalised images `[B, 3, S, S]` to crop logits `[B, V, K]`; float32, on the CPU, evaluation mode."""
+    """Maps normalised images `[B, 3, S, S]` to crop logits `[B, V, K]`, one for each of `info.outputs`; float32, on the
+    CPU, evaluation mode."""
     info: NetworkInfo
     """With the split under which the network is to be used."""
     vote: Vote = soft_vote
     """The vote by which it decides, fitted where the source has its parameters. A run's weights are those of this
     vote's best epoch."""
     accuracy: Mapping[str, float] = field(default_factory=dict)
-    """Share of right decisions by part (`val`, `test`), 0 to 1; informative. Empty where it is not known."""
+    """Share of right decisions by part (`val`, `test`), 0 to 1; informative. Empty where it is not known, and where
+    there are no classes."""
     path: Path | None = None
     """The file that holds the weights."""
     forms: Forms = field(default_factory=dict)
@@ -46,6 +48,14 @@ class Network:
     form: str = "full"
     run: Run | None = None
     """The run in whose folder the file lies."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError if its outputs are none that the vote decides by."""
+        if not self.vote.takes(len(self.info.class_names), len(self.info.number_names)):
+            raise ValueError(
+                f"`vote` (={self.vote.name!r}) is not for a network of {', '.join(self.info.outputs)}: soft is the "
+                "mean of the crops' numbers, hard their median"
+            )
 
     @property
     def checksum(self) -> str:
@@ -174,9 +184,10 @@ class Network:
             require_cut(network.net)
         metrics = result["votes"].get(unfitted.name, {})
         fitted = unfitted.from_values(metrics).require_fitted()
-        accuracy = {part: float(metrics[part]["accuracy"]) for part in ("val", "test") if part in metrics}
+        of_parts = {part: metrics[part] for part in ("val", "test") if part in metrics}
+        accuracy = {part: float(values["accuracy"]) for part, values in of_parts.items() if "accuracy" in values}
         forms: Forms = {}
-        if fitted.name == "soft" and has_cut(network.net):
+        if fitted.name == "soft" and has_cut(network.net) and not network.info.number_names:
             with contextlib.suppress(FileNotFoundError):  # the run of a refit has no validation images
                 arrays = read_npz(run.predictions_file("soft", "val"), "logits", "labels", "whole")
                 logits, full_map, labels = (torch.from_numpy(arrays[name]) for name in ("logits", "whole", "labels"))

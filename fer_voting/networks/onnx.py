@@ -54,12 +54,15 @@ class ExportInfo:
     """How prediction cuts out the faces for the network; the graph turns them grey itself."""
     forms: Forms = field(default_factory=dict)
     """Parameters of the forms that the graph has besides `full`, by its input `form`."""
+    number_names: tuple[str, ...] = ()
+    """Names of the outputs that are numbers, such as valence (`models.checkpoint.NetworkInfo`)."""
 
     def to_metadata(self) -> dict[str, str]:
         """The metadata as ONNX stores it: text by name."""
         return {
             _FORMAT_KEY: EXPORT_FORMAT,
             "class_names": json.dumps(self.class_names),
+            "number_names": json.dumps(self.number_names),
             "image_size": str(self.image_size),
             "split": self.split,
             "vote": self.vote,
@@ -86,6 +89,7 @@ class ExportInfo:
             fitted = {name: json.loads(metadata[name]) for name in vote.parameters if name in metadata} if vote else {}
             info = cls(
                 class_names=tuple(json.loads(metadata["class_names"])),
+                number_names=tuple(json.loads(metadata.get("number_names", "[]"))),
                 image_size=int(metadata["image_size"]),
                 split=metadata["split"],
                 vote=metadata["vote"],
@@ -103,7 +107,8 @@ class ExportInfo:
         return info
 
     def _check(self) -> None:
-        if not self.class_names or not all(isinstance(name, str) for name in self.class_names):
+        names = [*self.class_names, *self.number_names]
+        if not names or not all(isinstance(name, str) for name in names):
             raise ValueError("`class_names` must be a list of names")
         if not 1 <= self.image_size <= 4096:
             raise ValueError(f"`image_size` (={self.image_size}) must be 1 to 4096")
@@ -120,7 +125,7 @@ class OnnxNetwork(ABC):
         self.threads = threads
         self.info = info
         self.form = form
-        self.class_names = info.class_names
+        self.class_names, self.number_names = info.class_names, info.number_names
         self.image_size = info.image_size
         self.split = info.split
         self.faces = info.faces
@@ -141,7 +146,10 @@ class OnnxNetwork(ABC):
 
     @abstractmethod
     def __call__(self, faces: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Scores `[B, K]` and crop logits `[B, V, K]` of faces uint8 `[B, S, S, 3]`, RGB, B >= 1."""
+        """Scores `[B, K]` and crop logits `[B, V, K]` of faces uint8 `[B, S, S, 3]`, RGB, B >= 1.
+
+        Of a network with n numbers `[B, K + n]` and `[B, V, K + n]`, the classes first.
+        """
 
     def embed(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
         """The input of the last layer, mean over the crops: `[B, D]` of B >= 1 faces.
@@ -160,7 +168,7 @@ class OnnxNetwork(ABC):
 
     def _probe(self) -> None:
         """Raises ValueError if the graph does not compute what the metadata says."""
-        size, classes = self.image_size, len(self.class_names)
+        size, classes = self.image_size, len(self.class_names) + len(self.number_names)
         try:
             scores, logits = self(np.zeros((1, size, size, 3), np.uint8))
         except Exception as error:  # the packages have exception classes of their own
@@ -168,7 +176,7 @@ class OnnxNetwork(ABC):
         if scores.shape != (1, classes) or logits.ndim != 3 or logits.shape[::2] != (1, classes):
             raise ValueError(
                 f"{self.path} gives scores {list(scores.shape)} and crop logits {list(logits.shape)} of a face; its "
-                f"metadata has {classes} classes"
+                f"metadata has {classes} {'outputs' if self.number_names else 'classes'}"
             )
 
     def _checked(self, faces: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -199,7 +199,8 @@ def _same_images(one: Predictions, other: Predictions) -> bool:
 
 def confusion(runs: Sequence[RunRecord], vote: str, part: str) -> NDArray[np.integer] | None:
     """Confusion counts [K, K] (true class, decision), summed over runs; None if no run has them."""
-    counts = [np.array(metrics["confusion_counts"]) for run in runs if (metrics := run.metrics(vote, part))]
+    metrics = (run.metrics(vote, part) or {} for run in runs)
+    counts = [np.array(values["confusion_counts"]) for values in metrics if "confusion_counts" in values]
     return np.sum(counts, axis=0) if counts else None
 
 

@@ -175,32 +175,44 @@ def _calibration_text(metrics: Mapping[str, Any]) -> str:
 def write_predictions(
     path: Path,
     names: Sequence[str],
-    labels: NDArray[np.int64],
+    labels: NDArray[np.int64] | None,
     outputs: CropOutputs,
     class_names: Sequence[str],
     vote: Vote,
+    numbers: Mapping[str, NDArray[np.floating]] | None = None,
 ) -> None:
-    """Write a row an image: `name, label, predicted, confidence, <probability of each class>, agreement`.
+    """Write a row an image: `name, label, predicted, confidence, <probability of each class>, agreement, <numbers>`.
 
     `agreement` is the share of the crops whose own decision is the predicted class. Columns hold no image.
     Names are safe to open in a spreadsheet (`system.text.csv_safe`).
 
     Args:
         names: N.
-        labels: int64 [N].
-        outputs: of the N images.
+        labels: int64 [N]; None without classes.
+        outputs: of the N images, for the classes.
         class_names: K.
         vote: the vote.
+        numbers: further columns [N] by header.
     """
-    probabilities = vote.probabilities(outputs)
-    predicted = vote.scores(outputs).argmax(dim=1)
-    confidences = probabilities.gather(1, predicted[:, None])[:, 0]
-    agreement = (vote.deciding_crops(outputs).argmax(dim=2) == predicted[:, None]).float().mean(dim=1)
+    columns: list[tuple[str, Any]] = [("name", map(csv_safe, names))]
+    if labels is not None:
+        probabilities = vote.probabilities(outputs)
+        predicted = vote.scores(outputs).argmax(dim=1)
+        confidences = probabilities.gather(1, predicted[:, None])[:, 0]
+        agreement = (vote.deciding_crops(outputs).argmax(dim=2) == predicted[:, None]).float().mean(dim=1)
+        classes = [csv_safe(each) for each in class_names]
+        for header, ids in (("label", labels), ("predicted", predicted)):
+            columns.append((header, [classes[i] for i in ids.tolist()]))
+        columns.append(("confidence", _cells(confidences)))
+        columns += [(str(name), _cells(each)) for name, each in zip(classes, probabilities.T, strict=True)]
+        columns.append(("agreement", _cells(agreement)))
+    columns += [(header, _cells(values)) for header, values in (numbers or {}).items()]
+    headers, cells = zip(*columns, strict=True)
     with write_atomically(path) as file:
         rows = csv.writer(file, lineterminator="\n")
-        classes = [csv_safe(each) for each in class_names]
-        rows.writerow(["name", "label", "predicted", "confidence", *classes, "agreement"])
-        columns = (labels, predicted, confidences, probabilities, agreement)
-        for name, label, decision, confidence, row, share in zip(names, *(c.tolist() for c in columns), strict=True):
-            shares = [f"{value:.6f}" for value in (confidence, *row, share)]
-            rows.writerow([csv_safe(name), classes[label], classes[decision], *shares])
+        rows.writerow(headers)
+        rows.writerows(zip(*cells, strict=True))
+
+
+def _cells(values: Any) -> list[str]:
+    return [f"{value:.6f}" for value in values.tolist()]

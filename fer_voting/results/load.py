@@ -115,7 +115,7 @@ class RunRecord:
         return self.run.name
 
     def metrics(self, vote: str, part: str) -> dict[str, Any] | None:
-        """`accuracy`, `mean_recall`, `recall` by class and `confusion_counts` of the vote's own best epoch, or None."""
+        """The values of the run's target (`targets.Target.to_values`) at the vote's own best epoch, or None."""
         return self.result["votes"].get(vote, {}).get(part)
 
     def predictions(self, part: str) -> Predictions:
@@ -149,6 +149,16 @@ class RunGroup:
     @cached_property
     def synthetic(self) -> bool:
         return self.dataset == "faces" or any(run.result["synthetic"] for run in self.finished())
+
+    @cached_property
+    def number_names(self) -> list[str]:
+        """Names of the numbers that the networks predict; none if they have classes only."""
+        return next((run.result.get("number_names", []) for run in self.finished(refit=None)), [])
+
+    @cached_property
+    def has_classes(self) -> bool:
+        """Whether the networks predict classes; so where no run is finished."""
+        return not self.number_names or any(run.result["class_names"] for run in self.finished(refit=None))
 
     @cached_property
     def lacks_test(self) -> bool:

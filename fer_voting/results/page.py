@@ -30,6 +30,13 @@ from fer_voting.results.compare import (
 from fer_voting.results.cost import cost_points
 from fer_voting.results.load import PARTS, RunGroup, RunRecord, RunTable
 from fer_voting.results.missing import missing_runs
+from fer_voting.results.numbers import (
+    NUMBERS_NOTE,
+    number_difference_table,
+    number_differences,
+    number_figures,
+    number_table,
+)
 from fer_voting.results.plots import COST_LABELS, INK, SPLIT_COLOURS, cost_figure, split_curves_figure, svg
 from fer_voting.results.statistics import ENOUGH_SEEDS
 from fer_voting.results.table import Table
@@ -85,7 +92,7 @@ def build_page(runs: RunTable) -> str:
 
 def _section(runs: RunTable, group: RunGroup) -> dict[str, Any]:
     """The content of a group's section, by the names in page.html."""
-    validation, pairs = accuracies(group, "val"), comparisons(group, "val")
+    validation, pairs = (accuracies(group, "val"), comparisons(group, "val")) if group.has_classes else ([], [])
     curves, unreadable_curves = _curves(group)
     to_run = missing_runs(runs, group, group.splits())
     inherited = inherited_lines(run.result for run in group.finished(refit=None))
@@ -96,9 +103,10 @@ def _section(runs: RunTable, group: RunGroup) -> dict[str, Any]:
         "synthetic": group.synthetic,
         "cards": _cards(group, validation, pairs),
         "tables": [
-            ("Validation accuracy (%)", accuracy_table(group, validation), note),
+            *([("Validation accuracy (%)", accuracy_table(group, validation), note)] if validation else []),
             *_comparison_tables(group, "On the same validation images", pairs),
-            *_test_tables(group),
+            *(_test_tables(group) if group.has_classes else []),
+            *_number_tables(group),
             ("Cost", cost_table(group), "Mean over the finished runs. Forward memory: a training step's."),
         ],
         "cost_plots": _cost_plots(group, validation),
@@ -140,6 +148,19 @@ def _test_tables(group: RunGroup) -> list[NotedTable]:
         tables.append(("Test accuracy after refit (%)", refitted, note))
         pairs = compare_with_baseline(group, methods, "test")
         tables += _comparison_tables(group, "On the same test images, after refit", pairs)
+    return tables
+
+
+def _number_tables(group: RunGroup) -> list[NotedTable]:
+    tables = []
+    for refit in sorted({run.refit for run in group.runs}) if group.number_names else ():
+        for part in PARTS:
+            figures = number_figures(group, part, refit)
+            if any(one.seeds for one in figures):
+                heading = f"{' and '.join(group.number_names).capitalize()}, {part}{refit and ' after refit'}"
+                tables.append((heading, number_table(figures), NUMBERS_NOTE))
+                differences = number_difference_table(number_differences(group, part, refit))
+                tables.append((f"{heading}: differences on the same images", differences, NUMBERS_NOTE))
     return tables
 
 
@@ -231,10 +252,13 @@ def _curves(group: RunGroup) -> tuple[list[Titled], dict[str, str]]:
     if not histories:
         return [], missing
     loss = split_curves_figure(histories, "train/loss", "training loss")
-    accurate = split_curves_figure(histories, "val/soft/accuracy", "validation accuracy, soft vote (%)", 100)
+    column, label, scale = "val/soft/accuracy", "accuracy, soft vote (%)", 100
+    if not group.has_classes:
+        column, label, scale = "val/soft/mean_ccc", "CCC, soft vote", 1
+    accurate = split_curves_figure(histories, column, f"validation {label}", scale)
     plots = [
         ("Training loss by epoch, a line a run", _inline(loss)),
-        ("Validation accuracy, soft vote (%) by epoch, a line a run", _inline(accurate)),
+        (f"Validation {label} by epoch, a line a run", _inline(accurate)),
     ]
     return plots, missing
 
@@ -312,7 +336,8 @@ def _environment(group: RunGroup) -> Table:
 
 def _runs(group: RunGroup) -> Table:
     rows = [[run.name, run.problem or "finished", *_metrics(run, run.refit or "soft")] for run in group.runs]
-    return Table(["run", "status", "vote", "best epoch", "val (%)", "test (%)", "time"], rows, left=3)
+    parts = ("val (%)", "test (%)") if group.has_classes else ("val CCC", "test CCC")
+    return Table(["run", "status", "vote", "best epoch", *parts, "time"], rows, left=3)
 
 
 def _metrics(run: RunRecord, vote: str) -> list[str]:
@@ -320,5 +345,8 @@ def _metrics(run: RunRecord, vote: str) -> list[str]:
         return [""] * 5
     of_vote = run.result["votes"].get(vote)
     epoch = str(of_vote["best_epoch"] + 1) if of_vote else NOTHING
-    shares = [percent(metrics["accuracy"] if (metrics := run.metrics(vote, part)) else None) for part in PARTS]
+    metrics = [run.metrics(vote, part) or {} for part in PARTS]
+    shares = [percent(values.get("accuracy")) for values in metrics]
+    if not run.result["class_names"]:
+        shares = [f"{values['mean_ccc']:.3f}" if values else NOTHING for values in metrics]
     return [vote, epoch, *shares, duration(run.result["seconds"])]

@@ -22,6 +22,7 @@ from fer_voting.results.compare import normalise_confusion
 from fer_voting.results.evaluation import recalibrated
 from fer_voting.results.statistics import CostPoint, pareto_front
 from fer_voting.runs.run import Run, read_history
+from fer_voting.system.arrays import read_npz
 from fer_voting.system.text import escape_mathtext
 
 # Okabe and Ito's colours: colour-blind readers can distinguish them, also in grey.
@@ -143,20 +144,24 @@ def draw_confusion(path: Path, counts: np.ndarray, class_names: Sequence[str], t
 
 
 def draw_curves(path: Path, history: Sequence[dict[str, float]], title: str) -> None:
-    """Write the curves of one run by epoch: losses, and validation accuracy of each vote."""
+    """Write the curves of one run by epoch: losses, and validation accuracy of each vote; without classes its CCC."""
     figure = Figure(figsize=(9, 3.6))
     losses, accuracies = figure.subplots(1, 2)
     epochs = [row["epoch"] + 1 for row in history]
     for name, style in (("train/loss", "-"), ("val/loss", "--")):
         if any(name in row for row in history):
             losses.plot(epochs, _column(history, name), style, marker=".", color="black", label=name)
+    has_classes = any("val/soft/accuracy" in row for row in history) or not any(
+        "val/soft/mean_ccc" in r for r in history
+    )
+    metric, scale = ("accuracy", 100) if has_classes else ("mean_ccc", 1)
     for vote, colour in VOTE_COLOURS.items():
-        name = f"val/{vote}/accuracy"
+        name = f"val/{vote}/{metric}"
         if any(name in row for row in history):
-            values = 100 * _column(history, name)
+            values = scale * _column(history, name)
             accuracies.plot(epochs, values, marker=".", color=colour, label=f"{vote} vote")
-    losses.set_ylabel("cross-entropy")
-    accuracies.set_ylabel("validation accuracy (%)")
+    losses.set_ylabel("cross-entropy" if has_classes else "loss")
+    accuracies.set_ylabel("validation accuracy (%)" if has_classes else "validation CCC")
     _finish_epochs(losses, accuracies)
     figure.suptitle(title, fontsize=10)
     figure.tight_layout()
@@ -285,25 +290,56 @@ def plot_run(run: Run, result: Mapping[str, Any]) -> None:
     """Write a run's curves.png, and a confusion matrix of every vote and part, into its folder."""
     note = " (synthetic faces)" if result["synthetic"] else ""
     draw_curves(run.dir / "curves.png", read_history(run.metrics_file), f"{run.name}{note}")
-    confusion = ConfusionPlot(result["class_names"])
+    confusion = ConfusionPlot(result["class_names"]) if result["class_names"] else None
     for vote, metrics in result["votes"].items():
         for part in ("val", "test"):
-            if part in metrics:
-                title = f"{run.name}, {vote} vote, {part}{note}"
+            title = f"{run.name}, {vote} vote, {part}{note}"
+            if part in metrics and confusion:
                 counts = np.array(metrics[part]["confusion_counts"])
                 confusion.write(run.dir / f"confusion-{vote}-{part}.png", counts, title)
+            if part in metrics and result["number_names"]:
+                arrays = read_npz(run.predictions_file(vote, part), "number_scores", "number_labels")
+                save(numbers_figure(arrays, result["number_names"], title), run.dir / f"numbers-{vote}-{part}.png")
 
 
-def plot_evaluation(out: Path, name: str, result: Mapping[str, Any]) -> None:
+def numbers_figure(arrays: Mapping[str, np.ndarray], names: Sequence[str], title: str) -> Figure:
+    """Predicted against labelled values, a panel a number, a point an image.
+
+    Args:
+        arrays: `number_scores` and `number_labels` [N, n].
+    """
+    figure = Figure(figsize=(3.4 * len(names), 3.7))
+    for place, (axes, name) in enumerate(zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True)):
+        labels, scores = (arrays[key][:, place] for key in ("number_labels", "number_scores"))
+        axes.plot(labels, scores, ".", ms=2.5, alpha=0.35, color=VOTE_COLOURS["soft"], rasterized=True)
+        axes.plot([-1, 1], [-1, 1], "--", color=INK, lw=1)
+        axes.set(xlim=(-1.05, 1.05), xlabel=f"labelled {name}", ylabel=f"predicted {name}")
+        axes.set_ylim(min(-1.05, scores.min()), max(1.05, scores.max()))
+        axes.grid(alpha=0.3)
+    figure.suptitle(escape_mathtext(title), fontsize=10)
+    figure.tight_layout()
+    return figure
+
+
+def plot_evaluation(
+    out: Path, name: str, result: Mapping[str, Any], soft: Mapping[str, np.ndarray] | None = None
+) -> None:
     """Write the soft vote's confusion matrix to `<out's stem>.png` and the votes' reliability to `…-reliability.png`.
 
-    Where the network has an adaptive vote, also its accuracy against its arithmetic to `…-adaptive.png`.
+    Where the network has an adaptive vote, also its accuracy against its arithmetic to `…-adaptive.png`; where it has
+    numbers, the soft vote's against the labels to `…-numbers.png`.
 
     Args:
         name: of the network.
         result: content of the evaluation's JSON file.
+        soft: of `targets.Target.to_arrays` for the soft vote, if the network has numbers.
     """
     place = f"{result['part']}{' (synthetic faces)' if result['synthetic'] else ''}"
+    if soft is not None:
+        title = f"{name} on {result['dataset']}, soft vote, {place}"
+        save(numbers_figure(soft, result["number_names"], title), out.with_name(f"{out.stem}-numbers.png"))
+    if not result["class_names"]:
+        return
     counts = np.array(result["votes"]["soft"]["confusion_counts"])
     title = f"{name} on {result['dataset']}, soft vote, {place}"
     draw_confusion(out.with_suffix(".png"), counts, result["class_names"], title)

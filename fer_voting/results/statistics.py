@@ -46,18 +46,27 @@ def paired_difference(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Di
     outcomes = np.subtract(first, second, dtype=np.float64)  # 1: only the first is right; -1: only the second
     of_seeds, of_images = outcomes.mean(axis=1, keepdims=True), outcomes.mean(axis=0, keepdims=True)
     mean = float(outcomes.mean())
-    z = norm.ppf((1 + COVERAGE) / 2)
     image_variance = of_images.var(ddof=1) / images
-    if seeds < ENOUGH_SEEDS:
-        half = z * np.sqrt(image_variance)
-    else:
-        seed_variance = of_seeds.var(ddof=1) / seeds
+    if seeds >= ENOUGH_SEEDS:
         rest = outcomes - of_seeds - of_images + mean
         rest_variance = (rest**2).sum() / ((seeds - 1) * (images - 1)) / (seeds * images)
         # Both contain the variance of what is peculiar to an image under a seed, which counts once.
         image_variance = max(image_variance - rest_variance, 0.0)
-        half = np.hypot(t.ppf((1 + COVERAGE) / 2, seeds - 1) * np.sqrt(seed_variance), z * np.sqrt(image_variance))
+    half = half_interval(image_variance, of_seeds[:, 0])
     return Difference(mean, float(mean - half), float(mean + half))
+
+
+def half_interval(image_variance: float, of_seeds: Sequence[float] | NDArray[np.float64]) -> float:
+    """Half the width of the 95 % interval of a mean over seeds, as in `paired_difference`.
+
+    Args:
+        image_variance: variance of the mean over the choice of the images.
+        of_seeds: the value of each seed, [S].
+    """
+    half = float(norm.ppf((1 + COVERAGE) / 2) * np.sqrt(image_variance))
+    if (seeds := len(of_seeds)) < ENOUGH_SEEDS:
+        return half
+    return float(np.hypot(t.ppf((1 + COVERAGE) / 2, seeds - 1) * np.sqrt(np.var(of_seeds, ddof=1) / seeds), half))
 
 
 def mcnemar_p(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:

@@ -58,11 +58,17 @@ def _cross_validations(sweep: Sweep) -> list[str]:
     # They import torch, which takes seconds that other sweeps need not spend.
     from fer_voting.results.compare import accuracies, comparisons, confusion
     from fer_voting.results.load import load_runs
+    from fer_voting.results.numbers import NUMBERS_NOTE, number_figures, number_table
     from fer_voting.results.text import FOLDS_NOTE, accuracy_table, comparison_table, confusion_table, missing_lines
 
     texts = []
     for group in load_runs(sweep.output_dir, {job["run"] for job in sweep.jobs()}).groups():
         for refit in sorted({run.refit for run in group.runs if run.fold is not None}):
+            if group.number_names:
+                texts.append(f"## {group.title}, {len(group.folds)} folds: numbers, test{refit and ' after refit'}")
+                texts += [number_table(number_figures(group, "test", refit)).markdown(), NUMBERS_NOTE]
+            if not group.has_classes:
+                continue
             measured = [one for one in accuracies(group, "test", PAPER_VOTES, refit) if one.seeds]
             if not measured:
                 continue
@@ -113,8 +119,9 @@ def _results(result: Mapping[str, Any], votes: Sequence[str]) -> dict[str, str]:
     cells = {}
     for part in ("val", "test"):
         for vote in votes:
-            metrics = result["votes"].get(vote, {}).get(part)
-            cells[f"{part} {vote} (%)"] = f"{100 * metrics['accuracy']:.2f}" if metrics else ""
+            metrics = result["votes"].get(vote, {}).get(part, {})
+            cells[f"{part} {vote} (%)"] = f"{100 * metrics['accuracy']:.2f}" if "accuracy" in metrics else ""
+            cells[f"{part} {vote} CCC"] = _number(metrics.get("mean_ccc"), 3)
     return cells | {
         "MiB/image": _number(result["forward_mib_per_image"], 2),
         "GMACs/image": _number(result["gmacs"], 3),
@@ -132,5 +139,5 @@ def _table(rows: Sequence[Mapping[str, str]]) -> Table:
     """Columns that are empty in every row are left out."""
     names = dict.fromkeys(name for row in rows for name in row)
     columns = [name for name in names if any(row.get(name) for row in rows)]
-    accuracies = {name for name in columns if name.endswith("(%)")}
-    return Table(columns, [[row.get(name, "") for name in columns] for row in rows], left=2, best=accuracies)
+    best = {name for name in columns if name.endswith(("(%)", "CCC"))}
+    return Table(columns, [[row.get(name, "") for name in columns] for row in rows], left=2, best=best)

@@ -156,6 +156,10 @@ def variant_of(config: DictConfig) -> str:
         plain, (reference, usual) = reference, _reference(chosen)
         if reference != plain:  # an experiment that only lists what to sweep over is no variant
             parts.append(options["experiment"])
+    if options["target"] != usual["target"]:  # a target chooses the loss
+        parts.append(options["target"])
+        chosen += (f"target={options['target']}",)
+        reference, usual = _reference(chosen)
     usual_source = reference.get("init_from")
     # So that the reference has the keys that are of use only with initial weights, and with a teacher.
     chosen += (
@@ -190,7 +194,10 @@ def difference_words(ours: Mapping[str, Any], reference: Mapping[str, Any]) -> l
             gone = next(parent for parent in parents if not any(f"{one}.".startswith(f"{parent}.") for one in ours))
             words[name_word(f"no_{_shortest(gone, {*keys, gone})}")] = None
         elif reference.get(key, ...) != ours[key]:
-            words[name_word(f"{_shortest(key, keys)}{ours[key]}")] = None
+            place, value = key, ours[key]
+            if key.endswith("._target_"):  # of a class, its name
+                place, value = key.removesuffix("._target_"), str(value).rpartition(".")[2]
+            words[name_word(f"{_shortest(place, {*keys, place})}{value}")] = None
     return list(words)
 
 

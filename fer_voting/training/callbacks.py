@@ -207,7 +207,7 @@ class TrainLastBiasOnly(L.Callback):
         """Before the optimizer is made. Raises ValueError if the last layer has no bias."""
         net = module.get_submodule("net")
         assert isinstance(net, VotingNetwork)
-        head = find_last_layer(net, len(module.class_names))  # type: ignore[arg-type]
+        head = find_last_layer(net, len(module.info.outputs))  # type: ignore[arg-type, union-attr]
         bias = net.backbone.get_submodule(head).bias
         if bias is None:
             raise ValueError(f"callbacks=last_bias trains the last layer's bias, but the network's `{head}` has none")
@@ -334,8 +334,9 @@ class RunProgressBar(ProgressBar):
             validated = trainer.callback_metrics.get(self.metric)
             figures = {"loss": f"{trainer.callback_metrics['train/loss'].item():.3f}"}
             if validated is not None:
-                part, vote, _ = self.metric.split("/")
-                figures[f"{part} {vote}"] = f"{validated.item():.2%}"
+                part, vote, metric = self.metric.split("/")
+                value = validated.item()
+                figures[f"{part} {vote}"] = f"{value:.2%}" if metric == "accuracy" else f"{metric} {value:.3f}"
             self.bar.set_postfix(epoch=f"{trainer.current_epoch + 1}/{trainer.max_epochs}", **figures)
 
     def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:

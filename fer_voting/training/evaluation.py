@@ -7,7 +7,6 @@ from typing import Any
 
 import lightning as L
 import numpy as np
-from numpy.typing import NDArray
 
 from fer_voting.data.batches import Change
 from fer_voting.data.module import FERDataModule, PartDataModule
@@ -55,7 +54,7 @@ def evaluate_votes(
     predicted: dict[int, dict[str, PartPredictions]] = {}  # epoch -> part -> predictions
     evaluated: dict[str, dict[str, Any]] = {}
     for name, vote in votes.items():
-        if vote.needs_full_map and cost is None:
+        if (vote.needs_full_map and cost is None) or not data.target.takes(vote):
             continue
         path = run.best_checkpoint(vote.epoch_vote)
         if not path.exists():
@@ -72,23 +71,12 @@ def evaluate_votes(
         evaluated[name] = {"best_epoch": epoch, "checkpoint": str(path.relative_to(run.dir))}
         for part, predictions in predicted[epoch].items():  # validation first
             if part == "val":
-                vote = vote.fit(predictions.outputs, predictions.labels, cost)
-                evaluated[name] |= vote.to_values()
-            scores = vote.scores(predictions.outputs)
+                vote = data.target.fit(vote, predictions.outputs, predictions.labels, cost)
+                evaluated[name] |= vote.to_values() if data.target.has_classes else {}
+            scores = data.target.scores(vote, predictions.outputs, data.class_names)
             evaluated[name][part] = data.target.judge(scores, predictions.labels, data.class_names)
             if is_first_rank():
-                names = data.pack.names(predictions.positions.numpy())
-                save_predictions(run.predictions_file(name, part), predictions, scores.numpy(), names)
+                arrays = data.target.to_arrays(predictions.outputs, scores, predictions.labels, data.class_names)
+                names = np.array(data.pack.names(predictions.positions.numpy()))
+                write_npz(run.predictions_file(name, part), **arrays, names=names)
     return evaluated
-
-
-def save_predictions(path: Path, predictions: PartPredictions, scores: NDArray[np.float32], names: list[str]) -> None:
-    """Write crop `logits` [N, V, K], the vote's `scores` [N, K], `labels` and `names` [N].
-
-    Also `whole` [N, K], the logits of the whole map, where the network takes crops.
-    """
-    arrays: dict[str, Any] = {"logits": predictions.crops.numpy(), "scores": scores}
-    arrays |= {"labels": predictions.labels.numpy(), "names": np.array(names)}
-    if predictions.full_map is not None:
-        arrays["whole"] = predictions.full_map.numpy()
-    write_npz(path, **arrays)

@@ -46,8 +46,8 @@ WORST_ERRORS = 32
 def best_metrics(result: Mapping[str, Any]) -> dict[str, float]:
     """A finished run's metrics as plain numbers, by name; metrics that were not measured are left out.
 
-    `best/<part>/<vote>/accuracy`, `.../mean_recall` and `.../recall/<class>` are of the vote's best epoch,
-    `best/<vote>/epoch`.
+    `best/<part>/<vote>/accuracy`, `.../mean_recall` and `.../recall/<class>`, or `.../mean_ccc` and `.../ccc/<number>`,
+    are of the vote's best epoch, `best/<vote>/epoch`.
     """
     metrics: dict[str, float] = {}
     for vote, scored in result["votes"].items():
@@ -56,7 +56,7 @@ def best_metrics(result: Mapping[str, Any]) -> dict[str, float]:
             if part in scored:
                 kept = {k: v for k, v in flatten(scored[part]).items() if isinstance(v, int | float)}
                 for key, value in kept.items():
-                    metrics[f"best/{part}/{vote}/{key.replace('recall.', 'recall/', 1)}"] = value
+                    metrics[f"best/{part}/{vote}/{key.replace('.', '/', 1)}"] = value
     cost = ("forward_mib_per_image", "parameters", "gmacs", "torch_gmacs", "images_per_second")
     return metrics | {name: result[name] for name in cost if result.get(name) is not None}
 
@@ -309,7 +309,7 @@ def _charts(run: Run, vote: str, result: Mapping[str, Any], data: FERDataModule 
     """A confusion matrix of each vote and part, and with `data` a table of the worst errors of `vote`."""
     names, charts = result["class_names"], {}
     for each, scored in result["votes"].items():
-        for part in [part for part in PARTS if part in scored]:
+        for part in [part for part in PARTS if names and part in scored]:
             key = f"best/{part}/{each}"
             counts = scored[part]["confusion_counts"]
             charts[f"{key}/confusion_matrix"] = confusion_chart(counts, names, f"{run.name}, {each} vote, {part}")

@@ -1,15 +1,16 @@
 """Losses: the options of `conf/loss/`, and the distance from a teacher.
 
-Shapes: B batch, V crops an image, K classes.
+Shapes: B batch, V crops an image, K classes, n numbers.
 """
 
 from abc import ABC, abstractmethod
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fer_voting.targets import NUMBERS, Target
 from fer_voting.votes import VOTES, CropOutputs
 
 
@@ -20,12 +21,16 @@ class CropLoss(nn.Module, ABC):
     Lightning validates, a loss leaves out what only regularises.
     """
 
+    of: ClassVar[str] = "classes"
+    """The outputs that it judges: `classes`, `numbers` or `both`."""
+
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         """The loss of a batch, a number.
 
         Args:
             logits: `[B, V, K]`, floating point.
-            targets: class ids `[B]` (int64), or class probabilities `[B, K]` (floating point).
+            targets: class ids `[B]` (int64), or class probabilities `[B, K]` (floating point); of numbers `[B, n]`,
+                where the logits are `[B, V, n]`.
         """
         return self.per_crop(logits.flatten(0, 1), targets.repeat_interleave(logits.shape[1], dim=0))
 
@@ -100,6 +105,78 @@ def _expected(values: Tensor, targets: Tensor) -> Tensor:
     if targets.ndim == 1:
         return values.gather(1, targets[:, None]).mean()
     return (values * targets).sum(dim=1).mean()
+
+
+class SquaredError(CropLoss):
+    """Mean squared error of the numbers of every crop, the loss of AffectNet's paper for valence and arousal."""
+
+    of = "numbers"
+
+    def per_crop(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return F.mse_loss(logits, targets.to(logits.dtype))
+
+
+class ConcordanceLoss(CropLoss):
+    """1 - Lin's concordance correlation of predicted and labelled numbers over all crops of a batch, mean over numbers.
+
+    2 cov / (var + var + difference of the means squared); of numbers that don't vary the correlation is 0.
+    """
+
+    of = "numbers"
+
+    def per_crop(self, logits: Tensor, targets: Tensor) -> Tensor:
+        targets = targets.to(logits.dtype)
+        own, labelled = logits - logits.mean(dim=0), targets - targets.mean(dim=0)
+        apart = (logits.mean(dim=0) - targets.mean(dim=0)).square()
+        spread = own.square().mean(dim=0) + labelled.square().mean(dim=0) + apart
+        return (1 - 2 * (own * labelled).mean(dim=0) / spread.clamp_min(1e-8)).mean()
+
+
+class WeightedSum(CropLoss):
+    """A loss of the classes and one of the numbers, each times its weight.
+
+    Args:
+        classes, numbers: losses of these outputs.
+        class_weight, number_weight: at least 0.
+    """
+
+    of = "both"
+
+    def __init__(self, classes: CropLoss, numbers: CropLoss, class_weight: float, number_weight: float) -> None:
+        super().__init__()
+        if (classes.of, numbers.of) != ("classes", "numbers"):
+            raise ValueError(f"loss.classes is of {classes.of}, and loss.numbers of {numbers.of}")
+        if min(class_weight, number_weight) < 0:
+            raise ValueError(
+                f"loss.class_weight={class_weight} and loss.number_weight={number_weight} must be at least 0"
+            )
+        self.classes, self.numbers = classes, numbers
+        self.class_weight, self.number_weight = class_weight, number_weight
+
+    def per_crop(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Args: logits `[N, K + 2]` and targets `[N, K + 2]`, probabilities of the classes first."""
+        classes = logits.shape[1] - len(NUMBERS)
+        of_classes = self.classes.per_crop(logits[:, :classes], targets[:, :classes])
+        of_numbers = self.numbers.per_crop(logits[:, classes:], targets[:, classes:])
+        return self.class_weight * of_classes + self.number_weight * of_numbers
+
+
+LOSSES = {"classes": "cross_entropy", "numbers": "mse or concordance", "both": "both"}
+
+
+def check_loss(loss: nn.Module, target: Target, option: str) -> None:
+    """Raises ValueError if a loss is of other outputs than a target's network has.
+
+    Args:
+        option: of the group `loss`, for the message.
+    """
+    outputs = "classes" if not target.numbers else "both" if target.has_classes else "numbers"
+    if (of := getattr(loss, "of", outputs)) != outputs:
+        kinds = {"both": "classes and numbers"}
+        raise ValueError(
+            f"loss={option} is of {kinds.get(of, of)}, and the target of {kinds.get(outputs, outputs)}: "
+            f"loss={LOSSES[outputs]}"
+        )
 
 
 class Distillation:

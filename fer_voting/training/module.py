@@ -13,18 +13,17 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor, nn
-from torchmetrics import MetricCollection
 
 from fer_voting.data.module import Batch
 from fer_voting.models import VotingNetwork
 from fer_voting.models.adaptive import full_map_and_crops, has_cut, require_cut
 from fer_voting.models.checkpoint import NetworkInfo
 from fer_voting.networks import Network
-from fer_voting.targets import Classes, Target
+from fer_voting.targets import Classes, Metrics, Target, target_of
 from fer_voting.training.losses import CrossEntropy, Distillation
 from fer_voting.training.mix import Mix, seed_for
 from fer_voting.training.predictions import PartPredictions
-from fer_voting.votes import VOTES, Vote, soft_vote
+from fer_voting.votes import VOTES, CropOutputs, Vote, soft_vote
 
 log = logging.getLogger(__name__)
 
@@ -66,18 +65,19 @@ class VotingModule(L.LightningModule):
         net: any module that maps images `[B, 3, H, W]` to crop logits `[B, V, K]`.
         loss: maps crop logits and targets to a number (`training.losses`).
         optimizer: makes an optimizer of parameters; of `weight_decay_groups` where it has weight decay.
-        info: the checkpoint's metadata of the network, with the names of the K classes.
+        info: the checkpoint's metadata of the network, with the names of its K outputs.
         scheduler: makes Lightning's configuration of a learning-rate scheduler of the optimizer, with `steps`
             (`training.schedules`); None for a constant rate.
         mix: mixes the images of each training batch.
         distillation: adds the targets of a teacher.
-        votes: by name, those whose metrics each evaluation logs; they need only the crops.
-        target: its metrics.
+        votes: by name, those whose metrics each evaluation logs, if the target takes them; they need only the crops.
+        target: its metrics. None: those of the network's outputs.
         schedule_epochs: epochs that the scheduler covers, where training stops earlier; None: those of the trainer.
         seed: of what the network draws in training (dropout, stochastic depth).
 
-    Logs `train/loss`, and of each part (`val`, `test`) and vote: `<part>/loss`, `<part>/<vote>/accuracy`,
-    `<part>/<vote>/mean_recall`, `<part>/<vote>/recall/<class>`. `predict_step` returns what votes are computed from.
+    Logs `train/loss`, and of each part (`val`, `test`) and vote: `<part>/loss`, and what the target names
+    (`Target.to_curves`), as `<part>/<vote>/accuracy` and `<part>/<vote>/recall/<class>`. `predict_step` returns what
+    votes are computed from.
     """
 
     def __init__(
@@ -102,9 +102,9 @@ class VotingModule(L.LightningModule):
         self.mix, self.distillation, self.seed = mix, distillation, seed
         self.info = info
         self.class_names = info.class_names
-        self.target = target or Classes()
-        self.metrics = nn.ModuleDict({vote: self.target.metrics(self.class_names) for vote in votes})
-        self.votes = votes
+        self.target = target or target_of(info.class_names, info.number_names) or Classes()
+        self.votes = {name: vote for name, vote in votes.items() if self.target.takes(vote)}
+        self.metrics = nn.ModuleDict({vote: self.target.metrics(self.class_names) for vote in self.votes})
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images `[B, 3, H, W]` -> crop logits `[B, V, K]`."""
@@ -194,7 +194,8 @@ class VotingModule(L.LightningModule):
         loss = self.loss(soft_vote(logits)[:, None], targets)  # [B, 1, K]: the vote's logits as those of one crop
         self.log(f"{part}/loss", loss, batch_size=len(images), sync_dist=True)
         for vote, metrics in self._vote_metrics():
-            metrics.update(self.votes[vote](logits), targets)
+            scores = self.target.scores(self.votes[vote], CropOutputs(logits), self.class_names)
+            self.target.update(metrics, scores, targets, self.class_names)
 
     def _log_metrics(self, part: str) -> None:
         for vote, metrics in self._vote_metrics():
@@ -202,12 +203,12 @@ class VotingModule(L.LightningModule):
             metrics.reset()
             self.log_dict({f"{part}/{vote}/{name}": value for name, value in self.target.to_curves(values).items()})
 
-    def _vote_metrics(self) -> list[tuple[str, MetricCollection]]:
+    def _vote_metrics(self) -> list[tuple[str, Metrics]]:
         return list(self.metrics.items())  # type: ignore[arg-type]  # a ModuleDict forgets the class of its values
 
     def _logits_that_fit(self, images: Tensor) -> tuple[Tensor | None, Tensor]:
-        """Logits of the whole map `[B, K]`, None if the network has no crops, and crop logits `[B, V, K]`."""
-        if not has_cut(self.net):
+        """Logits of the whole map `[B, K]`, None if no vote needs them, and crop logits `[B, V, K]`."""
+        if not has_cut(self.net) or self.info.number_names:
             return None, self._in_parts_that_fit(self, images)
         logits = self._in_parts_that_fit(self._full_map_and_crops, images)
         return logits[:, 0], logits[:, 1:]

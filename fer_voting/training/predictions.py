@@ -20,9 +20,9 @@ class PartPredictions:
     """A network's outputs for N images, float32, on the CPU.
 
     Attributes:
-        crops: logits of the crops `[N, V, K]`.
-        full_map: logits of the whole map `[N, K]`; None if the network takes no crops.
-        labels: class ids `[N]`.
+        crops: logits of the crops, one for each output of the network, `[N, V, K]`.
+        full_map: logits of the whole map `[N, K]`; None if the network takes no crops, or has numbers.
+        labels: as the target has them (`targets.Target.labels`): of classes their ids `[N]`.
         positions: of the images in the pack `[N]`.
     """
 

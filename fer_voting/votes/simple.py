@@ -16,6 +16,8 @@ if TYPE_CHECKING:  # commands that only need the votes' names start without torc
 class SoftVote(Vote):
     """Mean of the crops' FC outputs: the paper's soft vote."""
 
+    has_rule_for_numbers = True
+
     def scores(self, outputs: CropOutputs) -> Tensor:
         return outputs.crops.mean(dim=1)
 
@@ -39,6 +41,7 @@ class HardVote(Vote):
 
     is_probability = True
     is_continuous = False
+    has_rule_for_numbers = True
 
     def scores(self, outputs: CropOutputs) -> Tensor:
         import torch
@@ -50,6 +53,11 @@ class HardVote(Vote):
         behind = counts < counts.amax(dim=1, keepdim=True)
         decision = logits.mean(dim=1).masked_fill(behind, -torch.inf).argmax(dim=1)  # the first of equals
         return (counts + 0.5 * one_hot(decision, classes)).to(logits.dtype) / (crops + 0.5)
+
+    def numbers(self, crops: Tensor) -> Tensor:
+        """The median, which is the mean of the middle two of an even number of crops."""
+        ordered, crops_per_image = crops.sort(dim=1).values, crops.shape[1]
+        return (ordered[:, (crops_per_image - 1) // 2] + ordered[:, crops_per_image // 2]) / 2
 
 
 class ConfidenceVote(Vote):

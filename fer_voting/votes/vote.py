@@ -45,6 +45,13 @@ class CropOutputs:
             raise ValueError("this vote needs the logits of the full map (`CropOutputs.full_map`) besides the crops'")
         return self._full_map
 
+    def split(self, classes: int) -> tuple[CropOutputs, Tensor]:
+        """The logits of the first `classes` of K outputs, and the crops' numbers, which are the others: `[B, V, n]`.
+
+        Without the full map, by which no vote decides where a network has numbers.
+        """
+        return CropOutputs(self.crops[..., :classes]), self.crops[..., classes:]
+
     def double(self) -> CropOutputs:
         """The same in float64."""
         return CropOutputs(self.crops.double(), self.full_map.double() if self.has_full_map else None)
@@ -71,6 +78,8 @@ class Vote(ABC):
     """Whether scores change little where logits do. The hard vote jumps where two classes of a crop are equal."""
     needs_full_map: ClassVar[bool] = False
     """Whether `scores` reads `CropOutputs.full_map`. Only a network that crops one of its maps has such a vote."""
+    has_rule_for_numbers: ClassVar[bool] = False
+    """Whether a network without classes can decide by this vote. Another vote's `numbers` would be the soft vote's."""
     needs: ClassVar[tuple[str, ...]] = ()
     """Parameters without which the vote cannot decide. A vote that has some selects no epoch, because its accuracy on
     the images that it was fitted on is optimistic; it is fitted once, at the end of a training."""
@@ -89,6 +98,14 @@ class Vote(ABC):
     def __call__(self, crops: Tensor) -> Tensor:
         """`scores` of crop logits: `[B, V, K]` -> `[B, K]`."""
         return self.scores(CropOutputs(crops))
+
+    def numbers(self, crops: Tensor) -> Tensor:
+        """One value of the crops' for each number, such as valence: `[B, V, n]` -> `[B, n]`. Here their mean."""
+        return crops.mean(dim=1)
+
+    def takes(self, classes: int, numbers: int) -> bool:
+        """Whether a network with outputs for so many classes and numbers can decide by this vote."""
+        return not numbers or (not self.needs_full_map if classes else self.has_rule_for_numbers)
 
     def probabilities(self, outputs: CropOutputs) -> Tensor:
         """Probabilities of the classes `[B, K]`: a row sums to 1, its argmax is the decision."""

@@ -16,10 +16,10 @@ from fer_voting.models.cost import count_gmacs, count_parameters
 from fer_voting.runs.identity import resolve
 from fer_voting.runs.naming import settle
 from fer_voting.runs.run import Run
+from fer_voting.system.arrays import write_npz
 from fer_voting.system.atomic import write_atomically
 from fer_voting.system.environment import package_versions
 from fer_voting.targets import Classes
-from fer_voting.training.evaluation import save_predictions
 from fer_voting.training.predictions import PartPredictions
 from fer_voting.votes import VOTES
 
@@ -59,7 +59,8 @@ def make_run(
                 predictions = _predictions(decisions, labels)
                 scores = VOTES[vote](predictions.crops)
                 votes[vote][part] = Classes().judge(scores, predictions.labels, CLASSES)
-                save_predictions(run.predictions_file(vote, part), predictions, scores.numpy(), list(names))
+                arrays = Classes().to_arrays(predictions.outputs, scores, predictions.labels, CLASSES)
+                write_npz(run.predictions_file(vote, part), **arrays, names=np.array(names))
         counts = dict(zip(CLASSES, np.bincount(labels, minlength=len(CLASSES)).tolist(), strict=True))
         made_up = {
             "format": 3,
@@ -78,6 +79,8 @@ def make_run(
             "git_commit": COMMIT,
             "synthetic": config["dataset"]["name"] == "faces",
             "class_names": list(CLASSES),
+            "number_names": [],
+            "best_metric": "accuracy",
             "counts": {"train": {name: 2 * count for name, count in counts.items()}, "val": counts, "test": counts},
             "data_fingerprint": "00",
             "data": {"fingerprint": "00", "classes": list(CLASSES), "counts": {}, "selection": "00"},

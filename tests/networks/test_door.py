@@ -261,6 +261,23 @@ def test_a_network_with_the_classes_of_a_data_set(tmp_path: Path):
         match_classes(trained, ("sad", "bored"), "mine")
 
 
+def test_numbers_are_matched_by_name_and_kept_beside_a_data_sets_classes():
+    outputs = replace(small_info("m1", ("happy", "sad", "fear")), number_names=("valence", "arousal"))
+    trained = Network(small_network("m1", classes=outputs.outputs), outputs)
+    network, left_out = match_classes(trained, ("fear", "happy"), "mine")
+    assert network.info.outputs == ("fear", "happy", "valence", "arousal")
+    assert left_out == ["sad"]
+    weight = trained.net.state_dict()["fc.weight"]
+    assert torch.equal(network.net.state_dict()["fc.weight"], weight[[2, 0, 3, 4]])
+    only_numbers = small_network("m1", seed=9, classes=("arousal", "valence"))
+    assert copy_weights(trained, only_numbers, ("arousal", "valence")).keys() == {"arousal", "valence"}
+    assert torch.equal(only_numbers.state_dict()["fc.weight"], weight[[4, 3]])
+    with pytest.raises(
+        ValueError, match="knows the classes happy, sad, fear and the numbers valence, arousal, not age"
+    ):
+        copy_weights(trained, only_numbers, ("arousal", "age"))
+
+
 def test_other_sizes_are_named(tmp_path: Path):
     trained = load_network(write_checkpoint(tmp_path / "net.ckpt"))
     wide = load_network(write_checkpoint(tmp_path / "two.ckpt", classes=SEVEN[:2])).net

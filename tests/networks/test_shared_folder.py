@@ -13,6 +13,7 @@ from helpers.networks import SEVEN, info, noise, settled
 from safetensors.torch import load_file, save_file
 
 from fer_voting.inference.runtime import TorchRuntime
+from fer_voting.models import VotingResNet18
 from fer_voting.networks import SHIPPED, Network, load, load_network, weights_checksum
 from fer_voting.votes import HardVote
 
@@ -44,6 +45,19 @@ def test_the_same_network_comes_back(folder: Path) -> None:
     again = load(str(folder))
     assert again.info == info("m2")
     torch.testing.assert_close(again.net.state_dict(), settled("m2").state_dict(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("classes", [(), ("happy", "sad")])
+def test_a_network_with_numbers_comes_back_with_their_names(classes: tuple[str, ...], tmp_path: Path) -> None:
+    outputs = replace(info("m2"), class_names=classes, number_names=("valence", "arousal"))
+    net = VotingResNet18("m2", len(classes) + 2, width=4).eval()
+    Network(net, outputs, HardVote("hard")).save_pretrained(tmp_path)
+    loaded = load(tmp_path)
+    assert loaded.info == outputs
+    assert loaded.info.outputs == (*classes, "valence", "arousal")
+    torch.testing.assert_close(loaded.net.state_dict(), net.state_dict(), rtol=0, atol=0)
+    with pytest.raises(ValueError, match=r"`vote` \(='adaptive'\) is not for a network of .*valence, arousal: soft is"):
+        loaded.by_vote("adaptive")
 
 
 def test_in_half_precision_the_file_is_half_and_the_network_float32(folder: Path) -> None:
@@ -137,6 +151,12 @@ def test_weights_that_do_not_fit_are_refused(folder: Path, change: Callable, rea
         {"class_names": [*SEVEN[:6], "happy"]},
         {"class_names": [*SEVEN[:6], "x" * 1000]},
         {"class_names": ["one"]},
+        {"class_names": []},
+        {"number_names": "valence"},
+        {"number_names": ["valence"]},
+        {"number_names": ["happy"]},
+        {"number_names": [0.5]},
+        {"class_names": ["one"], "number_names": ["valence"]},
         {"dataset": None},
         {"vote": "loud"},
         {"vote": {}},

@@ -10,7 +10,18 @@ import torch
 from scipy.special import log_softmax, softmax
 from torch import Tensor, nn
 
-from fer_voting.training.losses import CropLoss, CrossEntropy, Distillation, FocalLoss, GeneralizedCrossEntropy
+from fer_voting.targets import Both, Classes, RaterVotes, ValenceArousal
+from fer_voting.training.losses import (
+    ConcordanceLoss,
+    CropLoss,
+    CrossEntropy,
+    Distillation,
+    FocalLoss,
+    GeneralizedCrossEntropy,
+    SquaredError,
+    WeightedSum,
+    check_loss,
+)
 from fer_voting.votes import PAPER_VOTES, VOTES
 
 SETTINGS = {"temperature": 4.0, "hard_weight": 0.1, "vote": "soft"}
@@ -156,3 +167,56 @@ def test_a_copy_shares_the_teacher() -> None:
 def test_values_out_of_range(key: str, value: float | str) -> None:
     with pytest.raises(ValueError, match=rf"distillation\.{key}={value}"):
         Distillation(random_batch()[1], **{**SETTINGS, key: value})
+
+
+# Numbers ----------------------------------------------------------------------------------------------------------
+
+
+def test_losses_of_numbers_are_their_formulas_over_all_crops() -> None:
+    rng = np.random.default_rng(0)
+    crops, targets = rng.normal(size=(6, 10, 2)), rng.uniform(-1, 1, (6, 2))
+    each = np.repeat(targets, 10, axis=0)  # of each crop, [60, 2]
+    flat = crops.reshape(60, 2)
+    logits = torch.tensor(crops)
+    assert SquaredError()(logits, torch.tensor(targets)).item() == pytest.approx(((flat - each) ** 2).mean())
+    ccc = [
+        2 * np.cov(x, y, ddof=0)[0, 1] / (x.var() + y.var() + (x.mean() - y.mean()) ** 2)
+        for x, y in zip(flat.T, each.T, strict=True)
+    ]
+    assert ConcordanceLoss()(logits, torch.tensor(targets)).item() == pytest.approx(1 - np.mean(ccc))
+
+
+def test_concordance_is_finite_where_nothing_varies() -> None:
+    crops = torch.full((1, 10, 2), 0.5, requires_grad=True)
+    loss = ConcordanceLoss()(crops, torch.tensor([[0.5, 0.5]]))
+    loss.backward()
+    assert loss.item() == 1
+    assert crops.grad is not None
+    assert crops.grad.isfinite().all()
+
+
+def test_both_losses_are_added_by_their_weights() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(4, 10, 5, generator=generator, dtype=torch.float64)
+    class_ids, numbers = torch.tensor([0, 2, 1, 1]), torch.rand(4, 2, generator=generator)
+    targets = torch.cat([torch.eye(3)[class_ids], numbers], dim=1).double()
+    ours = WeightedSum(CrossEntropy(), SquaredError(), 0.5, 2.0)(logits, targets)
+    expected = 0.5 * CrossEntropy()(logits[..., :3], class_ids) + 2 * SquaredError()(logits[..., 3:], numbers)
+    torch.testing.assert_close(ours, expected)
+    with pytest.raises(ValueError, match=r"loss\.classes is of numbers"):
+        WeightedSum(SquaredError(), SquaredError(), 1, 1)
+    with pytest.raises(ValueError, match=r"loss\.number_weight=-1 must be at least 0"):
+        WeightedSum(CrossEntropy(), SquaredError(), 1, -1)
+
+
+@pytest.mark.parametrize("target", [Classes(), RaterVotes(True), ValenceArousal(), Both()])
+def test_a_loss_of_other_outputs_is_refused(target: Classes | ValenceArousal | Both) -> None:
+    outputs = {Classes: "classes", RaterVotes: "classes", ValenceArousal: "numbers", Both: "both"}[type(target)]
+    losses = (CrossEntropy(), SquaredError(), WeightedSum(CrossEntropy(), ConcordanceLoss(), 1, 1))
+    for loss in losses:
+        if loss.of == outputs:
+            check_loss(loss, target, "mine")
+        else:
+            with pytest.raises(ValueError, match=r"loss=mine is of .*, and the target of "):
+                check_loss(loss, target, "mine")
+    check_loss(nn.CrossEntropyLoss(), target, "mine")  # a loss of one's own says nothing

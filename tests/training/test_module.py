@@ -95,6 +95,7 @@ def test_a_checkpoint_says_what_its_weights_are():
         "dataset": "faces",
         "architecture": "resnet18",
         "faces": {"colour": "rgb", "margin": 0.05, "align": True, "detector": "centerface"},
+        "number_names": [],
     }
 
 

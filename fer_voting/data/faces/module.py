@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import cv2
 import numpy as np
 
+from fer_voting.data.faces.parameters import draw_units, valence_and_arousal
 from fer_voting.data.faces.renderer import SIZES, render_faces
 from fer_voting.data.images import PREPARATION_VERSION, PreparedImage, content_hash
 from fer_voting.data.index import PARTS, Index, Sample
@@ -13,6 +14,7 @@ from fer_voting.data.labels import CLASSES
 from fer_voting.data.module import FERDataModule
 from fer_voting.data.pack import Source
 from fer_voting.data.sampling import apportion
+from fer_voting.targets import NUMBERS
 
 # RAF-DB's training images of each class, in CLASSES' order: the drawn faces are as imbalanced.
 _WEIGHTS = (2524, 4772, 1982, 1290, 281, 717, 705)
@@ -33,12 +35,15 @@ def renderer_digest(folder: Path = Path(__file__).parent) -> str:
 class FacesDataModule(FERDataModule):
     """Drawn faces with seven expressions; training, validation and test show different people.
 
+    Valence and arousal follow from each face's action units (`parameters.valence_and_arousal`).
+
     Args:
         train_size, val_size, test_size: images; a larger data set does not contain the smaller one.
         shared: see FERDataModule; another `data_seed` gives another data set.
     """
 
     synthetic: ClassVar[bool] = True
+    numbers: ClassVar[tuple[str, ...]] = NUMBERS
 
     def __init__(self, *, train_size: int, val_size: int, test_size: int, **shared: Any) -> None:
         super().__init__(**shared)
@@ -76,8 +81,15 @@ class FacesDataModule(FERDataModule):
         for part_id, part in enumerate(PARTS):
             labels = [label for label, count in self._class_counts(part).items() for _ in range(count)]
             labels = np.random.default_rng((self.data_seed, part_id)).permutation(labels).tolist()
-            samples += [Sample(f"{part}/{number:06d}", label, part) for number, label in enumerate(labels)]
+            samples += [
+                Sample(f"{part}/{number:06d}", label, part, columns=self._numbers(part, number, label))
+                for number, label in enumerate(labels)
+            ]
         return Index(samples)
+
+    def _numbers(self, part: str, number: int, label: str) -> dict[str, float]:
+        units = draw_units(self.data_seed, image_and_person(part, number)[0], label)
+        return dict(zip(NUMBERS, valence_and_arousal(units), strict=True))
 
     def _draw(self, sample: Sample, size: int) -> PreparedImage:
         image, person = image_and_person(sample.part, int(sample.name.rpartition("/")[2]))

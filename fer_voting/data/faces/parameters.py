@@ -77,6 +77,30 @@ def draw_units(seed: int, index: int, expression: str) -> Array:
     return np.clip(np.maximum(both, noise[:, None]) * sides, 0.0, 1.0)
 
 
+# Each unit's share in valence and arousal at full intensity, chosen so that complete expressions lie where Russell's
+# circumplex (1980) has their names: happy (0.8, 0.4), sad (-0.7, -0.4), surprise (0, 0.8), fear (-0.5, 1),
+# disgust (-1, 0.2), anger (-0.7, 0.7).
+UNIT_VALENCE = {
+    4: -0.3, 6: 0.1, 7: -0.1, 9: -0.4, 10: -0.2, 12: 0.7, 15: -0.5, 16: -0.2, 17: -0.1, 20: -0.3, 23: -0.3,
+}  # fmt: skip
+UNIT_AROUSAL = {
+    2: 0.15, 4: 0.1, 5: 0.4, 6: 0.1, 7: 0.15, 9: 0.2, 10: 0.1, 12: 0.2, 15: -0.35, 17: -0.05, 20: 0.2, 23: 0.3, 25: 0.1,
+    26: 0.25, 43: -0.4,
+}  # fmt: skip
+
+
+def valence_and_arousal(units: Array) -> tuple[float, float]:
+    """Valence and arousal, -1 to 1, of a face with these units [len(AU_NAMES), 2]: weighted sums of the intensities,
+    mean over left and right, clipped."""
+    intensities = units.mean(axis=1)
+
+    def sum_of(weights: dict[int, float]) -> float:
+        total = sum(weight * intensities[AU_ROW[unit]] for unit, weight in weights.items())
+        return float(np.clip(total, -1, 1))
+
+    return sum_of(UNIT_VALENCE), sum_of(UNIT_AROUSAL)
+
+
 # --- Who ----------------------------------------------------------------------------------------------------------
 
 # From very light to very dark; a person's skin lies between two neighbours.

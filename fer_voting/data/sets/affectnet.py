@@ -3,11 +3,13 @@
 import contextlib
 import json
 import logging
+import math
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +24,7 @@ from fer_voting.data.pack import Pack
 from fer_voting.data.sampling import sample_by_class
 from fer_voting.data.tables import decimal_number, file_in, open_table, whole_number
 from fer_voting.system.messages import progress_bar
+from fer_voting.targets import NUMBERS
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +55,19 @@ def label_of_text(text: str) -> str | LeftOut:
     return canonical(text)
 
 
+def _numbers(read: Callable[[str], float]) -> dict[str, float]:
+    """Valence and arousal as `read` finds them by name; NaN for -2, which means none, and for whatever is no number."""
+    numbers = {}
+    for name in NUMBERS:
+        try:
+            value = read(name)
+        except (KeyError, ValueError, OSError):
+            value = math.nan
+        numbers[name] = value if -1 <= value <= 1 else math.nan
+    return numbers
+
+
+_N = TypeVar("_N", int, float)
 MAX_ANNOTATION_BYTES = 1_000_000
 IMAGES_LOOKED_AT, FEWEST_IMAGES = 200, 5
 """How many images are opened to compare their sizes with their boxes, and fewer than which say nothing."""
@@ -167,7 +183,8 @@ def _release1_sample(cells: dict[str, str], part: str, name: str, path: Path, wh
         return Problem("row", where, f"face box: {error}")
     if width < 0:
         return LeftOut("no face box")
-    return Sample(f"{part}/{name}", label, part, path, box=(x, y, x + width, y + height))
+    numbers = _numbers(lambda column: decimal_number(cells[column]))
+    return Sample(f"{part}/{name}", label, part, path, box=(x, y, x + width, y + height), columns=numbers)
 
 
 # Releases 2 and 3: cropped images, an annotation file each ------------------------------------------------------
@@ -191,7 +208,11 @@ def _find_annotated(root: Path, ending: str) -> Path | None:
     return None
 
 
-def _read_annotated(base: Path, ending: str, read_label: Callable[[Path], str | LeftOut]) -> Index:
+_NUMBER_ENDINGS = {"valence": "_val.npy", "arousal": "_aro.npy"}
+"""Endings of the second release's files of numbers, beside those of the expressions."""
+
+
+def _read_annotated(base: Path, ending: str, read_label: Callable[[Path], str | LeftOut], has_numbers: bool) -> Index:
     index = Index()
     for part, folder in part_folders(base, _SET_NAMES).items():
         annotations = dict(_annotation_files(folder / "annotations", ending))
@@ -200,6 +221,10 @@ def _read_annotated(base: Path, ending: str, read_label: Callable[[Path], str | 
             index.add(Problem("label", str(images[name]), f"no annotation in {folder / 'annotations'}"), images[name])
         ids = sorted(annotations, key=lambda name: (len(name), name))
         for name in progress_bar(ids, desc=f"reading {folder.name}/annotations", unit="file"):
+            number_files = {}
+            if has_numbers:
+                number_files = {key: annotations[name].with_name(name + end) for key, end in _NUMBER_ENDINGS.items()}
+                index.use(*number_files.values())
             try:
                 label = read_label(_small_file(annotations[name]))
             except (ValueError, KeyError, TypeError, EOFError, RecursionError, FileNotFoundError) as error:
@@ -212,8 +237,13 @@ def _read_annotated(base: Path, ending: str, read_label: Callable[[Path], str | 
             elif name not in images:
                 index.add(Problem("missing", str(folder / "images" / f"{name}.*"), f"no image for {annotations[name]}"))
             else:
-                index.add(Sample(f"{part}/{name}", label, part, images[name]))
+                numbers = _numbers(partial(_number_of_file, number_files)) if has_numbers else {}
+                index.add(Sample(f"{part}/{name}", label, part, images[name], columns=numbers))
     return index
+
+
+def _number_of_file(files: Mapping[str, Path], name: str) -> float:
+    return _npy_number(_small_file(files[name]), float)
 
 
 def _small_file(path: Path) -> Path:
@@ -225,38 +255,42 @@ def _small_file(path: Path) -> Path:
 
 
 def _npy_label(path: Path) -> str | LeftOut:
-    """The file holds a number, or a string of one."""
+    return label_of_id(_npy_number(path, int))
+
+
+def _npy_number(path: Path, kind: type[_N]) -> _N:
+    """The number in a file, which holds it or a string of it. Raises ValueError, or FileNotFoundError."""
     try:
         # Mapped, so that a header that claims a huge array costs no memory; `np.load` takes archives too.
         array = np.load(path, allow_pickle=False, mmap_mode="r")
         if not isinstance(array, np.ndarray) or array.dtype.kind not in "iufU":
             raise ValueError("the file holds no number")
-        number = int(array.item())
+        return kind(array.item())
     except FileNotFoundError:
         raise
     except Exception as error:  # NumPy raises a type for each kind of damage
         raise ValueError(f"{type(error).__name__}: {error}") from error
-    return label_of_id(number)
 
 
 def _json_label(path: Path) -> str | LeftOut:
     return label_of_text(str(json.loads(path.read_text(encoding="utf-8"))["human-label"]))
 
 
-def _annotated_layout(name: str, looks_for: str, ending: str, read_label: Any, **expected: Any) -> Layout:
+def _annotated_layout(name: str, looks_for: str, ending: str, read_label: Any, **about: Any) -> Layout:
     return Layout(
         name,
         looks_for,
         find=lambda root: _find_annotated(root, ending),
-        read=lambda base, _: _read_annotated(base, ending, read_label),
+        read=lambda base, _: _read_annotated(base, ending, read_label, "columns" in about),
         sources=lambda base: part_folders(base, _SET_NAMES).values(),
-        **expected,
+        **about,
     )
 
 
 class AffectNetDataModule(FilesDataModule):
     """The official validation images are the test part; as many of each class are taken from the training images for
-    validation (paper, section 3.2.1). Class folders with both val and test are used as they are.
+    validation (paper, section 3.2.1). Class folders with both val and test are used as they are. The first two releases
+    have valence and arousal.
 
     Args:
         val_per_class: images of each class taken for validation.
@@ -271,6 +305,7 @@ class AffectNetDataModule(FilesDataModule):
             read=lambda root, _: read_release1(root),
             sources=_release1_sources,
             expected=EXPECTED,
+            columns=NUMBERS,
         ),
         _annotated_layout(
             "release2",
@@ -278,6 +313,7 @@ class AffectNetDataModule(FilesDataModule):
             "_exp.npy",
             _npy_label,
             expected=EXPECTED,
+            columns=NUMBERS,
         ),
         _annotated_layout(
             "release3",
@@ -290,6 +326,7 @@ class AffectNetDataModule(FilesDataModule):
         ).layout("folders", "train/<class name or id>/ and val/ or test/ with images", EXPECTED),
     )
     class_choices: ClassVar = (7, 8)
+    numbers: ClassVar = NUMBERS
 
     def __init__(self, *, val_per_class: int = 500, **files: Any) -> None:
         super().__init__(**files)

@@ -10,7 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer_voting.data.division import Division
-from fer_voting.data.files import ClassFolders, FilesDataModule, Layout, class_folders, part_folders, side_files
+from fer_voting.data.files import (
+    ClassFolders,
+    FilesDataModule,
+    Layout,
+    class_folders,
+    part_folders,
+    read_numbers,
+    side_files,
+)
 from fer_voting.data.formats import is_image
 from fer_voting.data.groups import named_like
 from fer_voting.data.index import Index, files_below
@@ -20,6 +28,7 @@ from fer_voting.data.sets.affectnet import AffectNetDataModule
 from fer_voting.data.sets.fer2013 import FER2013DataModule
 from fer_voting.data.sets.ferplus import FERPlusDataModule
 from fer_voting.data.sets.rafdb import RAFDBDataModule
+from fer_voting.targets import NUMBERS
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +98,8 @@ def _read(parts: Callable[[Path], Mapping[str, Path]]) -> Callable[[Path, Sequen
 
 class FolderDataModule(FilesDataModule):
     """Class folders in train, val and test folders, or only class folders. The classes are the folders: expressions
-    in the canonical order, then others by name. Missing parts are sampled, stratified by class.
+    in the canonical order, then others by name. Missing parts are sampled, stratified by class. A file labels.csv
+    beside them may have valence and arousal (`files.read_numbers`).
 
     Args:
         test_fraction: fraction of all images for testing if there are no train, val and test folders; with 1, all of
@@ -114,6 +124,7 @@ class FolderDataModule(FilesDataModule):
         ),
     )
     class_choices: ClassVar = (None,)
+    numbers: ClassVar = NUMBERS
 
     def __init__(self, *, test_fraction: float = 0.1, group: str | None = "auto", **files: Any) -> None:
         super().__init__(group=group, **files)
@@ -134,6 +145,13 @@ class FolderDataModule(FilesDataModule):
             if self.root is not None and Path(self.root).is_dir():
                 refuse_other_layouts(Path(self.root).absolute())
             raise
+
+    def make_pack(self) -> Pack:
+        pack = super().make_pack()
+        if self.target.numbers:
+            assert self.base is not None
+            pack.columns |= read_numbers(self.base, pack.names())
+        return pack
 
     def names_of_classes(self, pack: Pack) -> tuple[str, ...]:
         return in_order(pack.labels)

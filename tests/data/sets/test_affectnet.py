@@ -23,6 +23,7 @@ from helpers.datasets import (
 
 from fer_voting.data.labels import CLASSES
 from fer_voting.data.sets.affectnet import AffectNetDataModule
+from fer_voting.targets import ValenceArousal
 
 COUNTS = {
     "train": dict(zip(AFFECTNET_IDS, (9, 12, 8, 7, 6, 5, 8, 6, 2, 3, 4), strict=True)),
@@ -132,9 +133,43 @@ def test_release2(tmp_path: Path, val_name: str) -> None:
     affectnet_release2(tmp_path / "my data", COUNTS, val_name)
     data = affectnet(tmp_path)
     check(data, "release2")
-    expected = {"none": 3, "uncertain": 4, "non-face": 5, "no image: .npy": 192}  # valence and arousal
-    assert data.pack.left_out == expected
+    assert data.pack.left_out == {"none": 3, "uncertain": 4, "non-face": 5}
     assert {"train/0", "val/0"} <= set(data.pack.names())
+
+
+@pytest.mark.parametrize("release", [1, 2])
+def test_valence_and_arousal_of_the_first_two_releases(tmp_path: Path, release: int) -> None:
+    """-2, and what is no number from -1 to 1, means none: such an image is left out, but only where numbers are."""
+    root = tmp_path / "my data"
+    if release == 1:
+        rows, _ = affectnet_release1(root, COUNTS)
+        for row, value in zip(rows, ("-2", "7", "word", "", "1", "0,25"), strict=False):
+            row["valence"] = value
+        write_release1_csv(root / "Manually_Annotated_file_lists" / "training.csv", rows)
+    else:
+        affectnet_release2(root, COUNTS)
+        annotations = root / "train_set" / "annotations"
+        for number, value in enumerate((-2.0, 7, "word")):
+            np.save(annotations / f"{number}_val.npy", value)
+        (annotations / "3_val.npy").unlink()
+        np.save(annotations / "4_val.npy", 1.0)
+        np.save(annotations / "5_val.npy", "0.25")
+    numbers, classes = affectnet(tmp_path, target=ValenceArousal()), affectnet(tmp_path)
+    for data in (numbers, classes):
+        data.setup()
+    valence = numbers.pack.column("valence")[:6]
+    assert np.isnan(valence[:4]).all()
+    assert valence[4:].tolist() == [1, 0.25]
+    assert classes.pack.left_out.get("no valence or arousal") is None
+    assert numbers.pack.left_out["no valence or arousal"] == 4
+    counts = [sum(sum(part.values()) for part in data.counts().values()) for data in (classes, numbers)]
+    assert counts[1] == counts[0] - 4
+
+
+def test_a_release_without_numbers_says_so(tmp_path: Path) -> None:
+    affectnet_release3(tmp_path / "my data", COUNTS)
+    with pytest.raises(ValueError, match="has no column valence; its columns are label only"):
+        affectnet(tmp_path, target=ValenceArousal()).setup()
 
 
 def test_release2_with_blemishes(tmp_path: Path) -> None:
