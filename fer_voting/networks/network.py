@@ -92,6 +92,29 @@ class Network:
         vote = vote_of_form(form, self.vote, self.forms, self.net.votes > 1)
         return replace(self, vote=vote, form=form) if vote is not self.vote else self
 
+    def rounded(self, precision: str) -> "Network":
+        """The network with the weights that a file of a precision, float32 or float16, holds.
+
+        Raises ValueError if the precision is another, or a weight is not finite in it.
+        """
+        net = build(self.info)
+        net.load_state_dict({name: _widened(tensor) for name, tensor in self._state(precision).items()})
+        return replace(self, net=net.eval())
+
+    def _state(self, precision: str) -> dict[str, Tensor]:
+        """The weights by name in a precision. Raises as `rounded`."""
+        dtypes = {"float32": torch.float32, "float16": torch.float16}
+        if precision not in dtypes:
+            raise ValueError(f"`precision` (={precision!r}) must be {' or '.join(dtypes)}")
+        state = {
+            name: tensor.contiguous().to(dtypes[precision] if tensor.is_floating_point() else tensor.dtype)
+            for name, tensor in self.net.state_dict().items()
+        }
+        for name, tensor in state.items():
+            if not torch.isfinite(tensor).all():
+                raise ValueError(f"the weights of {name} are not finite in {precision}")
+        return state
+
     def save_pretrained(self, folder: Path | str, card: str = "", precision: str = "float32") -> None:
         """Write the three files into `folder`.
 
@@ -103,19 +126,9 @@ class Network:
         """
         from safetensors.torch import save
 
-        dtypes = {"float32": torch.float32, "float16": torch.float16}
-        if precision not in dtypes:
-            raise ValueError(f"`precision` (={precision!r}) must be {' or '.join(dtypes)}")
+        state = self._state(precision)
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        dtype = dtypes[precision]
-        state = {
-            name: tensor.contiguous().to(dtype if tensor.is_floating_point() else tensor.dtype)
-            for name, tensor in self.net.state_dict().items()
-        }
-        for name, tensor in state.items():
-            if not torch.isfinite(tensor).all():
-                raise ValueError(f"the weights of {name} are not finite in {precision}")
         draft = folder / f".{WEIGHTS_FILE}"
         draft.write_bytes(save(state, metadata={"format": "pt"}))
         draft.replace(folder / WEIGHTS_FILE)

@@ -24,6 +24,13 @@ def escape_mathtext(text: str) -> str:
     return escape(text).replace("$", r"\$")
 
 
+def counted(count: int, noun: str, verbs: str = "") -> str:
+    """`1 image`, `2,000 images`; with the verbs "lies/lie": `1 image lies`, `2,000 images lie`."""
+    one, _, more = verbs.partition("/")
+    verb = one if count == 1 else more
+    return f"{count:,} {noun}{'' if count == 1 else 's'}{verb and ' '}{verb}"
+
+
 def shortened(text: str, most: int = 40) -> str:
     """`text`; if it has more than `most` characters, its beginning and its end."""
     half = (most - 1) // 2

@@ -145,6 +145,35 @@ def test_folder(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert "_target_" not in (folder / "config.json").read_text()
 
 
+def test_a_folder_with_all_that_prediction_computes(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As the one that ships is made: weights in half precision, and ONNX files of these weights in every form."""
+    folder = tmp_path / "mine"
+    words = ["--to", "folder", "--precision", "float16", "--onnx", "int8", "--out", str(folder)]
+    export(run, *words)
+    assert {path.name for path in folder.iterdir()} == {
+        "README.md", "config.json", "model-int8.onnx", "model.onnx", "model.safetensors",
+    }  # fmt: skip
+    images, labels = faces(run, "val")
+    for form in ("full", "adaptive", "whole"):
+        ours, theirs = load(folder, form=form), load(folder, form=form, runtime="torch")
+        assert isinstance(ours, OnnxRuntime)
+        in_torch = TorchRuntime(theirs.net, theirs.info, theirs.vote)
+        for own, other in zip(ours(images), in_torch(images), strict=True):
+            np.testing.assert_allclose(own, other, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(ours.embed(images), in_torch.embed(images), rtol=0, atol=1e-4)
+        assert load(folder, form=form, precision="int8")(images)[0].shape == (len(labels), 7)
+    trained = load_network(run.best_checkpoint("soft")).net.state_dict()
+    rounded = {name: each.half().float() if each.is_floating_point() else each for name, each in trained.items()}
+    torch.testing.assert_close(load_network(folder).net.state_dict(), rounded, rtol=0, atol=0)
+    said = capsys.readouterr().out
+    assert f"{folder / 'model-int8.onnx'}: " in said
+    assert "calibrated on" in said
+    with pytest.raises(SystemExit, match="--onnx is for --to folder"):
+        export(run, "--to", "onnx", "--onnx", "float32")
+
+
 PUSH = """
 import os, sys
 from fer_voting.export import main

@@ -375,6 +375,40 @@ def test_one_file_holds_every_form(net: VotingResNet18, tmp_path: Path) -> None:
         FormsNetwork(net, hard_vote)
 
 
+def test_weights_of_half_precision_take_half_the_bytes_and_change_no_number(
+    net: VotingResNet18, tmp_path: Path
+) -> None:
+    """Against the same graph with the weights in float32, as ONNX writes them."""
+    halves = VotingResNet18("m1", width=8)
+    halves.load_state_dict({k: t.half().float() if t.is_floating_point() else t for k, t in net.state_dict().items()})
+    exact, rounded = tmp_path / "exact.onnx", tmp_path / "rounded.onnx"
+    for network, path in ((net, exact), (halves, rounded)):
+        forms = {"whole": {"threshold": 0.0, "temperature": 2.0}}
+        export_float32(FormsNetwork(network, SOFT, embed_before=7), replace(info(), forms=forms), path)
+    assert not any(each.data_type == onnx.TensorProto.FLOAT16 for each in onnx.load(exact).graph.initializer)
+    assert rounded.stat().st_size < 0.7 * exact.stat().st_size
+
+    model = onnx.load(rounded)
+    widened = {}
+    for weights in model.graph.initializer:
+        if weights.data_type == onnx.TensorProto.FLOAT16:
+            values = onnx.numpy_helper.to_array(weights).astype(np.float32)
+            widened[weights.name] = onnx.numpy_helper.from_array(values, weights.name.removesuffix("_half"))
+    assert len(widened) > 10
+    nodes = [node for node in model.graph.node if node.input[0] not in widened]
+    weights = [widened.get(each.name, each) for each in model.graph.initializer]
+    model.graph.ClearField("node")
+    model.graph.ClearField("initializer")
+    model.graph.node.extend(nodes)
+    model.graph.initializer.extend(weights)
+    onnx.save(model, exact)
+    for form in ("full", "whole"):
+        ours, theirs = (OnnxRuntime(path, form=form) for path in (rounded, exact))
+        for own, other in zip(ours(noise(9)), theirs(noise(9)), strict=True):
+            assert np.array_equal(own, other)
+        assert np.array_equal(ours.embed(noise(3)), theirs.embed(noise(3)))
+
+
 def exact_logits_of_the_whole_map(net: VotingResNet18, faces: NDArray[np.uint8]) -> NDArray[np.float64]:
     """The weights are a baseline's, too."""
     baseline = VotingResNet18("baseline", width=net.width)
