@@ -22,6 +22,7 @@ from fer_voting.runs.identity import resolve
 from fer_voting.runs.lineage import inherited_lines
 from fer_voting.runs.naming import settle
 from fer_voting.system.atomic import write_atomically, write_json
+from fer_voting.system.text import counted
 
 REPO = Path(__file__).resolve().parent.parent
 MARKS = re.compile(r"(<!-- (\S+\.md) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -75,7 +76,9 @@ class Report:
             self.add("\n".join(f"- {line}" for line in lines))
         variants = options.runs.variants(group.dataset)
         if variants and not group.runs:
-            names = ", ".join(f"--variant {name or repr('')} ({count} runs)" for name, count in variants.items())
+            names = ", ".join(
+                f"--variant {name or repr('')} ({counted(count, 'run')})" for name, count in variants.items()
+            )
             self.add(f"There are runs of {group.dataset} under other variants: {names}.")
         if group.synthetic:
             self.add(SYNTHETIC)

@@ -11,9 +11,10 @@ from fer_voting.results.compare import accuracies, comparisons, confusion
 from fer_voting.results.cost import cost_points, mean_cost
 from fer_voting.results.load import RunGroup
 from fer_voting.results.plots import cost_figure, draw_confusion, save, split_curves_figure
-from fer_voting.results.text import COMPARISON_NOTE, NOTHING, SPLIT_TITLES, accuracy_table, comparison_table, count_runs
+from fer_voting.results.text import COMPARISON_NOTE, NOTHING, SPLIT_TITLES, accuracy_table, comparison_table
 from fer_voting.runs.run import read_history
 from fer_voting.system.messages import duration
+from fer_voting.system.text import counted
 
 SHARED = "Runs shared a device, so their times are not shown."
 
@@ -75,7 +76,7 @@ def comparison_report(group: RunGroup) -> Report:
     for split, of_split in runs.items():
         counts = confusion(of_split, "soft", "test")
         assert counts is not None  # every kept run has been tested
-        title = f"{group.title}, {SPLIT_TITLES[split]}, soft vote, test, {count_runs(len(of_split))}"
+        title = f"{group.title}, {SPLIT_TITLES[split]}, soft vote, test, {counted(len(of_split), 'run')}"
         names = of_split[0].result["class_names"]
         plot = partial(draw_confusion, counts=counts, class_names=names, title=title)
         report.add_plot(f"confusion-{split}", plot, title)
@@ -90,4 +91,4 @@ def origin_line(group: RunGroup) -> str:
         return "No run is finished yet."
     hours = sum(result["seconds"] for result in results) / 3600
     time = f", {hours:.1f} hours of training in all." if not shared_a_device(results) else f". {SHARED}"
-    return f"{origin(results)} {count_runs(len(results))}{time}"
+    return f"{origin(results)} {counted(len(results), 'run')}{time}"

@@ -22,8 +22,9 @@ from fer_voting.results.missing import audit_command
 from fer_voting.results.paper import paper
 from fer_voting.results.plots import draw_class_distribution, draw_confusion
 from fer_voting.results.table import Table
-from fer_voting.results.text import confusion_table, count_runs, describe, title
+from fer_voting.results.text import confusion_table, describe, title
 from fer_voting.system.atomic import read_json
+from fer_voting.system.text import counted
 
 BEST = Method("m1", "soft", refit="soft")
 """The network that the paper's validation selects, retrained."""
@@ -36,15 +37,15 @@ def class_distribution(options: Options) -> Report:
     """Figure 4."""
     report = Report("figure4", "Figure 4: class distributions")
     for group in options.groups():
-        counts, source, counted = find_counts(options, group)
-        report.add(f"## {title('Figure 4', 'class distribution', counted)}")
+        counts, source, of_group = find_counts(options, group)
+        report.add(f"## {title('Figure 4', 'class distribution', of_group)}")
         stem = f"figure4-{group.dataset}"
         if counts is None:
             report.remove_plot(stem)
             report.commands.append(f"# minutes: every image is decoded once\n{audit_command(options.runs, group)}")
         else:
             draw = partial(draw_class_distribution, parts=counts, name=group.dataset, synthetic=group.synthetic)
-            report.add_plot(stem, draw, f"Images of each class of {counted.title}")
+            report.add_plot(stem, draw, f"Images of each class of {of_group.title}")
             classes = list(next(iter(counts.values())))
             rows = [[p, *(f"{of[c]:,}" for c in classes), f"{sum(of.values()):,}"] for p, of in counts.items()]
             report.add_table(Table(["images", *classes, "all"], rows))
@@ -86,12 +87,12 @@ def confusion_figure(name: str, figure_of: str, options: Options) -> Report:
         else:
             class_names = runs[0].result["class_names"]
             how = "after refit" if refits else "without refit"
-            caption = f"{group.title}, {describe(BEST)}, test, {how}, {count_runs(len(runs))}"
+            caption = f"{group.title}, {describe(BEST)}, test, {how}, {counted(len(runs), 'run')}"
             draw = partial(draw_confusion, counts=counts, class_names=class_names, title=caption)
             report.add_plot(stem, draw, caption)
             share = 100 * normalise_confusion(counts)
             report.add_table(confusion_table(counts, class_names))
-            summed = f"summed over {count_runs(len(runs))}"
+            summed = f"summed over {counted(len(runs), 'run')}"
             report.add(f"In percent of the actual class (columns; section 3.4), {how}, {summed}.")
             if group.dataset == figure_of:
                 report.add("### What the paper says of its figure")

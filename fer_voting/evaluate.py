@@ -37,6 +37,7 @@ from fer_voting.runs.run import Run
 from fer_voting.system.atomic import read_json, write_json
 from fer_voting.system.environment import describe_device, git_commit, keep_to_usable_cores, package_versions
 from fer_voting.system.messages import progress_bar
+from fer_voting.system.text import counted
 from fer_voting.targets import target_of
 from fer_voting.training.evaluation import predict_part
 from fer_voting.training.module import VotingModule, evaluation_module
@@ -296,7 +297,10 @@ def _refuse_to_overwrite(out: Path, path: Path, fingerprint: str) -> None:
 
 def job(config: DictConfig) -> None:
     out, result = evaluate(config)
-    print(f"{result['images']:,} {result['part']} images of {result['dataset']}, trained on {result['trained_on']}")
+    print(
+        f"{counted(result['images'], result['part'] + ' image')} of {result['dataset']}, "
+        f"trained on {result['trained_on']}"
+    )
     if result["split"] != result["trained_split"]:
         print(f"split {result['split']}, trained with {result['trained_split']}")
     for vote, metrics in result["votes"].items():

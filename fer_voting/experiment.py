@@ -41,6 +41,7 @@ from fer_voting.system.environment import describe_device, git_commit, keep_free
 from fer_voting.system.machine import thread_choices
 from fer_voting.system.messages import set_up_messages
 from fer_voting.system.ranks import is_first_rank
+from fer_voting.system.text import counted
 from fer_voting.targets import Target
 from fer_voting.training.callbacks import (
     BestPerVote,
@@ -297,7 +298,8 @@ def _why_not_longer(config: DictConfig, source: Run) -> str | None:
     if config.scheduler and depends_on_length(instantiate(config.scheduler)):
         return (
             f"the learning rate of scheduler={config.composition.options.scheduler} depends on the length of the whole "
-            f"training, so that {epochs_before} epochs are not the beginning of {epochs}: train them from the start"
+            f"training, so that one of {counted(epochs_before, 'epoch')} is not the beginning of one of {epochs}: "
+            "train them from the start"
         )
     if "StochasticWeightAveraging" in str(ours["callbacks"]):
         return "StochasticWeightAveraging begins at a share of the whole training: train from the start"
@@ -423,7 +425,7 @@ def check(config: DictConfig, vote: Vote, trainer: L.Trainer, target: Target) ->
         raise ValueError(LEAN_AND_SYNC_BATCHNORM)
     if not config.trainer.get("sync_batchnorm") and trainer.world_size != batchnorm_ranks(resolve(config)):
         raise ValueError(
-            f"this training has {trainer.world_size} ranks, and trainer.devices={config.trainer.devices} "
+            f"this training has {counted(trainer.world_size, 'rank')}, and trainer.devices={config.trainer.devices} "
             f"trainer.num_nodes={config.trainer.get('num_nodes', 1)} say {batchnorm_ranks(resolve(config))}: "
             "set both to what the launcher starts"
         )
@@ -551,7 +553,7 @@ def fit(
     if epochs < (trainer.max_epochs or 0) or not trainer.is_last_batch:
         log.info(
             f"{run.name}: {ended_by(trainer)} ended the training in epoch {epochs} of {trainer.max_epochs}, "
-            f"after {trainer.global_step:,} steps"
+            f"after {counted(trainer.global_step, 'step')}"
         )
 
 

@@ -25,15 +25,16 @@ from fer_voting.config import explain, make, remake
 from fer_voting.data.module import FERDataModule
 from fer_voting.runs.run import Run
 from fer_voting.system.messages import duration
+from fer_voting.system.text import counted
 
 
 def job(config: DictConfig) -> None:
     start = time.monotonic()
     pack = make(config.dataset).make_pack()
     seconds = time.monotonic() - start
-    print(f"{pack.folder}: {pack.good.sum():,} images, {_mib(pack.folder):.1f} MiB, after {duration(seconds)}")
+    print(f"{pack.folder}: {counted(pack.good.sum(), 'image')}, {_mib(pack.folder):.1f} MiB, after {duration(seconds)}")
     if pack.problems:
-        print(f"{len(pack.problems):,} images can't be used: python -m fer_voting.audit lists them")
+        print(f"{counted(len(pack.problems), 'image')} can't be used: python -m fer_voting.audit says why")
 
 
 def unneeded_packs(output_dir: Path) -> list[Path]:
@@ -80,7 +81,7 @@ def prune(arguments: list[str] | None = None) -> None:
         if options.remove:
             shutil.rmtree(pack)
     how = "" if options.remove or not packs else "; --prune --remove removes them"
-    print(f"{len(packs)} packs that no run in {options.output_dir / 'runs'} needs{how}")
+    print(f"{counted(len(packs), 'pack')} that no run in {options.output_dir / 'runs'} needs{how}")
 
 
 def _mib(folder: Path) -> float:

@@ -12,11 +12,13 @@ import argparse
 import contextlib
 import itertools
 import logging
+import os
+import re
 import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +27,7 @@ from fer_voting.inference.options import PredictOptions
 from fer_voting.system.conf_folders import add_config_dir
 from fer_voting.system.machine import processor
 from fer_voting.system.messages import duration, exit_without_reader, progress_bar, set_up_messages
-from fer_voting.system.text import escape
+from fer_voting.system.text import counted, escape
 from fer_voting.votes import ALL_VOTES, FORMS
 
 if TYPE_CHECKING:  # `--help` answers before torch is imported
@@ -122,6 +124,7 @@ def parser() -> argparse.ArgumentParser:
     )
     group.add_argument("--show", action="store_true", help="with --camera: a live window, which drops late frames")
     group.add_argument("--explain", metavar="DIR", help="write for each face its crops, votes and activation map here")
+    group.add_argument("--overwrite", action="store_true", help="replace results that are there already")
     group.add_argument("--ray", metavar="ADDRESS", help="use a Ray cluster: its address, auto, or local")
     command.set_defaults(**asdict(PredictOptions()))
     add_config_dir(command)
@@ -137,17 +140,20 @@ def predict(arguments: argparse.Namespace) -> None:
     if arguments.camera is not None and arguments.ray is not None:
         raise ValueError("--camera and --ray exclude each other")
 
-    from fer_voting.inference.frames import camera_name, count_frames, find_inputs
+    from fer_voting.inference.frames import camera_name, camera_output, count_frames, find_inputs
     from fer_voting.inference.predictor import Predictor, predict_on_ray
     from fer_voting.inference.rows import RowWriter
 
     options = PredictOptions(**{name: getattr(arguments, name) for name in asdict(PredictOptions())})
     inputs, others = find_inputs(arguments.paths)
     if others:
-        log.info("%d other files in the folders are left out", others)
+        log.info("left out: %s of the folders", counted(others, "other file"))
     if arguments.camera is None and not inputs:
         raise ValueError(f"there is no photo or video in {', '.join(map(str, arguments.paths))}")
     names = [file.name for file in inputs] if arguments.camera is None else [camera_name(arguments.camera)]
+    if not arguments.overwrite:
+        outputs = [file.output for file in inputs] or [camera_output(arguments.camera)]
+        refuse_to_replace(arguments.out, [options.draw, options.explain, options.summary], outputs)
     predictor = Predictor(options, names)
     describe(predictor)
     rows: Generator[list[Row]]
@@ -171,6 +177,33 @@ def predict(arguments: argparse.Namespace) -> None:
                     summary.add(frame_rows)
         finally:
             summary.close()
+
+
+_ADDED = (r"\.(png|mp4)$", r"-\d+\.png$", r"-\d{6}-\d+\.png$", r"-(seconds\.csv|person\d+\.png)$")
+"""What the names of drawings, explanations and summaries have behind their input's."""
+
+
+def refuse_to_replace(out: Path | None, folders: Sequence[str | None], outputs: Sequence[str]) -> None:
+    """Raises ValueError that names a file if one is there under the name of a result.
+
+    Args:
+        out: of the rows.
+        folders: of drawings and the like.
+        outputs: names of the inputs below the folders (`Input.output`).
+    """
+    names = {*outputs}
+    places = {(Path(folder), Path(name).parent) for folder in folders if folder is not None for name in names}
+    found = [
+        folder / parent / file
+        for folder, parent in places
+        if (folder / parent).is_dir()
+        for file in os.listdir(folder / parent)
+        if not names.isdisjoint(re.sub(added, "", str(parent / file)) for added in ("$", *_ADDED))
+    ]
+    if out is not None and out.is_file():
+        found.append(out)
+    if found:
+        raise ValueError(f"{min(found)} is there already: choose another name or folder, or replace it by --overwrite")
 
 
 class Summary:
@@ -203,11 +236,11 @@ class Summary:
         spent = sum(stages.values())
         shares = ", ".join(f"{stage} {value / spent:.0%}" for stage, value in stages.items()) if spent else ""
         log.info(
-            "%d faces, %d frames without one, %d unreadable%s in %s (%.1f faces/s%s)%s",
-            self._statuses["ok"],
-            self._statuses["no_face"],
+            "%s, %s without one, %d unreadable%s in %s (%.1f faces/s%s)%s",
+            counted(self._statuses["ok"], "face"),
+            counted(self._statuses["no_face"], "frame"),
             self._statuses["unreadable"],
-            f", {lost} annotated copies not written" if (lost := self._statuses["not_written"]) else "",
+            f", {counted(lost, 'drawing')} not written" if (lost := self._statuses["not_written"]) else "",
             duration(time.monotonic() - self._start),
             self._rate(),
             f"; {shares}" if shares else "",

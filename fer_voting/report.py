@@ -7,6 +7,7 @@ from pathlib import Path
 from fer_voting.system.atomic import write_atomically
 from fer_voting.system.conf_folders import add_config_dir
 from fer_voting.system.packages import whole_package
+from fer_voting.system.text import counted
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -30,7 +31,7 @@ def main(arguments: list[str] | None = None) -> None:
     page = options.out or options.output_dir / "report.html"
     with write_atomically(page) as file:
         file.write(build_page(runs))
-    print(f"{count} runs: {page}")
+    print(f"{counted(count, 'run')}: {page}")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from fer_voting.runs.processes import run_isolated
 from fer_voting.runs.run import Run
 from fer_voting.system.messages import set_up_messages
 from fer_voting.system.packages import whole_package
+from fer_voting.system.text import counted
 from fer_voting.train import train_apart
 from fer_voting.votes import find_vote
 
@@ -145,7 +146,7 @@ def _finish(study: "optuna.Study", space: Space, trials: int, seed: int) -> None
             study.tell(number, state=optuna.trial.TrialState.FAIL)
             failures += 1
             if not done or failures == MAX_FAILURES:
-                row = f"{failures} trials failed in a row, at last " if done else ""
+                row = f"{counted(failures, 'trial')} failed in a row, at last " if done else ""
                 raise ChildProcessError(f"{row}{planned['name']}: {result['error']}")
             continue
         failures = 0

@@ -20,7 +20,7 @@ from fer_voting.runs.run import Run
 from fer_voting.runs.sweeps import Sweep, job_overrides
 from fer_voting.system.atomic import json_digest, write_atomically
 from fer_voting.system.packages import whole_package
-from fer_voting.system.text import escape
+from fer_voting.system.text import counted, escape
 
 with whole_package():
     from hydra.experimental.callback import Callback
@@ -53,7 +53,7 @@ class SweepCallback(Callback):
             sys.exit(f"error: {explain(error, overrides=job)}")
         typed = [*drop_overrides(config.hydra.overrides.hydra, "hydra.mode"), *task]
         sweep.write(typed, jobs, Path(config.hydra.runtime.cwd))
-        log.info(f"sweep {config.sweep}: {len(jobs)} jobs ({sweep.dir})")
+        log.info(f"sweep {config.sweep}: {counted(len(jobs), 'job')} ({sweep.dir})")
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         sweep = self.sweep(config)

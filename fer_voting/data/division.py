@@ -13,6 +13,7 @@ from fer_voting.data.images import content_hash
 from fer_voting.data.index import PARTS, Counts
 from fer_voting.data.pack import Pack
 from fer_voting.data.sampling import Positions
+from fer_voting.system.text import counted
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ def differences(counts: Counts, published: Counts) -> Iterator[str]:
                 if count != expected[label]
             )
             yield (
-                f"the official {part} part has {sum(here.values()):,} images here "
+                f"the official {part} part has {counted(sum(here.values()), 'image')} here "
                 f"instead of {sum(expected.values()):,} ({classes})"
             )
 
@@ -72,7 +73,7 @@ def without_leaks(division: Division, hashes: NDArray[np.void], name: str) -> Di
         later = np.concatenate([division[other] for other in parts[place:]])
         leaks = np.isin(hashes[division[part]], hashes[later])
         disjoint[part] = division[part][~leaks]
-        log.info(f"{name}: left out {leaks.sum():,} {part} images that also occur in {' or '.join(parts[place:])}")
+        log.info(f"{name}: left out {counted(leaks.sum(), f'{part} image')}, also in {' or '.join(parts[place:])}")
     return disjoint
 
 

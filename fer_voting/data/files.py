@@ -25,7 +25,7 @@ from fer_voting.data.labels import canonical_or_own
 from fer_voting.data.module import FERDataModule
 from fer_voting.data.pack import Pack, Source
 from fer_voting.data.tables import decimal_number, file_in, open_table, open_text, plain_name, whole_number
-from fer_voting.system.text import escape
+from fer_voting.system.text import counted, escape
 from fer_voting.targets import NUMBERS
 
 log = logging.getLogger(__name__)
@@ -142,7 +142,8 @@ class FilesDataModule(FERDataModule):
         index.count_rest(Path(self.root).absolute(), self.cache_dir)
         if out := links_out(index.samples, base):
             index.notes.append(
-                f"{len(out):,} images lie outside of {base}, where symbolic links lead, e.g. {escape(str(out[0]))}"
+                f"{counted(len(out), 'image', 'lies/lie')} outside of {base}, where symbolic links lead, "
+                f"e.g. {escape(str(out[0]))}"
             )
         return index
 
@@ -534,6 +535,6 @@ def _compare_with_names(index: Index) -> None:
                 found.setdefault((word, sample.part), []).append(sample.name)
     for (word, part), names in found.items():
         index.notes.append(
-            f"{len(names):,} images called {word}_* lie in the {part} part, e.g. {names[0]}: results are not those of "
-            "the official division"
+            f"{counted(len(names), 'image')} called {word}_* in the {part} part, e.g. {names[0]}: results are "
+            "not those of the official division"
         )

@@ -152,7 +152,7 @@ def _named_image(
                 images = [each for each in images if _ends(names[each], cell)]
             if len(images) > 1:
                 raise ValueError(
-                    f"{path.name}: {cell} names {len(images):,} images, {names[images[0]]} and {names[images[1]]}: "
+                    f"{path.name}: {cell} names both {names[images[0]]} and {names[images[1]]}: "
                     "give their paths below dataset.root"
                 )
             if images:

@@ -12,7 +12,7 @@ from fer_voting.data.index import PARTS
 from fer_voting.data.pack import Pack
 from fer_voting.data.tables import open_table
 from fer_voting.system.atomic import write_atomically
-from fer_voting.system.text import csv_safe
+from fer_voting.system.text import counted, csv_safe
 
 _COLUMNS = ["part", "name", "label", "hash"]
 
@@ -64,7 +64,7 @@ def read_manifest(path: Path, pack: Pack, usable: NDArray[np.bool_]) -> dict[str
     for wrong, reason in ((missing, "are not here, or have other content"), (relabelled, "have another label here")):
         if wrong:
             raise ValueError(
-                f"dataset.manifest={path}: {len(wrong)} of its {len(rows)} images {reason}, e.g. {wrong[0]}"
+                f"dataset.manifest={path}: {len(wrong)} of its {counted(len(rows), 'image')} {reason}, e.g. {wrong[0]}"
             )
     return {part: np.array(sorted(division[part])) for part in PARTS if division[part]}
 

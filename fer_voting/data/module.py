@@ -50,7 +50,7 @@ from fer_voting.models.checkpoint import check_output_names
 from fer_voting.models.images import as_grey, normalise
 from fer_voting.system.atomic import json_digest
 from fer_voting.system.machine import usable_cores
-from fer_voting.system.text import escape
+from fer_voting.system.text import counted, escape
 from fer_voting.targets import Classes, Target
 
 if TYPE_CHECKING:
@@ -246,8 +246,8 @@ class FERDataModule(L.LightningDataModule):
         rows = np.flatnonzero(self.pack.class_ids(self.class_names) == 0)
         example = escape(self.pack.names(rows[:1])[0])
         raise ValueError(
-            f"there is only one class {place}: {self.class_names[0]} ({len(rows):,} images, e.g. {example}). Two or "
-            "more are expected, each a folder of its own in dataset.root or in its train, val and test folders"
+            f"there is only one class {place}: {self.class_names[0]} ({counted(len(rows), 'image')}, e.g. {example}). "
+            "Two or more are expected, each a folder of its own in dataset.root or in its train, val and test folders"
         )
 
     def pack_folder(self, source: Source) -> Path:
@@ -306,15 +306,16 @@ class FERDataModule(L.LightningDataModule):
                 raise ValueError(f"{self.name}: there are no {part} images of the classes {self.class_names}")
         self._division = division
         for part, classes in self.counts().items():
-            log.info(f"{self.name}: {part}: {sum(classes.values()):,} images ({format_counts(classes)})")
+            log.info(f"{self.name}: {part}: {counted(sum(classes.values()), 'image')} ({format_counts(classes)})")
         for pair, count in copies_between(division, pack).items():
             part, other = pair.split("-")
             log.warning(
-                f"{self.name}: {count:,} {part} images also occur in {other}: dataset.drop_leaks=true leaves them out"
+                f"{self.name}: {counted(count, f'{part} image', 'also occurs/also occur')} in {other}: "
+                "dataset.drop_leaks=true leaves them out"
             )
         for pair, groups in self._groups_between(division).items():
             log.warning(
-                f"{self.name}: {len(groups):,} groups (dataset.group={self.group}) have images in "
+                f"{self.name}: {counted(len(groups), 'group')} (dataset.group={self.group}) with images in "
                 f"{pair.replace('-', ' and ')}, e.g. {groups[0]}"
             )
         if "train" in division:
@@ -333,8 +334,8 @@ class FERDataModule(L.LightningDataModule):
             return None
         own = words.count("")
         log.info(
-            f"{self.name}: dataset.group={self.group}: {len({*words} - {''}):,} groups, which stay in one part"
-            + (f"; {own:,} images are a group of their own" if own else "")
+            f"{self.name}: dataset.group={self.group}: {counted(len({*words} - {''}), 'group')}, each in one part"
+            + (f"; {counted(own, 'image', 'is a group of its own/are groups of their own')}" if own else "")
         )
         of_rows = [""] * len(pack)
         for row, word in zip(rows.tolist(), words, strict=True):
@@ -381,8 +382,8 @@ class FERDataModule(L.LightningDataModule):
             ids = fold_of_each(pack.hashes[rows], class_ids[rows], number, self.data_seed, groups)
         if not 3 <= number <= (count := int(groups.max()) + 1):
             raise ValueError(
-                f"dataset.folds={self.folds}: {self.name} has {count:,} groups (dataset.group={self.group}): there "
-                "must be at least 3, and one for each fold"
+                f"dataset.folds={self.folds}: {self.name} has {counted(count, 'group')} (dataset.group={self.group}): "
+                "there must be at least 3, and one for each fold"
             )
         if self.fold is None or self.fold >= number:
             raise ValueError(
@@ -425,7 +426,7 @@ class FERDataModule(L.LightningDataModule):
         )
         if target is not None:
             log.info(
-                f"{self.name}: balanced ({self.balance_target}): {self.train_size:,} images per epoch, "
+                f"{self.name}: balanced ({self.balance_target}): {counted(self.train_size, 'image')} per epoch, "
                 f"{target:,} of each class"
             )
 

@@ -15,7 +15,7 @@ from fer_voting.data.index import PARTS, Problem
 from fer_voting.data.module import FERDataModule
 from fer_voting.data.pack import Pack
 from fer_voting.system.messages import progress_bar
-from fer_voting.system.text import escape
+from fer_voting.system.text import counted, escape
 
 BLANK_LEVELS = 8
 """An image whose brightest and darkest values differ by less is blank."""
@@ -204,7 +204,7 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
     if report["near_duplicates"] is not None:
         pairs = report["near_duplicates"]
         across = sum(len({image["part"] for image in pair["images"]}) > 1 for pair in pairs)
-        yield f"similar images: {len(pairs):,} pairs, {across:,} of them in two parts"
+        yield f"similar images: {counted(len(pairs), 'pair')}, {across:,} of them in two parts"
         for change, count in Counter(pair["change"] for pair in pairs).most_common():
             yield f"  {change}: {count:,}"
 

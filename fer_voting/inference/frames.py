@@ -300,7 +300,7 @@ def camera_frames(source: str, every: int = 1) -> Generator[Frame]:
     """
     import cv2
 
-    output = "camera-" + "".join(char if char.isalnum() else "-" for char in source)
+    output = camera_output(source)
     camera = cv2.VideoCapture(int(source) if source.isdecimal() else source)
     try:
         if not camera.isOpened():
@@ -320,6 +320,11 @@ def camera_frames(source: str, every: int = 1) -> Generator[Frame]:
 def camera_name(source: str) -> str:
     """The name of a camera in the rows."""
     return f"camera:{source}"
+
+
+def camera_output(source: str) -> str:
+    """The name of a camera's annotated video and the like (`Input.output`)."""
+    return "camera-" + "".join(char if char.isalnum() else "-" for char in source)
 
 
 def reason_of(error: Exception) -> str:

@@ -16,6 +16,7 @@ from fer_voting.results.load import OTHER_DATA, RunGroup, RunRecord, RunTable
 from fer_voting.runs.identity import resolve
 from fer_voting.runs.naming import drop_overrides
 from fer_voting.system.messages import duration
+from fer_voting.system.text import counted
 
 TRAINING_IMAGES = {"affectnet": 287_401 - 7 * 1000, "rafdb": 12_271 - 1_227}
 """Training images of the paper, used before any run has counted them."""
@@ -39,7 +40,7 @@ class MissingRuns:
 
     @property
     def cost(self) -> str:
-        runs = f"{self.jobs} {'run' if self.jobs == 1 else 'runs'}"
+        runs = counted(self.jobs, "run")
         if self.seconds is None:
             return f"{runs}: {self.basis}"
         days = self.seconds / 86400

@@ -47,7 +47,6 @@ from fer_voting.results.text import (
     comparison_table,
     confusion_table,
     cost_table,
-    count_runs,
     describe,
     interval_text,
     missing_lines,
@@ -59,6 +58,7 @@ from fer_voting.runs.lineage import inherited_lines
 from fer_voting.runs.run import read_history
 from fer_voting.system.environment import git_commit
 from fer_voting.system.messages import duration
+from fer_voting.system.text import counted
 
 _EXPECTED_TO_DIFFER = re.compile(r"seed|dataset\.fold|split\..*|refit|refit_voting|dataset\.name|dataset\._target_")
 """Keys of the configuration in which the runs of one group differ by definition."""
@@ -173,7 +173,7 @@ def _cards(group: RunGroup, validation: Sequence[Accuracy], pairs: Sequence[Comp
     highest, method = max(by_soft_vote, key=lambda pair: pair[0])
     runs = len(group.finished(method.split))
     few = "" if runs >= ENOUGH_SEEDS else ": too few seeds for a conclusion"
-    cards = [("highest on validation", f"{percent(highest)} %", f"{describe(method)}, {count_runs(runs)}{few}")]
+    cards = [("highest on validation", f"{percent(highest)} %", f"{describe(method)}, {counted(runs, 'run')}{few}")]
     for pair in pairs:
         if pair.first == method and pair.difference is not None and len(pair.p_values) >= ENOUGH_SEEDS:
             over = "baseline" if pair.second.split == "baseline" else "hard vote"
@@ -196,7 +196,7 @@ def _confusions(group: RunGroup) -> list[Titled]:
     for split in group.splits():
         runs = group.finished(split)
         if (counts := confusion(runs, "soft", part)) is not None:
-            caption = f"{describe(Method(split, 'soft'))}, {part}, {count_runs(len(runs))}"
+            caption = f"{describe(Method(split, 'soft'))}, {part}, {counted(len(runs), 'run')}"
             tables.append((caption, confusion_table(counts, runs[0].result["class_names"])))
     return tables
 

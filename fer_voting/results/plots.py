@@ -23,7 +23,7 @@ from fer_voting.results.evaluation import recalibrated
 from fer_voting.results.statistics import CostPoint, pareto_front
 from fer_voting.runs.run import Run, read_history
 from fer_voting.system.arrays import read_npz
-from fer_voting.system.text import escape_mathtext
+from fer_voting.system.text import counted, escape_mathtext
 
 # Okabe and Ito's colours: colour-blind readers can distinguish them, also in grey.
 VOTE_COLOURS = {
@@ -124,7 +124,7 @@ class ConfusionPlot:
                 cell.set(text=f"{100 * value:.1f}", color="white" if value > 0.55 else "black")
         accuracy = np.trace(counts) / max(counts.sum(), 1)
         self._axes.set_title(
-            f"{escape_mathtext(title)}\naccuracy {accuracy:.2%} of {counts.sum():,} images", fontsize=10
+            f"{escape_mathtext(title)}\naccuracy {accuracy:.2%} of {counted(counts.sum(), 'image')}", fontsize=10
         )
         save(self._figure, path)
 

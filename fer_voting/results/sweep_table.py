@@ -10,6 +10,7 @@ from fer_voting.runs.lineage import inherited_lines
 from fer_voting.runs.run import Run
 from fer_voting.runs.sweeps import Sweep, seconds_left
 from fer_voting.system.messages import duration
+from fer_voting.system.text import counted
 from fer_voting.votes import ALL_VOTES, PAPER_VOTES
 
 
@@ -104,7 +105,7 @@ def sweep_status(sweep: Sweep) -> tuple[str, int]:
     ]
     notes = [f"{state.run}: {state.error}" for state in states if state.error]
     counts = Counter(state.status for state in states)
-    summary = f"{len(states)} runs: {', '.join(f'{count} {status}' for status, count in counts.items())}"
+    summary = f"{counted(len(states), 'run')}: {', '.join(f'{count} {status}' for status, count in counts.items())}"
     left = seconds_left(states)
     if left is not None:
         summary += f"; about {duration(left)} left"

@@ -74,11 +74,6 @@ def describe(method: Method | str) -> str:
     return split if method.split == "baseline" else f"{split}, {VOTE_TITLES.get(method.vote, method.vote)}"
 
 
-def count_runs(count: int) -> str:
-    """`1 run`, `3 runs`."""
-    return "1 run" if count == 1 else f"{count} runs"
-
-
 def percent(share: float | None) -> str:
     return two_digits(None if share is None else 100 * share)
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from fer_voting.runs.run import Run
 from fer_voting.system.arrays import read_npz, write_npz
+from fer_voting.system.text import counted
 
 Hashes = NDArray[np.void]
 """Content hashes of images, V16 [n]."""
@@ -104,7 +105,7 @@ def overlap_lines(overlap: Mapping[str, Any]) -> list[str]:
     for part, number in overlap["images"].items():
         if number:
             runs = ", ".join(name for name, counts in overlap["by_run"].items() if counts[part])
-            lines.append(f"{number:,} {part} images are among those that {runs} was trained on")
+            lines.append(f"{counted(number, f'{part} image', 'is/are')} among those that {runs} was trained on")
     if overlap["unknown"]:
         lines.append(f"it is not known which images {', '.join(overlap['unknown'])} was trained on")
     return lines

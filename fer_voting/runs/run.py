@@ -31,6 +31,7 @@ from fer_voting.runs.identity import different_values, identity
 from fer_voting.runs.naming import name_word
 from fer_voting.system.atomic import read_json, read_yaml, write_atomically, write_json
 from fer_voting.system.ranks import is_first_rank, rank_name
+from fer_voting.system.text import counted
 
 log = logging.getLogger(__name__)
 
@@ -221,7 +222,7 @@ class Run:
         draft = self.last_checkpoint.with_name(".last.ckpt")
         shutil.copyfile(source.last_checkpoint, draft)
         draft.replace(self.last_checkpoint)  # last: a kill before it begins again
-        log.info(f"{self.name}: trains on from the {result['epochs']} epochs of {source.dir}")
+        log.info(f"{self.name}: trains on from {counted(result['epochs'], 'epoch')} of {source.dir}")
 
     @property
     def was_started(self) -> bool:

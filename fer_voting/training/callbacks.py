@@ -24,7 +24,7 @@ from fer_voting.runs.run import Run, read_history
 from fer_voting.system.atomic import write_atomically
 from fer_voting.system.environment import now
 from fer_voting.system.messages import progress_bar
-from fer_voting.system.text import shortened
+from fer_voting.system.text import counted, shortened
 from fer_voting.training.averaging import averaged_weights
 
 
@@ -187,7 +187,7 @@ class StopOnNaN(L.Callback):
         if math.isfinite(loss):
             return
         names = trainer.datamodule.pack.names(step.positions[:FEW_IMAGES].cpu().numpy())  # type: ignore[attr-defined]
-        more = "" if len(step.positions) <= FEW_IMAGES else f", … ({len(step.positions)} images)"
+        more = "" if len(step.positions) <= FEW_IMAGES else f", … ({counted(len(step.positions), 'image')})"
         last = self.run.last_checkpoint
         kept = f"the last checkpoint, {last}, is of an epoch before" if last.exists() else "there is no checkpoint yet"
         raise FloatingPointError(

@@ -11,6 +11,7 @@ import torch
 from fer_voting.data.module import FERDataModule
 from fer_voting.system.environment import describe_device, now
 from fer_voting.system.messages import duration
+from fer_voting.system.text import counted
 from fer_voting.training.module import VotingModule
 
 log = logging.getLogger(__name__)
@@ -60,7 +61,8 @@ def announce_duration(
     per_image = seconds / len(images) / trainer.world_size
     total = per_image * trainer.max_epochs * (trained + EVALUATION_SHARE * evaluated)
     log.info(
-        f"{name}: about {duration(total)} for {trainer.max_epochs} epochs of {trained:,} images "
+        f"{name}: about {duration(total)} for {counted(trainer.max_epochs, 'epoch')} of "
+        f"{counted(trained, 'image')} "
         f"in {trainer.precision} on {describe_device(device)}"
     )
     if on_gpu and torch.are_deterministic_algorithms_enabled():

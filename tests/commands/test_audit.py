@@ -224,7 +224,7 @@ def test_the_commands(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     stdout, _ = run("pack")
     assert "39 images" in stdout
-    assert "4 images can't be used: python -m fer_voting.audit lists them" in stdout
+    assert "4 images can't be used: python -m fer_voting.audit says why" in stdout
     stdout, stderr = run("audit")
     assert "packing" not in stderr  # the pack is there
     assert "rafdb: layout aligned in " in stdout

@@ -30,7 +30,7 @@ def test_packing_twice_packs_once(tmp_path: Path, capsys: pytest.CaptureFixture[
     def folder_of_pack() -> Path:
         job(configuration(tmp_path))
         line, problems = capsys.readouterr().out.splitlines()
-        assert problems == "1 images can't be used: python -m fer_voting.audit lists them"
+        assert problems == "1 image can't be used: python -m fer_voting.audit says why"
         told = re.fullmatch(r"(.*): 34 images, (0\.\d) MiB, after .*", line)
         assert told is not None
         assert float(told[2]) == pytest.approx(34 * 48 * 48 * 3 / 2**20, abs=0.1)
@@ -76,7 +76,7 @@ def test_the_same_files_in_another_place_are_one_pack_and_others_another(
     run_on(tmp_path, "one", tmp_path / "moved")
     prune(["--prune", str(tmp_path / "outputs")])
     listed = capsys.readouterr().out
-    assert "1 packs that no run" in listed
+    assert "1 pack that no run" in listed
     assert first not in listed
     unneeded = Path(listed.partition(":")[0])
     assert unneeded.is_dir()

@@ -164,7 +164,7 @@ def test_a_copy_that_cannot_be_written_is_a_row_and_the_others_go_on(checkpoint:
         ("clip.mp4", "ok"), ("clip.mp4", "not_written"), ("clip.mp4", "ok"), ("clip.mp4", "ok"),
         ("face0.png", "ok"), ("face0.png", "not_written"), ("face1.png", "ok"), ("face2.png", "ok"),
     ]  # fmt: skip
-    assert "0 unreadable, 2 annotated copies not written" in caplog.text
+    assert "0 unreadable, 2 drawings not written" in caplog.text
     assert sorted(path.name for path in (tmp_path / "drawn").iterdir() if path.is_file()) == ["face1.png", "face2.png"]
 
 

@@ -333,5 +333,5 @@ def test_a_damaged_result_is_one_job_of_the_status(tmp_path: Path, content: str)
     (tmp_path / "runs" / "mine").mkdir(parents=True)
     (tmp_path / "runs" / "mine" / "result.json").write_text(content)
     text, unfinished = sweep_status(sweep)
-    assert "1 runs: 1 damaged" in text
+    assert "1 run: 1 damaged" in text
     assert unfinished == 1

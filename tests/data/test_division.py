@@ -26,5 +26,5 @@ def test_a_leak_is_left_out_of_the_earlier_part(caplog: pytest.LogCaptureFixture
     division = {"train": np.array([0, 1, 2, 3]), "val": np.array([4, 5]), "test": np.array([6, 7, 8])}
     disjoint = without_leaks(division, hashes, "x")
     assert {part: rows.tolist() for part, rows in disjoint.items()} == {"train": [3], "val": [4], "test": [6, 7, 8]}
-    assert "x: left out 3 train images that also occur in val or test" in caplog.text
-    assert "x: left out 1 val images that also occur in test" in caplog.text
+    assert "x: left out 3 train images, also in val or test" in caplog.text
+    assert "x: left out 1 val image, also in test" in caplog.text

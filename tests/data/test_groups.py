@@ -128,7 +128,7 @@ def test_a_column_that_does_not_give_every_group(tmp_path: Path, table: str | No
 
 def test_a_row_that_names_two_images_is_refused(tmp_path: Path) -> None:
     (tmp_path / "people.csv").write_text("image,person\n1.png,a\n")
-    with pytest.raises(ValueError, match=r"1\.png names 2 images, happy/1\.png and sad/1\.png"):
+    with pytest.raises(ValueError, match=r"1\.png names both happy/1\.png and sad/1\.png"):
         group_words("column:person", ["happy/1.png", "sad/1.png"], tmp_path)
 
 
@@ -159,7 +159,7 @@ def test_groups_in_two_official_parts_are_said_recorded_and_audited(
         data = opened(tmp_path / "faces", group=r"\d+")
     stems = {part: {Path(name).stem for name in data.names(part)} for part in data.counts()}
     shared = stems["train"] & stems["test"]
-    assert f"{len(shared)} groups (dataset.group=\\d+) have images in train and test, e.g. {min(shared)}" in caplog.text
+    assert f"{len(shared)} groups (dataset.group=\\d+) with images in train and test, e.g. {min(shared)}" in caplog.text
     between = data.data_summary()["groups"]["between"]
     assert between["train-test"] == {"number": len(shared), "first": min(shared)}
     report = audit(FolderDataModule(name="x", root=tmp_path / "faces", cache_dir=tmp_path, group=r"\d+", classes=None))

@@ -44,6 +44,7 @@ from fer_voting.data.sets.fer2013 import FER2013DataModule
 from fer_voting.data.sets.ferplus import FERPlusDataModule, read_votes
 from fer_voting.data.sets.folder import FOLDERS, FolderDataModule
 from fer_voting.data.sets.rafdb import RAFDBDataModule
+from fer_voting.system.text import counted
 
 ALPHABETICAL = sorted(CLASSES)
 
@@ -595,7 +596,7 @@ def test_contradictions_between_lists_names_and_folders_are_counted(data: st.Dat
     )
     elsewhere = Counter((word, part) for part, _, _, word in images if word not in ("mine", part))
     named = [note.partition(" part, e.g.")[0] for note in index.notes if "official division" in note]
-    assert sorted(named) == sorted(f"{n} images called {w}_* lie in the {p}" for (w, p), n in elsewhere.items())
+    assert sorted(named) == sorted(f"{counted(n, 'image')} called {w}_* in the {p}" for (w, p), n in elsewhere.items())
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
@@ -654,7 +655,7 @@ def test_copies_between_given_parts_are_said_and_recorded(tmp_path: Path, caplog
         data = opened(FolderDataModule, tmp_path / "faces")
     part = next(p for p in ("train", "val") if "train/happy/copy.jpg" in data.names(p))
     assert data.data_summary()["copies"] == {f"{part}-test": 1}
-    assert f"1 {part} images also occur in test: dataset.drop_leaks=true leaves them out" in caplog.text
+    assert f"1 {part} image also occurs in test: dataset.drop_leaks=true leaves them out" in caplog.text
 
 
 # AffectNet's lists --------------------------------------------------------------------------------------------------

@@ -190,7 +190,7 @@ def test_jobs_that_no_node_can_run_are_queued_and_stay_after_one_interrupt(comma
     assert command.statuses() == ["queued"] * 2
 
     command = commands["again"] = Command(command.sweep.output_dir.parent, *PLACED_NOWHERE)
-    wait_for(lambda: f"2 jobs of this sweep are in the queue already: {array}\n" in command.printed)
+    wait_for(lambda: f"2 jobs of this sweep in the queue already: {array}\n" in command.printed)
     wait_for(lambda: "2 queued (PartitionNodeLimit)" in command.printed)
     assert "submitted" not in command.printed
     command.process.send_signal(signal.SIGINT)
@@ -207,7 +207,7 @@ def test_two_ranks_are_one_job_and_a_refit_waits_for_the_run_that_it_needs(comma
     refit, selection = [run.finished_result() or {} for run in command.runs()]
     assert [result["ranks"] for result in (refit, selection)] == [2, 2]
     assert refit["refit"]
-    assert "1 jobs are submitted when those that they need have ended\n" in command.printed
+    assert "1 job waits for others to end before submission\n" in command.printed
 
 
 def test_a_job_that_fails_or_is_cancelled_ends_no_other_and_the_table_follows(commands: dict[str, Command]):

@@ -160,8 +160,8 @@ def test_the_same_command_waits_for_the_jobs_in_the_queue_and_submits_the_others
         leave_result(tmp_path, job)
     run_sweep(tmp_path, "seed=0,1,2")
     printed = capfd.readouterr().err
-    assert "2 jobs of this sweep are in the queue already: 17\n" in printed
-    assert "\n1 jobs submitted: 18\n" in printed
+    assert "2 jobs of this sweep in the queue already: 17\n" in printed
+    assert "\n1 job submitted: 18\n" in printed
     assert printed.count(": finished in 3 s") == 3
     assert Sweep(tmp_path / "sweeps" / "mine").slurm_jobs() == {
         f"faces-m1-seed{seed} soft": job for seed, job in enumerate(("17_0", "17_1", "18"))
@@ -192,7 +192,7 @@ def test_jobs_are_submitted_when_those_that_they_need_have_ended(
     assert scripts == ["script17"]
     assert (cluster / "script18").exists()
     printed = capfd.readouterr().err
-    submitted = printed.index("2 jobs are submitted when those that they need have ended")
+    submitted = printed.index("2 jobs wait for others to end before submission")
     assert submitted < printed.index("faces-m1-seed0: finished") < printed.index("faces-m1-refit_soft-seed0: finished")
 
 

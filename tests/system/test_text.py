@@ -1,13 +1,15 @@
 """Text and file names of a limited length."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fer_voting.system.text import fitting, shortened
+import fer_voting
+from fer_voting.system.text import counted, fitting, shortened
 
 
 @pytest.mark.parametrize(
@@ -16,6 +18,26 @@ from fer_voting.system.text import fitting, shortened
 )
 def test_a_long_text_keeps_its_ends(text: str, most: int, expected: str) -> None:
     assert shortened(text, most) == expected
+
+
+def test_one_has_no_plural() -> None:
+    assert [counted(n, "image") for n in (0, 1, 2000)] == ["0 images", "1 image", "2,000 images"]
+    assert [counted(n, "file", "lies/lie") for n in (1, 2)] == ["1 file lies", "2 files lie"]
+
+
+def test_no_message_counts_by_hand() -> None:
+    """A number that is the length of something may be 1; a share of a whole (`of 1 images`) is left out."""
+    by_hand = re.compile(
+        r"(?<!of )\{(len\([^{}]*\)|[\w.]*(?<![a-z])(count|number))(:,)?\} (\{part\} )?"
+        r"(images|jobs|runs|packs|groups|files|faces|epochs|trials|rows)\b"
+    )
+    folder = Path(fer_voting.__file__).parent
+    assert [
+        f"{path}: {line.strip()}"
+        for path in folder.rglob("*.py")
+        for line in path.read_text().splitlines()
+        if by_hand.search(line)
+    ] == []
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="/\0"), min_size=1, max_size=300))

@@ -24,6 +24,7 @@ from fer_voting.data.pack import Pack
 from fer_voting.data.sampling import sample_by_class
 from fer_voting.data.tables import decimal_number, file_in, open_table, whole_number
 from fer_voting.system.messages import progress_bar
+from fer_voting.system.text import counted
 from fer_voting.targets import NUMBERS
 
 log = logging.getLogger(__name__)
@@ -346,14 +347,14 @@ class AffectNetDataModule(FilesDataModule):
         for label, count in counts.items():
             if 0 < count <= self.val_per_class:
                 raise ValueError(
-                    f"dataset.val_per_class={self.val_per_class}: {self.name} has only {count} training images "
-                    f"of class {label} here"
+                    f"dataset.val_per_class={self.val_per_class}: {self.name} has only "
+                    f"{counted(count, 'training image')} of class {label} here"
                 )
         wanted = [self.val_per_class * bool(count) for count in counts.values()]
         val = sample_by_class(pack.hashes[train], labels, wanted, self.data_seed, self.group_ids(pack, train))
         log.info(
-            f"{self.name}: the official validation images are the test part; {self.val_per_class} training images "
-            "of each class validate"
+            f"{self.name}: the official validation images are the test part; validation takes "
+            f"{counted(self.val_per_class, 'training image')} of each class"
         )
         held_out = official.get("val", official.get("test"))
         test = {} if held_out is None else {"test": held_out}

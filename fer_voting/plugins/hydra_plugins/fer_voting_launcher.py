@@ -17,6 +17,7 @@ from fer_voting.runs.processes import Process, call, hydra_job, run_isolated
 from fer_voting.runs.sweeps import Sweep
 from fer_voting.system import machine
 from fer_voting.system.messages import Screen, progress_bar
+from fer_voting.system.text import counted
 
 log = logging.getLogger("fer_voting.launcher")
 
@@ -42,7 +43,7 @@ class LocalLauncher(SweepLauncher):
 
     def run_jobs(self, jobs: Sequence[Job], sweep: Sweep) -> dict[int, dict[str, Any]]:
         places = self._places(jobs)
-        log.info(f"{len(jobs)} jobs, {len(places)} at once")
+        log.info(f"{counted(len(jobs), 'job')}, {len(places)} at once")
         return self._run(jobs, places)
 
     def _places(self, jobs: Sequence[Job]) -> list[dict[str, str]]:
@@ -90,7 +91,7 @@ class LocalLauncher(SweepLauncher):
         outcomes: dict[int, dict[str, Any]] = {}
         done, total = 0.0, sum(job.weight for job in jobs)
         patience_seconds = 0.0
-        title = f"0 of {len(jobs)} jobs"
+        title = f"0 of {counted(len(jobs), 'job')}"
         with Screen(sys.stderr.isatty()) as screen, progress_bar(total=total, desc=title, bar_format=_BAR) as bar:
             try:
                 while waiting or running:
@@ -110,7 +111,7 @@ class LocalLauncher(SweepLauncher):
                             outcomes[job.number] = outcome.get("value", outcome)
                             done += job.weight
                             log.info(job.line(outcome))
-                            bar.set_description_str(f"{len(outcomes)} of {len(jobs)} jobs", refresh=False)
+                            bar.set_description_str(f"{len(outcomes)} of {counted(len(jobs), 'job')}", refresh=False)
                         under_way = sum(each.weight * screen.share(each.run) for each, _, _ in running.values())
                         bar.update(min(done + under_way, total) - bar.n)
             except KeyboardInterrupt:

@@ -18,6 +18,7 @@ from fer_voting.runs.launcher import Job, SweepLauncher, next_job
 from fer_voting.runs.slurm import QueuedJob, SlurmJob, queue
 from fer_voting.runs.sweeps import Sweep
 from fer_voting.system.messages import duration
+from fer_voting.system.text import counted
 
 log = logging.getLogger("fer_voting.launcher")
 
@@ -72,7 +73,7 @@ class SlurmLauncher(SweepLauncher):
                     running += ready
                     next_look = 0.0
                     if waiting:
-                        log.info(f"{len(waiting)} jobs are submitted when those that they need have ended")
+                        log.info(f"{counted(len(waiting), 'job', 'waits/wait')} for others to end before submission")
                 if time.monotonic() >= next_look:
                     queued = self._look([submitted[job.number] for job in running])
                     next_look = time.monotonic() + self.QUEUE_SECONDS
@@ -128,7 +129,7 @@ class SlurmLauncher(SweepLauncher):
         with executor.batch():
             handles = [executor.submit(SlurmJob(self.context, self.task, job.config)) for job in jobs]
         sweep.write_slurm_jobs({job.key: handle.job_id for job, handle in zip(jobs, handles, strict=True)})
-        log.info(f"{len(jobs)} jobs submitted: {_arrays(handles)}")
+        log.info(f"{counted(len(jobs), 'job')} submitted: {_arrays(handles)}")
         return {job.number: handle for job, handle in zip(jobs, handles, strict=True)}
 
     def _earlier(self, jobs: Sequence[Job], ids: Mapping[str, str]) -> dict[int, Any]:
@@ -139,8 +140,8 @@ class SlurmLauncher(SweepLauncher):
         queued = queue(ids.values()) if ids else {}
         if queued is None:
             raise RuntimeError(
-                f"{len(ids)} jobs of this sweep were submitted before, and Slurm's queue (squeue) does not answer "
-                "whether they are still in it: try again when it does"
+                f"{counted(len(ids), 'job')} of this sweep went to Slurm before, and its queue (squeue) does not "
+                "answer whether it still holds them: try again when it does"
             )
         tasks = range((self.parameters["nodes"] or 1) * (self.parameters["tasks_per_node"] or 1))
         handles: dict[int, Any] = {
@@ -149,7 +150,7 @@ class SlurmLauncher(SweepLauncher):
             if job.key in ids and not _has_ended(queued.get(ids[job.key]))
         }
         if handles:
-            log.info(f"{len(handles)} jobs of this sweep are in the queue already: {_arrays(handles.values())}")
+            log.info(f"{counted(len(handles), 'job')} of this sweep in the queue already: {_arrays(handles.values())}")
         return handles
 
     def _leave(self, handles: Sequence[Any], not_submitted: int) -> None:
@@ -157,8 +158,8 @@ class SlurmLauncher(SweepLauncher):
         arrays = _arrays(handles)
         others = f" and submits the other {not_submitted}" if not_submitted else ""
         log.info(
-            f"{len(handles)} jobs stay in Slurm's queue, and the same command waits for them again{others}; to cancel "
-            f"them: scancel {arrays} (or Ctrl-C within {SECOND_INTERRUPT_SECONDS} s)"
+            f"{counted(len(handles), 'job', 'stays/stay')} in Slurm's queue, and the same command waits again{others}; "
+            f"to cancel them: scancel {arrays} (or Ctrl-C within {SECOND_INTERRUPT_SECONDS} s)"
         )
         try:
             time.sleep(SECOND_INTERRUPT_SECONDS)
