@@ -199,6 +199,7 @@ def refuse_to_replace(out: Path | None, folders: Sequence[str | None], outputs: 
         if (folder / parent).is_dir()
         for file in os.listdir(folder / parent)
         if not names.isdisjoint(re.sub(added, "", str(parent / file)) for added in ("$", *_ADDED))
+        and (folder / parent / file).is_file()
     ]
     if out is not None and out.is_file():
         found.append(out)

@@ -88,7 +88,10 @@ SCENARIOS = (
     ),
     Scenario(
         "prediction of image files",
-        ("fer_voting.predict", "{data}", "--aligned", "--run", "{out}/runs/faces-m3-RUN", "--out", "{out}/faces.csv"),
+        (
+            *("fer_voting.predict", "{data}", "--aligned", "--run", "{out}/runs/faces-m3-RUN"),
+            *("--out", "{out}/faces.csv", "--overwrite"),
+        ),
         0.12,
         before=(*SELECTION, "name=faces-m3-RUN"),
     ),

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -151,20 +152,21 @@ def test_outputs_for_any_name(checkpoint: Path, tmp_path: Path):
     ]
 
 
-def test_a_copy_that_cannot_be_written_is_a_row_and_the_others_go_on(checkpoint: Path, tmp_path: Path, caplog):
+def test_a_copy_that_cannot_be_written_is_a_row_and_the_others_go_on(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     draw_faces(tmp_path / "in")
     write_video(tmp_path / "in" / "clip.mp4", grey_frames([50, 100, 150]), [0, 40, 80])
     for name in ("face0.png", "clip.mp4"):
         (tmp_path / "drawn" / name).mkdir(parents=True)  # in the way
     words = [str(tmp_path / "in"), "--aligned", "--checkpoint", str(checkpoint), "--out", str(tmp_path / "rows.csv")]
-    with caplog.at_level("INFO"):
-        main([*words, "--draw", str(tmp_path / "drawn")])
+    main([*words, "--draw", str(tmp_path / "drawn")])
     rows = [(Path(row["input"]).name, row["status"].partition(":")[0]) for row in read_csv(tmp_path / "rows.csv")]
     assert rows == [
         ("clip.mp4", "ok"), ("clip.mp4", "not_written"), ("clip.mp4", "ok"), ("clip.mp4", "ok"),
         ("face0.png", "ok"), ("face0.png", "not_written"), ("face1.png", "ok"), ("face2.png", "ok"),
     ]  # fmt: skip
-    assert "0 unreadable, 2 drawings not written" in caplog.text
+    assert "0 unreadable, 2 drawings not written" in capsys.readouterr().err
     assert sorted(path.name for path in (tmp_path / "drawn").iterdir() if path.is_file()) == ["face1.png", "face2.png"]
 
 
@@ -203,6 +205,39 @@ def test_every_face_is_explained(checkpoint: Path, tmp_path: Path):
         "clip.mp4-000001-0.png",
         "face0.png-0.png",
     ]
+
+
+def files_in(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def test_results_that_are_there_are_replaced_only_when_told_to(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    draw_faces(tmp_path / "in" / "deep")
+    write_video(tmp_path / "in" / "clip.mp4", grey_frames([50, 100]), [0, 40])
+    folders = ["--draw", "drawn", "--explain", "why", "--summary", "sums", "--track"]
+    words = ["in", "--aligned", "--checkpoint", str(checkpoint), "--out", "faces.csv", *folders]
+    main(words)
+    results = {str(path): path.read_bytes() for folder in ("drawn", "why", "sums") for path in files_in(Path(folder))}
+    results["faces.csv"] = Path("faces.csv").read_bytes()
+    kinds = {"faces.csv", "drawn/clip.mp4", "drawn/deep/face1.png", "why/clip.mp4-000001-0.png"}
+    kinds |= {"why/deep/face0.png-0.png", "sums/clip.mp4-seconds.csv", "sums/clip.mp4-person0.png"}
+    assert kinds < results.keys()
+    for kind in sorted(kinds):  # each stops the command, before anything is written
+        for name in results:
+            Path(name).unlink(missing_ok=True)
+        Path(kind).write_bytes(results[kind])
+        with pytest.raises(SystemExit, match=f"^error: {re.escape(kind)} is there already.*--overwrite$"):
+            main(words)
+        assert [name for name in results if Path(name).exists()] == [kind]
+    (tmp_path / "drawn").mkdir(exist_ok=True)
+    (tmp_path / "drawn" / "another.png").write_text("a user's own")
+    (tmp_path / "faces.csv").write_text("of before")
+    main([*words, "--overwrite"])
+    assert (tmp_path / "faces.csv").read_bytes() == results["faces.csv"]
+    assert (tmp_path / "drawn" / "another.png").read_text() == "a user's own"
 
 
 @pytest.mark.parametrize("vote", ["softprob", "hard"])
@@ -264,6 +299,7 @@ def test_a_mistake_is_one_line_before_anything_is_written(
         main(
             [
                 *(["--out", "faces.csv"] if "--out" not in words else []),
+                "--overwrite",
                 *(w.replace("CKPT", str(checkpoint)) for w in words),
             ]
         )
