@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 
 from fer_voting.data.division import Division, format_counts, official_parts
 from fer_voting.data.formats import HEIC_ADVICE, HEIC_SUFFIXES, image_formats, is_hidden, is_image, suffix_of
+from fer_voting.data.groups import AUTO
 from fer_voting.data.images import HASH_BYTES, PREPARATION_VERSION, READER_VERSION, decoder_digest
 from fer_voting.data.index import Counts, Index, LeftOut, Problem, Sample, bases, files_below, folded, links_out
-from fer_voting.data.labels import canonical_or_own
+from fer_voting.data.labels import canonical_or_own, in_order
 from fer_voting.data.module import FERDataModule
 from fer_voting.data.pack import Pack, Source
 from fer_voting.data.tables import decimal_number, file_in, open_table, open_text, plain_name, whole_number
@@ -42,6 +43,8 @@ class Layout:
         sources: the files and folders in it that `read` reads; if one changes, the pack is out of date.
         expected: published numbers of images by official part and class.
         columns: names of the samples' further annotations; a pack without them is out of date.
+        options: of `read`, as text; packs that differ in them lie side by side.
+        takes_all: whether every folder in the root is the data set's, so that results must not lie there.
     """
 
     name: str
@@ -51,6 +54,8 @@ class Layout:
     sources: Callable[[Path], Iterable[Path]]
     expected: Counts = field(default_factory=dict)
     columns: tuple[str, ...] = ()
+    options: str = ""
+    takes_all: bool = False
 
 
 class FilesDataModule(FERDataModule):
@@ -66,7 +71,7 @@ class FilesDataModule(FERDataModule):
         shared: see FERDataModule.
     """
 
-    layouts: ClassVar[tuple[Layout, ...]] = ()
+    layouts: tuple[Layout, ...] = ()
 
     def __init__(
         self,
@@ -104,6 +109,11 @@ class FilesDataModule(FERDataModule):
         candidates = [layout for layout in self.layouts if self.layout in ("auto", layout.name)]
         for layout in candidates:
             if (base := layout.find(root)) is not None:
+                if layout.takes_all and root.resolve() in self.cache_dir.resolve().parents:
+                    raise ValueError(
+                        f"dataset.root={self.root} holds the folder of results {self.cache_dir}, which would be taken "
+                        "for a part of the data set: output_dir=DIR (or dataset.cache_dir=DIR) elsewhere"
+                    )
                 return layout, base
         names = sorted(entry.name for entry in root.iterdir())[:8]
         looked_for = "; ".join(f"({layout.name}) {layout.looks_for}" for layout in candidates)
@@ -122,6 +132,7 @@ class FilesDataModule(FERDataModule):
                 "layout": layout.name,
                 "size": self.size,
                 "source": stamp(layout.sources(base), base),
+                **({"options": layout.options} if layout.options else {}),
             },
             state={
                 "preparation": PREPARATION_VERSION,
@@ -181,6 +192,40 @@ class FilesDataModule(FERDataModule):
         return official_parts(pack, usable)
 
 
+class SampledDataModule(FilesDataModule):
+    """A data set whose classes are those of its images, and of which test and validation images are sampled where it
+    has no parts, stratified by class.
+
+    Args:
+        test_fraction: fraction of all images for testing if there are no parts; with 1, all of them are the test part,
+            for `fer_voting.evaluate`.
+        files: see FilesDataModule; `val_fraction` of the rest validates.
+    """
+
+    class_choices: ClassVar = (None,)
+
+    def __init__(self, *, test_fraction: float = 0.1, group: str | None = AUTO, **files: Any) -> None:
+        super().__init__(group=group, **files)
+        if not 0 <= test_fraction <= 1:
+            raise ValueError(f"dataset.test_fraction={test_fraction} must be from 0 to 1")
+        self.test_fraction = test_fraction
+
+    def names_of_classes(self, pack: Pack) -> tuple[str, ...]:
+        return in_order(pack.labels)
+
+    def divide(self, pack: Pack, usable: NDArray[np.bool_]) -> Division:
+        if pack.key["layout"] == "parts" or len(official_parts(pack, usable)) > 1 or not self.test_fraction:
+            return super().divide(pack, usable)
+        every = np.flatnonzero(usable)
+        if self.test_fraction == 1:
+            return {"test": every}
+        test = every[self.sample(pack, every, self.test_fraction)]
+        log.info(f"{self.name}: no test images given: a stratified {self.test_fraction:.0%} of all images tests")
+        rest = usable.copy()
+        rest[test] = False
+        return {**super().divide(pack, rest), "test": test}
+
+
 def stamp(sources: Iterable[Path], base: Path) -> str:
     """Hex digest of what could change a pack: names from `base` on, sizes and times of these files, and of the images
     and annotations in these folders.
@@ -219,6 +264,13 @@ _PART_NAMES = {
     "val": ("val", "valid", "validation", "val_set", "valid_set", "validation_set", "publictest"),
     "test": ("test", "testing", "test_set", "testset", "privatetest"),
 }
+
+
+def part_of(name: str) -> str | None:
+    """The part that is called so: `Validation` is val."""
+    return next((part for part, names in _PART_NAMES.items() if name.lower() in names), None)
+
+
 _OFFICIAL_NAME = re.compile(
     r"(train|training|val|validation|test|publictest|privatetest)_?\d+(_aligned)?", re.IGNORECASE
 )
@@ -335,7 +387,7 @@ class ClassFolders:
 def _note_other_parts(index: Index, base: Path, parts: Mapping[str, Path]) -> None:
     """Note folders in `base` that are called like a part that another folder is, e.g. `Training` beside `train`."""
     for path in class_folders(base):
-        part = next((part for part, names in _PART_NAMES.items() if path.name.lower() in names), "")
+        part = part_of(path.name) or ""
         if part in parts and path not in parts.values():
             index.notes.append(f"the {part} part is {parts[part].name}, so the folder {path.name} is not read")
 
@@ -530,7 +582,7 @@ def _compare_with_names(index: Index) -> None:
     for sample in index.samples:
         if match := _OFFICIAL_NAME.fullmatch(Path(sample.name).stem):
             word = match[1].lower()
-            (part,) = (part for part, names in _PART_NAMES.items() if word in names)
+            part = part_of(word)
             if part != sample.part and not (word == "publictest" and sample.part == "test"):
                 found.setdefault((word, sample.part), []).append(sample.name)
     for (word, part), names in found.items():

@@ -72,7 +72,7 @@ def group_words(group: str, names: Sequence[str], base: Path | None) -> list[str
         group: `folder:N`: the N-th folder of the name, from the end if negative. `column:NAME`: a column of the CSV
             files in `base` and in its folders, which list images. `auto`: the person, if the images are named as in
             CK+, KDEF or JAFFE. Else a regular expression that is searched for in the name: the group is the first of
-            its groups that takes part in the match, without any the whole match.
+            its groups that takes part in the match, without any the whole match; a group called `person` goes before.
         names: the images' paths below `base`.
 
     Raises ValueError that names the first image without a group and their number.
@@ -105,7 +105,9 @@ def group_words(group: str, names: Sequence[str], base: Path | None) -> list[str
     return [word or "" for word in words]
 
 
-def _word(match: re.Match[str]) -> str:
+def _word(match: re.Match[str]) -> str | None:
+    if "person" in match.re.groupindex:
+        return match["person"]
     return next((group for group in match.groups() if group is not None), match[0])
 
 

@@ -5,6 +5,7 @@ import contextlib
 import csv
 import itertools
 import re
+import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
@@ -13,6 +14,7 @@ from fer_voting.data.index import folded
 from fer_voting.system.text import escape
 
 SEPARATORS = ",;\t"
+MAX_ANNOTATION_BYTES = 1_000_000
 Row = dict[str | None, str | None]
 """A row of a table by the names of its columns."""
 
@@ -27,6 +29,14 @@ def file_in(folder: Path, *names: str) -> Path | None:
     files = {path.name.casefold(): path for path in sorted(folder.iterdir(), reverse=True)}
     found = (files.get(name.casefold()) for name in names)
     return next((path for path in found if path is not None and path.is_file()), None)
+
+
+def small_file(path: Path) -> Path:
+    """`path`. Raises OSError; ValueError if it is no file (a pipe would wait for ever) or larger than an annotation."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_ANNOTATION_BYTES:
+        raise ValueError(f"an annotation is a file of at most {MAX_ANNOTATION_BYTES:,} bytes")
+    return path
 
 
 @contextlib.contextmanager

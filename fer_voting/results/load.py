@@ -31,6 +31,8 @@ PARTS = ("val", "test")
 NOT_RUN, OTHER_DATA = "not run", "other data"
 
 TITLES = {"affectnet": "AffectNet", "rafdb": "RAF-DB", "fer2013": "FER2013", "ferplus": "FER+", "faces": "drawn faces"}
+TITLES |= {"ckplus": "CK+", "ckplus48": "CK+ (48 pixels)", "jaffe": "JAFFE", "kdef": "KDEF"}
+TITLES |= {"oulu_casia": "Oulu-CASIA", "expw": "ExpW"}
 
 REQUIRED = (
     *(

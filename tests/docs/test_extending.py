@@ -58,6 +58,16 @@ def write_listed_images(root: Path) -> None:
         table.writerows(rows)
 
 
+def write_named_images(root: Path) -> None:
+    """Two people's recordings of five frames, as the page's example names them, and a cough."""
+    for person in ("p07", "p08"):
+        for number, word in enumerate(("smile", "frown", "rest", "cough")):
+            for frame in range(5):
+                pixels = np.random.default_rng((number, frame)).integers(0, 256, (24, 24, 3), np.uint8)
+                (root / person).mkdir(parents=True, exist_ok=True)
+                PIL.Image.fromarray(pixels).save(root / person / f"{1 + number % 3}_{word}_{frame:04d}.png")
+
+
 @pytest.mark.slow
 def test_what_the_page_adds_trains_and_shows_in_its_table(tmp_path: Path):
     checkout, typed_in = tmp_path / "checkout", tmp_path / "elsewhere"
@@ -69,23 +79,28 @@ def test_what_the_page_adds_trains_and_shows_in_its_table(tmp_path: Path):
             apply(typed_in if block.caption.startswith("mine/") else checkout, block)
     write_listed_images(tmp_path / "listed")
 
+    write_named_images(tmp_path / "lab")
+
     photo = tmp_path / "photo.png"
     pixels = np.zeros((60, 80, 3), np.uint8)
     pixels[28:33, 48:53] = 255
     PIL.Image.fromarray(pixels).save(photo)
-    predict, train, table = (
-        parse(PAGE.name, re.sub(r"\bDIR\b", str(tmp_path / "listed"), line).replace("PHOTO", str(photo)))
-        for line in lines_in_blocks(PAGE)
+    audit, predict, train, table = (
+        parse(PAGE.name, re.sub(r"\bDIR\b", str(tmp_path / folder), line).replace("PHOTO", str(photo)))
+        for folder, line in zip(("lab", *["listed"] * 3), lines_in_blocks(PAGE), strict=True)
     )
-    assert [command.words[2] for command in (predict, train, table)] == [
-        "fer_voting.predict", "fer_voting.train", "experiments.recalls",
+    assert [command.words[2] for command in (audit, predict, train, table)] == [
+        "fer_voting.audit", "fer_voting.predict", "fer_voting.train", "experiments.recalls",
     ]  # fmt: skip
     assert table.environment == (("FER_VOTING_CONFIG_DIR", "mine/conf"),)
     # One interpreter for all: each takes seconds to start. `--config-dir` of the training holds for the table.
     script = f"""
 import sys
 import experiments.recalls, fer_voting.predict, fer_voting.train
+from fer_voting.config import command
 fer_voting.predict.main({predict.words[3:]!r})
+sys.argv = ["fer_voting.audit", *{audit.words[3:]!r}]
+command("fer_voting.audit:job", "audit")
 sys.argv = ["fer_voting.train", *{train.words[3:]!r}]
 fer_voting.train.main()
 experiments.recalls.main({table.words[3:]!r})
@@ -102,6 +117,10 @@ print(info.architecture, dict(info.options), net.crop_after, type(net.backbone).
     (face,) = csv.DictReader(done.stdout.splitlines()[:2])
     assert [float(face[side]) for side in ("left", "top", "width", "height")] == [38, 18, 24, 24]
     assert face["status"] == "ok"
+
+    audited = json.loads((typed_in / "outputs/audit/lab/audit.json").read_text())
+    assert audited["parts"] == {"train": {"happy": 6, "anger": 6}}
+    assert audited["left_out"] == {"session 3": 10, "label cough": 10, "other frames": 8}
 
     folder = typed_in / "outputs/runs/listed-m4-quick-seed0"
     result = json.loads((folder / "result.json").read_text())

@@ -16,12 +16,13 @@ import PIL.Image
 import torch
 from omegaconf import OmegaConf
 
-from fer_voting.config import compose, explain
+from fer_voting.config import compose, explain, make
 from fer_voting.data.images import decode
 from fer_voting.data.index import Index, Problem, Sample
 from fer_voting.data.manifest import read_manifest, write_manifest
 from fer_voting.data.pack import Pack, build_pack, open_pack
 from fer_voting.data.sets.affectnet import AffectNetDataModule, read_release1
+from fer_voting.data.sets.expw import read_list
 from fer_voting.data.sets.fer2013 import read_csv
 from fer_voting.data.sets.ferplus import read_votes
 from fer_voting.data.sets.folder import FOLDERS
@@ -102,12 +103,13 @@ def _pixels(level: int) -> str:
 
 def _fer2013(folder: Path) -> Files:
     rows = ["emotion,pixels,Usage", f"0,{_pixels(3)},Training", f"6,{_pixels(9)},PublicTest"]
-    other = ["emotion, Usage, pixels", f"3,PrivateTest,{_pixels(5)}"]
+    other = ["emotion, Usage, pixels", f"3,PrivateTest,{_pixels(5)}", f"7,PrivateTest,{_pixels(6)}"]
     return {"fer2013.csv": ["\n".join(lines).encode() for lines in (rows, other)]}
 
 
 def _read_fer2013(folder: Path) -> None:
-    for sample in read_csv(folder).samples:
+    read_csv(folder / "fer2013.csv", (*CLASSES, "contempt"))  # as ckextended.csv
+    for sample in read_csv(folder / "fer2013.csv").samples:
         decode(sample, 24)
 
 
@@ -175,6 +177,31 @@ def _rafdb(folder: Path) -> Files:
 def _read_rafdb(folder: Path) -> None:
     read_official(folder, "aligned")
     read_folders(folder)
+
+
+def _ckplus(folder: Path) -> Files:
+    images = folder / "cohn-kanade-images" / "S005" / "001"
+    images.mkdir(parents=True)
+    for frame in range(1, 5):
+        (images / f"S005_001_{frame:08d}.png").write_bytes(_encoded(_png(), "PNG"))
+    return {"Emotion/S005/001/S005_001_00000004_emotion.txt": [b"   3.0000000e+00\n", b"7", b"0.0"]}
+
+
+def _read_ckplus(folder: Path) -> None:
+    index = make(compose(["dataset=ckplus", f"dataset.root={folder}"]).dataset).read(folder)
+    assert len(index.samples) + len(index.problems) + sum(index.left_out.values()) == 4
+
+
+def _expw(folder: Path) -> Files:
+    (folder / "image" / "origin").mkdir(parents=True)
+    (folder / "image" / "origin" / "a.png").write_bytes(_encoded(_png(), "PNG"))
+    return {"label/label.lst": [b"a.png 0 1 2 9 8 27.19 3\na.png 1 2 2 9 8 5.1 0\n", b"b.png 0 1 2 9 8 1 6\n"]}
+
+
+def _read_expw(folder: Path) -> None:
+    for sample in read_list(folder).samples:
+        if sample.path is not None and sample.path.is_file():
+            decode(sample, 24)
 
 
 def _beside_class_folders(folder: Path) -> Files:
@@ -445,6 +472,8 @@ TARGETS = (
     Target(
         "files beside class folders", 60, _beside_class_folders, _read_beside_class_folders, (*TEXT, *YAML, *NUMBERS)
     ),
+    Target("CK+'s labels", 40, _ckplus, _read_ckplus, (*TEXT, *NUMBERS)),
+    Target("ExpW's list", 60, _expw, _read_expw, (*TEXT, *NUMBERS)),
     Target("RAF-DB's boxes", 40, _rafdb_boxes, _read_rafdb_boxes, (*TEXT, *NUMBERS)),
     Target("boxes", 80, _boxes, _read_boxes, (*TEXT, *NUMBERS)),
     Target("manifest", 60, _manifest, _read_manifest, (*TEXT, b"train", b"image 1")),

@@ -196,3 +196,85 @@ def fer2013_with_votes(root: Path) -> None:
             votes[words.get(name, name)], votes["unknown"] = 5, 5
         table.append(",".join([usage, f"{number}.png", *map(str, votes.values())]))
     (root / "fer2013new.csv").write_text("\n".join(table) + "\n")
+
+
+# --- sets of laboratories ---------------------------------------------------------------------------------------
+
+CKPLUS_IDS = ("neutral", "anger", "contempt", "disgust", "fear", "happy", "sad", "surprise")
+KDEF_CODES = dict(zip(SEVEN, ("NE", "HA", "SA", "SU", "AF", "DI", "AN"), strict=True))
+JAFFE_CODES = KDEF_CODES | {"fear": "FE"}
+SIX = SEVEN[1:]
+OULU_NAMES = dict(zip(SIX, ("Happiness", "Sadness", "Surprise", "Fear", "Disgust", "Anger"), strict=True))
+
+
+def _frames(root: Path, form: str, label: str, person: int, frames: Iterable[int]) -> None:
+    """The images of a sequence: neutral until the last three, which show `label`."""
+    numbers = list(frames)
+    for place, frame in enumerate(numbers):
+        shown = label if place >= len(numbers) - 3 else "neutral"
+        save(root / form.format(frame), class_image(shown, 100 * person + frame))
+
+
+def ckplus_official(root: Path, people: int = 4) -> None:
+    """Sequences of six frames: each person has all seven expressions with a label, and an eighth without."""
+    for person in range(people):
+        for sequence, label in enumerate((*CKPLUS_IDS[1:], "neutral"), start=1):
+            name = f"S{person + 5:03d}/{sequence:03d}/S{person + 5:03d}_{sequence:03d}_"
+            _frames(root / "cohn-kanade-images", name + "{:08d}.png", label, 10 * person + sequence, range(1, 7))
+            folder = (root / "Emotion" / name).parent
+            folder.mkdir(parents=True)
+            if sequence < 8:
+                text = f"   {float(CKPLUS_IDS.index(label)):.7e}\n"  # as MATLAB writes it
+                (root / "Emotion" / f"{name}00000006_emotion.txt").write_text(text)
+
+
+def ckplus48(root: Path, people: int = 4) -> None:
+    names = {label: label for label in CKPLUS_IDS[1:]} | {"happy": "happy", "sad": "sadness"}
+    for person in range(people):
+        for sequence, (label, folder) in enumerate(names.items(), start=1):
+            stem = f"S{person + 5:03d}_{sequence:03d}_"
+            _frames(root / folder, stem + "{:08d}.png", label, 10 * person + sequence, range(4, 7))
+
+
+def kdef(root: Path, people: int = 4) -> None:
+    """Both sessions of women and men, every expression straight and from the left."""
+    for number in range(people):
+        for session in "AB":
+            person = f"{session}{'FM'[number % 2]}{number + 1:02d}"
+            for label, code in KDEF_CODES.items():
+                for angle in ("S", "HL", "FL"):
+                    image = class_image(label if angle == "S" else "contempt", 100 * number + ord(session))
+                    save(root / person / f"{person}{code}{angle}.JPG", image)
+
+
+def jaffe(root: Path, people: int = 4) -> None:
+    for number in range(people):
+        for label, code in JAFFE_CODES.items():
+            for take in (1, 2, 3):
+                name = f"{'KNTUYM'[number // 2]}{'AL'[number % 2]}.{code}{take}.{39 + number}.tiff"
+                save(root / name, class_image(label, 10 * number + take))
+
+
+def oulu_casia(root: Path, people: int = 4, lights: Iterable[str] = ("VL/Strong", "VL/Weak", "NI/Strong")) -> None:
+    for light in lights:
+        for person in range(1, people + 1):
+            for label, name in OULU_NAMES.items():
+                shown = label if light == "VL/Strong" else "contempt"
+                _frames(root / light / f"P{person:03d}" / name, "{:03d}.jpeg", shown, person, range(9, 15))
+
+
+def expw(root: Path, faces: int = 70) -> Path:
+    """Photos of two faces each, in the order of classes; returns the list, to which a test may add."""
+    lines = []
+    for number in range(0, faces, 2):
+        photo = Image.new("RGB", (90, 60), BACKGROUND)
+        for face, left in enumerate((5, 50)):
+            label = SEVEN[(number + face) % 7]
+            photo.paste(class_image(label, number + face), (left, 20))
+            row = (f"happy_man_{number}.jpg", face, 20, left, left + 32, 52, 27.19, FER2013_IDS.index(label))
+            lines.append(" ".join(map(str, row)) + "\n")
+        save(root / "image" / "origin" / f"happy_man_{number}.jpg", photo)
+    path = root / "label" / "label.lst"
+    path.parent.mkdir(parents=True)
+    path.write_text("".join(lines))
+    return path

@@ -5,7 +5,6 @@ import json
 import logging
 import math
 import os
-import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -22,7 +21,7 @@ from fer_voting.data.index import Index, LeftOut, ListedFiles, Problem, Sample, 
 from fer_voting.data.labels import CLASSES, canonical
 from fer_voting.data.pack import Pack
 from fer_voting.data.sampling import sample_by_class
-from fer_voting.data.tables import decimal_number, file_in, open_table, whole_number
+from fer_voting.data.tables import decimal_number, file_in, open_table, small_file, whole_number
 from fer_voting.system.messages import progress_bar
 from fer_voting.system.text import counted
 from fer_voting.targets import NUMBERS
@@ -69,7 +68,6 @@ def _numbers(read: Callable[[str], float]) -> dict[str, float]:
 
 
 _N = TypeVar("_N", int, float)
-MAX_ANNOTATION_BYTES = 1_000_000
 IMAGES_LOOKED_AT, FEWEST_IMAGES = 200, 5
 """How many images are opened to compare their sizes with their boxes, and fewer than which say nothing."""
 
@@ -227,7 +225,7 @@ def _read_annotated(base: Path, ending: str, read_label: Callable[[Path], str | 
                 number_files = {key: annotations[name].with_name(name + end) for key, end in _NUMBER_ENDINGS.items()}
                 index.use(*number_files.values())
             try:
-                label = read_label(_small_file(annotations[name]))
+                label = read_label(small_file(annotations[name]))
             except (ValueError, KeyError, TypeError, EOFError, RecursionError, FileNotFoundError) as error:
                 files = [annotations[name], *([images[name]] if name in images else [])]
                 index.add(Problem("label", str(annotations[name]), f"{type(error).__name__}: {error}"), *files)
@@ -244,15 +242,7 @@ def _read_annotated(base: Path, ending: str, read_label: Callable[[Path], str | 
 
 
 def _number_of_file(files: Mapping[str, Path], name: str) -> float:
-    return _npy_number(_small_file(files[name]), float)
-
-
-def _small_file(path: Path) -> Path:
-    """`path`. Raises ValueError if it is no file (a pipe would wait for ever) or too large for a label."""
-    status = path.stat()
-    if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_ANNOTATION_BYTES:
-        raise ValueError(f"an annotation is a file of at most {MAX_ANNOTATION_BYTES:,} bytes")
-    return path
+    return _npy_number(small_file(files[name]), float)
 
 
 def _npy_label(path: Path) -> str | LeftOut:
@@ -298,7 +288,7 @@ class AffectNetDataModule(FilesDataModule):
         files: see FilesDataModule.
     """
 
-    layouts: ClassVar[tuple[Layout, ...]] = (
+    layouts: tuple[Layout, ...] = (
         Layout(
             "release1",
             "training.csv and validation.csv (in Manually_Annotated_file_lists/) with Manually_Annotated_Images/",

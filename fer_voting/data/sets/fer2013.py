@@ -1,9 +1,8 @@
 """FER2013 (Goodfellow et al. 2013, arXiv:1307.0414): the csv with either header, and class folders."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,16 +50,16 @@ def proper_usage(text: str | None) -> str | None:
     return next((usage for usage in USAGES if plain_name(usage) == plain_name(text or "")), None)
 
 
-def parse_row(path: Path, number: int, row: Row) -> Sample | Problem:
-    """A row as a sample, named by its number and labelled by its emotion."""
+def parse_row(path: Path, number: int, row: Row, id_names: Sequence[str] = ID_NAMES) -> Sample | Problem:
+    """A row as a sample, named by its number and labelled by its emotion, a position in `id_names`."""
     where = f"{path}, row {number}"
     emotion, pixels, usage = row["emotion"], row["pixels"], row["Usage"]
     if emotion is None or pixels is None or usage is None:
         return Problem("row", where, "too few columns")
     try:
-        label = dict(enumerate(ID_NAMES))[whole_number(emotion)]
+        label = dict(enumerate(id_names))[whole_number(emotion)]
     except (KeyError, ValueError):
-        return Problem("label", where, f"emotion {emotion!r} is not 0 to {len(ID_NAMES) - 1}")
+        return Problem("label", where, f"emotion {emotion!r} is not 0 to {len(id_names) - 1}")
     if (proper := proper_usage(usage)) is None:
         return Problem("row", where, f"Usage {usage!r} is none of {', '.join(USAGES)}")
     try:
@@ -72,14 +71,12 @@ def parse_row(path: Path, number: int, row: Row) -> Sample | Problem:
     return Sample(f"{number:05d}", label, USAGES[proper], pixels=image)
 
 
-def read_csv(base: Path) -> Index:
-    """Every row of the csv in `base`."""
-    path = csv_file(base)
-    assert path is not None
+def read_csv(path: Path, id_names: Sequence[str] = ID_NAMES) -> Index:
+    """Every row of a csv (`parse_row`)."""
     index = Index()
     index.use(path)
     for number, row in rows(path):
-        index.add(parse_row(path, number, row))
+        index.add(parse_row(path, number, row, id_names))
     return index
 
 
@@ -91,12 +88,12 @@ class FER2013DataModule(FilesDataModule):
     part, PublicTest and PrivateTest together, and are divided likewise.
     """
 
-    layouts: ClassVar[tuple[Layout, ...]] = (
+    layouts: tuple[Layout, ...] = (
         Layout(
             "csv",
             " or ".join(FILES),
             find=lambda root: root if csv_file(root) else None,
-            read=lambda base, _: read_csv(base),
+            read=lambda base, _: read_csv(csv_files(base)[0]),
             sources=csv_files,
             expected={"train": _TRAINING, "val": _PUBLIC_TEST, "test": _PRIVATE_TEST},
         ),

@@ -157,7 +157,7 @@ class FERPlusDataModule(FER2013DataModule):
         files: see FilesDataModule.
     """
 
-    layouts: ClassVar[tuple[Layout, ...]] = (
+    layouts: tuple[Layout, ...] = (
         Layout(
             "csv",
             f"{' or '.join(FILES)}, together with {VOTES_FILE}",

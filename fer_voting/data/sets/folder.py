@@ -4,16 +4,12 @@ import itertools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import numpy as np
-from numpy.typing import NDArray
-
-from fer_voting.data.division import Division
 from fer_voting.data.files import (
     ClassFolders,
-    FilesDataModule,
     Layout,
+    SampledDataModule,
     class_folders,
     part_folders,
     read_numbers,
@@ -25,6 +21,8 @@ from fer_voting.data.index import Index, files_below
 from fer_voting.data.labels import CLASSES, as_class_map, canonical_or_own, in_order, suggestions
 from fer_voting.data.pack import Pack
 from fer_voting.data.sets.affectnet import AffectNetDataModule
+from fer_voting.data.sets.ckplus48 import CKPlus48DataModule
+from fer_voting.data.sets.expw import ExpWDataModule
 from fer_voting.data.sets.fer2013 import FER2013DataModule
 from fer_voting.data.sets.ferplus import FERPlusDataModule
 from fer_voting.data.sets.rafdb import RAFDBDataModule
@@ -39,6 +37,8 @@ OTHERS = {
     "rafdb": ("RAF-DB", RAFDBDataModule.layouts[:2]),
     "ferplus": ("FER+", FERPlusDataModule.layouts),
     "fer2013": ("FER2013", FER2013DataModule.layouts[:1]),
+    "ckplus48": ("CK+", CKPlus48DataModule.layouts),
+    "expw": ("ExpW", ExpWDataModule.layouts),
 }
 """Option of `dataset` -> its data set, and those of its layouts that are no class folders."""
 
@@ -60,10 +60,8 @@ def refuse_other_layouts(root: Path) -> None:
         return
     stems = [Path(entry.name).stem for entry in itertools.islice(files_below(root), 2000) if is_image(entry.path)]
     if stems and (naming := named_like(stems)) is not None:
-        raise ValueError(
-            f"{root} has {naming}'s layout, which says the expression in each file's name or beside it, not class "
-            "folders: sort the images into a folder for each class"
-        )
+        option = {"CK+": "ckplus", "KDEF": "kdef", "JAFFE": "jaffe"}[naming]
+        raise ValueError(f"{root} has {naming}'s layout, not class folders: dataset={option}")
     for folder in folders:
         inner = [path.name for path in class_folders(folder)]
         if sum(canonical_or_own(name) in CLASSES for name in inner) >= 2 or "train" in map(str.lower, inner):
@@ -96,18 +94,13 @@ def _read(parts: Callable[[Path], Mapping[str, Path]]) -> Callable[[Path, Sequen
     return read
 
 
-class FolderDataModule(FilesDataModule):
+class FolderDataModule(SampledDataModule):
     """Class folders in train, val and test folders, or only class folders. The classes are the folders: expressions
     in the canonical order, then others by name. Missing parts are sampled, stratified by class. A file labels.csv
     beside them may have valence and arousal (`files.read_numbers`).
-
-    Args:
-        test_fraction: fraction of all images for testing if there are no train, val and test folders; with 1, all of
-            them are the test part, for `fer_voting.evaluate`.
-        files: see FilesDataModule; `val_fraction` of the rest validates.
     """
 
-    layouts: ClassVar[tuple[Layout, ...]] = (
+    layouts: tuple[Layout, ...] = (
         FOLDERS.layout(
             "parts",
             "train/<class>/, and val/ or test/, with images",
@@ -121,26 +114,14 @@ class FolderDataModule(FilesDataModule):
             find=_find_flat,
             read=_read(lambda root: {"train": root}),
             sources=lambda root: [*class_folders(root), *side_files(root)],
+            takes_all=True,
         ),
     )
-    class_choices: ClassVar = (None,)
     numbers: ClassVar = NUMBERS
-
-    def __init__(self, *, test_fraction: float = 0.1, group: str | None = "auto", **files: Any) -> None:
-        super().__init__(group=group, **files)
-        if not 0 <= test_fraction <= 1:
-            raise ValueError(f"dataset.test_fraction={test_fraction} must be from 0 to 1")
-        self.test_fraction = test_fraction
 
     def find_layout(self) -> tuple[Layout, Path]:
         try:
-            layout, root = super().find_layout()
-            if layout.name == "flat" and root.resolve() in self.cache_dir.resolve().parents:
-                raise ValueError(
-                    f"dataset.root={self.root} holds the folder of results {self.cache_dir}, which would be taken for "
-                    "a class: output_dir=DIR (or dataset.cache_dir=DIR) elsewhere"
-                )
-            return layout, root
+            return super().find_layout()
         except FileNotFoundError:
             if self.root is not None and Path(self.root).is_dir():
                 refuse_other_layouts(Path(self.root).absolute())
@@ -152,18 +133,3 @@ class FolderDataModule(FilesDataModule):
             assert self.base is not None
             pack.columns |= read_numbers(self.base, pack.names())
         return pack
-
-    def names_of_classes(self, pack: Pack) -> tuple[str, ...]:
-        return in_order(pack.labels)
-
-    def divide(self, pack: Pack, usable: NDArray[np.bool_]) -> Division:
-        if pack.key["layout"] == "parts" or not self.test_fraction:
-            return super().divide(pack, usable)
-        every = np.flatnonzero(usable)
-        if self.test_fraction == 1:
-            return {"test": every}
-        test = every[self.sample(pack, every, self.test_fraction)]
-        log.info(f"{self.name}: no test folder: a stratified {self.test_fraction:.0%} of all images tests")
-        rest = usable.copy()
-        rest[test] = False
-        return {**super().divide(pack, rest), "test": test}

@@ -4,7 +4,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
 
 from fer_voting.data.files import ClassFolders, FilesDataModule, Layout, part_folders, side_files
 from fer_voting.data.index import Box, Index, Problem, Sample, bases, image_files, images_by_stem, inside
@@ -153,7 +152,7 @@ def _official_layout(kind: str) -> Layout:
 class RAFDBDataModule(FilesDataModule):
     """The official test images test; a stratified tenth of the training images validates (section 3.2.2)."""
 
-    layouts: ClassVar[tuple[Layout, ...]] = (
+    layouts: tuple[Layout, ...] = (
         _official_layout("aligned"),
         _official_layout("original"),
         FOLDERS.layout(
