@@ -70,8 +70,9 @@ def _add_numbers(report: Report, options: Options, group: RunGroup) -> None:
     measure = f"validation of {' and '.join(group.number_names)}"
     report.add(f"## {title('Table 3', measure, group)}")
     report.add_table(number_table(validation))
-    report.add("### On the same images")
-    report.add_table(number_difference_table(pairs))
+    if any(one.seeds for one in pairs):
+        report.add("### On the same images")
+        report.add_table(number_difference_table(pairs))
     report.add(NUMBERS_NOTE)
     report.add_notes(options, group, [one.missing for one in (*validation, *pairs)])
     report.add_rows(group, (*validation, *pairs))

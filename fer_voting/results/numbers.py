@@ -175,8 +175,14 @@ def _figures(group: RunGroup, first: Method, second: Method | None, part: str) -
     read = [_read(group, method, part, own_epoch) for method in methods]
     missing = dict(itertools.chain.from_iterable(reasons.items() for _, reasons in read))
     common = sorted(set.intersection(*({*stored} for stored, _ in read)))
-    images = [stored[seed][0] for seed in common for stored, _ in read]
+    images = [stored[seed][0] for seed in common for stored, _ in reversed(read)]
     seeds = [seed for seed in common if all(np.array_equal(stored[seed][0], images[0]) for stored, _ in read)]
+    missing |= {
+        run.name: "other images"
+        for method in methods
+        for run in group.finished(method.split, method.refit)
+        if run.seed in common and run.seed not in seeds
+    }
     of_seeds = [[stored[seed][1] for stored, _ in read] for seed in seeds]
     numbers = group.number_names
 
@@ -209,9 +215,11 @@ def _read(group: RunGroup, method: Method, part: str, own_epoch: bool) -> tuple[
     of_folds: dict[int, list[tuple[NDArray[np.str_], NDArray[np.floating], NDArray[np.floating]]]] = {}
     for run in group.finished(method.split, method.refit):
         try:
-            of_folds.setdefault(run.seed, []).append(_predictions(run, method, part, own_epoch))
+            predictions = _predictions(run, method, part, own_epoch)
         except (OSError, ValueError) as error:
             missing[run.name] = f"no {part} images" if isinstance(error, FileNotFoundError) else str(error)
+        else:
+            of_folds.setdefault(run.seed, []).append(predictions)
     stored: Stored = {}
     for seed, folds in of_folds.items():
         names, scores, labels = (np.concatenate(arrays) for arrays in zip(*folds, strict=True))
@@ -236,7 +244,8 @@ def number_table(figures: Sequence[NumberFigure]) -> Table:
 
 
 def number_difference_table(figures: Sequence[NumberFigure]) -> Table:
-    """A row a pair of methods and number: the difference of every metric, and the interval of the CCC's."""
+    """A row a pair of methods with runs, and number: the difference of every metric, and the interval of the CCC's."""
+    figures = [figure for figure in figures if figure.seeds]
     return _table(figures, "difference", lambda first, second: f"{describe(first)} – {describe(second)}", "{:+.3f}")
 
 

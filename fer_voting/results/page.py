@@ -159,8 +159,10 @@ def _number_tables(group: RunGroup) -> list[NotedTable]:
             if any(one.seeds for one in figures):
                 heading = f"{' and '.join(group.number_names).capitalize()}, {part}{refit and ' after refit'}"
                 tables.append((heading, number_table(figures), NUMBERS_NOTE))
-                differences = number_difference_table(number_differences(group, part, refit))
-                tables.append((f"{heading}: differences on the same images", differences, NUMBERS_NOTE))
+                differences = number_differences(group, part, refit)
+                if any(one.seeds for one in differences):
+                    title = f"{heading}: differences on the same images"
+                    tables.append((title, number_difference_table(differences), NUMBERS_NOTE))
     return tables
 
 

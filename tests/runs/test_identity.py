@@ -211,6 +211,10 @@ SEVERAL = "sgd-cutmix-ema-decay0.9"
         (["experiment=table3", "dataset=rafdb"], ""),
         (["model.width=16", "experiment=demo"], "demo"),
         (["model.width=8"], "width8"),
+        (["target=valence_arousal"], "valence_arousal"),  # whose loss is its own
+        (["target=valence_arousal", "loss=concordance", "model.width=8"], "valence_arousal-concordance-width8"),
+        (["target=both", "loss@loss.numbers=concordance"], "both-numbersConcordanceLoss"),
+        (["experiment=faces_valence_arousal", "target=both"], "faces_valence_arousal-both"),
         (["scheduler.lr_gamma_per_epoch=0.5"], "lr_gamma_per_epoch0.5"),
         (["scheduler=one_cycle", "scheduler.warm_up_share=0.2"], "one_cycle-warm_up_share0.2"),
         (["optimizer=sgd", "mix=cutmix", "callbacks=ema", "callbacks.average.multi_avg_fn.decay=0.9"], SEVERAL),

@@ -113,6 +113,17 @@ def test_best_metrics_are_plain_numbers_by_name():
     }
 
 
+def test_best_metrics_of_numbers():
+    judged = {"ccc": {"valence": 0.5, "arousal": 0.3}, "mean_ccc": 0.4}
+    cost = dict.fromkeys(("forward_mib_per_image", "parameters", "gmacs", "images_per_second"))
+    assert best_metrics({"votes": {"soft": {"best_epoch": 3, "val": judged}}, **cost}) == {
+        "best/soft/epoch": 3,
+        "best/val/soft/ccc/valence": 0.5,
+        "best/val/soft/ccc/arousal": 0.3,
+        "best/val/soft/mean_ccc": 0.4,
+    }
+
+
 @pytest.mark.slow
 def test_a_failed_run_is_finished_with_another_exit_code(tmp_path: Path):
     with pytest.raises(SystemExit):

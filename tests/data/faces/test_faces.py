@@ -9,6 +9,7 @@ import pytest
 
 from fer_voting.data.faces import module as faces_module
 from fer_voting.data.faces.module import FacesDataModule, image_and_person, renderer_digest
+from fer_voting.data.faces.parameters import complete_units, draw_units, valence_and_arousal
 from fer_voting.data.index import PARTS
 from fer_voting.data.labels import CLASSES
 
@@ -38,6 +39,31 @@ def test_the_data_set_depends_on_its_own_seed_not_on_the_runs(tmp_path: Path) ->
     assert (first.pack.images == again.pack.images).all()
     assert first.fingerprint == again.fingerprint != other.fingerprint
     assert not (first.pack.images == other.pack.images).all(axis=(1, 2, 3)).any()
+
+
+def test_valence_and_arousal_follow_from_the_action_units(tmp_path: Path) -> None:
+    pack = faces(tmp_path).make_pack()
+    row = pack.names().index("val/000003")
+    units = draw_units(0, image_and_person("val", 3)[0], pack.labels[pack.label_ids[row]])
+    values = [pack.column(name)[row] for name in ("valence", "arousal")]
+    assert values == list(valence_and_arousal(units))
+    by_class = {label: pack.class_ids((label,)) == 0 for label in pack.labels}
+    means = {label: pack.column("valence")[rows].mean() for label, rows in by_class.items()}
+    assert means["happy"] > 0.3 > 0 > means["sad"]
+
+
+@pytest.mark.parametrize(
+    ("expression", "valence", "arousal"),
+    [
+        ("neutral", 0, 0),
+        ("happy", 0.7 * 1 + 0.1 * 0.9, 0.2 * 1 + 0.1 * 0.9 + 0.1 * 0.7),
+        ("surprise", 0, 0.15 * 1 + 0.4 * 0.8 + 0.1 * 0.8 + 0.25 * 1),
+        ("sad", -0.3 * 0.6 - 0.5 * 1 - 0.1 * 0.5, 0.1 * 0.6 - 0.35 * 1 - 0.05 * 0.5 - 0.4 * 0.2),
+    ],
+)
+def test_valence_and_arousal_by_hand(expression: str, valence: float, arousal: float) -> None:
+    assert valence_and_arousal(complete_units(expression)) == pytest.approx((valence, arousal))
+    assert valence_and_arousal(np.ones((17, 2)) * 9) == (-1, 1)  # clipped
 
 
 def test_images_are_all_different_and_cached(tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,9 @@ from helpers.datasets import class_folders, class_image, save, shown_class
 
 from fer_voting.config import compose
 from fer_voting.data.sets.folder import FolderDataModule
+from fer_voting.data.sets.rafdb import RAFDBDataModule
 from fer_voting.runs.naming import name_run
+from fer_voting.targets import Classes, Target, ValenceArousal
 
 
 def folder(root: Path | None, **arguments: Any) -> FolderDataModule:
@@ -100,3 +103,81 @@ def test_an_empty_or_absent_root_is_told(tmp_path: Path) -> None:
         ValueError, match=r"dataset\.root is not set: give the folder that holds mine, dataset.root=DIR"
     ):
         folder(None).setup()
+
+
+# Numbers ----------------------------------------------------------------------------------------------------------
+
+
+def listed(root: Path, *rows: str, target: Target | None = None) -> FolderDataModule:
+    """Images in a single folder, and labels.csv with these rows."""
+    for number in range(12):
+        save(root / "images" / f"{number}.png", class_image("happy", number))
+    (root / "labels.csv").write_text("\n".join(rows) + "\n")
+    return folder(root, target=target or ValenceArousal())
+
+
+def test_valence_and_arousal_of_a_folder_without_classes(tmp_path: Path) -> None:
+    rows = [f"images/{number}.png;-0,{number % 10};{number / 20}" for number in range(10)]
+    data = listed(tmp_path / "faces", "File Name;Valence;arousal", *rows, "10.png;;0.5", "nobody.png;0;0")
+    data.setup()
+    assert data.class_names == ("images",)
+    names = data.pack.names()
+    row = names.index("images/7.png")
+    assert data.pack.column("valence")[row] == pytest.approx(-0.7)
+    assert data.pack.column("arousal")[row] == pytest.approx(0.35)
+    assert data.pack.left_out == {"no valence or arousal": 2}  # 10.png has one of both, 11.png is not listed
+    assert sum(sum(part.values()) for part in data.counts().values()) == 10
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        (
+            "3.png,5,0",
+            "labels.csv, line 2: valence is 5, and must be a number from -1 to 1, or empty where there is none",
+        ),
+        ("3.png,0,-2", "labels.csv, line 2: arousal is -2, and must be a number from -1 to 1"),
+        ("3.png,nan,0", "labels.csv, line 2: valence is nan, and must be"),
+        ("3.png,high,0", "labels.csv, line 2: valence is high, and must be"),
+        ("3.png,0,0\nimages/3.png,0,0", "labels.csv, line 3: images/3.png is listed twice"),
+    ],
+)
+def test_a_value_that_is_none_is_named_with_its_row(tmp_path: Path, row: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(reason)):
+        listed(tmp_path / "faces", "image,valence,arousal", row).setup()
+
+
+def test_a_name_in_two_folders_must_be_a_path(tmp_path: Path) -> None:
+    root = tmp_path / "faces"
+    for label in ("happy", "sad"):
+        save(root / label / "1.png", class_image(label, 1))
+    (root / "labels.csv").write_text("image,valence,arousal\n1.png,0,0\n")
+    with pytest.raises(ValueError, match=r"labels\.csv, line 2: 1\.png is several images"):
+        folder(root, target=ValenceArousal()).setup()
+
+
+def test_numbers_of_a_table_are_no_contradiction_to_class_folders(tmp_path: Path) -> None:
+    root = tmp_path / "faces"
+    for number in range(20):
+        for label in ("happy", "sad"):
+            save(root / label / f"{label}{number}.png", class_image(label, number))
+    names = [f"{label}{number}.png" for number in range(20) for label in ("happy", "sad")]
+    (root / "labels.csv").write_text("\n".join(["image,valence,arousal", *(f"{name},9,0.5" for name in names)]))
+    data = folder(root)  # of classes: the numbers are not read, so that 9 is no error
+    data.setup()
+    assert not data.pack.notes
+    assert not data.pack.left_out
+
+
+def test_data_without_numbers_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        ValueError, match="RAF-DB has no valence and arousal: dataset=affectnet and faces have, and data"
+    ):
+        RAFDBDataModule(name="RAF-DB", root=tmp_path, cache_dir=tmp_path, target=ValenceArousal())
+    class_folders(tmp_path / "faces", {"": {"happy": 3, "fear": 3}}, {"happy": "happy", "fear": "fear"})
+    with pytest.raises(ValueError, match=r"columns of .*labels\.csv, which does not exist"):
+        folder(tmp_path / "faces", target=ValenceArousal()).setup()
+    with pytest.raises(ValueError, match=r"labels\.csv lacks the columns arousal, valence"):
+        listed(tmp_path / "other", "image,label", "1.png,happy").setup()
+    with pytest.raises(ValueError, match="there is only one class"):
+        listed(tmp_path / "third", "image,valence,arousal", "1.png,0,0", target=Classes()).setup()
