@@ -162,10 +162,10 @@ def variant_of(config: DictConfig) -> str:
         reference, usual = _reference(chosen)
     usual_source = reference.get("init_from")
     # So that the reference has the keys that are of use only with initial weights, and with a teacher.
-    chosen += (
-        f"init_from={'any' if values['init_from'] else 'null'}",
-        *(("teacher=any",) if values["teacher"] else ()),
-    )
+    if values["init_from"] or usual_source:
+        chosen += (f"init_from={'any' if values['init_from'] else 'null'}",)
+    if values["teacher"]:
+        chosen += ("teacher=any",)
     switched = {group: options[group] for group in NAMING_GROUPS if options[group] != usual[group]}
     reference, _ = _reference((*chosen, *(f"{group}={option}" for group, option in switched.items())))
     parts += switched.values()

@@ -8,6 +8,7 @@ import torch
 
 from fer_voting.models.cost import MIB, count_gmacs, count_parameters, forward_mib_per_image
 from fer_voting.models.registry import build_network
+from fer_voting.system.atomic import json_digest
 
 PROCESS_MIB = 900
 """Memory of a process that has imported torch and Lightning, with a loaded batch."""
@@ -29,12 +30,17 @@ def estimate_jobs(jobs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             data set by their length; 1.0 where the network can't be made, which its job will report;
         mib: the largest estimate of a training's memory.
     """
-    found = [_estimate(job) for job in jobs]
+    keys = [json_digest({key: value for key, value in job.items() if key != "epochs"}) for job in jobs]
+    distinct = dict(zip(keys, jobs, strict=True))  # seeds and votes of one network need as much
+    estimates = {key: _estimate(job) for key, job in distinct.items()}
     return {
         "status": "finished",
         "gpus": gpu_names(),
-        "weights": [weight for weight, _ in found],
-        "mib": max(mib for _, mib in found),
+        "weights": [
+            1.0 if (gmacs := estimates[key][0]) is None else gmacs * job["epochs"]
+            for key, job in zip(keys, jobs, strict=True)
+        ],
+        "mib": max(mib for _, mib in estimates.values()),
     }
 
 
@@ -44,14 +50,15 @@ def gpu_names() -> list[str]:
     return visible.split(",")[:count] if visible else [str(i) for i in range(count)]
 
 
-def _estimate(job: Mapping[str, Any]) -> tuple[float, float]:
+def _estimate(job: Mapping[str, Any]) -> tuple[float | None, float]:
+    """Billions of multiply-accumulates of an image, None where the network can't be made; MiB of a training."""
     try:
         net = build_network(job["model"], job["split"], 7, job["size"])
     except (ValueError, TypeError, RuntimeError):
-        return 1.0, PROCESS_MIB
+        return None, PROCESS_MIB
     half = "bf16" in str(job["precision"]) or "16" in str(job["precision"])
     with torch.autocast("cpu", torch.bfloat16, enabled=half):
         per_image = forward_mib_per_image(net, torch.zeros(2, 3, job["size"], job["size"]))
     states = count_parameters(net) * BYTES_PER_PARAMETER / MIB
     mib = PROCESS_MIB + states + BACKWARD * per_image * job["batch_size"]
-    return count_gmacs(net, job["size"]) * job["epochs"], mib
+    return count_gmacs(net, job["size"]), mib

@@ -1,6 +1,8 @@
 """`python -m fer_voting.evaluate`: a run's own metrics again, at the checkpoint's size, classes matched by name."""
 
+import contextlib
 import csv
+import io
 import json
 import shutil
 import sys
@@ -61,6 +63,17 @@ def run_evaluate(trained: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     return run
 
 
+@pytest.fixture(scope="module")
+def plain(trained: Run, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The folder that the command without further words writes, and what it prints."""
+    out, printed = tmp_path_factory.mktemp("plain"), io.StringIO()
+    words = [f"output_dir={trained.dir.parent.parent}", f"out={out}", *FACES, "plots=false", f"checkpoint={NAME}"]
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+        patch.setattr(sys, "argv", ["evaluate", *words])
+        command("fer_voting.evaluate:job", "evaluate")
+    return out, printed.getvalue()
+
+
 def read(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text())
 
@@ -90,9 +103,9 @@ def test_it_finds_the_metrics_that_the_training_wrote(trained: Run, run_evaluate
     assert "soft vote: accuracy" in capsys.readouterr().out
 
 
-def test_images_have_the_size_that_the_network_was_trained_at(trained: Run, run_evaluate):
-    for words in ([], [f"dataset.size={SIZE}"]):
-        found = read(run_evaluate(f"checkpoint={NAME}", *words) / f"{NAME}-on-faces-test.json")
+def test_images_have_the_size_that_the_network_was_trained_at(trained: Run, run_evaluate, plain):
+    for out in (plain[0], run_evaluate(f"checkpoint={NAME}", f"dataset.size={SIZE}")):
+        found = read(out / f"{NAME}-on-faces-test.json")
         assert found["image_size"] == SIZE
         assert found["data_fingerprint"] == trained.result()["data_fingerprint"]
     with pytest.raises(SystemExit, match=rf"dataset\.size=48 must be {SIZE}"):
@@ -138,9 +151,9 @@ def rows_of(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_predictions_are_those_of_the_training(trained: Run, run_evaluate):
+def test_predictions_are_those_of_the_training(trained: Run, plain):
     """Row by row against the arrays that the training stored, at the temperature of its validation predictions."""
-    out = run_evaluate(f"checkpoint={NAME}")
+    out, _ = plain
     names = trained.result()["class_names"]
     found = read(out / f"{NAME}-on-faces-test.json")["votes"]
     with np.load(trained.predictions_file("soft", "val")) as validation:
@@ -227,8 +240,8 @@ def test_accuracy_on_worse_images(trained: Run, run_evaluate, capsys):
     assert (out / f"{NAME}-on-faces-test-robustness.png").stat().st_size > 10_000
 
 
-def test_images_that_it_was_trained_on_are_counted(trained: Run, run_evaluate, tmp_path: Path, capsys):
-    out = run_evaluate(f"checkpoint={NAME}")
+def test_images_that_it_was_trained_on_are_counted(trained: Run, run_evaluate, plain, tmp_path: Path, capsys):
+    out, _ = plain
     none = {"images": {"test": 0}, "by_run": {NAME: {"test": 0}}, "unknown": []}
     assert read(out / f"{NAME}-on-faces-test.json")["images_trained_on"] == none
     (manifest,) = (trained.dir.parent.parent / "packs" / "manifests").glob("faces-*.csv")
@@ -303,9 +316,9 @@ def test_a_run_that_kept_one_vote_is_evaluated_at_that_one(trained: Run, run_eva
     assert found["votes"]["soft"]["temperature"] is None
 
 
-def test_weighted_and_adaptive_votes_are_the_runs_own(trained: Run, run_evaluate, capsys):
+def test_weighted_and_adaptive_votes_are_the_runs_own(trained: Run, plain):
     """The evaluation repeats the recorded values: parameters from validation, metrics of each part."""
-    out = run_evaluate(f"checkpoint={NAME}")
+    out, shown = plain
     found = read(out / f"{NAME}-on-faces-test.json")
     recorded = trained.result()["votes"]
     assert len(recorded["weighted"]["weights"]) == 10
@@ -329,12 +342,11 @@ def test_weighted_and_adaptive_votes_are_the_runs_own(trained: Run, run_evaluate
     assert adaptive["vote"]["gmacs"] == pytest.approx(trained.result()["gmacs"])
     rows = rows_of(out / f"{NAME}-on-faces-test-adaptive.csv")
     assert [row["predicted"] for row in rows] == [found["class_names"][k] for k in decided]
-    shown = capsys.readouterr().out
     assert f"adaptive vote       {adaptive['chosen']['accuracy']:.2%} at" in shown
 
 
-def test_the_adaptive_vote_at_a_wished_cost(trained: Run, run_evaluate, tmp_path: Path):
-    full = read(run_evaluate(f"checkpoint={NAME}") / f"{NAME}-on-faces-test.json")["adaptive"]
+def test_the_adaptive_vote_at_a_wished_cost(trained: Run, run_evaluate, plain, tmp_path: Path):
+    full = read(plain[0] / f"{NAME}-on-faces-test.json")["adaptive"]
     least, most = full["curve"][0]["gmacs"], full["curve"][-1]["gmacs"]
     wished = least + 0.25 * (most - least)
     copy = shutil.copy(trained.best_checkpoint("soft"), tmp_path / "copy.ckpt")

@@ -1,6 +1,8 @@
 """`python -m fer_voting.train` on tiny data: runs, sweeps, kills, and mistakes."""
 
+import contextlib
 import csv
+import io
 import json
 import re
 import sys
@@ -27,12 +29,10 @@ NAME = "faces-{}-batch_size20-size24-test_size20-train_size60-val_size20-width4-
 def sweep(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """Output folder, in a path with a space, and what the command printed."""
     output_dir = tmp_path_factory.mktemp("a folder") / "outputs"
-    words = ("-m", *TINY, "split=baseline,m1", "voting=soft,hard", f"output_dir={output_dir}")
-    printed = output_dir.parent / "printed"
-    process = start("fer_voting.train", *words, printed=printed, cwd=output_dir.parent)
-    process.join(240)
-    assert process.exitcode == 0, printed.read_text()
-    return output_dir, printed.read_text()
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+        train_here(output_dir, "-m", *TINY, "split=baseline,m1", "voting=soft,hard")
+    return output_dir, printed.getvalue()
 
 
 def test_a_sweep_over_votes_trains_each_network_once_and_ends_with_a_table(sweep):

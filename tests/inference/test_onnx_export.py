@@ -95,46 +95,42 @@ def test_runtimes_compute_the_network(runtime: type, batch: int, net: VotingResN
     np.testing.assert_allclose(scores, softmax(exact.mean(axis=1) / TEMPERATURE, axis=1), rtol=0, atol=1e-6)
 
 
-def test_embeddings_are_an_output_on_request(net: VotingResNet18, float32: Path, tmp_path: Path) -> None:
-    faces = noise(5)
-    assert export_float32(FaceNetwork(net, SOFT, embed_before=7), info(), tmp_path / "with.onnx") < MAX_DIFFERENCE
-    expected = TorchRuntime(net, small_info("m1")).embed(faces)
+def test_embeddings_are_an_output_on_request(float32: Path, tmp_path: Path) -> None:
+    """Beside the hard vote of the input's crops."""
+    net, vote, faces = settled("input", width=8), find_vote("hard"), noise(9)
+    network = FaceNetwork(net, vote, embed_before=7)
+    assert export_float32(network, info("input", vote), tmp_path / "with.onnx") < MAX_DIFFERENCE
+    expected, exact = TorchRuntime(net, small_info("input"), vote).embed(faces), exact_logits(net, faces)
     for runtime in RUNTIMES:
-        np.testing.assert_allclose(runtime(tmp_path / "with.onnx").embed(faces), expected, rtol=0, atol=1e-5)
-        np.testing.assert_allclose(runtime(tmp_path / "with.onnx")(faces)[1], exact_logits(net, faces), atol=1e-5)
+        opened = runtime(tmp_path / "with.onnx")
+        np.testing.assert_allclose(opened.embed(faces), expected, rtol=0, atol=1e-5)
+        scores, logits = opened(faces)
+        np.testing.assert_allclose(logits, exact, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(scores, hard_vote(torch.from_numpy(exact)).numpy(), rtol=0, atol=1e-6)
         with pytest.raises(ValueError, match=r"m1\.onnx holds no embeddings: .* --embedding"):
             runtime(float32).embed(faces)
     with pytest.raises(ValueError, match="the adaptive vote leaves crops out"):
         FaceNetwork(net, AdaptiveVote("adaptive", 0.5, 1.0), embed_before=7)
 
 
-def test_a_network_of_grey_images_sees_grey_in_every_runtime(net: VotingResNet18, tmp_path: Path) -> None:
-    about = replace(info(), faces=FaceInput("grey", 0.3, False, "mine"))
-    network = FaceNetwork(net, SOFT, "grey")
-    assert export_float32(network, about, tmp_path / "grey.onnx") < MAX_DIFFERENCE
+def test_a_network_of_grey_images_sees_grey_in_every_runtime(tmp_path: Path) -> None:
+    """By the softmax vote, with one crop."""
+    net, vote = settled("baseline", width=8), find_vote("softprob")
+    about = replace(info("baseline", vote), faces=FaceInput("grey", 0.3, False, "mine"))
+    assert export_float32(FaceNetwork(net, vote, "grey"), about, tmp_path / "grey.onnx") < MAX_DIFFERENCE
     faces = noise(5)
     grey = np.stack([PIL.Image.fromarray(face).convert("L").convert("RGB") for face in faces])
+    exact = exact_logits(net, grey)
     for runtime in RUNTIMES:
         opened = runtime(tmp_path / "grey.onnx")
         assert opened.faces == about.faces
         assert np.array_equal(opened(faces)[1], opened(grey)[1])
-        np.testing.assert_allclose(opened(faces)[1], exact_logits(net, grey), rtol=0, atol=1e-5)
+        np.testing.assert_allclose(opened(faces)[1], exact, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(opened(faces)[0], softmax(exact, axis=2).mean(axis=1), rtol=0, atol=1e-6)
     export_int8(tmp_path / "grey.onnx", tmp_path / "int8.onnx", noise(16), faces, np.zeros(5, np.int64))
     rounded = OnnxRuntime(tmp_path / "int8.onnx")
     assert rounded.faces == about.faces
     assert np.array_equal(rounded(faces)[1], rounded(grey)[1])
-
-
-@pytest.mark.parametrize(("split", "vote"), [("input", "hard"), ("baseline", "softprob")])
-def test_other_splits_and_votes(split: str, vote: str, tmp_path: Path) -> None:
-    net = settled(split)
-    path = tmp_path / "file.onnx"
-    assert export_float32(FaceNetwork(net, find_vote(vote)), info(split, find_vote(vote)), path) < MAX_DIFFERENCE
-    faces = noise(9)
-    exact = exact_logits(net, faces)
-    expected = hard_vote(torch.from_numpy(exact)).numpy() if vote == "hard" else softmax(exact, axis=2).mean(axis=1)
-    for runtime in RUNTIMES:
-        np.testing.assert_allclose(runtime(path)(faces)[0], expected, rtol=0, atol=1e-6)
 
 
 def test_the_file_stands_alone(float32: Path) -> None:

@@ -4,7 +4,9 @@ import torch
 from fer_voting.config import compose
 from fer_voting.experiment import make_network
 from fer_voting.models.cost import count_gmacs, count_parameters, forward_mib_per_image
+from fer_voting.models.registry import build_network
 from fer_voting.runs.identity import resolve
+from fer_voting.training import resources
 from fer_voting.training.resources import BACKWARD, BYTES_PER_PARAMETER, PROCESS_MIB, estimate_jobs, gpu_names
 
 
@@ -22,6 +24,14 @@ def test_weights_are_multiply_accumulates_times_epochs_and_memory_grows_with_the
     per_image = forward_mib_per_image(net, torch.zeros(2, 3, 24, 24))
     states = count_parameters(net) * BYTES_PER_PARAMETER / 2**20
     assert estimates["mib"] == pytest.approx(PROCESS_MIB + states + BACKWARD * 32 * per_image)
+
+
+def test_jobs_that_differ_in_their_seed_are_measured_once(monkeypatch: pytest.MonkeyPatch):
+    built = []
+    monkeypatch.setattr(resources, "build_network", lambda *words: built.append(words) or build_network(*words))
+    three = estimate_jobs([asked(), asked(epochs=4), asked()])
+    assert len(built) == 1
+    assert three["weights"][1:] == [2 * three["weights"][0], three["weights"][0]]
 
 
 def test_a_network_that_cannot_be_made_is_left_to_its_job():
