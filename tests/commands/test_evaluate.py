@@ -256,10 +256,11 @@ def test_images_that_it_was_trained_on_are_counted(trained: Run, run_evaluate, p
 def test_what_was_trained_on_is_not_fitted_on_and_is_called_in_sample(run_evaluate, tmp_path: Path, capsys):
     """A refit has trained on the validation images: they fit no temperature, and their figures say so."""
     selection = ["split=m3", f"dataset.size={SIZE}", "trainer.max_epochs=1", f"output_dir={tmp_path / 'outputs'}"]
-    words = [*FACES, *[word for word in TRAINING if "epochs" not in word], *selection]
+    few = "dataset.train_size=40"
+    words = [*FACES, *[word for word in TRAINING if "epochs" not in word], *selection, few]
     train(compose(words))
     refit = train(compose([*words, "refit=true"]))["name"]
-    where = [f"checkpoint={refit}", f"output_dir={tmp_path / 'outputs'}"]
+    where = [f"checkpoint={refit}", f"output_dir={tmp_path / 'outputs'}", few]
     for stage in ("val", "test"):
         with pytest.raises(SystemExit, match=f"of 40, 40 val images are among those that {refit} was trained on"):
             run_evaluate(*where, f"stage={stage}", "temperature=val")

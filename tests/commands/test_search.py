@@ -70,6 +70,7 @@ def test_a_study_goes_on_with_what_it_would_have_tried(tmp_path: Path, accuracie
     assert len(search("mine", words, 5).trials) == 12  # no more are asked for
 
 
+@pytest.mark.slow
 def test_an_interrupted_trial_is_finished_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["split=baseline,m1,m3", f"output_dir={tmp_path}"]
     names: list[str] = []
@@ -92,6 +93,7 @@ def test_an_interrupted_trial_is_finished_first(tmp_path: Path, monkeypatch: pyt
     assert [(trial.number, trial.state) for trial in study.trials] == [(0, TrialState.COMPLETE)]
 
 
+@pytest.mark.slow
 def test_a_trial_that_fails_is_left_out_unless_it_is_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     outcomes = iter(["finished", "failed", "finished"])
 
@@ -106,6 +108,7 @@ def test_a_trial_that_fails_is_left_out_unless_it_is_the_first(tmp_path: Path, m
         search("other", ["split=m1,m3", f"output_dir={tmp_path}"], 2)
 
 
+@pytest.mark.slow
 def test_a_search_whose_trials_keep_failing_ends_with_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
