@@ -16,7 +16,7 @@ from fer_voting.data.module import FERDataModule
 from fer_voting.results.compare import Comparison
 from fer_voting.results.load import RunGroup, RunTable, load_runs
 from fer_voting.results.missing import missing_runs
-from fer_voting.results.table import Table
+from fer_voting.results.table import Table, write_tables
 from fer_voting.results.text import COMPARISON_NOTE, NO_TEST, comparison_table, missing_lines
 from fer_voting.runs.identity import resolve
 from fer_voting.runs.lineage import inherited_lines
@@ -271,32 +271,26 @@ def update_pages(file: Path) -> list[str]:
     return shown
 
 
-def write_page(path: Path, text: str) -> list[str]:
-    """Write a Markdown file; names of the pages that show it, which are updated."""
+def write_page(path: Path, text: str, tables: Iterable[tuple[str, Table]] = ()) -> list[str]:
+    """Write a Markdown file, and its tables, each with its title, as LaTeX and CSV; names of the pages that show it,
+    which are updated."""
+    write_tables(path.with_suffix(""), tables)
     with write_atomically(path) as file:
         file.write(text)
     return update_pages(path)
 
 
-def write_result(folder: Path, name: str, text: str, data: Any) -> None:
-    """Write `NAME.md`, with the pages that show it, and `NAME.json` into a folder."""
-    write_page(folder / f"{name}.md", text)
+def write_result(folder: Path, name: str, text: str, data: Any, tables: Iterable[tuple[str, Table]] = ()) -> None:
+    """Write `NAME.md`, with its tables and the pages that show it, and `NAME.json` into a folder."""
+    write_page(folder / f"{name}.md", text, tables)
     write_json(folder / f"{name}.json", data)
 
 
 def publish(report: Report, out: Path, suffixes: Sequence[str] = ("png", "svg", "pdf")) -> None:
-    """Write the report's files into `out`, its plots in these formats, update the pages that show it, and print it.
-
-    Its first table is NAME.tex and NAME.csv, the second NAME-2.tex, and so on.
-    """
+    """Write the report's files into `out`, its plots in these formats, update the pages that show it, and print it."""
     markdown = "\n".join([f"# {report.heading}\n", *report.markdown])
     write_result(out, report.name, markdown, report.rows)
-    written = [f"{report.name}.md", f"{report.name}.json"]
-    for path in out.iterdir():  # of a call with more tables
-        if re.fullmatch(rf"{re.escape(report.name)}(-\d+)?\.(tex|csv)", path.name):
-            path.unlink()
-    for number, (heading, table) in enumerate(report.tables, 1):
-        written += table.write(out / (report.name if number == 1 else f"{report.name}-{number}"), heading)
+    written = [f"{report.name}.md", f"{report.name}.json", *write_tables(out / report.name, report.tables)]
     for stem, draw in report.plots.items():
         for suffix in suffixes:
             path = out / f"{stem}.{suffix}"

@@ -1,8 +1,9 @@
 """Compare networks on one test part: `python -m experiments.compare RUN ... --against RUN ... [--against RUN ...]`.
 
-The runs of a group are the seeds of one network; each `--against` begins another group. The first group is compared
-with each of the others, whatever their data sets, splits and variants: by the same seeds on the same images, which the
-content of their files tells, not their names. For example, whether a larger batch changes m1:
+The runs of a group are the seeds of one network, and of a cross-validation its folds; each `--against` begins another
+group. The first group is compared with each of the others, whatever their data sets, splits and variants: by the same
+seeds on the same images, which the content of their files tells, not their names. The folds of a seed are pooled. For
+example, whether a larger batch changes m1:
 
     python -m experiments.compare faces-m1-batch_size64-seed{0,1,2} --against faces-m1-seed{0,1,2}
 
@@ -10,8 +11,9 @@ Trains nothing. Writes compare.md, .json, .tex and .csv into <output-dir>/tables
 """
 
 import csv
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -20,7 +22,7 @@ from numpy.typing import NDArray
 
 from experiments.common import SYNTHETIC, Report, add_folders, make_parser, origin, publish
 from fer_voting.data.tables import open_text
-from fer_voting.results.compare import Comparison, Correct, compare_correct, correct_for_number
+from fer_voting.results.compare import Comparison, Correct, compare_correct, correct_for_number, join_groups
 from fer_voting.results.load import PARTS, Predictions, RunRecord, load_run
 from fer_voting.results.table import Table
 from fer_voting.results.text import INTERVAL_NOTE, P_NOTE, comparison_table, mean_text
@@ -29,7 +31,7 @@ from fer_voting.runs.run import Run
 from fer_voting.votes import VOTES
 
 Group = list[RunRecord]
-"""The finished runs of one network, of different seeds."""
+"""The finished runs of one network, of different seeds or folds."""
 
 
 def read_group(output_dir: Path, names: Sequence[str]) -> Group:
@@ -43,50 +45,70 @@ def read_group(output_dir: Path, names: Sequence[str]) -> Group:
         if record.problem:
             raise ValueError(f"{name} is {record.problem}: only finished runs are compared")
         first = runs[0] if runs else record
-        row = ({"split": one.split, "refit": one.refit, "dataset.fold": one.fold} for one in (first, record))
+        row = ({"split": one.split, "refit": one.refit, "folds": one.fold is not None} for one in (first, record))
         network, expected = (one.recipe | own for one, own in zip((first, record), row, strict=True))
         if different := different_values(network, expected):
             raise ValueError(f"{first.name} and {name} are no seeds of one network ({different})")
-        if same := [one.name for one in runs if one.seed == record.seed]:
-            raise ValueError(f"{same[0]} and {name} have the same seed, {record.seed}")
+        if same := [one.name for one in runs if (one.seed, one.fold) == (record.seed, record.fold)]:
+            what = f"seed, {record.seed}" if record.fold is None else f"seed and fold, {record.seed} and {record.fold}"
+            raise ValueError(f"{same[0]} and {name} have the same {what}")
         runs.append(record)
     return runs
 
 
 def title(group: Group) -> str:
-    return group[0].name.removesuffix(f"-seed{group[0].seed}")
+    return re.sub(r"(-fold\d+)?-seed\d+$", "", group[0].name)
 
 
-def read_correct(groups: Sequence[Group], part: str, vote: str) -> list[Correct]:
-    """Whether each run's vote was right about each image, in one order of the images for all groups.
+def read_correct(groups: Sequence[Group], part: str, vote: str) -> tuple[list[Correct], NDArray[np.str_] | None]:
+    """Whether each network's vote was right about each image by seed, in one order of the images for all groups; and
+    the groups that the images have, e.g. people, or None.
 
-    Raises ValueError if groups have other seeds, or runs other images or labels.
+    Raises ValueError if groups have other seeds or folds, or runs other images or labels.
     """
     first = groups[0][0]
-    seeds = {one.seed for one in groups[0]}
-    for group in groups[1:]:
-        if (others := {one.seed for one in group}) != seeds:
-            shown = [", ".join(map(str, sorted(each))) for each in (seeds, others)]
-            raise ValueError(
-                f"{title(groups[0])} has the seeds {shown[0]}, {title(group)} {shown[1]}: give runs of the same seeds"
-            )
+    expected_runs = {(one.seed, one.fold) for one in groups[0]}
+    for group in groups:
+        own = {(one.seed, one.fold) for one in group}
+        if own != expected_runs:
+            shown = [_runs_text(each) for each in (expected_runs, own)]
+            raise ValueError(f"{title(groups[0])} has {shown[0]}, {title(group)} {shown[1]}: give runs of the same")
+        if len(own) < len({seed for seed, _ in own}) * len({fold for _, fold in own}):
+            raise ValueError(f"{title(group)} has {_runs_text(own)}: give every fold of every seed")
     runs = [run for group in groups for run in group]
     for run in runs:
         if run.metrics(vote, part) is None:
             raise ValueError(f"{run.name} has no {part} images, or no {vote} vote")
-    results = [run.result for run in runs]
-    same_data = len({one["data"].get("digests", {}).get(part, one["data_fingerprint"]) for one in results}) == 1
+    digests = {
+        (run.fold, run.result["data"].get("digests", {}).get(part, run.result["data_fingerprint"])) for run in runs
+    }
+    same_data = len(digests) == len({fold for fold, _ in digests})
     expected: NDArray[np.str_] | None = None
-    correct: dict[str, NDArray[np.bool_]] = {}
-    for run in runs:
-        predictions = run.predictions(part)
-        keys = predictions.names if same_data else _contents(run, part, predictions)
-        order = np.argsort(keys, kind="stable")
-        expected = keys[order] if expected is None else expected
-        if not np.array_equal(keys[order], expected):
-            raise ValueError(f"{run.name} was evaluated on other images, or by other labels, than {first.name}")
-        correct[run.name] = predictions.correct(vote)[order]
-    return [{run.seed: correct[run.name] for run in sorted(group, key=lambda run: run.seed)} for group in groups]
+    words: NDArray[np.str_] | None = None
+    correct: list[Correct] = []
+    for group in groups:
+        by_seed: dict[int, NDArray[np.bool_]] = {}
+        for seed in sorted({run.seed for run in group}):
+            of_seed = sorted((run for run in group if run.seed == seed), key=lambda run: run.fold or 0)
+            read = [run.predictions(part) for run in of_seed]
+            pairs = zip(of_seed, read, strict=True)
+            keys = np.concatenate([one.names if same_data else _contents(run, part, one) for run, one in pairs])
+            order = np.argsort(keys, kind="stable")
+            if expected is None:
+                expected = keys[order]
+                words = None if (joined := join_groups(read)) is None else joined[order]
+            if not np.array_equal(keys[order], expected):
+                name = of_seed[0].name
+                raise ValueError(f"{name} was evaluated on other images, or by other labels, than {first.name}")
+            by_seed[seed] = np.concatenate([one.correct(vote) for one in read])[order]
+        correct.append(by_seed)
+    return correct, words
+
+
+def _runs_text(runs: Collection[tuple[int, int | None]]) -> str:
+    seeds = ", ".join(map(str, sorted({seed for seed, _ in runs})))
+    folds = ", ".join(map(str, sorted({fold for _, fold in runs if fold is not None})))
+    return f"the seeds {seeds}" + (f" and the folds {folds}" if folds else "")
 
 
 def _contents(run: RunRecord, part: str, predictions: Predictions) -> NDArray[np.str_]:
@@ -106,11 +128,11 @@ def _contents(run: RunRecord, part: str, predictions: Predictions) -> NDArray[np
 
 def compare_groups(groups: Sequence[Group], part: str, vote: str) -> Report:
     """The report of the first group against each other one."""
-    correct = read_correct(groups, part, vote)
+    correct, words = read_correct(groups, part, vote)
     titles = [title(group) for group in groups]
     pairs = correct_for_number(
         [
-            Comparison(titles[0], name, part, **compare_correct(correct[0], other))
+            Comparison(titles[0], name, part, **compare_correct(correct[0], other, groups=words))
             for name, other in zip(titles[1:], correct[1:], strict=True)
         ]
     )

@@ -80,10 +80,10 @@ def train_missing(network: Network, seeds: Sequence[int], output_dir: Path) -> N
 def compared(network: Network, part: str) -> dict[str, Any]:
     """`difference`, `low`, `high` and `p_values` (by seed) of a network with a teacher and the one without."""
     assert network.without_teacher is not None
-    first, second = read_correct([[*one.runs.values()] for one in (network, network.without_teacher)], part, VOTE)
-    compared = compare_correct(first, second)
-    del compared["images"]
-    return compared
+    pair = [[*one.runs.values()] for one in (network, network.without_teacher)]
+    (first, second), groups = read_correct(pair, part, VOTE)
+    compared = compare_correct(first, second, groups=groups)
+    return {key: compared[key] for key in ("difference", "low", "high", "p_values")}
 
 
 def write(rows: Sequence[Network]) -> Report:

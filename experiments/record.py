@@ -47,8 +47,7 @@ def record(sweep: Sweep, folder: Path, predictions: Sequence[str] = ()) -> tuple
     results = [run.result for run in runs]
     text += f"\n{origin(results)}\n"
     write_json(folder / "results.json", results)
-    table.write(folder / "table", f"sweep {sweep.dir.name}")
-    return text, write_page(folder / "table.md", text)
+    return text, write_page(folder / "table.md", text, [(f"sweep {sweep.dir.name}", table)])
 
 
 def record_predictions(run: RunRecord, part: str, folder: Path) -> None:

@@ -28,10 +28,17 @@ from fer_voting.experiment import make_evaluator, use_float32_precision
 from fer_voting.models.adaptive import adaptive_cost, has_cut
 from fer_voting.models.checkpoint import NetworkInfo
 from fer_voting.networks import load_network, match_classes
-from fer_voting.results.evaluation import adaptive_text, evaluate_predictions, evaluation_tables, write_predictions
+from fer_voting.results.evaluation import (
+    BOOTSTRAP_NOTE,
+    adaptive_text,
+    evaluate_predictions,
+    evaluation_tables,
+    write_predictions,
+)
 from fer_voting.results.numbers import evaluate_numbers, evaluation_table, number_columns
 from fer_voting.results.plots import plot_evaluation, save
 from fer_voting.results.robustness import RobustnessRow, robustness_figure, robustness_row, robustness_table
+from fer_voting.results.table import Table, write_tables
 from fer_voting.runs.lineage import Lineage, overlap_lines
 from fer_voting.runs.run import Run
 from fer_voting.system.atomic import read_json, write_json
@@ -115,13 +122,15 @@ def evaluate(config: DictConfig) -> tuple[Path, dict[str, Any]]:
     )
     class_names = module.info.class_names
     of_classes = outputs.split(len(class_names))[0] if info.number_names else outputs
+    groups = data.groups_of(positions)
     votes, arrays = {}, {}
     for name, vote in deciding.items():
         scores = data.target.scores(vote, outputs, data.class_names)
         votes[name] = data.target.judge(scores, labels, data.class_names)
         arrays[name] = of_vote = data.target.to_arrays(outputs, scores, labels, data.class_names)
         if class_names:
-            votes[name] |= evaluate_predictions(of_classes, of_vote["labels"], class_names, vote, name in fitted)
+            known = name in fitted
+            votes[name] |= evaluate_predictions(of_classes, of_vote["labels"], class_names, vote, known, groups)
         if info.number_names:
             votes[name] |= evaluate_numbers(of_vote["number_scores"], of_vote["number_labels"], data.target.numbers)
     result = {
@@ -163,7 +172,18 @@ def evaluate(config: DictConfig) -> tuple[Path, dict[str, Any]]:
             title = f"{name} on {data.name}, {part}{' (synthetic faces)' if data.synthetic else ''}"
             save(robustness_figure(result["robustness"], title), out.with_name(f"{out.stem}-robustness.png"))
     write_json(out, result)
+    write_tables(out.with_name(f"{out.stem}-table"), result_tables(result)[0].items())
     return out, result
+
+
+def result_tables(result: Mapping[str, Any]) -> tuple[dict[str, Table], str]:
+    """The tables of an evaluation by title, and a note about them."""
+    tables, note = evaluation_tables(result["votes"]) if result["class_names"] else ({}, BOOTSTRAP_NOTE)
+    if result["number_names"]:
+        tables[f"metrics of {' and '.join(result['number_names'])}"] = evaluation_table(result["votes"])
+    if result["robustness"]:
+        tables["accuracy on worse images (%)"] = robustness_table(result["robustness"])
+    return tables, note
 
 
 def _refuse_options_of_classes(config: DictConfig, info: NetworkInfo) -> None:
@@ -188,7 +208,8 @@ def _robustness(
         predictions = predict_part(evaluator, module, data, part, change)
         name, strength = (None, None) if change is None else (change.name, change.strength)
         labels = predictions.labels.numpy()
-        rows.append(robustness_row(name, strength, predictions.outputs, labels, len(data.class_names), votes))
+        groups = data.groups_of(predictions.positions.numpy())
+        rows.append(robustness_row(name, strength, predictions.outputs, labels, len(data.class_names), votes, groups))
     return rows
 
 
@@ -308,11 +329,10 @@ def job(config: DictConfig) -> None:
         figures = {name: f"{metrics[key]:.2%}" for name, key in shares.items() if key in metrics}
         figures |= {f"CCC of {name}": f"{value:.3f}" for name, value in metrics.get("ccc", {}).items()}
         print(f"{vote:>10} vote: {', '.join(f'{name} {text}' for name, text in figures.items())}")
-    print(f"\n{evaluation_tables(result['votes'])}" if result["class_names"] else "")
-    if result["number_names"]:
-        print(evaluation_table(result["votes"]))
-    if result["robustness"]:
-        print(f"Accuracy (%) on worse images:\n\n{robustness_table(result['robustness']).markdown()}")
+    tables, note = result_tables(result)
+    for title, table in tables.items():
+        print(f"\n{title[0].upper()}{title[1:]}:\n\n{table.markdown()}", end="")
+    print(f"\n{note}\n")
     if result["in_sample"]:
         print("In-sample: accuracy and calibration error on images of the training say nothing about others.\n")
     if result["fitted_on_these_images"]:
@@ -328,4 +348,4 @@ def job(config: DictConfig) -> None:
         print(f"Left out, because {result['dataset']} lacks them: {', '.join(result['classes_left_out'])}.")
     for line in overlap_lines(result["images_trained_on"]):
         print(f"{line[0].upper()}{line[1:]}.")
-    log.info("written to %s; the CSV files and plots are in the same folder", out)
+    log.info("written to %s; tables, predictions and plots are in the same folder", out)

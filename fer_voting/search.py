@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fer_voting.config import HOW_TO_SEE_MORE, as_typed, compose, explain
+from fer_voting.results.table import Table, write_tables
 from fer_voting.runs.naming import drop_overrides, settle
 from fer_voting.runs.processes import run_isolated
 from fer_voting.runs.run import Run
@@ -193,10 +194,8 @@ def _next_trial(study: "optuna.Study", space: Space, seed: int) -> tuple[int, li
     return trial.number, chosen
 
 
-def _table(study: "optuna.Study", space: Space) -> str:
+def _table(study: "optuna.Study", space: Space) -> "Table":
     """Every trial with its values, its validation accuracy and its run, best first."""
-    from fer_voting.results.table import Table
-
     table = Table(["run", "trial", *space.searched, "val (%)"], [])
     trials = study.get_trials(deepcopy=False)
     for trial in sorted(trials, key=lambda trial: (-(trial.value if trial.value is not None else -1), trial.number)):
@@ -206,7 +205,7 @@ def _table(study: "optuna.Study", space: Space) -> str:
         accuracy = trial.state.name.lower() if trial.value is None else f"{100 * trial.value:.2f}"
         values = [word.partition("=")[2] for word in words] or [""] * len(space.searched)
         table.rows.append([name, str(trial.number), *values, accuracy])
-    return table.markdown()
+    return table
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -230,10 +229,12 @@ def main(arguments: list[str] | None = None) -> None:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
         sys.exit(f"error: {explain(error, overrides=options.words)}\n{HOW_TO_SEE_MORE}")
-    print(f"\n{_table(study, space)}")
+    table, file = _table(study, space), study_file(space, options.name)
+    write_tables(file.with_suffix(""), [(f"study {options.name}", table)])
+    print(f"\n{table.markdown()}")
     best = [*space.fixed, *study.best_trial.user_attrs["words"]]
     print(f"the best: python -m fer_voting.train {shlex.join(best)}")
-    print(f"study: {study_file(space, options.name)}")
+    print(f"study: {file}; the table beside it as CSV and LaTeX")
 
 
 if __name__ == "__main__":

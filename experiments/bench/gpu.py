@@ -113,7 +113,8 @@ def write(rows: list[Row], options: argparse.Namespace, name: str) -> None:
     environment = measured_here("cuda" if torch.cuda.is_available() else "cpu", quick=options.quick)
     write_part(options.out / "gpu" / f"{name}.json", environment, rows)
     origin = "{device}; commit {git_commit}; {date}.".format_map(environment)
-    write_page(options.out / "gpu" / f"{name}.md", f"{table(rows)}\n{origin}\n")
+    of_rows = table(rows)
+    write_page(options.out / "gpu" / f"{name}.md", f"{of_rows.markdown()}\n{origin}\n", [(name, of_rows)])
 
 
 def memory(options: argparse.Namespace) -> None:

@@ -95,10 +95,10 @@ def read_parts(folder: Path, names: Iterable[str], row_type: Callable[..., Any] 
     return parts
 
 
-def table(rows: Sequence[Row]) -> str:
-    """The rows as a Markdown table, each with its bound."""
+def table(rows: Sequence[Row]) -> Table:
+    """The rows, each with its bound."""
     cells = [[row.what, row.unit, row.target, row.verdict, _three_digits(row.figure)] for row in rows]
-    return Table(["what", "unit", "target", "", "figure"], cells, left=4).markdown()
+    return Table(["what", "unit", "target", "", "figure"], cells, left=4)
 
 
 def _three_digits(figure: float) -> str:

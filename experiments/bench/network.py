@@ -486,19 +486,20 @@ def main(arguments: list[str] | None = None) -> None:
         medians = {what: statistics.median(seconds) for what, seconds in result.seconds.items()}
         path = options.out / f"{name}.json"
         measure.write_part(path, environment, result.rows, seconds=result.seconds, median_seconds=medians)
-        print(table(result.rows) if result.rows else "", flush=True)
-    write_page(options.out / "table.md", _all_parts(options.out))
+        print(table(result.rows).markdown() if result.rows else "", flush=True)
+    write_all_parts(options.out)
     print(f"Written to {options.out}")
 
 
-def _all_parts(out: Path) -> str:
-    """The rows of all parts measured into this folder, with the machine and the date."""
+def write_all_parts(out: Path) -> None:
+    """Write the table of all parts measured into this folder, with the machine and the date."""
     parts = measure.read_parts(out, PARTS).values()
     origin = "{device}; commit {git_commit}; {date}; seed {seed}"
     origins = dict.fromkeys(origin.format_map(part["environment"]) for part in parts)
     note = " Quick sizes: the figures mean nothing." if any(part["environment"]["quick"] for part in parts) else ""
-    rows = [row for part in parts for row in part["rows"]]
-    return f"{table(rows)}\n{'; '.join(origins)}; torch {torch.__version__}.{note}\n"
+    rows = table([row for part in parts for row in part["rows"]])
+    text = f"{rows.markdown()}\n{'; '.join(origins)}; torch {torch.__version__}.{note}\n"
+    write_page(out / "table.md", text, [("measured", rows)])
 
 
 if __name__ == "__main__":

@@ -115,9 +115,7 @@ def main(arguments: list[str] | None = None) -> None:
             :, columns
         ].argmax(axis=1)
         seconds[who] = time.process_time() - start
-    photos_table = Table(
-        ["", "found", "false", "milliseconds a photo", "of the photo with most faces"], rows, left=1
-    ).markdown()
+    photos_table = Table(["", "found", "false", "milliseconds a photo", "of the photo with most faces"], rows)
     judged = [
         [
             who,
@@ -127,17 +125,18 @@ def main(arguments: list[str] | None = None) -> None:
         for who, decided in decisions.items()
     ]
     heads = [f"accuracy (%) by {kind}" for kind in labels]
-    faces_table = Table(["", *heads, "processor time a face, one by one (ms)"], judged, left=1).markdown()
+    faces_table = Table(["", *heads, "processor time a face, one by one (ms)"], judged)
     parts = [
         f"# {name} and the network that ships",
-        photos_table,
+        photos_table.markdown(),
         f"{len(images):,} faces of FER2013's PublicTest, whole:",
-        faces_table,
+        faces_table.markdown(),
         f"{here['date']}, commit {here['git_commit']}; {here['device']}; load before {here['load_before']:.1f}.",
     ]
     text = "\n\n".join(parts) + "\n"
     out = options.out or options.output_dir / "bench"
-    write_result(out, "peer", text, {"environment": here, "photos": rows, "faces": judged, "peer": name})
+    content = {"environment": here, "photos": rows, "faces": judged, "peer": name}
+    write_result(out, "peer", text, content, [("photos", photos_table), ("faces", faces_table)])
     print(text)
 
 

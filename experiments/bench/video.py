@@ -208,8 +208,8 @@ def main(arguments: list[str] | None = None) -> None:
             environment = measured_here(seed=0, network=describe(*network(options)), **sizes)
             rows, passes = PARTS[name](options, Path(folder))
             write_part(options.out / f"predict-{name}.json", environment, rows, passes=passes)
-    text = all_parts(options.out)
-    write_page(options.out / "predict.md", text)
+    text, tables = all_parts(options.out)
+    write_page(options.out / "predict.md", text, tables)
     print(text)
     print(f"Written to {options.out}")
 
@@ -219,21 +219,22 @@ def describe(net: nn.Module, info: NetworkInfo) -> str:
     return f"{info.split} of width {info.options['width']}, {trained}"
 
 
-def all_parts(out: Path) -> str:
-    """The tables of the parts that were measured into this folder, and where and when that was."""
+def all_parts(out: Path) -> tuple[str, list[tuple[str, Table]]]:
+    """The tables of the parts that were measured into this folder, with where and when that was, and by name."""
     origin = (
         "{network}; 640x480 video; {device}; commit {git_commit}; {date}; seed {seed}; load {load_before:.1f} before"
     )
-    texts = []
+    texts, tables = [], []
     for name, table_of, row_type in (("predict-speed", speed_table, Speed), ("predict-memory", table, Row)):
         for part in read_parts(out, [name], row_type).values():
             here = part["environment"]
-            texts.append(f"{table_of(part['rows'])}\n{origin.format_map(here)}; torch {here['versions']['torch']}.\n")
-    return "\n".join(texts)
+            tables.append((name, table_of(part["rows"])))
+            texts.append(f"{tables[-1][1].markdown()}\n{origin.format_map(here)}; torch {here['versions']['torch']}.\n")
+    return "\n".join(texts), tables
 
 
-def speed_table(rows: list[Speed]) -> str:
-    """The rows as a Markdown table, those of one face a frame with their verdict."""
+def speed_table(rows: list[Speed]) -> Table:
+    """The rows, those of one face a frame with their verdict."""
     cells = [
         [str(row.faces), row.runtime, row.verdict, f"{row.frames_per_s:.1f}"]
         + [f"{share:.1f}" for share in (row.decoding, row.detection, row.classification)]
@@ -241,7 +242,7 @@ def speed_table(rows: list[Speed]) -> str:
     ]
     last = f"classification (%, at most {MOST_SHARE:g} asked)"
     header = ["faces a frame", "runtime", "", "frames/s", "decoding (%)", "detection (%)", last]
-    return Table(header, cells, left=3).markdown()
+    return Table(header, cells, left=3)
 
 
 if __name__ == "__main__":

@@ -481,6 +481,10 @@ class FERDataModule(L.LightningDataModule):
         """Sample names of a part, in the order of evaluation."""
         return self.pack.names(self._division[part])
 
+    def groups_of(self, rows: Positions) -> NDArray[np.str_] | None:
+        """Names of the groups of these rows of the pack, "" for a group of its own; None if there are no groups."""
+        return None if self._words is None else np.array([self._words[row] for row in rows], dtype=np.str_)
+
     def hashes(self, part: str) -> NDArray[np.void]:
         """Content hashes of a part's images, V16 [n], in the order of evaluation."""
         return self.pack.hashes[self._division[part]]

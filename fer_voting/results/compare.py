@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer_voting.results.load import Predictions, RunGroup, RunRecord
-from fer_voting.results.statistics import holm, mcnemar_p, paired_difference
+from fer_voting.results.statistics import group_ids, holm, mcnemar_p, paired_difference
 
 TABLE_VOTES = ("soft", "hard", "softprob")
 """The paper's two, then the other reading of its soft vote."""
@@ -59,6 +59,7 @@ class Comparison:
         p_values: seed -> McNemar's exact p.
         holm: seed -> that p, corrected for all p-values of the table.
         missing: name of a run that is left out -> reason.
+        groups: their number (e.g. of people), if the images have groups: interval and p-values are then over groups.
     """
 
     first: Method | str
@@ -71,6 +72,7 @@ class Comparison:
     p_values: dict[int, float] = field(default_factory=dict)
     holm: dict[int, float] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
+    groups: int | None = None
 
 
 def accuracies(group: RunGroup, part: str, votes: Sequence[str] = TABLE_VOTES, refit: str = "") -> list[Accuracy]:
@@ -138,18 +140,33 @@ def correct_for_number(comparisons: Sequence[Comparison]) -> list[Comparison]:
     return [replace(one, holm={seed: next(corrected) for seed in one.p_values}) for one in comparisons]
 
 
-def compare_correct(first: Correct, second: Correct) -> dict[str, Any]:
-    """`images`, `difference`, `low`, `high` and `p_values` of a `Comparison`, over the seeds of `first`."""
+def compare_correct(first: Correct, second: Correct, *, groups: NDArray[np.str_] | None = None) -> dict[str, Any]:
+    """`images`, `groups`, `difference`, `low`, `high` and `p_values` of a `Comparison`, over the seeds of `first`.
+
+    Args:
+        groups: name of each image's group, "" for one of its own, [N]. One group only says nothing about others: the
+            images are then taken for independent.
+    """
     pairs = {seed: (first[seed], second[seed]) for seed in first}
     of_first, of_second = np.stack(list(pairs.values()), axis=1)  # of [2, S, N]
-    difference = paired_difference(of_first, of_second)
+    ids = None if groups is None else group_ids(groups)
+    number = 0 if ids is None else int(ids.max()) + 1
+    ids = ids if number > 1 else None
+    difference = paired_difference(of_first, of_second, groups=ids)
     return {
         "images": of_first.shape[1],
+        "groups": None if ids is None else number,
         "difference": difference.mean,
         "low": difference.low,
         "high": difference.high,
-        "p_values": {seed: mcnemar_p(*pair) for seed, pair in pairs.items()},
+        "p_values": {seed: mcnemar_p(*pair, groups=ids) for seed, pair in pairs.items()},
     }
+
+
+def join_groups(predictions: Sequence[Predictions]) -> NDArray[np.str_] | None:
+    """The groups of the images of several predictions, one after the other; None if some have none."""
+    groups = [one.groups for one in predictions if one.groups is not None]
+    return np.concatenate(groups) if len(groups) == len(predictions) else None
 
 
 Stored = tuple[dict[int, dict[int | None, tuple[str, Predictions]]], dict[str, str]]
@@ -190,7 +207,8 @@ def _compare(first: Method, second: Method, part: str, stored: Mapping[tuple[str
     if not correct:
         return Comparison(first, second, part, missing=missing)
     by_method = ({seed: pair[i] for seed, pair in correct.items()} for i in (0, 1))
-    return Comparison(first, second, part, **compare_correct(*by_method), missing=missing)
+    groups = join_groups([images[fold] for fold in folds])
+    return Comparison(first, second, part, **compare_correct(*by_method, groups=groups), missing=missing)
 
 
 def _same_images(one: Predictions, other: Predictions) -> bool:

@@ -11,13 +11,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import t
 
 from fer_voting.results.calibration import reliability
-from fer_voting.results.statistics import COVERAGE, RESAMPLES
+from fer_voting.results.statistics import COVERAGE, RESAMPLES, group_ids
 from fer_voting.results.table import Table
 from fer_voting.system.atomic import write_atomically
 from fer_voting.system.text import csv_safe
 from fer_voting.votes import CropOutputs, Vote
+
+BOOTSTRAP_NOTE = "In brackets: 95 % bootstrap intervals over images; a network of another seed may lie outside."
 
 
 def confusion_counts(labels: NDArray[np.int64], decisions: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
@@ -43,15 +46,27 @@ def metrics_of_counts(counts: NDArray[np.integer]) -> dict[str, NDArray[np.float
     }
 
 
-def metric_intervals(counts: NDArray[np.integer]) -> dict[str, tuple[float, float]]:
-    """Ends of the 95 % bootstrap interval (percentiles) of each of `metrics_of_counts`, over images.
+def metric_intervals(
+    counts: NDArray[np.integer], of_groups: NDArray[np.integer] | None = None
+) -> dict[str, tuple[float, float]]:
+    """Ends of the 95 % interval of each of `metrics_of_counts` over images, or over groups of them, e.g. people.
 
-    It covers the choice of the images, not the choice of the training's seed. Images with the same label and decision
-    are interchangeable, so that drawing N images with replacement is one multinomial draw of the cells.
+    It covers the choice of the images, not the choice of the training's seed. Over images it is a bootstrap's
+    (percentiles): images with the same label and decision are interchangeable, so that drawing N images with
+    replacement is one multinomial draw of the cells. Over groups it is the jackknife's, which leaves out a group at a
+    time, with Student's quantile (G - 1 degrees of freedom): a bootstrap of few groups is too narrow.
 
     Args:
         counts: int [K, K] (true class, decision).
+        of_groups: int [G, K, K], the same of each group; G >= 2.
     """
+    if of_groups is not None:
+        number = len(of_groups)
+        wide = t.ppf((1 + COVERAGE) / 2, number - 1) * np.sqrt((number - 1) / number)
+        without = metrics_of_counts(counts - of_groups)
+        half = {name: wide * np.sqrt(((values - values.mean()) ** 2).sum()) for name, values in without.items()}
+        metrics = metrics_of_counts(counts)
+        return {n: (max(0.0, float(metrics[n] - half[n])), min(1.0, float(metrics[n] + half[n]))) for n in metrics}
     cells, images = counts.ravel(), int(counts.sum())
     rng = np.random.default_rng(0)  # the same interval each time
     resampled = rng.multinomial(images, cells / images, size=RESAMPLES).reshape(-1, *counts.shape)
@@ -60,22 +75,45 @@ def metric_intervals(counts: NDArray[np.integer]) -> dict[str, tuple[float, floa
     return {name: (low, high) for name, (low, high) in intervals.items()}
 
 
+def counts_of_groups(
+    labels: NDArray[np.int64], decisions: NDArray[np.int64], classes: int, groups: NDArray[np.str_] | None
+) -> NDArray[np.int64] | None:
+    """`confusion_counts` of each group's images: int64 [G, K, K]; None without two groups or more.
+
+    Args:
+        groups: name of each image's group, "" for one of its own, [N].
+    """
+    ids = np.zeros(len(labels), np.int64) if groups is None else group_ids(groups)
+    number = int(ids.max()) + 1
+    if number < 2:
+        return None
+    cells = (ids * classes + labels) * classes + decisions
+    return np.bincount(cells, minlength=number * classes**2).reshape(number, classes, classes)
+
+
 def accuracy_with_interval(
-    labels: NDArray[np.int64], decisions: NDArray[np.int64], classes: int
+    labels: NDArray[np.int64], decisions: NDArray[np.int64], classes: int, groups: NDArray[np.str_] | None = None
 ) -> dict[str, float | tuple[float, float]]:
     """`accuracy` of decisions int64 [N], and its `interval` (`metric_intervals`)."""
     counts = confusion_counts(labels, decisions, classes)
     accuracy = float(metrics_of_counts(counts)["accuracy"])
-    return {"accuracy": accuracy, "interval": metric_intervals(counts)["accuracy"]}
+    of_groups = counts_of_groups(labels, decisions, classes, groups)
+    return {"accuracy": accuracy, "interval": metric_intervals(counts, of_groups)["accuracy"]}
 
 
 def evaluate_predictions(
-    outputs: CropOutputs, labels: NDArray[np.int64], class_names: Sequence[str], vote: Vote, fitted: bool = False
+    outputs: CropOutputs,
+    labels: NDArray[np.int64],
+    class_names: Sequence[str],
+    vote: Vote,
+    fitted: bool = False,
+    groups: NDArray[np.str_] | None = None,
 ) -> dict[str, Any]:
     """A vote's metrics beyond accuracy and recall, as plain numbers for JSON.
 
     `macro_f1`; `precision` by class (None where it is never decided for) and `f1` (None without images);
-    `intervals` of `accuracy`, `mean_recall`, `macro_f1`: [low, high]; `calibration`: `error` (expected calibration
+    `intervals` of `accuracy`, `mean_recall`, `macro_f1`: [low, high], over `groups` (their number; None: over images);
+    `calibration`: `error` (expected calibration
     error), `confidence` (mean), and by bin `counts`, `confidences`, `accuracies`, at temperature 1; the parameters of a
     fitted vote, else None as `temperature`; `calibrated`: the calibration at the fitted temperature, or None.
 
@@ -85,10 +123,12 @@ def evaluate_predictions(
         class_names: K.
         vote: the vote.
         fitted: whether its parameters are known. A vote whose scores are probabilities has no temperature.
+        groups: name of each image's group, e.g. the person, "" for one of its own, [N].
     """
     fitted = fitted and not vote.is_probability
     decisions = vote.scores(outputs).argmax(dim=1)
     counts = confusion_counts(labels, decisions.numpy(), len(class_names))
+    of_groups = counts_of_groups(labels, decisions.numpy(), len(class_names), groups)
     right, actual, decided = counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0)
 
     def calibration(temperature: float) -> dict[str, Any]:
@@ -100,7 +140,8 @@ def evaluate_predictions(
         "macro_f1": float(metrics_of_counts(counts)["macro_f1"]),
         "precision": _shares(class_names, right, decided),
         "f1": _shares(class_names, 2 * right, np.where(actual, actual + decided, 0)),
-        "intervals": {name: list(ends) for name, ends in metric_intervals(counts).items()},
+        "intervals": {name: list(ends) for name, ends in metric_intervals(counts, of_groups).items()},
+        "groups": None if of_groups is None else len(of_groups),
         "calibration": calibration(1.0),
         **(vote.to_values() if fitted else {"temperature": None}),
         "calibrated": calibration(vote.temperature) if fitted else None,
@@ -114,10 +155,9 @@ def _shares(names: Sequence[str], parts: NDArray[np.int64], wholes: NDArray[np.i
     }
 
 
-def evaluation_tables(votes: Mapping[str, Mapping[str, Any]], vote: str = "soft") -> str:
-    """Two tables as Markdown: the metrics of each vote with their intervals over images, and of each class by `vote`.
-
-    Below them, the classes without images, which the means leave out.
+def evaluation_tables(votes: Mapping[str, Mapping[str, Any]], vote: str = "soft") -> tuple[dict[str, Table], str]:
+    """Tables by title, the metrics of each vote with their intervals and those of each class by `vote`; and a note:
+    what the intervals are over, and the classes without images, which the means leave out.
 
     Args:
         votes: vote -> `recall` by class, `confusion_counts`, and what `evaluate_predictions` returns.
@@ -132,10 +172,12 @@ def evaluation_tables(votes: Mapping[str, Mapping[str, Any]], vote: str = "soft"
     for count, (name, recall) in zip(images, chosen["recall"].items(), strict=True):
         shares = (chosen["precision"][name], recall, chosen["f1"][name])
         by_class.rows.append([name, f"{count:,}", *("–" if s is None else f"{100 * s:.2f}" for s in shares)])
-    note = "In brackets: 95 % bootstrap intervals over images; a network of another seed may lie outside."
+    note = BOOTSTRAP_NOTE
+    if chosen.get("groups"):
+        note = note.replace("bootstrap intervals over images", f"intervals over {chosen['groups']:,} groups")
     absent = ", ".join(name for name, recall in chosen["recall"].items() if recall is None)
-    named = f"\nWithout images here, and not in the means: {absent}.\n" if absent else ""
-    return f"{by_vote.markdown()}\n{note}\n\n{by_class.markdown()}{named}"
+    named = f" Without images here, and not in the means: {absent}." if absent else ""
+    return {"metrics by vote": by_vote, f"metrics by class, {vote} vote": by_class}, note + named
 
 
 def adaptive_text(curve: Mapping[str, Any]) -> str:

@@ -55,11 +55,13 @@ REQUIRED = (
 
 @dataclass(frozen=True)
 class Predictions:
-    """Predictions for N images: `names` and `labels` (class ids) [N], crop `logits` float32 [N, V, K]."""
+    """Predictions for N images: `names` and `labels` (class ids) [N], crop `logits` float32 [N, V, K]; the names of the
+    images' `groups` [N] ("": a group of its own), None if they have none."""
 
     names: NDArray[np.str_]
     labels: NDArray[np.int64]
     logits: NDArray[np.float32]
+    groups: NDArray[np.str_] | None = None
 
     def correct(self, vote: str) -> NDArray[np.bool_]:
         """Whether the vote's decision is the label, [N]."""
@@ -75,9 +77,11 @@ def read_predictions(path: Path) -> Predictions:
         arrays = read_npz(path, "labels", "logits")
         names = arrays["names"] if "names" in arrays else arrays["rows"]
         labels, logits = arrays["labels"].astype(np.int64), arrays["logits"].astype(np.float32)
-        if logits.ndim != 3 or labels.shape != logits.shape[:1] or names.shape != labels.shape:
+        groups = arrays["groups"].astype(np.str_) if "groups" in arrays else None
+        of_images = [array.shape for array in (names, groups) if array is not None]
+        if logits.ndim != 3 or {labels.shape, *of_images} != {logits.shape[:1]}:
             raise ValueError("its arrays do not fit each other")
-        return Predictions(names.astype(np.str_), labels, logits)
+        return Predictions(names.astype(np.str_), labels, logits, groups)
     except (OSError, ValueError, KeyError) as error:
         state = "missing" if isinstance(error, FileNotFoundError) else "damaged"
         raise ValueError(f"{path.parent.name}/{path.name} is {state}") from error

@@ -104,8 +104,8 @@ def number_columns(arrays: Mapping[str, NDArray[Any]], names: Sequence[str]) -> 
     return {f"{kind}{name}": arrays[key][:, i] for i, name in enumerate(names) for kind, key in kinds.items()}
 
 
-def evaluation_table(votes: Mapping[str, Mapping[str, Any]]) -> str:
-    """A row a vote and number as Markdown, with intervals over images.
+def evaluation_table(votes: Mapping[str, Mapping[str, Any]]) -> Table:
+    """A row a vote and number, with intervals over images.
 
     Args:
         votes: vote -> the values of `targets.ValenceArousal`, and of `evaluate_numbers`.
@@ -116,8 +116,7 @@ def evaluation_table(votes: Mapping[str, Mapping[str, Any]]) -> str:
             ends = {metric: values["number_intervals"][metric][name] for metric in METRICS}
             cells = [f"{values[metric][name]:.3f} ({low:.3f} to {high:.3f})" for metric, (low, high) in ends.items()]
             table.rows.append([vote, name, *cells])
-    note = "In brackets: 95 % bootstrap intervals over images; a network of another seed may lie outside."
-    return f"{table.markdown()}\n{note}\n"
+    return table
 
 
 # --- runs -------------------------------------------------------------------------------------------------------

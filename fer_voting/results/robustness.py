@@ -29,17 +29,21 @@ def robustness_row(
     labels: NDArray[np.int64],
     classes: int,
     votes: Mapping[str, Vote],
+    groups: NDArray[np.str_] | None = None,
 ) -> RobustnessRow:
-    """The accuracies by each vote, and of a network with crops by its whole map, with 95 % intervals over images.
+    """The accuracies by each vote, and of a network with crops by its whole map, with 95 % intervals.
 
     Args:
         outputs: of the N images.
         labels: int64 [N].
+        groups: of the images, as `evaluation.evaluate_predictions` takes them.
     """
     decisions = {name: vote.scores(outputs).argmax(dim=1) for name, vote in votes.items()}
     if outputs.has_full_map:
         decisions[WHOLE_MAP] = outputs.full_map.argmax(dim=1)
-    figures = {name: accuracy_with_interval(labels, of_vote.numpy(), classes) for name, of_vote in decisions.items()}
+    figures = {
+        name: accuracy_with_interval(labels, of_vote.numpy(), classes, groups) for name, of_vote in decisions.items()
+    }
     return {"corruption": corruption, "strength": strength, "votes": figures}
 
 

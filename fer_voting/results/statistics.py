@@ -26,7 +26,17 @@ class Difference:
     high: float
 
 
-def paired_difference(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Difference:
+def group_ids(words: Sequence[str] | NDArray[np.str_]) -> NDArray[np.int64]:
+    """Number of each image's group from 0, [N]; "" is a group of its own."""
+    ids = np.unique(np.asarray(words, dtype=np.str_), return_inverse=True)[1].astype(np.int64)
+    own = np.flatnonzero(np.asarray(words) == "")
+    ids[own] = len(words) + np.arange(len(own))
+    return np.unique(ids, return_inverse=True)[1].astype(np.int64)
+
+
+def paired_difference(
+    first: NDArray[np.bool_], second: NDArray[np.bool_], *, groups: NDArray[np.int64] | None = None
+) -> Difference:
     """Difference of two networks' accuracies on the same images after trainings from the same seeds, first - second.
 
     From ENOUGH_SEEDS on, the interval is for the mean over all seeds and images like these: half its width is the root
@@ -35,49 +45,74 @@ def paired_difference(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Di
     errors are those of an analysis of variance of seeds x images. Few seeds make it wide, where seeds differ: the
     quantile of three is 4.3. A bootstrap of three seeds covers 79 to 87 % instead of 95 %.
 
-    With fewer seeds the interval is over images only: for the mean of these very networks.
+    Images of a group, e.g. of a person, are not independent: with `groups`, the standard error over images is the
+    jackknife's that leaves out a group at a time, and its quantile is Student's (G - 1 degrees of freedom). Where each
+    image is a group of its own, that standard error is the one over images.
+
+    With fewer seeds the interval is over images (or groups) only: for the mean of these very networks.
 
     Args:
         first, second: bool [S, N], whether the network of each seed was right about each image; N >= 2.
+        groups: int64 [N], number of each image's group from 0 (`group_ids`); two or more.
     """
     if first.shape != second.shape:
         raise ValueError(f"`first` {first.shape} and `second` {second.shape} must have one shape")
     seeds, images = first.shape
     outcomes = np.subtract(first, second, dtype=np.float64)  # 1: only the first is right; -1: only the second
-    of_seeds, of_images = outcomes.mean(axis=1, keepdims=True), outcomes.mean(axis=0, keepdims=True)
-    mean = float(outcomes.mean())
-    image_variance = of_images.var(ddof=1) / images
+    of_seeds, mean = outcomes.mean(axis=1), float(outcomes.mean())
+    ids = np.arange(images) if groups is None else groups
+    sizes = np.bincount(ids)
+    # What the mean of a seed loses by leaving out a group, [S, G].
+    influence = np.stack([np.bincount(ids, row - mean) for row in outcomes]) / (images - sizes)
+    of_groups = influence.mean(axis=0)
+    jackknife = (len(sizes) - 1) / len(sizes)
+    variance = jackknife * float((of_groups**2).sum())
     if seeds >= ENOUGH_SEEDS:
-        rest = outcomes - of_seeds - of_images + mean
-        rest_variance = (rest**2).sum() / ((seeds - 1) * (images - 1)) / (seeds * images)
-        # Both contain the variance of what is peculiar to an image under a seed, which counts once.
-        image_variance = max(image_variance - rest_variance, 0.0)
-    half = half_interval(image_variance, of_seeds[:, 0])
+        rest = influence - of_groups - np.outer(of_seeds - mean, sizes / (images - sizes))
+        # Both contain the variance of what is peculiar to a group under a seed, which counts once.
+        variance = max(variance - jackknife * float((rest**2).sum()) / ((seeds - 1) * seeds), 0.0)
+    half = half_interval(variance, of_seeds, None if groups is None else len(sizes))
     return Difference(mean, float(mean - half), float(mean + half))
 
 
-def half_interval(image_variance: float, of_seeds: Sequence[float] | NDArray[np.float64]) -> float:
+def half_interval(
+    image_variance: float, of_seeds: Sequence[float] | NDArray[np.float64], groups: int | None = None
+) -> float:
     """Half the width of the 95 % interval of a mean over seeds, as in `paired_difference`.
 
     Args:
         image_variance: variance of the mean over the choice of the images.
         of_seeds: the value of each seed, [S].
+        groups: their number, if the variance is over groups.
     """
-    half = float(norm.ppf((1 + COVERAGE) / 2) * np.sqrt(image_variance))
+    quantile = (1 + COVERAGE) / 2
+    half = float((t.ppf(quantile, groups - 1) if groups else norm.ppf(quantile)) * np.sqrt(image_variance))
     if (seeds := len(of_seeds)) < ENOUGH_SEEDS:
         return half
-    return float(np.hypot(t.ppf((1 + COVERAGE) / 2, seeds - 1) * np.sqrt(np.var(of_seeds, ddof=1) / seeds), half))
+    return float(np.hypot(t.ppf(quantile, seeds - 1) * np.sqrt(np.var(of_seeds, ddof=1) / seeds), half))
 
 
-def mcnemar_p(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
+def mcnemar_p(first: NDArray[np.bool_], second: NDArray[np.bool_], *, groups: NDArray[np.int64] | None = None) -> float:
     """P-value of McNemar's exact test, two-sided; 1 if the networks agree on every image.
+
+    It asks how often a difference is as large if the networks are equally good: then each image on which they disagree
+    is as likely to be the one's as the other's. With `groups`, the images of a group are exchanged together.
 
     Args:
         first, second: bool [N], whether each of two networks was right about each image.
+        groups: int64 [N], number of each image's group from 0.
     """
-    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
-    disputed = only_first + only_second
-    return float(binomtest(only_first, disputed).pvalue) if disputed else 1.0
+    won = np.subtract(first, second, dtype=np.float64)
+    if groups is None:
+        only_first, disputed = int((won > 0).sum()), int((won != 0).sum())
+        return float(binomtest(only_first, disputed).pvalue) if disputed else 1.0
+    of_groups = np.abs(np.bincount(groups, won)).astype(np.int64)
+    most, observed = int(of_groups.sum()), abs(int(won.sum()))
+    chances = np.zeros(2 * most + 1)  # of each sum from -most to most
+    chances[most] = 1.0
+    for size in of_groups[of_groups > 0]:
+        chances = (np.roll(chances, size) + np.roll(chances, -size)) / 2  # what is rolled over the ends is 0
+    return min(1.0, float(chances[np.abs(np.arange(-most, most + 1)) >= observed].sum()))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

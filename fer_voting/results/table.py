@@ -3,7 +3,7 @@
 import csv
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -108,6 +108,21 @@ class Table:
             with write_atomically(path.with_name(path.name + suffix)) as file:
                 file.write(text)
         return [path.name + suffix for suffix in texts]
+
+
+def write_tables(stem: Path, tables: Iterable[tuple[str, Table]]) -> list[str]:
+    """Write tables, each with its title, as LaTeX and CSV; names of the files.
+
+    The first is STEM.tex and STEM.csv, the second STEM-2.tex, and so on; those of an earlier call are
+    removed.
+    """
+    for path in stem.parent.iterdir() if stem.parent.is_dir() else ():
+        if re.fullmatch(rf"{re.escape(stem.name)}(-\d+)?\.(tex|csv)", path.name):
+            path.unlink()
+    names = []
+    for number, (title, table) in enumerate(tables, 1):
+        names += table.write(stem.with_name(stem.name + (f"-{number}" if number > 1 else "")), title)
+    return names
 
 
 def _markdown(text: str) -> str:

@@ -48,8 +48,8 @@ UNCERTAIN = (
 FOLDS_NOTE = (
     "Cross-validation: every image is tested once, by the run of its fold. An accuracy is over all images, ± over "
     "seeds; below `folds` is mean and standard deviation of the folds' accuracies. Comparisons are over all images of "
-    "the folds that both have. They take images for independent, which those of one person are not: intervals are too "
-    "narrow and p-values too small."
+    "the folds that both have, with intervals and p-values over groups (people) where the images have groups; without, "
+    "they take images for independent."
 )
 NO_TEST = "There are no test images in these runs' data, so a refit can't be tested."
 
@@ -110,12 +110,15 @@ def interval_text(comparison: Comparison) -> str:
         return NOTHING
     text = f"{100 * comparison.low:+.2f} to {100 * comparison.high:+.2f}"
     seeds = len(comparison.p_values)
-    return text if seeds >= ENOUGH_SEEDS else f"{text} ({interval_over(seeds)})"
+    if seeds >= ENOUGH_SEEDS and not comparison.groups:
+        return text
+    return f"{text} ({interval_over(seeds, comparison.groups)})"
 
 
-def interval_over(seeds: int) -> str:
-    """Whether the interval of a paired difference covers seeds besides images."""
-    return "images and seeds" if seeds >= ENOUGH_SEEDS else f"images only, {('one seed', 'two seeds')[seeds - 1]}"
+def interval_over(seeds: int, groups: int | None = None) -> str:
+    """Whether the interval of a paired difference covers seeds besides images, or groups of images."""
+    units = f"{groups:,} groups" if groups else "images"
+    return f"{units} and seeds" if seeds >= ENOUGH_SEEDS else f"{units} only, {('one seed', 'two seeds')[seeds - 1]}"
 
 
 def p_text(p: float) -> str:

@@ -77,6 +77,9 @@ def evaluate_votes(
             evaluated[name][part] = data.target.judge(scores, predictions.labels, data.class_names)
             if is_first_rank():
                 arrays = data.target.to_arrays(predictions.outputs, scores, predictions.labels, data.class_names)
-                names = np.array(data.pack.names(predictions.positions.numpy()))
+                positions = predictions.positions.numpy()
+                if (groups := data.groups_of(positions)) is not None:
+                    arrays |= {"groups": groups}
+                names = np.array(data.pack.names(positions))
                 write_npz(run.predictions_file(name, part), **arrays, names=names)
     return evaluated

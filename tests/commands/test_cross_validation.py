@@ -60,13 +60,17 @@ def test_folds_are_pooled_from_the_trainings_to_the_table(swept: Sweep) -> None:
     assert counts is not None
     assert counts.sum() == 3 * SEQUENCES
     (pair,) = compare(group, [(Method("m3", "soft"), Method("baseline", "soft"))], "test")
-    assert pair.images == 3 * SEQUENCES
+    assert (pair.images, pair.groups) == (3 * SEQUENCES, 6)
+    for one in of_folds:
+        assert one.groups is not None
+        assert one.groups.tolist() == [name.split("/")[1][:4] for name in one.names]
     table, unfinished, _ = sweep_table(swept)
     assert unfinished == 0
     assert "Not comparable" not in table
     assert f"## {group.title}, 3 folds: test accuracy (%)" in table
     row = next(line for line in table.splitlines() if line.startswith("| crops after module 3 ") and "3 of 3" in line)
     assert f"{100 * right.mean():.2f}" in row
+    assert "(6 groups only, one seed)" in table
     assert "### m3, soft vote: decisions over the folds (%)" in table
 
 

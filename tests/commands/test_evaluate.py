@@ -100,7 +100,16 @@ def test_it_finds_the_metrics_that_the_training_wrote(trained: Run, run_evaluate
         assert all(path.stat().st_size > 10_000 for path in plots)
     else:  # plots=false
         assert not any(path.exists() for path in plots)
-    assert "soft vote: accuracy" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "soft vote: accuracy" in printed
+    assert "In brackets: 95 % bootstrap intervals over images; " in printed
+    by_vote, by_class = (
+        list(csv.DictReader((out / f"{NAME}-on-faces-{stage}-table{number}.csv").read_text().splitlines()))
+        for number in ("", "-2")
+    )
+    assert by_vote[0]["accuracy (%)"].startswith(f"{100 * found['votes']['soft']['accuracy']:.2f} (")
+    assert sum(int(row["images"]) for row in by_class) == found["images"]
+    assert (out / f"{NAME}-on-faces-{stage}-table.tex").read_text().count(r"\num{") > len(by_vote)
 
 
 def test_images_have_the_size_that_the_network_was_trained_at(trained: Run, run_evaluate, plain):
@@ -238,6 +247,7 @@ def test_accuracy_on_worse_images(trained: Run, run_evaluate, capsys):
     assert right != first["votes"]["soft"]["accuracy"]
     assert "| contrast (times the contrast)" in capsys.readouterr().out
     assert (out / f"{NAME}-on-faces-test-robustness.png").stat().st_size > 10_000
+    assert len((out / f"{NAME}-on-faces-test-table-3.csv").read_text().splitlines()) == 1 + len(found["robustness"])
 
 
 def test_images_that_it_was_trained_on_are_counted(trained: Run, run_evaluate, plain, tmp_path: Path, capsys):

@@ -184,5 +184,7 @@ def test_a_killed_search_goes_on_from_the_last_epoch(tmp_path: Path, capsys: pyt
     result = first.result()
     assert result is not None
     assert f"{100 * result['votes']['soft']['val']['accuracy']:.2f} |" in printed
+    assert (tmp_path / "studies/mine.csv").read_text().count("\nfaces-") == 2
+    assert r"\toprule" in (tmp_path / "studies/mine.tex").read_text()
     study = optuna.load_study(study_name="mine", storage=f"sqlite:///{tmp_path / 'studies/mine.db'}")
     assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 2

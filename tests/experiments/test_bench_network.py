@@ -62,7 +62,8 @@ def test_every_part(measured: Path) -> None:
         assert all(-100 <= row["figure"] < 1e9 for row in found["rows"])  # accuracy lost may be gained
         assert all(row["figure"] >= 0 for row in found["rows"] if not row["what"].endswith("accuracy lost"))
         assert found["rows"]
-    assert "m1 training step, bf16, of the reference's time" in (measured / "table.md").read_text()
+    for form in ("md", "csv"):
+        assert "m1 training step, bf16, of the reference's time" in (measured / f"table.{form}").read_text()
 
 
 def test_without_a_trained_network_its_part_says_what_it_lacks(

@@ -41,6 +41,8 @@ def test_both_parts_with_a_trained_network(trained: Run, tmp_path: Path, capsys:
     text = (tmp_path / "predict.md").read_text()
     assert text in capsys.readouterr().out
     assert "memory at frame 10" in text
+    assert "memory at frame 10" in (tmp_path / "predict-2.csv").read_text()
+    assert r"\toprule" in (tmp_path / "predict.tex").read_text()
 
 
 def test_a_part_that_there_is_not(capsys: pytest.CaptureFixture[str]) -> None:

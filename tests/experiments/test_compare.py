@@ -11,7 +11,7 @@ from helpers.runs import CLASSES, make_run
 from scipy.stats import binomtest
 
 from experiments.compare import main
-from fer_voting.results.statistics import holm, paired_difference
+from fer_voting.results.statistics import group_ids, holm, mcnemar_p, paired_difference
 from fer_voting.runs.run import Run
 
 pytestmark = pytest.mark.slow
@@ -96,7 +96,11 @@ def folders(outputs: Path, out: Path) -> list[str]:
     [
         (["nobody"], M1, "there is no run nobody in "),
         (["empty"], M1, "config.yaml is missing"),
-        (M1, BASELINE[:2], "faces-m1-width4 has the seeds 0, 1, 2, faces-baseline-width4 0, 1: give runs of the same"),
+        (
+            M1,
+            BASELINE[:2],
+            "has the seeds 0, 1, 2, faces-baseline-width4 the seeds 0, 1: give runs of the same",
+        ),
         ([M1[0], BASELINE[1]], M1, r"are no seeds of one network \(split: m1 there, baseline here\)"),
         ([M1[0], "faces-m1-seed1"], M1, "there is no run faces-m1-seed1"),
         (["faces-m1-seed0", *M1[1:]], M1, "are no seeds of one network .*model.width"),
@@ -135,6 +139,71 @@ def test_what_cannot_be_compared_is_named_in_a_line(
     finally:
         manifest.write_text(text)
         result.write_text(finished)
+
+
+# Folds, and images of people ------------------------------------------------------------------------------------------
+
+PEOPLE = np.array(["a", "b", "c", "d"]).repeat(7)
+FOLD_OF = {"a": 0, "b": 1, "c": 2, "d": 2}
+
+
+@pytest.fixture(scope="module")
+def folds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """m1 and the baseline of two seeds in three folds; four people have seven images each."""
+    folder = tmp_path_factory.mktemp("folds")
+    fold_of = np.array([FOLD_OF[person] for person in PEOPLE])
+    for split, by_seed in WRONG.items():
+        for seed, wrong in enumerate(by_seed[:2]):
+            for fold in range(3):
+                rows = np.flatnonzero(fold_of == fold)
+                words = ["dataset=folder", "dataset.root=there", "dataset.folds=3", f"dataset.fold={fold}"]
+                labels, test = (list(np.array(each)[rows]) for each in (LABELS, decided(wrong)))
+                of_fold = {"data_fingerprint": f"f{fold}", "data": {"digests": {"test": f"fold {fold}"}}}
+                make_run(
+                    folder,
+                    [*words, f"split={split}", f"seed={seed}"],
+                    {"test": test},
+                    labels,
+                    names=[f"image {row}" for row in rows],
+                    groups=list(PEOPLE[rows]),
+                    **of_fold,
+                )
+    return folder
+
+
+def runs_of(folder: Path, split: str) -> list[str]:
+    return [path.name for path in sorted((folder / "runs").iterdir()) if f"-{split}-" in path.name]
+
+
+def test_folds_are_pooled_and_intervals_are_over_people(folds: Path, tmp_path: Path) -> None:
+    m1, baseline = (runs_of(folds, split) for split in ("m1", "baseline"))
+    main([*m1, "--against", *baseline, *folders(folds, tmp_path)])
+    (row,) = json.loads((tmp_path / "compare.json").read_text())
+    right = {split: ~np.stack([np.isin(range(28), wrong) for wrong in WRONG[split][:2]]) for split in WRONG}
+    ids = group_ids(PEOPLE)
+    expected = paired_difference(right["m1"], right["baseline"], groups=ids)
+    assert (row["images"], row["groups"]) == (28, 4)
+    assert [row[key] for key in ("difference", "low", "high")] == pytest.approx(
+        [expected.mean, expected.low, expected.high]
+    )
+    pairs = zip(right["m1"], right["baseline"], strict=True)
+    assert list(row["p_values"].values()) == pytest.approx([mcnemar_p(*pair, groups=ids) for pair in pairs])
+    assert row["first"] == m1[0].split("-fold")[0]
+    assert "(4 groups only, two seeds)" in (tmp_path / "compare.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda m1, baseline: (m1, baseline[1:]), "has the seeds 0, 1 and the folds 0, 1, 2, .*: give"),
+        (lambda m1, baseline: (m1[1:], baseline[1:]), "give every fold of every seed"),
+        (lambda m1, baseline: ([*m1, m1[0]], baseline[:2]), "give runs of the same"),
+    ],
+)
+def test_folds_that_are_missing_are_named(folds: Path, tmp_path: Path, change: Any, message: str) -> None:
+    first, second = change(runs_of(folds, "m1"), runs_of(folds, "baseline"))
+    with pytest.raises(SystemExit, match=message):
+        main([*first, "--against", *second, *folders(folds, tmp_path)])
 
 
 @pytest.mark.parametrize("words", [[], ["a"], ["a", "--against"], ["a", "--against", "b", "--vote", "none"]])

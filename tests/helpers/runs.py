@@ -35,6 +35,7 @@ def make_run(
     labels: Sequence[int],
     hard: Mapping[str, Sequence[int]] | None = None,
     names: Sequence[str] | None = None,
+    groups: Sequence[str] | None = None,
     **result: Any,
 ) -> Run:
     """A finished run.
@@ -45,6 +46,7 @@ def make_run(
         labels: class id of each image, the same in every part.
         hard: the same of the weights of the hard vote's best epoch, where they differ.
         names: of the images; made up if not given.
+        groups: of the images, e.g. people, if they have any.
         result: entries of result.json to write instead of made-up ones.
     """
     config = plan([*words, f"output_dir={output_dir}"])
@@ -60,6 +62,7 @@ def make_run(
                 scores = VOTES[vote](predictions.crops)
                 votes[vote][part] = Classes().judge(scores, predictions.labels, CLASSES)
                 arrays = Classes().to_arrays(predictions.outputs, scores, predictions.labels, CLASSES)
+                arrays |= {} if groups is None else {"groups": np.array(groups)}
                 write_npz(run.predictions_file(vote, part), **arrays, names=np.array(names))
         counts = dict(zip(CLASSES, np.bincount(labels, minlength=len(CLASSES)).tolist(), strict=True))
         made_up = {

@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from scipy.stats import binom, bootstrap
+from scipy.stats import binom, bootstrap, t
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_f1_score, multiclass_recall
 
 from fer_voting.results.evaluation import (
+    confusion_counts,
+    counts_of_groups,
     evaluate_predictions,
     evaluation_tables,
     metric_intervals,
@@ -91,6 +93,27 @@ def test_intervals_have_a_fortieth_of_the_resamples_on_either_side() -> None:
     assert high == pytest.approx(binom.ppf(0.975, 10_000, 0.8) / 10_000, abs=0.1 * deviation)
 
 
+def test_intervals_over_groups_leave_out_one_at_a_time() -> None:
+    rng = np.random.default_rng(0)
+    labels, decisions, groups = rng.integers(0, 3, 90), rng.integers(0, 3, 90), rng.choice(["a", "b", "c", "d"], 90)
+    counts = confusion_counts(labels, decisions, 3)
+    of_groups = counts_of_groups(labels, decisions, 3, groups)
+    assert of_groups is not None
+    assert (of_groups.sum(axis=0) == counts).all()
+    without = np.array(
+        [
+            metrics_of_counts(confusion_counts(labels[groups != g], decisions[groups != g], 3))["macro_f1"]
+            for g in "abcd"
+        ]
+    )
+    half = t.ppf(0.975, 3) * (3 / 4 * ((without - without.mean()) ** 2).sum()) ** 0.5
+    value = metrics_of_counts(counts)["macro_f1"]
+    low, high = metric_intervals(counts, of_groups)["macro_f1"]
+    assert (low, high) == (pytest.approx(max(0, value - half)), pytest.approx(min(1, value + half)))
+    assert counts_of_groups(labels, decisions, 3, None) is None
+    assert counts_of_groups(labels, decisions, 3, np.full(90, "a")) is None
+
+
 def predictions() -> tuple[CropOutputs, np.ndarray]:
     """Outputs of 4 images and labels: two of four soft decisions are right, and no vote decides for fear."""
     logits = torch.tensor(
@@ -117,6 +140,11 @@ def test_a_vote_by_hand() -> None:
     confidences = [e(2) / (e(2) + e(1 / 3) + 1), e(4) / (e(4) + 2), e(5) / (e(5) + 2), e(1) / (e(1) + e(2 / 3) + 1)]
     assert found["calibration"]["confidence"] == pytest.approx(np.mean(confidences))
     assert found["calibrated"]["confidence"] < found["calibration"]["confidence"]
+    assert found["groups"] is None
+    people = np.array(["a", "b", "a", ""])
+    grouped = evaluate_predictions(*predictions(), NAMES, soft_vote, groups=people)
+    assert grouped["groups"] == 3
+    assert grouped["intervals"]["accuracy"] == [0.0, 1.0]  # of three people, one of whom is right in half of the images
     hard = evaluate_predictions(*predictions(), NAMES, hard_vote)
     assert hard["precision"] == {"happy": 2 / 3, "sad": 1.0, "fear": None}
     assert (hard["temperature"], hard["calibrated"]) == (None, None)
@@ -158,7 +186,8 @@ def test_tables() -> None:
             "precision": {"happy": 1.0, "fear": None}, "f1": {"happy": 2 / 3, "fear": None},
         }  # fmt: skip
 
-    text = evaluation_tables({"soft": metrics(0.5, 0.05, 2.0), "hard": metrics(0.625, None, None)})
+    tables, note = evaluation_tables({"soft": metrics(0.5, 0.05, 2.0), "hard": metrics(0.625, None, None)})
+    text = f"{tables['metrics by vote'].markdown()}\n{note}\n\n{tables['metrics by class, soft vote'].markdown()}"
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
     others = ["25.00 (12.50 to 50.00)", "20.00 (10.00 to 30.00)"]
     assert [rows[0], *rows[2:4]] == [
@@ -166,13 +195,16 @@ def test_tables() -> None:
         ["soft", "50.00 (40.00 to 80.00)", *others, "10.00; 5.00 at temperature 2.00"],
         ["hard", "62.50 (40.00 to 80.00)", *others, "10.00"],
     ]
-    assert [rows[-6], *rows[-4:-2]] == [
+    assert [rows[-4], *rows[-2:]] == [
         ["class", "images", "precision (%)", "recall (%)", "F1 (%)"],
         ["happy", "1,500", "100.00", "50.00", "66.67"],
         ["fear", "0", "–", "–", "–"],
     ]
-    assert text.endswith("\nWithout images here, and not in the means: fear.\n")
-    assert "over images" in text
+    assert note.endswith(
+        "over images; a network of another seed may lie outside. Without images here, and not in the means: fear."
+    )
+    _, note = evaluation_tables({"soft": metrics(0.5, None, None) | {"groups": 1200}})
+    assert "95 % intervals over 1,200 groups; " in note
 
 
 def test_predictions_as_rows(tmp_path: Path) -> None:

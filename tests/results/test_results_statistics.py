@@ -1,12 +1,13 @@
 """Statistics of comparisons, against hand-computed values and direct re-computation."""
 
+import itertools
 import math
 
 import numpy as np
 import pytest
-from scipy.stats import ttest_1samp
+from scipy.stats import norm, t, ttest_1samp
 
-from fer_voting.results.statistics import holm, mcnemar_p, paired_difference, pareto_front
+from fer_voting.results.statistics import group_ids, holm, mcnemar_p, paired_difference, pareto_front
 
 
 def disputed(only_first: int, only_second: int, agreed: int = 5) -> tuple[np.ndarray, np.ndarray]:
@@ -132,3 +133,56 @@ def test_pareto_front_is_what_nothing_beats() -> None:
     assert pareto_front([1, 1], [2, 3]) == [1]  # as cheap, and better
     assert pareto_front([1, 2], [3, 3]) == [0]  # as good, and cheaper
     assert pareto_front([], []) == []
+
+
+# Groups of images -----------------------------------------------------------------------------------------------------
+
+
+def test_an_image_without_a_group_is_one_of_its_own() -> None:
+    ids = group_ids(["anna", "", "ben", "anna", ""])
+    assert ids[0] == ids[3]
+    assert sorted(set(ids.tolist())) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 3, 5])
+def test_groups_of_one_image_are_images(seeds: int) -> None:
+    """The variance is the same; only the quantile of few groups is wider."""
+    rng = np.random.default_rng(seeds)
+    image = rng.normal(size=400)
+    first, second = (image + rng.normal(0, 0.5, (seeds, 400)) > level for level in (-0.5, -0.3))
+    plain, grouped = paired_difference(first, second), paired_difference(first, second, groups=rng.permutation(400))
+    assert grouped.mean == plain.mean
+    assert (grouped.low, grouped.high) == (pytest.approx(plain.low, abs=3e-4), pytest.approx(plain.high, abs=3e-4))
+    if seeds < 3:
+        wider = t.ppf(0.975, 399) / norm.ppf(0.975)
+        assert grouped.high - grouped.mean == pytest.approx(wider * (plain.high - plain.mean))
+
+
+def test_the_interval_over_groups_leaves_out_one_at_a_time() -> None:
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(7), [3, 9, 2, 5, 5, 14, 1])
+    first, second = (rng.random(len(groups)) < 0.3 + 0.6 * rng.random(7)[groups] for _ in range(2))
+    outcomes = first.astype(float) - second
+    without = np.array([outcomes[groups != group].mean() for group in range(7)])
+    half = t.ppf(0.975, 6) * math.sqrt(6 / 7 * ((without - outcomes.mean()) ** 2).sum())
+    interval = paired_difference(first[None], second[None], groups=groups)
+    assert (interval.low, interval.high) == (
+        pytest.approx(outcomes.mean() - half),
+        pytest.approx(outcomes.mean() + half),
+    )
+
+
+def test_p_values_of_groups_are_those_of_every_exchange() -> None:
+    rng = np.random.default_rng(3)
+    for _ in range(20):
+        groups = rng.integers(0, 8, 40)
+        first, second = rng.random((2, 40)) < 0.6
+        won = np.array([(first.astype(int) - second)[groups == group].sum() for group in range(8)])
+        sums = [abs(won @ signs) for signs in itertools.product((-1, 1), repeat=8)]
+        assert mcnemar_p(first, second, groups=groups) == pytest.approx(np.mean(np.array(sums) >= abs(won.sum())))
+
+
+@pytest.mark.parametrize(("only_first", "only_second"), [(3, 1), (5, 0), (4, 4), (0, 0), (20, 6)])
+def test_the_p_value_of_groups_of_one_image_is_mcnemars(only_first: int, only_second: int) -> None:
+    pair = disputed(only_first, only_second)
+    assert mcnemar_p(*pair, groups=np.arange(len(pair[0]))) == pytest.approx(mcnemar_p(*pair))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pylatexenc.latex2text import LatexNodes2Text, MacroTextSpec, get_default_latex_context_db
 from pylatexenc.latexwalker import LatexEnvironmentNode, LatexMacroNode, LatexWalker
 
-from fer_voting.results.table import LATEX_PREAMBLE, Table
+from fer_voting.results.table import LATEX_PREAMBLE, Table, write_tables
 from fer_voting.system.text import escape
 
 SPECIAL = [*"\\{}$&#_%~^<>|`'\"*", "--", "---", "''", "``", ",,", "[2pt]", "?`", "!`"]
@@ -148,6 +148,16 @@ def test_csv_of_numbers() -> None:
         "./@x,./-1+cmd|' /C calc'!A0",
         "./-2,-2",
     ]
+
+
+def test_tables_of_an_earlier_call_are_removed(tmp_path: Path) -> None:
+    (tmp_path / "others-2.csv").write_text("x")
+    three = [("first", ACCURACIES), ("second", ACCURACIES), ("third", Table(["a"], [["b"]]))]
+    names = ["t.tex", "t.csv", "t-2.tex", "t-2.csv", "t-3.tex", "t-3.csv"]
+    assert write_tables(tmp_path / "t", three) == names
+    assert (tmp_path / "t-3.csv").read_text() == "a\nb\n"
+    assert write_tables(tmp_path / "t", three[:1]) == names[:2]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["others-2.csv", "t.csv", "t.tex"]
 
 
 @pytest.mark.slow
