@@ -188,7 +188,7 @@ def test_folds_are_pooled_and_intervals_are_over_people(folds: Path, tmp_path: P
     )
     pairs = zip(right["m1"], right["baseline"], strict=True)
     assert list(row["p_values"].values()) == pytest.approx([mcnemar_p(*pair, groups=ids) for pair in pairs])
-    assert row["first"] == m1[0].split("-fold")[0]
+    assert row["first"] == m1[0].rpartition("-fold")[0]
     assert "(4 groups only, two seeds)" in (tmp_path / "compare.md").read_text()
 
 
