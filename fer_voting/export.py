@@ -130,6 +130,11 @@ def export(options: argparse.Namespace) -> Path:
         raise ValueError(f"{source.path} is exported already")
     network = networks.load(options.run, options.output_dir, options.vote, options.split, runtime="torch")
     assert isinstance(network, networks.Network)
+    numbers = " and ".join(network.info.number_names)
+    if numbers and options.to == "page":
+        raise ValueError(f"the page shows probabilities of classes, and this network predicts {numbers}")
+    if "int8" in (options.precision, options.onnx) and not network.info.class_names:
+        raise ValueError(f"int8 is judged by the accuracy that it loses, and this network predicts only {numbers}")
     faces = {name: getattr(options, name) for name in ("margin", "align") if getattr(options, name) is not None}
     if faces:
         network = replace(network, info=replace(network.info, faces=replace(network.info.faces, **faces)))
@@ -220,9 +225,9 @@ def _to_onnx(network: "Network", path: Path, options: argparse.Namespace, name: 
         accuracy=network.accuracy,
         forms=network.forms if options.form == "all" else {},
     )
-    embed_before = len(network.info.class_names) if options.embedding else None
+    embed_before = len(network.info.outputs) if options.embedding else None
     kind = FormsNetwork if options.form == "all" else FaceNetwork
-    module = kind(network.net, network.vote, network.info.faces.colour, embed_before)
+    module = kind(network.net, network.vote, network.info.faces.colour, embed_before, len(network.info.number_names))
     if options.precision == "float32":
         note = f"{export_float32(module, info, path):.1e} from PyTorch"
     else:

@@ -163,7 +163,8 @@ def predict(arguments: argparse.Namespace) -> None:
         rows = predict_on_ray(inputs, options, arguments.ray)
     else:
         rows = predictor.files(inputs)
-    writer = RowWriter(arguments.out, predictor.recognizer.class_names, options.columns)
+    recognizer = predictor.recognizer
+    writer = RowWriter(arguments.out, recognizer.class_names, options.columns, recognizer.number_names)
     start = time.monotonic()
     with contextlib.closing(rows):
         first = next(rows, [])  # errors of a camera or a cluster show here, before a file is replaced
@@ -270,7 +271,7 @@ def describe(predictor: "Predictor") -> None:
         device = f"{device} ({torch.cuda.get_device_name(device)})"
     log.info(
         "recognition: %s, split %s, %s vote, %dx%d pixels, by %s on %s",
-        ", ".join(runtime.class_names),
+        ", ".join([*runtime.class_names, *runtime.number_names]),
         runtime.split,
         runtime.vote,
         runtime.image_size,

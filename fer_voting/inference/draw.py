@@ -30,7 +30,7 @@ TICKS_PER_S = 90_000
 def annotate(
     frame: NDArray[np.uint8], faces: Iterable[Face], face_ids: Iterable[int] | None = None
 ) -> NDArray[np.uint8]:
-    """A copy of a frame (uint8 `[H, W, 3]`, RGB) with boxes and labels, e.g. `happy 93 %`, or `3: happy 93 %`."""
+    """A copy of a frame (uint8 `[H, W, 3]`, RGB) with boxes and labels: `happy 93 %`, `3: happy 93 %, valence 0.41`."""
     image = PIL.Image.fromarray(frame)
     draw = PIL.ImageDraw.Draw(image)
     line = max(2, round(max(image.size) / 400))
@@ -39,7 +39,8 @@ def annotate(
     for face, face_id in zip(faces, [None] * len(faces) if face_ids is None else face_ids, strict=True):
         left, top, width, height = face.box
         draw.rectangle((left, top, left + width, top + height), outline=BOX_COLOR, width=line)
-        label = f"{face.class_name} {face.confidence:.0%}"
+        said = [f"{face.class_name} {face.confidence:.0%}"] if face.class_name else []
+        label = ", ".join([*said, *(f"{name} {value:.2f}" for name, value in face.numbers.items())])
         if face_id is not None:
             label = f"{face_id}: {label}"
         # Above the box, else below it, else inside.

@@ -72,7 +72,7 @@ def explain(recognizer: Recognizer, face: NDArray[np.uint8]) -> Explanation:
         finally:
             hook.remove()
     with torch.inference_mode():
-        weight = net.backbone.fc.weight.detach()[:, :, None, None]
+        weight = net.backbone.fc.weight.detach()[: len(recognition.class_names), :, None, None]
         crop_maps = F.conv2d(last_maps[0].float(), weight).cpu().numpy()
     size = len(prepared)
     rectangles, mirrored = crop_rectangles(net.split, size)
@@ -106,6 +106,8 @@ def explainable_network(recognizer: Recognizer) -> "VotingResNet18":
             f"the {runtime.vote} vote cannot be explained, because it leaves crops out: choose another vote"
         )
     net = runtime.network.net
+    if not runtime.class_names:
+        raise ValueError(f"{' and '.join(runtime.number_names)} cannot be explained: the maps are of classes")
     if not isinstance(net, VotingResNet18):
         name = type(getattr(net, "backbone", net)).__name__
         raise ValueError(f"a {name} cannot be explained: class-activation maps need the paper's ResNet-18")

@@ -45,7 +45,7 @@ def model_card(
     """
     own, counts, versions = info.options, result["counts"], result.get("versions", {})
     is_papers = info.architecture == "resnet18"
-    measured = [each for each in evaluations if vote in each.get("votes", {})]
+    measured = [each for each in evaluations if "accuracy" in each.get("votes", {}).get(vote, {})]
     votes = result["votes"]
     return (
         _environment()

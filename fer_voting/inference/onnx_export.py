@@ -138,8 +138,9 @@ def parity(network: FaceNetwork, runtime: OnnxRuntime) -> float:
         worst = max(worst, float(np.abs(logits - own_logits).max() / max(1.0, np.abs(own_logits).max())))
         for own in rest:
             worst = max(worst, float(np.abs(runtime.embed(faces) - own).max() / max(1.0, np.abs(own).max())))
-        top = np.sort(own_logits, axis=2)
-        clear = (top[..., -1] - top[..., -2] > 1e-3).all(axis=1) | network.vote.is_continuous
+        top = np.sort(own_logits[..., : own_logits.shape[2] - network.numbers], axis=2)
+        is_continuous = network.vote.is_continuous or not top.shape[2]  # as the median of numbers is
+        clear = np.ones(batch, bool) if is_continuous else (top[..., -1] - top[..., -2] > 1e-3).all(axis=1)
         worst = max(worst, float(np.abs(scores - own_scores)[clear].max(initial=0.0)))
     return worst
 
@@ -305,5 +306,6 @@ def _quiet_root_logger() -> Iterator[None]:
 
 
 def _accuracy(runtime: OnnxRuntime, faces: NDArray[np.uint8], labels: NDArray[np.int64]) -> float:
-    decisions = [runtime(faces[first : first + BATCH])[0].argmax(axis=1) for first in range(0, len(faces), BATCH)]
+    classes, firsts = len(runtime.class_names), range(0, len(faces), BATCH)
+    decisions = [runtime(faces[first : first + BATCH])[0][:, :classes].argmax(axis=1) for first in firsts]
     return float((np.concatenate(decisions) == labels).mean())

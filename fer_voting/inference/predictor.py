@@ -109,7 +109,7 @@ class Predictor:
                 window = Window("fer_voting")
                 closing.callback(window.close)
             if self.options.summary is not None:
-                signals = Signals(Path(self.options.summary), self.recognizer.class_names)
+                signals = Signals(Path(self.options.summary), self.recognizer.class_names, self.recognizer.number_names)
                 closing.callback(signals.close)
             if self.options.draw is not None:
                 drawings = closing.enter_context(Drawings(Path(self.options.draw), self.options.track))

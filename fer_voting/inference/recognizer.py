@@ -9,7 +9,7 @@ import importlib.util
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, overload
 
@@ -50,6 +50,10 @@ class Recognition:
     """`[N, K]`, the vote's; 0 to 1, a row sums to 1."""
     crop_logits: NDArray[np.float32]
     """`[N, V, K]`."""
+    number_names: tuple[str, ...] = field(default=(), kw_only=True)
+    """n names of numbers, such as valence, that the network predicts beside the classes or in their place (K = 0)."""
+    numbers: NDArray[np.float32] | None = field(default=None, kw_only=True)
+    """`[N, n]`, by the vote; None if n is 0. Those of valence and arousal are about -1 to 1."""
 
     def __len__(self) -> int:
         return len(self.probabilities)
@@ -60,15 +64,19 @@ class Recognition:
 
     def _faces(self) -> list[dict[str, Any]]:
         columns = (self.classes, self.confidences.tolist(), self.probabilities.tolist(), self.agreement.tolist())
-        return [
+        faces = [
             {
-                "class": name,
-                "confidence": confidence,
+                "class": name if self.class_names else None,
+                "confidence": confidence if self.class_names else None,
                 "probabilities": dict(zip(self.class_names, probabilities, strict=True)),
-                "vote_agreement": agreement,
+                "vote_agreement": agreement if self.class_names else None,
             }
             for name, confidence, probabilities, agreement in zip(*columns, strict=True)
         ]
+        if self.numbers is None:
+            return faces
+        rows = zip(faces, self.numbers.tolist(), strict=True)
+        return [face | {"numbers": dict(zip(self.number_names, row, strict=True))} for face, row in rows]
 
     def to_pandas(self) -> Any:
         """A `pandas.DataFrame`, one row a face, with the columns that `predict` writes, as far as they apply.
@@ -83,18 +91,18 @@ class Recognition:
         faces = self._faces()
         return pandas.DataFrame(
             [face_values(face) for face in faces],
-            columns=face_columns(self.class_names, isinstance(self, DetectedFaces)),
+            columns=face_columns(self.class_names, isinstance(self, DetectedFaces), self.number_names),
         )
 
     @property
     def class_ids(self) -> NDArray[np.int64]:
-        """The vote's decision: positions in `class_names`, `[N]`."""
-        return self.probabilities.argmax(axis=1)
+        """The vote's decision: positions in `class_names`, `[N]`; -1 without classes."""
+        return self.probabilities.argmax(axis=1) if self.class_names else np.full(len(self), -1)
 
     @property
     def classes(self) -> list[str]:
-        """The vote's decision: N names."""
-        return [self.class_names[position] for position in self.class_ids]
+        """The vote's decision: N names; empty ones without classes."""
+        return [self.class_names[position] if self.class_names else "" for position in self.class_ids]
 
     @property
     def confidences(self) -> NDArray[np.float32]:
@@ -108,7 +116,9 @@ class Recognition:
 
     @property
     def agreement(self) -> NDArray[np.float64]:
-        """Share of the crops that decide as the vote does, `[N]`, 0 to 1."""
+        """Share of the crops that decide as the vote does, `[N]`, 0 to 1; 0 without classes."""
+        if not self.class_names:
+            return np.zeros(len(self))
         return (self.crop_logits.argmax(axis=2) == self.class_ids[:, None]).mean(axis=1)
 
 
@@ -129,6 +139,8 @@ class Face:
     landmarks: NDArray[np.floating[Any]]
     """`[5, 2]`: x, y of the eyes, the tip of the nose and the corners of the mouth in the frame's pixels, each pair
     from left to right in the image; NaN if the detector gives none"""
+    numbers: dict[str, float] = field(default_factory=dict)
+    """such as valence and arousal by name, of a network that predicts them; its classes may then be none"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,6 +167,8 @@ class DetectedFaces(Recognition):
             boxes[:, 4],
             boxes[:, 5],
             boxes[:, 6:].reshape(-1, 5, 2),
+            number_names=recognition.number_names,
+            numbers=None if recognition.numbers is None else recognition.numbers[rows],
         )
 
     def _faces(self) -> list[dict[str, Any]]:
@@ -182,6 +196,7 @@ class DetectedFaces(Recognition):
                 float(agreement[i]),
                 dict(zip(self.class_names, self.probabilities[i].tolist(), strict=True)),
                 self.landmarks[i],
+                {} if self.numbers is None else dict(zip(self.number_names, self.numbers[i].tolist(), strict=True)),
             )
 
 
@@ -334,6 +349,11 @@ class Recognizer:
         return self.runtime.class_names
 
     @property
+    def number_names(self) -> tuple[str, ...]:
+        """Names of the numbers that the network predicts, such as valence."""
+        return self.runtime.number_names
+
+    @property
     def detector(self) -> Detector:
         """The detector in use. Raises ValueError if it is the default and its package is not installed."""
         with _MAKING:
@@ -435,13 +455,18 @@ class Recognizer:
         batches = [
             self.runtime(faces[first : first + self.batch_size]) for first in range(0, len(faces), self.batch_size)
         ]
+        classes, outputs = len(self.class_names), len(self.class_names) + len(self.number_names)
         if not batches:
-            crops, classes = 1 if self.runtime.split == "baseline" else 10, len(self.class_names)
-            return Recognition(
-                self.class_names, np.zeros((0, classes), np.float32), np.zeros((0, crops, classes), np.float32)
-            )
-        scores, logits = zip(*batches, strict=True)
-        return Recognition(self.class_names, np.concatenate(scores), np.concatenate(logits))
+            crops = 1 if self.runtime.split == "baseline" else 10
+            batches = [(np.zeros((0, outputs), np.float32), np.zeros((0, crops, outputs), np.float32))]
+        scores, logits = (np.concatenate(arrays) for arrays in zip(*batches, strict=True))
+        return Recognition(
+            self.class_names,
+            scores[:, :classes],
+            logits[..., :classes],
+            number_names=self.number_names,
+            numbers=scores[:, classes:] if self.number_names else None,
+        )
 
 
 def _is_one(pictures: Any) -> bool:

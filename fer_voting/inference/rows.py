@@ -3,7 +3,7 @@
 A row is a face, a frame without a face, or something that cannot be read:
 
     input, frame, time_s, face_id, left, top, width, height, angle, face_score, <landmark>_x, <landmark>_y, ..., class,
-    confidence, <class>..., vote_agreement, status
+    confidence, <class>..., <number>..., vote_agreement, status
 
 `status` is `ok`, `no_face`, `unreadable: <reason>` or, for an annotated copy, `not_written: <reason>`; cells that do
 not apply are empty (CSV) or null (JSON Lines).
@@ -65,9 +65,9 @@ def probability_columns(class_names: Sequence[str]) -> list[str]:
     return [f"{name}_probability" if name in taken else name for name in class_names]
 
 
-def columns(class_names: Sequence[str]) -> list[str]:
+def columns(class_names: Sequence[str], number_names: Sequence[str] = ()) -> list[str]:
     """All columns, in order."""
-    return [*FRAME_COLUMNS, *FACE_COLUMNS, *probability_columns(class_names), *LAST_COLUMNS]
+    return [*FRAME_COLUMNS, *FACE_COLUMNS, *probability_columns(class_names), *number_names, *LAST_COLUMNS]
 
 
 def rows_of(item: RecognizedFrame | Unreadable) -> list[Row]:
@@ -103,17 +103,19 @@ def face_values(face: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **found,
         "class": face["class"],
-        "confidence": round(face["confidence"], 6),
+        "confidence": None if face["class"] is None else round(face["confidence"], 6),
         **{name: round(value, 6) for name, value in zip(names, values, strict=True)},
-        "vote_agreement": round(face["vote_agreement"], 4),
+        **{name: round(value, 6) for name, value in face.get("numbers", {}).items()},
+        "vote_agreement": None if face["class"] is None else round(face["vote_agreement"], 4),
     }
 
 
-def face_columns(class_names: Sequence[str], is_detected: bool) -> list[str]:
+def face_columns(class_names: Sequence[str], is_detected: bool, number_names: Sequence[str] = ()) -> list[str]:
     """The columns of `face_values`; of a face that was not detected, without those of the detector."""
     return [
         *(FACE_COLUMNS[1:] if is_detected else FACE_COLUMNS[-2:]),
         *probability_columns(class_names),
+        *number_names,
         "vote_agreement",
     ]
 
@@ -132,17 +134,20 @@ class RowWriter:
         path: `.csv` or `.jsonl`, replaced if it exists; None: CSV on stdout.
         class_names: the K classes.
         names: of the columns, of `COLUMN_NAMES`.
+        number_names: of what the network predicts besides.
 
     Raises ValueError if `path` has another suffix, or there are no such names.
     """
 
-    def __init__(self, path: Path | None, class_names: Sequence[str], names: str = "own") -> None:
+    def __init__(
+        self, path: Path | None, class_names: Sequence[str], names: str = "own", number_names: Sequence[str] = ()
+    ) -> None:
         if path is not None and path.suffix.lower() not in FORMATS:
             raise ValueError(f"`out` (={str(path)!r}) must end in {' or '.join(FORMATS)}")
         self.path = path
         if names not in COLUMN_NAMES:
             raise ValueError(f"`columns` (={names!r}) must be {', '.join(COLUMN_NAMES)}")
-        self.columns = columns(class_names)
+        self.columns = columns(class_names, number_names)
         self._written = [COLUMN_NAMES[names].get(column, column) for column in self.columns]
         self.rows = 0
         self._json = path is not None and path.suffix.lower() == ".jsonl"

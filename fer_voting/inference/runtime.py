@@ -32,12 +32,14 @@ os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 class Runtime(Protocol):
     """Maps faces, uint8 `[B, S, S, 3]`, RGB, to (scores `[B, K]`, crop logits `[B, V, K]`), both float32.
 
-    Scores are probabilities: 0 to 1, a row sums to 1, the largest is the vote's decision.
+    Scores are probabilities: 0 to 1, a row sums to 1, the largest is the vote's decision. A network that also predicts
+    n numbers, such as valence, has them behind the K classes: `[B, K + n]` and `[B, V, K + n]`.
     """
 
     library: str
     """The name of the library that computes the network."""
     class_names: tuple[str, ...]
+    number_names: tuple[str, ...]
     image_size: int
     """S in pixels."""
     split: str
@@ -67,43 +69,56 @@ class FaceNetwork(nn.Module):
         net: maps normalised images `[B, 3, S, S]` to crop logits; put into evaluation mode.
         vote: scores are its `probabilities`. The crops that it does not need have the logits of the full map.
         colour: `grey`: faces are turned grey first.
-        embed_before: K, to return also the embeddings `[B, D]` (`embed`), by the same pass.
+        embed_before: the number of outputs, to return also the embeddings `[B, D]` (`embed`), by the same pass.
+        numbers: n of the outputs, the last ones, are numbers.
 
     Raises ValueError if `vote` lacks a parameter, or needs the full map and there are no crops of one.
     """
 
     def __init__(
-        self, net: nn.Module, vote: Vote = soft_vote, colour: str = "rgb", embed_before: int | None = None
+        self,
+        net: nn.Module,
+        vote: Vote = soft_vote,
+        colour: str = "rgb",
+        embed_before: int | None = None,
+        numbers: int = 0,
     ) -> None:
         super().__init__()
         if embed_before and vote.needs_full_map:
             raise ValueError(f"the {vote.name} vote leaves crops out, so that there is no embedding: choose another")
-        self.colour, self.embed_before = colour, embed_before
+        self.colour, self.embed_before, self.numbers = colour, embed_before, numbers
         self.vote = vote.require_fitted()
         self.net = (require_cut(net) if vote.needs_full_map else net).eval()
 
     def forward(self, faces: Tensor) -> tuple[Tensor, ...]:
         if self.embed_before is None:
             outputs = outputs_for(self.vote, self.net, self._images(faces))
-            return self.vote.probabilities(outputs), outputs.crops
+            return self._scores(outputs), outputs.crops
         logits, embeddings = self._logits_and_embeddings(faces, self.embed_before)
         outputs = CropOutputs(logits.float())
-        return self.vote.probabilities(outputs), outputs.crops, embeddings
+        return self._scores(outputs), outputs.crops, embeddings
+
+    def _scores(self, outputs: CropOutputs) -> Tensor:
+        if not self.numbers:
+            return self.vote.probabilities(outputs)
+        classes, crops = outputs.split(outputs.crops.shape[-1] - self.numbers)
+        numbers = self.vote.numbers(crops)
+        return torch.cat([self.vote.probabilities(classes), numbers], dim=1) if classes.crops.shape[-1] else numbers
 
     def in_form(self, form: str, forms: Forms) -> "FaceNetwork":
         """The same network in another form (`fer_voting.votes.forms`), without embeddings if crops are left out."""
         vote = vote_of_form(form, self.vote, forms, has_cut(self.net))
         embed_before = None if vote.needs_full_map else self.embed_before
-        return FaceNetwork(self.net, vote, self.colour, embed_before)
+        return FaceNetwork(self.net, vote, self.colour, embed_before, self.numbers)
 
-    def embed(self, faces: Tensor, num_classes: int) -> Tensor:
+    def embed(self, faces: Tensor, num_outputs: int) -> Tensor:
         """The input of the last layer, mean over the crops (and over places, before a convolution): `[B, D]`."""
-        return self._logits_and_embeddings(faces, num_classes)[1]
+        return self._logits_and_embeddings(faces, num_outputs)[1]
 
-    def _logits_and_embeddings(self, faces: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+    def _logits_and_embeddings(self, faces: Tensor, num_outputs: int) -> tuple[Tensor, Tensor]:
         backbone = getattr(self.net, "backbone", self.net)
         last: list[Tensor] = []
-        layer = backbone.get_submodule(find_last_layer(self.net, num_classes))
+        layer = backbone.get_submodule(find_last_layer(self.net, num_outputs))
         hook = layer.register_forward_pre_hook(lambda _, inputs: last.append(inputs[0]))
         try:
             logits = self.net(self._images(faces))
@@ -126,8 +141,14 @@ class FormsNetwork(FaceNetwork):
     """
 
     def __init__(
-        self, net: nn.Module, vote: Vote = soft_vote, colour: str = "rgb", embed_before: int | None = None
+        self,
+        net: nn.Module,
+        vote: Vote = soft_vote,
+        colour: str = "rgb",
+        embed_before: int | None = None,
+        numbers: int = 0,
     ) -> None:
+        assert not numbers, "a network with numbers has one form"
         if vote.name != "soft":
             raise ValueError(f"only the soft vote has other forms, not the {vote.name} vote")
         super().__init__(require_cut(net), vote, colour, embed_before)
@@ -187,7 +208,7 @@ class TorchRuntime:
     ) -> None:
         if precision not in PRECISIONS:
             raise ValueError(f"`precision` (={precision!r}) must be one of {', '.join(PRECISIONS)}")
-        self.class_names = info.class_names
+        self.class_names, self.number_names = info.class_names, info.number_names
         self.image_size = info.image_size
         self.split = info.split
         self.faces = info.faces
@@ -197,7 +218,7 @@ class TorchRuntime:
         self._device = _device(device)
         self.device = str(self._device)
         self.lock = threading.RLock()  # a network that votes keeps values of the call that runs
-        self.network = FaceNetwork(net, vote, info.faces.colour).requires_grad_(False)
+        self.network = FaceNetwork(net, vote, info.faces.colour, numbers=len(info.number_names)).requires_grad_(False)
         self.network.to(self._device).to(memory_format=torch.channels_last)
         if threads is not None:
             torch.set_num_threads(threads)
@@ -219,7 +240,8 @@ class TorchRuntime:
         return scores.cpu().numpy(), logits.cpu().numpy()
 
     def embed(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
-        embeddings = self._run(functools.partial(self.network.embed, num_classes=len(self.class_names)), faces)
+        outputs = len(self.class_names) + len(self.number_names)
+        embeddings = self._run(functools.partial(self.network.embed, num_outputs=outputs), faces)
         return embeddings.cpu().numpy()
 
     @torch.inference_mode()
