@@ -181,7 +181,7 @@ def predict(arguments: argparse.Namespace) -> None:
 
 
 _ADDED = (r"\.(png|mp4)$", r"-\d+\.png$", r"-\d{6}-\d+\.png$", r"-(seconds\.csv|person\d+\.png)$")
-"""What the names of drawings, explanations and summaries have behind their input's."""
+"""Ends of the names of drawings, explanations and summaries, behind the input's name."""
 
 
 def refuse_to_replace(out: Path | None, folders: Sequence[str | None], outputs: Sequence[str]) -> None:

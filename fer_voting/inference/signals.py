@@ -107,7 +107,7 @@ class Smoothing:
 
 
 def values_of(faces: Recognition) -> NDArray[np.float32]:
-    """What the network says of N faces, that has a course in time: probabilities, then numbers, `[N, K + n]`."""
+    """The values of N faces that have a course in time: probabilities, then numbers, `[N, K + n]`."""
     return faces.probabilities if faces.numbers is None else np.hstack([faces.probabilities, faces.numbers])
 
 

@@ -148,7 +148,7 @@ def test_folder(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_folder_with_all_that_prediction_computes(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As the one that ships is made: weights in half precision, and ONNX files of these weights in every form."""
+    """The folder that ships is made so: weights in half precision, and ONNX files of these weights in every form."""
     folder = tmp_path / "mine"
     words = ["--to", "folder", "--precision", "float16", "--onnx", "int8", "--out", str(folder)]
     export(run, *words)
