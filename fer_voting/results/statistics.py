@@ -62,7 +62,7 @@ def paired_difference(
     of_seeds, mean = outcomes.mean(axis=1), float(outcomes.mean())
     ids = np.arange(images) if groups is None else groups
     sizes = np.bincount(ids)
-    # What the mean of a seed loses by leaving out a group, [S, G].
+    # Loss of the mean of a seed by leaving out a group, [S, G].
     influence = np.stack([np.bincount(ids, row - mean) for row in outcomes]) / (images - sizes)
     of_groups = influence.mean(axis=0)
     jackknife = (len(sizes) - 1) / len(sizes)

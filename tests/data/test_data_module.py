@@ -42,7 +42,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (CONF_DIR / "dataset").glob("*.yaml")))
 def test_every_data_set_of_the_configuration_is_one(name: str, tmp_path: Path) -> None:
-    # What a set of the user's own can't do without is no default.
+    # Values that a set of the user's own needs are no defaults.
     own = {"named": [r"dataset.pattern='(?P<label>\w+)'", "dataset.name=named"]}.get(name, [])
     words = [f"dataset={name}", f"output_dir={tmp_path}", *own]
     node = OmegaConf.to_container(compose(words).dataset, resolve=True)
