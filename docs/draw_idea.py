@@ -19,7 +19,7 @@ from fer_voting.models.images import as_grey, normalise
 from fer_voting.networks import load_network
 
 FILE = Path(__file__).parent / "images/idea.png"
-FACE = {"seed": 0, "indices": [222], "expressions": ["surprise"], "people": [222]}
+FACE = {"seed": 0, "indices": [202], "expressions": ["surprise"], "people": [202]}
 INK, MUTED, YES, NO = "#111112", "#55585e", "#0072B2", "#D55E00"
 OUTLINES = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#F0E442")
 WIDTH, HEIGHT = 8.8, 2.86  # inches, which are also the coordinates of the drawing
@@ -95,7 +95,7 @@ def draw() -> Figure:
     colours = [YES if index == winner else "#b9bcc2" for index in range(len(class_names))]
     axes.barh(range(len(class_names)), mean, color=colours, height=0.7)
     axes.text(mean[winner] + 0.04, winner, f"{100 * mean[winner]:.0f} %", fontsize=9, color=YES, va="center")
-    axes.set(ylim=(len(class_names) - 0.5, -0.5), xlim=(0, 1))
+    axes.set(ylim=(len(class_names) - 0.5, -0.5), xlim=(0, 1.5))  # room for the number
     axes.set_yticks(range(len(class_names)), class_names, fontsize=9)
     axes.tick_params(left=False)
     axes.get_yticklabels()[winner].set(color=YES, fontweight="bold")

@@ -148,9 +148,16 @@ def _protocol(info: NetworkInfo, result: Mapping[str, Any], config: Mapping[str,
         "Balancing (images a class and epoch)": dataset.get("balance", {}).get("target"),
         "Augmentation": ", ".join(key.replace("_", " ") for key in augment) or "none",
         "Precision": result.get("precision"),
-        "Initial weights": config.get("init_from") or "random",
+        "Initial weights": _without_folders(config.get("init_from") or "random"),
         "Seed": result["seed"],
     }
+
+
+def _without_folders(source: str) -> str:
+    """Where weights came from, without the folders of the machine: a run, with its checkpoint where one was named."""
+    path = Path(source)
+    run = path.parent.parent.name if path.parent.name == "checkpoints" else ""
+    return f"{run}, {path.name}" if run else path.name
 
 
 def _call(node: Mapping[str, Any]) -> str:

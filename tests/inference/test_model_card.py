@@ -209,3 +209,18 @@ def test_names_of_classes_stay_text_in_the_tables_too() -> None:
     text = public_test_tables(FIGURES | {"class_names": ["a|b", "<b>"], "by_label": labels, "by_majority": None})
     assert r"| a\|b | 1,200 | 90.00 |" in text
     assert r"| label \ decision | a\|b | &lt;b&gt; |" in text
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        (None, "random"),
+        ("first", "first"),
+        ("/home/somebody/outputs/runs/first/checkpoints/last.ckpt", "first, last.ckpt"),
+        ("/home/somebody/outputs/runs/first", "first"),
+        ("checkpoints/last.ckpt", "last.ckpt"),
+    ],
+)
+def test_initial_weights_are_named_without_the_folders_of_a_machine(source: str | None, said: str) -> None:
+    text = model_card("net", info(), "hard", RESULT, CONFIG | {"init_from": source})
+    assert f"- Initial weights: {said}\n" in text
