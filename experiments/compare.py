@@ -77,8 +77,8 @@ def read_correct(groups: Sequence[Group], part: str, vote: str) -> tuple[list[Co
             raise ValueError(f"{title(group)} has {_runs_text(own)}: give every fold of every seed")
     runs = [run for group in groups for run in group]
     for run in runs:
-        if run.metrics(vote, part) is None:
-            raise ValueError(f"{run.name} has no {part} images, or no {vote} vote")
+        if "accuracy" not in (run.metrics(vote, part) or {}):
+            raise ValueError(f"{run.name} has no {part} images, no {vote} vote, or no classes")
     digests = {
         (run.fold, run.result["data"].get("digests", {}).get(part, run.result["data_fingerprint"])) for run in runs
     }

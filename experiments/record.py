@@ -38,7 +38,8 @@ def record(sweep: Sweep, folder: Path, predictions: Sequence[str] = ()) -> tuple
         vote = run.refit or "soft"
         part = "test" if run.metrics(vote, "test") else "val"
         (folder / run.name).mkdir(parents=True, exist_ok=True)
-        for plot in ("curves.png", f"confusion-{vote}-{part}.png"):
+        figure = "confusion" if run.result["class_names"] else "numbers"
+        for plot in ("curves.png", f"{figure}-{vote}-{part}.png"):
             shutil.copyfile(run.run.dir / plot, folder / run.name / plot)
         for part in predictions:
             if run.metrics(vote, part):

@@ -89,7 +89,8 @@ def accuracy(group: RunGroup, method: Method, part: str) -> Accuracy:
     images: dict[int | None, int] = {}
     missing = group.missing(method.split, method.refit)
     for run in group.finished(method.split, method.refit):
-        if metrics := run.metrics(method.vote, part):
+        metrics = run.metrics(method.vote, part) or {}
+        if "accuracy" in metrics:
             shares.setdefault(run.seed, {})[run.fold] = metrics["accuracy"]
             images[run.fold] = sum(run.result["counts"][part].values())
         else:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from helpers.train import TINY, train_here
 
-from experiments import tables
+from experiments import compare, tables
+from experiments.record import record
 from fer_voting import compose
 from fer_voting.evaluate import evaluate
 from fer_voting.networks import load
@@ -115,6 +116,22 @@ def test_tables_and_the_page_have_the_numbers(outputs: Path) -> None:
         assert by_place["soft", "valence"] == pytest.approx(soft["valence"], abs=1e-5)
         assert by_place["hard", "arousal"] == pytest.approx(hard["arousal"], abs=1e-5)
     assert "Valence and arousal, test" in build_page(runs)
+
+
+def test_a_sweep_of_numbers_is_recorded(outputs: Path, tmp_path: Path) -> None:
+    text, _ = record(Sweep(outputs / "sweeps" / "mine"), tmp_path)
+    assert "val soft CCC" in text
+    plots = {path.name for path in (tmp_path / run_of(outputs, "valence_arousal").name).iterdir()}
+    assert plots == {"curves.png", "numbers-soft-test.png"}
+
+
+def test_tables_of_accuracies_leave_runs_without_classes_out(outputs: Path) -> None:
+    run = run_of(outputs, "valence_arousal")
+    (variant,) = (name for name in load_runs(outputs).variants("faces") if name.startswith("valence_arousal"))
+    tables.main(["table4", "--datasets", "faces", "--variant", variant, "--output-dir", str(outputs)])
+    assert "no test metrics of the soft vote" in (outputs / "tables" / "table4.md").read_text()
+    with pytest.raises(SystemExit, match=f"{run.name} has no test images, no soft vote, or no classes"):
+        compare.main([run.name, "--against", run.name, "--output-dir", str(outputs)])
 
 
 @pytest.mark.parametrize(
