@@ -29,7 +29,7 @@ def accuracies(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         planned.append(config)
         distance = abs(float(f"{config['optimizer']['lr']:e}".partition("e")[2]) + 2) / 10
         value = 0.9 - distance - 0.1 * ("rotation" in config["augment"])
-        return {"status": "finished", "votes": {"soft": {"val": {"accuracy": value}}}}
+        return {"status": "finished", "best_metric": "accuracy", "votes": {"soft": {"val": {"accuracy": value}}}}
 
     monkeypatch.setattr(searching, "run_isolated", accuracy)
     return planned
@@ -85,7 +85,7 @@ def test_an_interrupted_trial_is_finished_first(tmp_path: Path, monkeypatch: pyt
 
     def finished(module: str, function: str, config: dict[str, Any]) -> dict[str, Any]:
         names.append(config["name"])
-        return {"status": "finished", "votes": {"soft": {"val": {"accuracy": 0.5}}}}
+        return {"status": "finished", "best_metric": "accuracy", "votes": {"soft": {"val": {"accuracy": 0.5}}}}
 
     monkeypatch.setattr(searching, "run_isolated", finished)
     study = search("mine", words, 1)
@@ -98,7 +98,12 @@ def test_a_trial_that_fails_is_left_out_unless_it_is_the_first(tmp_path: Path, m
     outcomes = iter(["finished", "failed", "finished"])
 
     def outcome(module: str, function: str, config: dict[str, Any]) -> dict[str, Any]:
-        return {"status": next(outcomes), "error": "no", "votes": {"soft": {"val": {"accuracy": 0.5}}}}
+        return {
+            "status": next(outcomes),
+            "error": "no",
+            "best_metric": "accuracy",
+            "votes": {"soft": {"val": {"accuracy": 0.5}}},
+        }
 
     monkeypatch.setattr(searching, "run_isolated", outcome)
     study = search("mine", ["split=m1,m3", f"output_dir={tmp_path}"], 2)
@@ -115,7 +120,12 @@ def test_a_search_whose_trials_keep_failing_ends_with_the_reason(
     outcomes = iter(["finished", *["failed"] * (MAX_FAILURES - 1), "finished", *["failed"] * MAX_FAILURES])
 
     def outcome(module: str, function: str, config: dict[str, Any]) -> dict[str, Any]:
-        return {"status": next(outcomes), "error": "no space left", "votes": {"soft": {"val": {"accuracy": 0.5}}}}
+        return {
+            "status": next(outcomes),
+            "error": "no space left",
+            "best_metric": "accuracy",
+            "votes": {"soft": {"val": {"accuracy": 0.5}}},
+        }
 
     monkeypatch.setattr(searching, "run_isolated", outcome)
     with pytest.raises(ChildProcessError, match=f"{MAX_FAILURES} trials failed in a row, .*: no space left"):
