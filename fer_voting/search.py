@@ -151,9 +151,18 @@ def _finish(study: "optuna.Study", space: Space, trials: int, seed: int) -> None
                 raise ChildProcessError(f"{row}{planned['name']}: {result['error']}")
             continue
         failures = 0
-        accuracy = result["votes"][find_vote(planned.voting.name).epoch_vote]["val"][result["best_metric"]]
-        study.tell(number, accuracy)
-        log.info(f"trial {number}: {100 * accuracy:.2f} %; the best so far: {100 * study.best_value:.2f} %")
+        metric = result["best_metric"]
+        value = result["votes"][find_vote(planned.voting.name).epoch_vote]["val"][metric]
+        study.set_user_attr("metric", metric)
+        study.tell(number, value)
+        unit = " %" if metric == "accuracy" else f" ({metric})"
+        best = _value_text(study.best_value, metric)
+        log.info(f"trial {number}: {_value_text(value, metric)}{unit}; the best so far: {best}{unit}")
+
+
+def _value_text(value: float, metric: str) -> str:
+    """An accuracy in percent, any other metric as it is."""
+    return f"{100 * value:.2f}" if metric == "accuracy" else f"{value:.3f}"
 
 
 def _import_optuna() -> Any:
@@ -195,16 +204,17 @@ def _next_trial(study: "optuna.Study", space: Space, seed: int) -> tuple[int, li
 
 
 def _table(study: "optuna.Study", space: Space) -> "Table":
-    """Every trial with its values, its validation accuracy and its run, best first."""
-    table = Table(["run", "trial", *space.searched, "val (%)"], [])
+    """Every trial with its values, its validation metric and its run, best first."""
+    metric = study.user_attrs.get("metric", "accuracy")
+    table = Table(["run", "trial", *space.searched, "val (%)" if metric == "accuracy" else f"val {metric}"], [])
     trials = study.get_trials(deepcopy=False)
-    for trial in sorted(trials, key=lambda trial: (-(trial.value if trial.value is not None else -1), trial.number)):
+    for trial in sorted(trials, key=lambda trial: (-(trial.value if trial.value is not None else -2), trial.number)):
         words = trial.user_attrs.get("words", [])
         job = [*space.fixed, *words]
         name = settle(compose(job)).name if words else ""
-        accuracy = trial.state.name.lower() if trial.value is None else f"{100 * trial.value:.2f}"
+        figure = trial.state.name.lower() if trial.value is None else _value_text(trial.value, metric)
         values = [word.partition("=")[2] for word in words] or [""] * len(space.searched)
-        table.rows.append([name, str(trial.number), *values, accuracy])
+        table.rows.append([name, str(trial.number), *values, figure])
     return table
 
 

@@ -128,7 +128,7 @@ def test_an_installed_wheel_finds_its_configuration(tmp_path: Path, wheel: Path)
     assert web <= set(names)  # what `export --to page` copies
     templates = {f"fer_voting/inference/{name}.md.j2" for name in ("model_card", "public_test")}
     assert templates | {"fer_voting/results/page.html"} <= set(names)
-    shipped = {"model.safetensors", "model.onnx", "config.json", "README.md"}
+    shipped = {"model.safetensors", "model.onnx", "model-int8.onnx", "config.json", "README.md"}
     assert {*(f"fer_voting/pretrained/fer_voting/{name}" for name in shipped), "fer_voting/py.typed"} <= set(names)
 
     site = tmp_path / "site"

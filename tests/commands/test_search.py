@@ -93,6 +93,19 @@ def test_an_interrupted_trial_is_finished_first(tmp_path: Path, monkeypatch: pyt
     assert [(trial.number, trial.state) for trial in study.trials] == [(0, TrialState.COMPLETE)]
 
 
+@pytest.mark.parametrize(
+    ("metric", "heading", "figures"),
+    [("accuracy", "val (%)", ["41.20", "-3.00"]), ("mean_ccc", "val mean_ccc", ["0.412", "-0.030"])],
+)
+def test_the_table_shows_the_metric_that_the_target_optimises(metric: str, heading: str, figures: list[str]) -> None:
+    study = optuna.create_study(direction="maximize")
+    study.set_user_attr("metric", metric)
+    for value in (-0.03, 0.412):
+        study.tell(study.ask(), value)
+    table = searching._table(study, Space(SPACE))
+    assert (table.header[-1], [row[-1] for row in table.rows]) == (heading, figures)
+
+
 @pytest.mark.slow
 def test_a_trial_that_fails_is_left_out_unless_it_is_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     outcomes = iter(["finished", "failed", "finished"])
