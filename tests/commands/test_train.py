@@ -169,7 +169,7 @@ def test_a_run_of_another_configuration_is_never_overwritten(trained: Run):
     [
         (["split=m9"], ["split=m9", "baseline, input, m1, m2, m3"]),
         (["voting=loud"], ["voting=loud", "hard, soft, softprob"]),
-        (["dataset=fer13"], ["dataset=fer13", "affectnet, faces"]),
+        (["dataset=fer13"], ["dataset=fer13", "affectnet, ckplus"]),
         (["splitt=m1"], ["'splitt'", "'split'"]),
         (["model.widht=8"], ["'widht'", "model", "'width'"]),
         (["model.width=0"], ["width", "0", "1"]),
