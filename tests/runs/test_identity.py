@@ -47,10 +47,9 @@ def config_of(*words: str) -> dict[str, Any]:
 def changed(config: dict[str, Any], key: str) -> dict[str, Any]:
     """A copy of `config` with another value at the dotted `key`."""
     config = copy.deepcopy(config)
-    node = config
-    *parents, last = key.split(".")
-    for parent in parents:
-        node = node[parent]
+    node, rest = config, key  # a name may be a number, or have a dot in it
+    while (last := next(name for name in node if f"{rest}.".startswith(f"{name}."))) and str(last) != rest:
+        node, rest = node[last], rest.removeprefix(f"{last}.")
     node[last] = not node[last] if isinstance(node[last], bool) else "another value"
     return config
 
