@@ -127,7 +127,7 @@ def test_a_disk_that_is_full_while_rows_are_written(trained: Run, small_disk: Pa
     (small_disk / "faces.csv").write_bytes(b"\0")  # has the one page that is left
     fill(small_disk / "ballast")
     with pytest.raises(SystemExit, match="No space left on device"):
-        predict([*words, str(small_disk / "faces.csv")])
+        predict([*words, str(small_disk / "faces.csv"), "--overwrite"])
     kept, whole = ((folder / name).read_text() for folder, name in ((small_disk, "faces.csv"), (tmp_path, "whole.csv")))
     assert 0 < len(kept) < len(whole)
     assert whole.startswith(kept)
