@@ -137,7 +137,7 @@ class FormsNetwork(FaceNetwork):
     Its second input, float32 `[2]`, is the form's threshold and temperature. Embeddings, if any, are those of the full
     map where it decides.
 
-    Raises ValueError if the vote is another or there are no crops.
+    Raises ValueError if the vote is another, there are no crops, or there are numbers.
     """
 
     def __init__(
@@ -148,7 +148,8 @@ class FormsNetwork(FaceNetwork):
         embed_before: int | None = None,
         numbers: int = 0,
     ) -> None:
-        assert not numbers, "a network with numbers has one form"
+        if numbers:
+            raise ValueError("a network with numbers has one form")
         if vote.name != "soft":
             raise ValueError(f"only the soft vote has other forms, not the {vote.name} vote")
         super().__init__(require_cut(net), vote, colour, embed_before)

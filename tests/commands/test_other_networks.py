@@ -98,6 +98,6 @@ def test_exports_and_predictions_are_the_networks(name: str, output_dir: Path, c
     PIL.Image.fromarray(faces[0]).save(output_dir / "face.png")
     from fer_voting.predict import main as predict
 
-    predict([str(output_dir / "face.png"), "--model", str(folder), "--aligned", "--out", str(output_dir / "rows.csv")])
-    (row,) = csv.DictReader((output_dir / "rows.csv").read_text().splitlines())
+    predict([str(output_dir / "face.png"), "--model", str(folder), "--aligned", "--out", str(folder / "rows.csv")])
+    (row,) = csv.DictReader((folder / "rows.csv").read_text().splitlines())
     assert row["class"] in info.class_names

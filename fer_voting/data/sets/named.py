@@ -15,6 +15,7 @@ from fer_voting.data.index import Index, LeftOut, Problem, Sample, files_below, 
 from fer_voting.data.labels import canonical_or_own
 from fer_voting.data.pack import Pack
 from fer_voting.data.tables import open_text, small_file
+from fer_voting.system.text import counted
 
 Label = str | LeftOut | ValueError
 """A class, why its images are left out, or what is wrong with them."""
@@ -108,7 +109,8 @@ class NamedDataModule(SampledDataModule):
             else:
                 sequences.setdefault(_sequence(match), []).append((Path(entry.path), match))
         if others:
-            index.notes.append(f"{len(others):,} images are not named as the others, and not read, e.g. {others[0]}")
+            images = counted(len(others), "image", "is/are")
+            index.notes.append(f"{images} not named as the others, and not read, e.g. {others[0]}")
         for frames in sequences.values():
             frames.sort(key=lambda frame: _in_order(_group(frame[1], "frame")))
             before = 0 if self.last_frames is None else len(frames) - self.last_frames

@@ -99,7 +99,7 @@ def test_every_file_is_a_sample_a_problem_or_counted(option: str, tmp_path: Path
     assert index.left_out["not where the layout has images: .png"] == 1
     assert not index.problems
     if option != "expw":
-        assert index.notes == ["1 images are not named as the others, and not read, e.g. portrait.png"]
+        assert index.notes == ["1 image is not named as the others, and not read, e.g. portrait.png"]
 
 
 @pytest.mark.parametrize(
