@@ -260,20 +260,40 @@ def _quantise(source: Path, target: Path, calibration: NDArray[np.uint8]) -> Non
             model.graph.initializer.remove(default)
         onnx.save(model, prepared)
         quant_pre_process(prepared, prepared, skip_symbolic_shape=True)
-        quantize_static(
-            prepared,
-            target,
-            Faces(),
-            quant_format=QuantFormat.QDQ,
-            per_channel=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-        )
+        decisions = _nodes_of_decisions(onnx.load(prepared))
+        with np.errstate(invalid="ignore"):  # it also computes the scales of excluded nodes, where -inf gives none
+            quantize_static(
+                prepared,
+                target,
+                Faces(),
+                quant_format=QuantFormat.QDQ,
+                per_channel=True,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                nodes_to_exclude=decisions,
+            )
         model = onnx.load(target)
         _share_equal(model)
         if default is not None:
             model.graph.initializer.append(default)
         onnx.save(model, target)
+
+
+def _nodes_of_decisions(model: "onnx.ModelProto") -> list[str]:
+    """Names of the nodes whose floats reach no layer with weights: the vote, the scores, the choice of images whose
+    crops are computed. 8 bits would round their probabilities and thresholds, and cannot hold -inf."""
+    import onnx
+
+    layers, floats = {"Conv", "Gemm", "MatMul"}, {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16}
+    values = [*model.graph.value_info, *model.graph.input]
+    others = {value.name for value in values if value.type.tensor_type.elem_type not in floats}
+    names, reach = [], set[str]()
+    for node in reversed(model.graph.node):  # a node stands behind those that it reads
+        if node.op_type in layers or not reach.isdisjoint(node.output):
+            reach.update({*node.input} - others)
+        else:
+            names.append(node.name)
+    return names
 
 
 def _share_equal(model: "onnx.ModelProto") -> None:

@@ -203,6 +203,19 @@ def test_int8_is_small_and_near(float32: Path, int8: Path) -> None:
         assert 1e-4 < error < 0.1
 
 
+@pytest.mark.parametrize("name", ["hard", "confidence"])
+def test_int8_decides_in_float32(name: str, net: VotingResNet18, tmp_path: Path) -> None:
+    """The scores are those that PyTorch computes of the file's own crop logits, with the -inf of the hard vote."""
+    vote, faces = find_vote(name), noise(40)
+    export_float32(FaceNetwork(net, vote), info(vote=vote), tmp_path / "float32.onnx")
+    export_int8(tmp_path / "float32.onnx", tmp_path / "int8.onnx", noise(16), faces, np.zeros(40, np.int64))
+    exact, _ = OnnxRuntime(tmp_path / "float32.onnx")(faces)
+    scores, logits = OnnxRuntime(tmp_path / "int8.onnx")(faces)
+    np.testing.assert_allclose(scores, vote(torch.from_numpy(logits)).numpy(), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(scores, exact, rtol=0, atol=2 / 10.5)  # the decision of a crop counts 1 / 10.5
+    assert np.array_equal(scores.argmax(axis=1), exact.argmax(axis=1))
+
+
 class DifferentWhenExported(nn.Module):
     def __init__(self, by: float) -> None:
         super().__init__()
@@ -370,9 +383,11 @@ def test_one_file_holds_every_form(net: VotingResNet18, threshold: float, every_
     rounded = onnx.load(tmp_path / "int8.onnx").graph.initializer
     kept = [w.raw_data for w in rounded if w.data_type == onnx.TensorProto.INT8 and len(w.dims) > 1]
     assert len(kept) == len({*kept})  # the weights behind the cut are there once, for the full map and the crops
-    for form, logits in (("full", exact.mean(axis=1)), ("whole", whole)):
-        rounded = OnnxRuntime(tmp_path / "int8.onnx", form=form)(faces)[1].mean(axis=1)
+    for form, logits, temperature in (("full", exact.mean(axis=1), TEMPERATURE), ("whole", whole, 2.0)):
+        scores, crops = OnnxRuntime(tmp_path / "int8.onnx", form=form)(faces)
+        rounded = crops.mean(axis=1)
         assert np.corrcoef(rounded.ravel(), logits.ravel())[0, 1] > 0.95
+        np.testing.assert_allclose(scores, softmax(rounded / temperature, axis=1), rtol=0, atol=1e-6)
     with pytest.raises(ValueError, match=r"`form` .*'adaptive'.* must be full in OpenVINO"):
         open_onnx(path, "openvino", form="adaptive")
     with pytest.raises(ValueError, match="only the soft vote has other forms, not the hard vote"):
