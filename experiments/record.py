@@ -3,9 +3,11 @@
 `python -m experiments.record outputs/sweeps/NAME experiments/recorded/NAME` writes into the folder `table.md`,
 `results.json` (each run's result.json) and the plots of each run's soft vote, and updates the pages that show the
 table. With `--predictions test`, also each run's crop logits of the test images
-(`predictions/<vote>-test.npz`): about 140 bytes an image for ten crops. Nothing recorded has a face or a file name.
+(`predictions/<vote>-test.npz`): about 140 bytes an image for ten crops. Nothing recorded has a face, a file name or a
+person's name.
 """
 
+import hashlib
 import shutil
 import sys
 from collections.abc import Sequence
@@ -18,6 +20,7 @@ from fer_voting.results.load import PARTS, RunRecord, load_run, read_predictions
 from fer_voting.results.sweep_table import sweep_table
 from fer_voting.runs.run import Run
 from fer_voting.runs.sweeps import Sweep
+from fer_voting.system.arrays import write_npz
 from fer_voting.system.atomic import write_json
 
 
@@ -54,7 +57,8 @@ def record(sweep: Sweep, folder: Path, predictions: Sequence[str] = ()) -> tuple
 def record_predictions(run: RunRecord, part: str, folder: Path) -> None:
     """Write what `read_predictions` reads: `logits` [N, V, K] in half precision, `labels` and `rows` [N].
 
-    `rows` are the images' rows in a data set's csv, or else their positions in the evaluation.
+    `rows` are the images' rows in a data set's csv, or else their positions in the evaluation. Of images with groups
+    also `groups` [N]: digests of the names, which are equal in every run and fold.
 
     Raises ValueError if half precision changes a decision of the vote too often to give the same accuracy to 0.1 %.
     """
@@ -62,12 +66,18 @@ def record_predictions(run: RunRecord, part: str, folder: Path) -> None:
     by_row = all(name.isdecimal() for name in stored.names)
     rows = stored.names.astype(np.int32) if by_row else np.arange(len(stored.names), dtype=np.int32)
     path = folder / run.predictions_file(part).name
-    folder.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(path, logits=stored.logits.astype(np.float16), labels=stored.labels.astype(np.uint8), rows=rows)
+    groups = () if stored.groups is None else [_digest(name) if name else "" for name in stored.groups]
+    of_groups = {"groups": np.array(groups)} if groups else {}
+    logits, labels = stored.logits.astype(np.float16), stored.labels.astype(np.uint8)
+    write_npz(path, logits=logits, labels=labels, rows=rows, **of_groups)
     vote = run.refit or "soft"
     changed = abs(read_predictions(path).correct(vote).mean() - stored.correct(vote).mean())
     if changed > 0.001:
         raise ValueError(f"{run.name}: half precision changes the accuracy of {path.name} by {changed:.2%}")
+
+
+def _digest(name: str) -> str:
+    return hashlib.blake2b(name.encode(), digest_size=8).hexdigest()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,6 +1,7 @@
 """A sweep kept in the repository, with and without its predictions."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from helpers.runs import make_run
 from experiments import common, record
 from fer_voting.results.load import load_runs, read_predictions
 from fer_voting.results.plots import plot_run
+from fer_voting.results.statistics import group_ids
 from fer_voting.runs.run import Run
 from fer_voting.runs.sweeps import Sweep
 from fer_voting.system.atomic import read_json
@@ -20,11 +22,12 @@ WRONG = [1, *LABELS[1:]]
 WORDS = ["dataset=faces", "model.width=4"]
 
 
-def make_sweep(output_dir: Path, names: list[str], *more: str) -> Sweep:
+def make_sweep(output_dir: Path, names: list[str], groups: list[str] | None = None) -> Sweep:
     """A sweep of m1 and its refit."""
+    of_images: dict[str, Any] = {"labels": LABELS, "names": names, "groups": groups}
     runs = [
-        make_run(output_dir, [*WORDS, *more, "split=m1"], {"val": LABELS, "test": WRONG}, LABELS, names=names),
-        make_run(output_dir, [*WORDS, *more, "split=m1", "refit=true"], {"test": LABELS}, LABELS, names=names),
+        make_run(output_dir, [*WORDS, "split=m1"], {"val": LABELS, "test": WRONG}, **of_images),
+        make_run(output_dir, [*WORDS, "split=m1", "refit=true"], {"test": LABELS}, **of_images),
     ]
     for run in runs:
         result = run.result()
@@ -88,6 +91,20 @@ def test_file_names_are_not_kept(tmp_path: Path) -> None:
     (file, _) = sorted((tmp_path / "recorded").rglob("*.npz"))
     assert read_predictions(file).names.tolist() == list("0123456")
     assert b"somebody" not in file.read_bytes()
+
+
+def test_groups_are_kept_without_the_names_of_people(tmp_path: Path) -> None:
+    people = ["Ada", "Ben", "Ada", "", "", "Ben", "Cy"]
+    names = [f"{i}.jpg" for i in range(7)]
+    record.record(make_sweep(tmp_path / "outputs", names, people), tmp_path / "recorded", ["test"])
+    kept = [read_predictions(file).groups for file in (tmp_path / "recorded").rglob("*.npz")]
+    assert len(kept) == 2
+    for groups in kept:
+        assert groups is not None
+        ours, theirs = group_ids(groups), group_ids(people)
+        assert np.array_equal(np.equal.outer(ours, ours), np.equal.outer(theirs, theirs))
+        assert groups.tolist() == kept[0].tolist()  # so that folds and runs can be joined
+        assert not {*groups} & {*people} - {""}
 
 
 def test_half_precision_that_changes_the_accuracy_is_refused(sweep: Sweep, tmp_path: Path) -> None:
