@@ -29,10 +29,10 @@ from fer_voting.models.adaptive import adaptive_cost, has_cut
 from fer_voting.models.checkpoint import NetworkInfo
 from fer_voting.networks import load_network, match_classes
 from fer_voting.results.evaluation import (
-    BOOTSTRAP_NOTE,
     adaptive_text,
     evaluate_predictions,
     evaluation_tables,
+    interval_note,
     write_predictions,
 )
 from fer_voting.results.numbers import evaluate_numbers, evaluation_table, number_columns
@@ -132,7 +132,8 @@ def evaluate(config: DictConfig) -> tuple[Path, dict[str, Any]]:
             known = name in fitted
             votes[name] |= evaluate_predictions(of_classes, of_vote["labels"], class_names, vote, known, groups)
         if info.number_names:
-            votes[name] |= evaluate_numbers(of_vote["number_scores"], of_vote["number_labels"], data.target.numbers)
+            number_arrays = of_vote["number_scores"], of_vote["number_labels"]
+            votes[name] |= evaluate_numbers(*number_arrays, data.target.numbers, groups)
     result = {
         "checkpoint": str(path.absolute()),
         "trained_on": info.dataset,
@@ -178,7 +179,9 @@ def evaluate(config: DictConfig) -> tuple[Path, dict[str, Any]]:
 
 def result_tables(result: Mapping[str, Any]) -> tuple[dict[str, Table], str]:
     """The tables of an evaluation by title, and a note about them."""
-    tables, note = evaluation_tables(result["votes"]) if result["class_names"] else ({}, BOOTSTRAP_NOTE)
+    tables, note = (
+        evaluation_tables(result["votes"]) if result["class_names"] else ({}, interval_note(result["votes"]["soft"]))
+    )
     if result["number_names"]:
         tables[f"metrics of {' and '.join(result['number_names'])}"] = evaluation_table(result["votes"])
     if result["robustness"]:

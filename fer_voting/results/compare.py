@@ -4,7 +4,7 @@ Accuracies are shares of 1; tables print percent and percentage points.
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean, stdev
 from typing import Any
@@ -145,18 +145,15 @@ def compare_correct(first: Correct, second: Correct, *, groups: NDArray[np.str_]
     """`images`, `groups`, `difference`, `low`, `high` and `p_values` of a `Comparison`, over the seeds of `first`.
 
     Args:
-        groups: name of each image's group, "" for one of its own, [N]. One group only says nothing about others: the
-            images are then taken for independent.
+        groups: name of each image's group, "" for one of its own, [N].
     """
     pairs = {seed: (first[seed], second[seed]) for seed in first}
     of_first, of_second = np.stack(list(pairs.values()), axis=1)  # of [2, S, N]
-    ids = None if groups is None else group_ids(groups)
-    number = 0 if ids is None else int(ids.max()) + 1
-    ids = ids if number > 1 else None
+    ids = group_ids(groups)
     difference = paired_difference(of_first, of_second, groups=ids)
     return {
         "images": of_first.shape[1],
-        "groups": None if ids is None else number,
+        "groups": None if ids is None else int(ids.max()) + 1,
         "difference": difference.mean,
         "low": difference.low,
         "high": difference.high,
@@ -164,10 +161,11 @@ def compare_correct(first: Correct, second: Correct, *, groups: NDArray[np.str_]
     }
 
 
-def join_groups(predictions: Sequence[Predictions]) -> NDArray[np.str_] | None:
+def join_groups(of_predictions: Iterable[NDArray[np.str_] | None]) -> NDArray[np.str_] | None:
     """The groups of the images of several predictions, one after the other; None if some have none."""
-    groups = [one.groups for one in predictions if one.groups is not None]
-    return np.concatenate(groups) if len(groups) == len(predictions) else None
+    groups = list(of_predictions)
+    known = [names for names in groups if names is not None]
+    return np.concatenate(known) if len(known) == len(groups) else None
 
 
 Stored = tuple[dict[int, dict[int | None, tuple[str, Predictions]]], dict[str, str]]
@@ -208,7 +206,7 @@ def _compare(first: Method, second: Method, part: str, stored: Mapping[tuple[str
     if not correct:
         return Comparison(first, second, part, missing=missing)
     by_method = ({seed: pair[i] for seed, pair in correct.items()} for i in (0, 1))
-    groups = join_groups([images[fold] for fold in folds])
+    groups = join_groups(images[fold].groups for fold in folds)
     return Comparison(first, second, part, **compare_correct(*by_method, groups=groups), missing=missing)
 
 

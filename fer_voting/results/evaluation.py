@@ -11,16 +11,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t
 
 from fer_voting.results.calibration import reliability
-from fer_voting.results.statistics import COVERAGE, RESAMPLES, group_ids
+from fer_voting.results.statistics import COVERAGE, RESAMPLES, group_ids, half_interval_without
 from fer_voting.results.table import Table
 from fer_voting.system.atomic import write_atomically
 from fer_voting.system.text import csv_safe
 from fer_voting.votes import CropOutputs, Vote
-
-BOOTSTRAP_NOTE = "In brackets: 95 % bootstrap intervals over images; a network of another seed may lie outside."
 
 
 def confusion_counts(labels: NDArray[np.int64], decisions: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
@@ -61,10 +58,7 @@ def metric_intervals(
         of_groups: int [G, K, K], the same of each group; G >= 2.
     """
     if of_groups is not None:
-        number = len(of_groups)
-        wide = t.ppf((1 + COVERAGE) / 2, number - 1) * np.sqrt((number - 1) / number)
-        without = metrics_of_counts(counts - of_groups)
-        half = {name: wide * np.sqrt(((values - values.mean()) ** 2).sum()) for name, values in without.items()}
+        half = {name: half_interval_without(v) for name, v in metrics_of_counts(counts - of_groups).items()}
         metrics = metrics_of_counts(counts)
         return {n: (max(0.0, float(metrics[n] - half[n])), min(1.0, float(metrics[n] + half[n]))) for n in metrics}
     cells, images = counts.ravel(), int(counts.sum())
@@ -83,10 +77,9 @@ def counts_of_groups(
     Args:
         groups: name of each image's group, "" for one of its own, [N].
     """
-    ids = np.zeros(len(labels), np.int64) if groups is None else group_ids(groups)
-    number = int(ids.max()) + 1
-    if number < 2:
+    if (ids := group_ids(groups)) is None:
         return None
+    number = int(ids.max()) + 1
     cells = (ids * classes + labels) * classes + decisions
     return np.bincount(cells, minlength=number * classes**2).reshape(number, classes, classes)
 
@@ -172,12 +165,21 @@ def evaluation_tables(votes: Mapping[str, Mapping[str, Any]], vote: str = "soft"
     for count, (name, recall) in zip(images, chosen["recall"].items(), strict=True):
         shares = (chosen["precision"][name], recall, chosen["f1"][name])
         by_class.rows.append([name, f"{count:,}", *("–" if s is None else f"{100 * s:.2f}" for s in shares)])
-    note = BOOTSTRAP_NOTE
-    if chosen.get("groups"):
-        note = note.replace("bootstrap intervals over images", f"intervals over {chosen['groups']:,} groups")
     absent = ", ".join(name for name, recall in chosen["recall"].items() if recall is None)
     named = f" Without images here, and not in the means: {absent}." if absent else ""
-    return {"metrics by vote": by_vote, f"metrics by class, {vote} vote": by_class}, note + named
+    return {"metrics by vote": by_vote, f"metrics by class, {vote} vote": by_class}, interval_note(chosen) + named
+
+
+def interval_note(metrics: Mapping[str, Any]) -> str:
+    """A sentence that says what the intervals of an evaluation are over.
+
+    Args:
+        metrics: of a vote; `groups` is the number of the images' groups, if they have any.
+    """
+    intervals = (
+        f"intervals over {metrics['groups']:,} groups" if metrics.get("groups") else "bootstrap intervals over images"
+    )
+    return f"In brackets: 95 % {intervals}; a network of another seed may lie outside."
 
 
 def adaptive_text(curve: Mapping[str, Any]) -> str:

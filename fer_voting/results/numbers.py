@@ -19,11 +19,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fer_voting.results.compare import TABLE_VOTES, Method
+from fer_voting.results.compare import TABLE_VOTES, Method, join_groups
 from fer_voting.results.load import RunGroup, RunRecord
-from fer_voting.results.statistics import COVERAGE, half_interval
+from fer_voting.results.statistics import COVERAGE, group_ids, group_variance, half_interval, half_interval_without
 from fer_voting.results.table import Table
-from fer_voting.results.text import NOTHING, describe
+from fer_voting.results.text import NOTHING, describe, interval_over
 from fer_voting.system.arrays import read_npz
 from fer_voting.votes import ALL_VOTES
 
@@ -31,10 +31,12 @@ METRICS = {"rmse": "RMSE", "pearson": "r", "ccc": "CCC", "sign_agreement": "SAGR
 """Metric in result.json -> its heading."""
 RESAMPLES = 1000
 """Draws of a bootstrap over images."""
+LIMITS = {"rmse": (0.0, np.inf), "pearson": (-1.0, 1.0), "ccc": (-1.0, 1.0), "sign_agreement": (0.0, 1.0)}
 VOTES = tuple(vote for vote in TABLE_VOTES if ALL_VOTES[vote].has_rule_for_numbers)
 NUMBERS_NOTE = (
-    "± is the standard deviation over seeds. The 95 % interval of the mean is over images by a bootstrap and, from "
-    "three seeds on, over seeds too (Student's t); over images only, it is of these very networks."
+    "± is the standard deviation over seeds. The 95 % interval of the mean is over images by a bootstrap (over groups, "
+    "e.g. people, by a jackknife, where it says so) and, from three seeds on, over seeds too (Student's t); without "
+    "seeds, it is of these very networks."
 )
 Values = dict[str, NDArray[np.float64]]
 """Metric -> its value for each number, [..., n]."""
@@ -45,9 +47,21 @@ def number_metrics(scores: NDArray[np.floating], labels: NDArray[np.floating]) -
     return _metrics(_moments(scores, labels).mean(axis=0), len(labels))
 
 
-def number_intervals(scores: NDArray[np.floating], labels: NDArray[np.floating]) -> dict[str, NDArray[np.float64]]:
-    """Metric -> ends [2, n] of the 95 % bootstrap interval (percentiles) over images: deterministic."""
-    resampled = _resampled(_moments(scores, labels))
+def number_intervals(
+    scores: NDArray[np.floating], labels: NDArray[np.floating], ids: NDArray[np.int64] | None = None
+) -> dict[str, NDArray[np.float64]]:
+    """Metric -> ends [2, n] of the 95 % interval: over images by a bootstrap (percentiles), or over groups of them by
+    the jackknife, as `evaluation.metric_intervals`. Deterministic.
+
+    Args:
+        ids: number of each image's group (`statistics.group_ids`), [N].
+    """
+    moments = _moments(scores, labels)
+    if ids is not None:
+        without, values = _without_groups(moments, ids), _metrics(moments.mean(axis=0), len(moments))
+        half = {metric: np.apply_along_axis(half_interval_without, 0, without[metric]) for metric in METRICS}
+        return {m: np.clip([values[m] - half[m], values[m] + half[m]], *LIMITS[m]) for m in METRICS}
+    resampled = _resampled(moments)
     ends = [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2]
     return {metric: np.quantile(values, ends, axis=0) for metric, values in resampled.items()}
 
@@ -59,9 +73,9 @@ def _moments(scores: NDArray[np.floating], labels: NDArray[np.floating]) -> NDAr
     return np.stack([x, y, x * x, y * y, x * y, np.sign(scores) == np.sign(labels)], axis=2)
 
 
-def _metrics(means: NDArray[np.float64], images: int) -> Values:
+def _metrics(means: NDArray[np.float64], images: int | NDArray[np.int64]) -> Values:
     x, y, xx, yy, xy, agreeing = np.moveaxis(means, -1, 0)
-    unbiased = images / max(images - 1, 1)
+    unbiased = images / np.maximum(images - 1, 1)
     var_x, var_y, cov = unbiased * (xx - x * x), unbiased * (yy - y * y), unbiased * (xy - x * y)
     tiny = 1e-12
     varies = (var_x > tiny) & (var_y > tiny)
@@ -80,6 +94,14 @@ def _resampled(moments: NDArray[np.float64]) -> Values:
     return _metrics(means.reshape(-1, numbers, terms), images)
 
 
+def _without_groups(moments: NDArray[np.float64], ids: NDArray[np.int64]) -> Values:
+    """The metrics without the images of each group: [G, n]."""
+    sums = np.zeros((ids.max() + 1, *moments.shape[1:]))
+    np.add.at(sums, ids, moments)
+    left = (len(ids) - np.bincount(ids))[:, None]
+    return _metrics((moments.sum(axis=0) - sums) / left[..., None], left)
+
+
 @lru_cache(maxsize=2)
 def _shares(images: int) -> NDArray[np.float64]:
     """Each image's share of each resample, the same each time: [R, N]."""
@@ -90,12 +112,21 @@ def _shares(images: int) -> NDArray[np.float64]:
 
 
 def evaluate_numbers(
-    scores: NDArray[np.floating], labels: NDArray[np.floating], names: Sequence[str]
+    scores: NDArray[np.floating],
+    labels: NDArray[np.floating],
+    names: Sequence[str],
+    groups: NDArray[np.str_] | None = None,
 ) -> dict[str, Any]:
-    """`number_intervals` as plain values for JSON: metric -> number -> [low, high]."""
-    ends = number_intervals(scores, labels)
+    """`number_intervals` as plain values for JSON, metric -> number -> [low, high]; and over how many `groups`.
+
+    Args:
+        names: of the numbers.
+        groups: name of each image's group, "" for one of its own, [N].
+    """
+    ids = group_ids(groups)
+    ends = number_intervals(scores, labels, ids)
     intervals = {metric: dict(zip(names, values.T.tolist(), strict=True)) for metric, values in ends.items()}
-    return {"number_intervals": intervals}
+    return {"number_intervals": intervals, "groups": None if ids is None else int(ids.max()) + 1}
 
 
 def number_columns(arrays: Mapping[str, NDArray[Any]], names: Sequence[str]) -> dict[str, NDArray[np.floating]]:
@@ -105,7 +136,7 @@ def number_columns(arrays: Mapping[str, NDArray[Any]], names: Sequence[str]) -> 
 
 
 def evaluation_table(votes: Mapping[str, Mapping[str, Any]]) -> Table:
-    """A row a vote and number, with intervals over images.
+    """A row a vote and number, with intervals.
 
     Args:
         votes: vote -> the values of `targets.ValenceArousal`, and of `evaluate_numbers`.
@@ -130,6 +161,7 @@ class NumberFigure:
         seeds: seed -> value; of a cross-validation over the images of all its folds.
         low, high: ends of the 95 % interval of the mean over seeds (NUMBERS_NOTE).
         missing: name of a run without it -> reason.
+        groups: their number (e.g. of people), if the images have groups: the interval is then over groups.
     """
 
     first: Method
@@ -143,6 +175,7 @@ class NumberFigure:
     low: float | None = None
     high: float | None = None
     missing: dict[str, str] = field(default_factory=dict)
+    groups: int | None = None
 
 
 def number_figures(group: RunGroup, part: str, refit: str = "") -> list[NumberFigure]:
@@ -164,8 +197,8 @@ def number_differences(group: RunGroup, part: str, refit: str = "") -> list[Numb
     return [figure for pair in pairs for figure in _figures(group, *pair, part)]
 
 
-Stored = dict[int, tuple[NDArray[np.str_], NDArray[np.float64]]]
-"""Seed -> names of the images and labels [N], `_moments` of its predictions."""
+Stored = dict[int, tuple[NDArray[np.str_], NDArray[np.float64], NDArray[np.str_] | None]]
+"""Seed -> names of the images [N], `_moments` of its predictions, names of the images' groups [N]."""
 
 
 def _figures(group: RunGroup, first: Method, second: Method | None, part: str) -> list[NumberFigure]:
@@ -189,18 +222,27 @@ def _figures(group: RunGroup, first: Method, second: Method | None, part: str) -
         return metrics[0][metric] if len(metrics) == 1 else metrics[0][metric] - metrics[1][metric]
 
     values = [[_metrics(moments.mean(axis=0), len(moments)) for moments in pair] for pair in of_seeds]
-    resampled = [[_resampled(moments) for moments in pair] for pair in of_seeds]
+    ids = group_ids(read[0][0][seeds[0]][2]) if seeds else None
+    groups = None if ids is None else int(ids.max()) + 1
+    varied = [
+        [_resampled(moments) if ids is None else _without_groups(moments, ids) for moments in pair] for pair in of_seeds
+    ]
     figures = []
     for (place, number), metric in itertools.product(enumerate(numbers), METRICS):
         if not seeds:
             figures.append(NumberFigure(first, second, part, number, metric, missing=missing))
             continue
         by_seed = [float(difference(pair, metric)[place]) for pair in values]
-        spread = np.mean([difference(pair, metric)[:, place] for pair in resampled], axis=0)
-        mean, half = fmean(by_seed), half_interval(float(spread.var(ddof=1)), by_seed)
+        spread = np.stack([difference(pair, metric)[:, place] for pair in varied])  # [S, R or G]
+        variance = (
+            float(spread.mean(axis=0).var(ddof=1))
+            if ids is None
+            else group_variance(np.array(by_seed)[:, None] - spread)
+        )
+        mean, half = fmean(by_seed), half_interval(variance, by_seed, groups)
         of_seed = dict(zip(seeds, by_seed, strict=True))
-        ends = (mean - half, mean + half)
-        figures.append(NumberFigure(first, second, part, number, metric, len(images[0]), of_seed, mean, *ends, missing))
+        measured = len(images[0]), of_seed, mean, mean - half, mean + half, missing, groups
+        figures.append(NumberFigure(first, second, part, number, metric, *measured))
     return figures
 
 
@@ -211,7 +253,7 @@ def _read(group: RunGroup, method: Method, part: str, own_epoch: bool) -> tuple[
         own_epoch: by the weights of the vote's own best epoch; else of the soft vote's.
     """
     missing = group.missing(method.split, method.refit)
-    of_folds: dict[int, list[tuple[NDArray[np.str_], NDArray[np.floating], NDArray[np.floating]]]] = {}
+    of_folds: dict[int, list[_Predictions]] = {}
     for run in group.finished(method.split, method.refit):
         try:
             predictions = _predictions(run, method, part, own_epoch)
@@ -221,20 +263,22 @@ def _read(group: RunGroup, method: Method, part: str, own_epoch: bool) -> tuple[
             of_folds.setdefault(run.seed, []).append(predictions)
     stored: Stored = {}
     for seed, folds in of_folds.items():
-        names, scores, labels = (np.concatenate(arrays) for arrays in zip(*folds, strict=True))
-        stored[seed] = names, _moments(scores, labels)
+        *arrays, groups = zip(*folds, strict=True)
+        names, scores, labels = map(np.concatenate, arrays)
+        stored[seed] = names, _moments(scores, labels), join_groups(groups)
     return stored, missing
 
 
-def _predictions(
-    run: RunRecord, method: Method, part: str, own_epoch: bool
-) -> tuple[NDArray[np.str_], NDArray[np.floating], NDArray[np.floating]]:
-    """Names [N], the vote's numbers and labels [N, n] of a run."""
+_Predictions = tuple[NDArray[np.str_], NDArray[np.floating], NDArray[np.floating], NDArray[np.str_] | None]
+
+
+def _predictions(run: RunRecord, method: Method, part: str, own_epoch: bool) -> _Predictions:
+    """Names of the images [N], the vote's numbers and labels [N, n] of a run, names of the images' groups [N]."""
     epoch_vote = run.refit or (method.vote if own_epoch else "soft")
     path = run.run.predictions_file(epoch_vote, part)
     arrays = read_npz(path, "names", "number_crops", "number_labels")
     numbers = ALL_VOTES[method.vote].numbers(torch.from_numpy(arrays["number_crops"])).numpy()
-    return arrays["names"], numbers, arrays["number_labels"]
+    return arrays["names"], numbers, arrays["number_labels"], arrays.get("groups")
 
 
 def number_table(figures: Sequence[NumberFigure]) -> Table:
@@ -256,6 +300,7 @@ def _table(figures: Sequence[NumberFigure], title: str, label: Any, form: str) -
         row = {figure.metric: figure for figure in group}
         ccc = row["ccc"]
         ends = NOTHING if ccc.low is None else f"{form.format(ccc.low)} to {form.format(ccc.high)}"
+        ends += f" ({interval_over(len(ccc.seeds), ccc.groups)})" if ccc.groups else ""
         cells = [_mean_text(row[metric].seeds, form) for metric in METRICS]
         table.rows.append([label(first, second), number, str(len(ccc.seeds)), *cells, ends])
     return table

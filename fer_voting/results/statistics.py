@@ -26,12 +26,16 @@ class Difference:
     high: float
 
 
-def group_ids(words: Sequence[str] | NDArray[np.str_]) -> NDArray[np.int64]:
-    """Number of each image's group from 0, [N]; "" is a group of its own."""
+def group_ids(words: Sequence[str] | NDArray[np.str_] | None) -> NDArray[np.int64] | None:
+    """Number of each image's group from 0, [N]; "" is a group of its own. None without two groups: one only says
+    nothing about others, and the images are then taken for independent."""
+    if words is None:
+        return None
     ids = np.unique(np.asarray(words, dtype=np.str_), return_inverse=True)[1].astype(np.int64)
     own = np.flatnonzero(np.asarray(words) == "")
     ids[own] = len(words) + np.arange(len(own))
-    return np.unique(ids, return_inverse=True)[1].astype(np.int64)
+    numbers = np.unique(ids, return_inverse=True)[1].astype(np.int64)
+    return numbers if numbers.max(initial=0) else None
 
 
 def paired_difference(
@@ -57,22 +61,41 @@ def paired_difference(
     """
     if first.shape != second.shape:
         raise ValueError(f"`first` {first.shape} and `second` {second.shape} must have one shape")
-    seeds, images = first.shape
+    images = first.shape[1]
     outcomes = np.subtract(first, second, dtype=np.float64)  # 1: only the first is right; -1: only the second
     of_seeds, mean = outcomes.mean(axis=1), float(outcomes.mean())
     ids = np.arange(images) if groups is None else groups
     sizes = np.bincount(ids)
-    # Loss of the mean of a seed by leaving out a group, [S, G].
-    influence = np.stack([np.bincount(ids, row - mean) for row in outcomes]) / (images - sizes)
-    of_groups = influence.mean(axis=0)
-    jackknife = (len(sizes) - 1) / len(sizes)
+    rows = zip(outcomes, of_seeds, strict=True)
+    losses = np.stack([np.bincount(ids, row - of_seed) for row, of_seed in rows]) / (images - sizes)
+    half = half_interval(group_variance(losses), of_seeds, None if groups is None else len(sizes))
+    return Difference(mean, float(mean - half), float(mean + half))
+
+
+def group_variance(losses: NDArray[np.float64]) -> float:
+    """Variance of a mean over seeds by the choice of the groups of images: the jackknife's.
+
+    Args:
+        losses: by how much the value of each seed falls without the images of each group, [S, G].
+    """
+    seeds, groups = losses.shape
+    jackknife = (groups - 1) / groups
+    of_groups = losses.mean(axis=0)
     variance = jackknife * float((of_groups**2).sum())
     if seeds >= ENOUGH_SEEDS:
-        rest = influence - of_groups - np.outer(of_seeds - mean, sizes / (images - sizes))
-        # Both contain the variance of what is peculiar to a group under a seed, which counts once.
+        # The variance over seeds contains it too: what is peculiar to a group under a seed counts once.
+        rest = losses - of_groups
         variance = max(variance - jackknife * float((rest**2).sum()) / ((seeds - 1) * seeds), 0.0)
-    half = half_interval(variance, of_seeds, None if groups is None else len(sizes))
-    return Difference(mean, float(mean - half), float(mean + half))
+    return variance
+
+
+def half_interval_without(values: NDArray[np.float64]) -> float:
+    """Half the width of the 95 % interval of one network's value over groups of images.
+
+    Args:
+        values: the value without the images of each group, [G].
+    """
+    return half_interval(group_variance((values.mean() - values)[None]), (), len(values))
 
 
 def half_interval(

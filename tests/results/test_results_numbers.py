@@ -15,6 +15,7 @@ from fer_voting.results.load import RunGroup, load_runs
 from fer_voting.results.numbers import (
     METRICS,
     RESAMPLES,
+    evaluate_numbers,
     number_difference_table,
     number_differences,
     number_figures,
@@ -60,6 +61,27 @@ def test_intervals_are_those_of_drawing_images_again_and_again() -> None:
         np.testing.assert_allclose(intervals[metric], expected, atol=1e-9)
 
 
+def test_intervals_over_groups_leave_out_one_at_a_time() -> None:
+    scores, labels = numbers(0)
+    people = np.resize(["ann", "bob", "cy", "dan", "eve", "ann"], IMAGES)
+    intervals = evaluate_numbers(scores, labels, NUMBERS, people)
+    assert intervals["groups"] == 5
+    without = [number_metrics(scores[people != one], labels[people != one]) for one in np.unique(people)]
+    for metric, values in number_metrics(scores, labels).items():
+        for place, name in enumerate(NUMBERS):
+            ends = np.clip(jackknife([each[metric][place] for each in without], values[place]), -1, 1)
+            assert intervals["number_intervals"][metric][name] == pytest.approx(ends)
+    alone = evaluate_numbers(scores, labels, NUMBERS, np.full(IMAGES, "ann"))
+    assert alone == evaluate_numbers(scores, labels, NUMBERS) | {"groups": None}
+
+
+def jackknife(without: list[float], value: float) -> tuple[float, float]:
+    """Ends of the interval of a value, from that without each group."""
+    groups = len(without)
+    half = t.ppf(0.975, groups - 1) * math.sqrt((groups - 1) * np.var(without))
+    return value - half, value + half
+
+
 def test_half_an_interval_by_hand() -> None:
     z = norm.ppf(0.975)
     assert half_interval(0.04, [0.1, 0.3]) == pytest.approx(z * 0.2)  # too few seeds
@@ -71,7 +93,7 @@ def test_half_an_interval_by_hand() -> None:
 # Runs -------------------------------------------------------------------------------------------------------------
 
 
-def make_number_run(output_dir: Path, split: str, seed: int, spread: float) -> Run:
+def make_number_run(output_dir: Path, split: str, seed: int, spread: float, **more: np.ndarray) -> Run:
     """A finished run of three crops an image, the third far off, so that mean and median differ."""
     words = ["dataset=faces", "target=valence_arousal", f"split={split}", f"seed={seed}"]
     run = make_run(output_dir, words, {}, [0] * IMAGES, number_names=list(NUMBERS), class_names=[])
@@ -81,7 +103,7 @@ def make_number_run(output_dir: Path, split: str, seed: int, spread: float) -> R
         chosen = ALL_VOTES[vote].numbers(crops)
         arrays = ValenceArousal().to_arrays(CropOutputs(crops), chosen, torch.tensor(labels).float(), ())
         names = np.array([f"image {i}" for i in range(IMAGES)])
-        write_npz(run.predictions_file(vote, "val"), **arrays, names=names)
+        write_npz(run.predictions_file(vote, "val"), **arrays, names=names, **more)
     return run
 
 
@@ -146,6 +168,33 @@ def test_tables_of_a_group(group: RunGroup) -> None:
         "crops after module 1, hard vote – baseline",
         "crops after module 1, soft vote – crops after module 1, hard vote",
     }
+
+
+def test_intervals_of_runs_are_over_people_where_images_have_some(tmp_path: Path) -> None:
+    """A difference of one seed, by hand; three seeds make its interval wider."""
+    people = np.resize(["ann", "bob", "cy", "dan", "eve", "ann"], IMAGES)
+    for seed in range(3):
+        make_number_run(tmp_path, "baseline", seed, 0.5, groups=people)
+        make_number_run(tmp_path, "m1", seed, 0.3, groups=people)
+    runs = load_runs(tmp_path)
+    one, three = (runs.group("faces", "valence_arousal", seeds) for seeds in ([0], [0, 1, 2]))
+    first, second = (numbers(0, spread) for spread in (0.3, 0.5))
+
+    def difference(kept: np.ndarray) -> float:
+        pair = [np.float32(scores + 0.2)[kept] for scores, _ in (first, second)]
+        return float(np.subtract(*(number_metrics(scores, np.float32(first[1][kept]))["ccc"][0] for scores in pair)))
+
+    without = np.array([difference(people != name) for name in np.unique(people)])
+    mean = difference(people != "")
+    half = t.ppf(0.975, 4) * math.sqrt(4 / 5 * ((without - mean) ** 2).sum())
+    figure, wider = (
+        next(f for f in number_differences(each, "val") if (f.number, f.metric) == ("valence", "ccc"))
+        for each in (one, three)
+    )
+    assert (figure.groups, figure.low, figure.high) == (5, pytest.approx(mean - half), pytest.approx(mean + half))
+    assert wider.high - wider.low >= t.ppf(0.975, 2) * np.std(list(wider.seeds.values()), ddof=1) / math.sqrt(3)
+    table = number_difference_table(number_differences(three, "val"))
+    assert table.rows[0][-1] == f"{wider.low:+.3f} to {wider.high:+.3f} (5 groups and seeds)"
 
 
 def test_a_run_on_other_images_is_left_out(tmp_path: Path) -> None:
