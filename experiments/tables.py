@@ -38,8 +38,10 @@ PAPER_SPLITS = ("m1", "baseline")
 
 def validation_table(options: Options) -> Report:
     """Table 3."""
-    report = Report("table3", "Table 3: validation accuracy by split and vote")
-    for group in options.groups():
+    groups = options.groups()
+    measures = dict.fromkeys(measure for group in groups for measure in _measures(group))
+    report = Report("table3", f"Table 3: {' and '.join(measures)} by split and vote")
+    for group in groups:
         if group.number_names:
             _add_numbers(report, options, group)
         if not group.has_classes:
@@ -64,11 +66,16 @@ def validation_table(options: Options) -> Report:
     return report
 
 
+def _measures(group: RunGroup) -> list[str]:
+    """Measures that a table of validation shows: the accuracy of a group's classes, its numbers."""
+    numbers = [f"validation of {' and '.join(group.number_names)}"] if group.number_names else []
+    return [*(["validation accuracy"] if group.has_classes else []), *numbers]
+
+
 def _add_numbers(report: Report, options: Options, group: RunGroup) -> None:
     """Table 3's form for numbers such as valence and arousal."""
     validation, pairs = number_figures(group, "val"), number_differences(group, "val")
-    measure = f"validation of {' and '.join(group.number_names)}"
-    report.add(f"## {title('Table 3', measure, group)}")
+    report.add(f"## {title('Table 3', _measures(group)[-1], group)}")
     report.add_table(number_table(validation))
     if any(one.seeds for one in pairs):
         report.add("### On the same images")

@@ -83,7 +83,7 @@ def group_variance(losses: NDArray[np.float64]) -> float:
     of_groups = losses.mean(axis=0)
     variance = jackknife * float((of_groups**2).sum())
     if seeds >= ENOUGH_SEEDS:
-        # The variance over seeds contains it too: what is peculiar to a group under a seed counts once.
+        # Effects peculiar to a group under a seed are in the variance over seeds too, and count once.
         rest = losses - of_groups
         variance = max(variance - jackknife * float((rest**2).sum()) / ((seeds - 1) * seeds), 0.0)
     return variance
