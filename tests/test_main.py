@@ -16,16 +16,19 @@ SLOW = ("torch", "lightning", "matplotlib", "pandas", "scipy", "torchvision", "a
 HYDRA_COMMANDS = [name for name in COMMANDS if (REPO / "conf" / f"{name}.yaml").exists() or name == "train"]
 
 IMPORTS_OF_HELP_AND_OF_A_MISTYPED_KEY = f"""
-import runpy, sys
+import contextlib, io, runpy, sys
 sys.path.insert(0, {str(REPO)!r})
-words = [("train", "--help"), *((name, "no_such_key=1") for name in {HYDRA_COMMANDS})]
+words = [(name, word) for name in {HYDRA_COMMANDS} for word in ("--help", "no_such_key=1")]
 words += [(name, "--no-such-option") for name in {list(COMMANDS)} if name not in {HYDRA_COMMANDS}]
 for name, word in words:
     sys.argv = [name, word]
     try:
-        runpy.run_module(f"fer_voting.{{name}}", run_name="__main__")
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            runpy.run_module(f"fer_voting.{{name}}", run_name="__main__")
     except SystemExit as end:
         assert bool(end.code) == (word != "--help"), (name, word, end.code)
+    if word == "--help":
+        assert f"fer_voting.{{name}}" in out.getvalue().splitlines()[0], out.getvalue()
     slow = [package for package in {SLOW} if package in sys.modules]
     assert not slow, (name, word, slow)
 """
