@@ -1,5 +1,6 @@
 """Groups of images that a division keeps in one part: the images of a person, or of a sequence."""
 
+import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
@@ -8,24 +9,28 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from omegaconf import OmegaConf
 
 from fer_voting.data.sampling import Positions
 from fer_voting.data.tables import open_table
+from fer_voting.system.conf_folders import CONF_DIR
 
 AUTO = "auto"
-SUBJECTS = {
-    "CK+": r"(S\d{3})_\d{3}_\d{8}",
-    "KDEF": r"[AB]([FM]\d{2})(?:AN|DI|AF|HA|SA|SU|NE)(?:S|HL|HR|FL|FR)",
-    "JAFFE": r"([A-Z]{2})\.(?:AN|DI|FE|HA|NE|SA|SU)\d\.\d+",
-}
-"""Data set -> how it names an image; the person is the first group. KDEF photographed each person twice, as A and B."""
+NAMED = {"ckplus": "CK+", "kdef": "KDEF", "jaffe": "JAFFE"}
+"""Option of `dataset` whose `pattern` reads the person from a file's name, whatever its folder -> the data set."""
 
 
-def named_like(stems: Sequence[str]) -> str | None:
-    """The data set that names most of these images as it does."""
-    for name, pattern in SUBJECTS.items():
-        if sum(bool(re.fullmatch(pattern, stem, re.IGNORECASE)) for stem in stems) > 0.5 * len(stems):
-            return name
+@functools.cache
+def _pattern(option: str) -> re.Pattern[str]:
+    values = OmegaConf.load(CONF_DIR / "dataset" / f"{option}.yaml")
+    return re.compile(OmegaConf.select(values, "pattern"), re.IGNORECASE)
+
+
+def named_like(names: Sequence[str]) -> str | None:
+    """The option of `dataset` whose data set names most of these images, which may be paths, as it does."""
+    for option in NAMED:
+        if sum(bool(_pattern(option).fullmatch(Path(name).name)) for name in names) > 0.5 * len(names):
+            return option
     return None
 
 
@@ -81,11 +86,10 @@ def group_words(group: str, names: Sequence[str], base: Path | None) -> list[str
     words: list[str | None]
     advice = ""
     if group == AUTO:
-        stems = [Path(name).stem for name in names]
-        if (known := named_like(stems)) is None:
+        if (known := named_like(names)) is None:
             return None
-        matches = (re.fullmatch(SUBJECTS[known], stem, re.IGNORECASE) for stem in stems)
-        return [match[1].lower() if match else "" for match in matches]
+        matches = (_pattern(known).fullmatch(Path(name).name) for name in names)
+        return [match["person"].lower() if match else "" for match in matches]
     if kind == "folder":
         level = int(rest)
         place = level - 1 if level > 0 else level

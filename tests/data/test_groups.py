@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from helpers.datasets import class_folders, class_image, save
 
-from fer_voting.data.groups import check_group, group_words, groups_between, number_groups
+from fer_voting.data.groups import check_group, group_words, groups_between, named_like, number_groups
 from fer_voting.data.quality import audit, format_report
 from fer_voting.data.sets.folder import FolderDataModule
 from fer_voting.data.sets.rafdb import RAFDBDataModule
@@ -62,16 +62,18 @@ def test_the_group_of_a_name(group: str, words: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "words"),
+    ("names", "words", "option"),
     [
-        (["happy/S010_004_00000017.png", "sad/s010_005_00000018.png"], ["s010", "s010"]),
-        (["a/AF01HAS.JPG", "b/BF01SAHL.JPG", "b/AM01SAHL.JPG", "b/other.jpg"], ["f01", "f01", "m01", ""]),
-        (["a/KA.HA1.29.tiff", "b/KM.SA2.30.tiff"], ["ka", "km"]),
-        (["a/1.png"], None),
+        (["happy/S010_004_00000017.png", "sad/s010_005_00000018.png"], ["s010", "s010"], "ckplus"),
+        (["a/AF01HAS.JPG", "b/BF01SAHL.JPG", "b/AM01SAHL.JPG", "b/other.jpg"], ["f01", "f01", "m01", ""], "kdef"),
+        (["a/KA.HA1.29.tiff", "b/KM.SA2.30.tiff"], ["ka", "km"], "jaffe"),
+        (["a/1.png"], None, None),
     ],
 )
-def test_people_of_known_sets(names: list[str], words: list[str] | None) -> None:
+def test_people_of_known_sets(names: list[str], words: list[str] | None, option: str | None) -> None:
+    """By the expression with which the set's own file reads them."""
     assert group_words("auto", names, None) == words
+    assert named_like(names) == option
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from fer_voting.data.files import (
     side_files,
 )
 from fer_voting.data.formats import is_image
-from fer_voting.data.groups import named_like
+from fer_voting.data.groups import NAMED, named_like
 from fer_voting.data.index import Index, files_below
 from fer_voting.data.labels import CLASSES, as_class_map, canonical_or_own, in_order, suggestions
 from fer_voting.data.pack import Pack
@@ -58,10 +58,9 @@ def refuse_other_layouts(root: Path) -> None:
     folders = class_folders(root)
     if part_folders(root) or any(canonical_or_own(folder.name) in CLASSES for folder in folders):
         return
-    stems = [Path(entry.name).stem for entry in itertools.islice(files_below(root), 2000) if is_image(entry.path)]
-    if stems and (naming := named_like(stems)) is not None:
-        option = {"CK+": "ckplus", "KDEF": "kdef", "JAFFE": "jaffe"}[naming]
-        raise ValueError(f"{root} has {naming}'s layout, not class folders: dataset={option}")
+    names = [entry.name for entry in itertools.islice(files_below(root), 2000) if is_image(entry.path)]
+    if names and (named := named_like(names)) is not None:
+        raise ValueError(f"{root} has {NAMED[named]}'s layout, not class folders: dataset={named}")
     for folder in folders:
         inner = [path.name for path in class_folders(folder)]
         if sum(canonical_or_own(name) in CLASSES for name in inner) >= 2 or "train" in map(str.lower, inner):
