@@ -84,11 +84,19 @@ class FaceNetwork(nn.Module):
         numbers: int = 0,
     ) -> None:
         super().__init__()
-        if embed_before and vote.needs_full_map:
-            raise ValueError(f"the {vote.name} vote leaves crops out, so that there is no embedding: choose another")
         self.colour, self.embed_before, self.numbers = colour, embed_before, numbers
         self.vote = vote.require_fitted()
-        self.net = (require_cut(net) if vote.needs_full_map else net).eval()
+        self.net = net.eval()
+        self._check()
+
+    def _check(self) -> None:
+        if not self.vote.needs_full_map:
+            return
+        if self.embed_before:
+            raise ValueError(
+                f"the {self.vote.name} vote leaves crops out, so that there is no embedding: choose another"
+            )
+        require_cut(self.net)
 
     def forward(self, faces: Tensor) -> tuple[Tensor, ...]:
         if self.embed_before is None:
@@ -140,19 +148,12 @@ class FormsNetwork(FaceNetwork):
     Raises ValueError if the vote is another, there are no crops, or there are numbers.
     """
 
-    def __init__(
-        self,
-        net: nn.Module,
-        vote: Vote = soft_vote,
-        colour: str = "rgb",
-        embed_before: int | None = None,
-        numbers: int = 0,
-    ) -> None:
-        if numbers:
+    def _check(self) -> None:
+        if self.numbers:
             raise ValueError("a network with numbers has one form")
-        if vote.name != "soft":
-            raise ValueError(f"only the soft vote has other forms, not the {vote.name} vote")
-        super().__init__(require_cut(net), vote, colour, embed_before)
+        if self.vote.name != "soft":
+            raise ValueError(f"only the soft vote has other forms, not the {self.vote.name} vote")
+        require_cut(self.net)
 
     @property
     def full(self) -> Tensor:

@@ -392,6 +392,10 @@ def test_one_file_holds_every_form(net: VotingResNet18, threshold: float, every_
         open_onnx(path, "openvino", form="adaptive")
     with pytest.raises(ValueError, match="only the soft vote has other forms, not the hard vote"):
         FormsNetwork(net, hard_vote)
+    with pytest.raises(ValueError, match="a network with numbers has one form"):
+        FormsNetwork(net, SOFT, numbers=2)
+    with pytest.raises(ValueError, match="a baseline has nothing to adapt"):
+        FormsNetwork(settled("baseline", width=8), SOFT)
 
 
 def test_weights_of_half_precision_take_half_the_bytes_and_change_no_number(
