@@ -216,7 +216,7 @@ class OneRunWandbLogger(WandbLogger):
         self.experiment.summary.update(best)
 
     def log_charts(self, run: Run, vote: str, result: Mapping[str, Any], data: FERDataModule) -> None:
-        """A confusion matrix of each vote and part, and with `images` a table of the worst errors of `vote`."""
+        """The charts of each vote and part (`_charts`), and with `images` a table of the worst errors of `vote`."""
         self.experiment.log(_charts(run, vote, result, data if self.images else None))
 
     def finish(self, status: str) -> None:
@@ -306,13 +306,23 @@ def _start_online(about: dict[str, Any], timeout_seconds: float) -> "wandb.Run |
 
 
 def _charts(run: Run, vote: str, result: Mapping[str, Any], data: FERDataModule | None) -> dict[str, Any]:
-    """A confusion matrix of each vote and part, and with `data` a table of the worst errors of `vote`."""
-    names, charts = result["class_names"], {}
+    """A confusion matrix of the classes and a scatter plot of each number, by vote and part; with `data` a table of
+    the worst errors of `vote`."""
+    import wandb
+
+    names, charts = result["class_names"], dict[str, Any]()
     for each, scored in result["votes"].items():
-        for part in [part for part in PARTS if names and part in scored]:
-            key = f"best/{part}/{each}"
-            counts = scored[part]["confusion_counts"]
-            charts[f"{key}/confusion_matrix"] = confusion_chart(counts, names, f"{run.name}, {each} vote, {part}")
+        for part in [part for part in PARTS if part in scored]:
+            key, title = f"best/{part}/{each}", f"{run.name}, {each} vote, {part}"
+            arrays = read_npz(run.predictions_file(each, part)) if result["number_names"] else {}
+            for i, number in enumerate(result["number_names"]):
+                columns = [number, f"predicted {number}"]
+                pairs = np.stack([arrays["number_labels"][:, i], arrays["number_scores"][:, i]], axis=1)
+                table = wandb.Table(columns=columns, data=pairs.tolist())
+                charts[f"{key}/{number}"] = wandb.plot.scatter(table, *columns, title=title)
+            if not names:
+                continue
+            charts[f"{key}/confusion_matrix"] = confusion_chart(scored[part]["confusion_counts"], names, title)
             if data is not None and each == vote:
                 charts[f"{key}/worst_errors"] = _error_table(run, each, part, names, data)
     return charts

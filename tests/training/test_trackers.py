@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from fer_voting.runs.run import Run
+from fer_voting.system.arrays import write_npz
 from fer_voting.training.loggers import best_metrics, mlflow_logger, mlflow_name, worst_errors
 from fer_voting.votes import VOTES
 
@@ -433,19 +434,28 @@ def test_names_stay_different_in_lightnings_own_loggers(tmp_path: Path):
 
 @pytest.mark.slow
 def test_without_a_home_directory(tmp_path: Path):
-    """A container that runs as a user who is not registered has none."""
+    """A container that runs as a user who is not registered has none. Charts of classes and of numbers are written."""
+    run = Run(tmp_path, "mine")
+    write_npz(run.predictions_file("soft", "val"), number_labels=np.array([[0.5]]), number_scores=np.array([[0.25]]))
+    scored = {"soft": {"val": {"confusion_counts": [[1]]}}}
+    result = {"class_names": ["a"], "number_names": ["valence"], "votes": scored}
     program = """
 import os, pwd, sys
 pwd.getpwuid = {}.__getitem__
 assert os.path.expanduser("~") == "~"
+from pathlib import Path
+from fer_voting.runs.run import Run
 from fer_voting.training.loggers import wandb_logger
-logger = wandb_logger(offline=True, images=False, save_dir=sys.argv[1], start_timeout_seconds=9,
+folder = Path(sys.argv[1])
+logger = wandb_logger(offline=True, images=False, save_dir=str(folder), start_timeout_seconds=9,
                       upload_timeout_seconds=9, name="mine")
-logger.log_charts(type("Run", (), {"name": "mine"}), "soft", RESULT, None)
+logger.log_charts(Run(folder.parent.parent, "mine"), "soft", RESULT, None)
 logger.finish("success")
-""".replace("RESULT", repr({"class_names": ["a"], "votes": {"soft": {"val": {"confusion_counts": [[1]]}}}}))
+""".replace("RESULT", repr(result))
     environment = {key: value for key, value in os.environ.items() if key not in ("HOME", "USER", "LOGNAME")}
-    command = [sys.executable, "-c", program, str(tmp_path / "mine")]
+    command = [sys.executable, "-c", program, str(run.dir)]
     finished = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert finished.returncode == 0, finished.stderr
-    assert list(tmp_path.glob("mine/wandb/offline-run-*/files/media/table/**/*.json"))
+    assert table(run, "best/val/soft/confusion_matrix_table")["data"] == [["a", "a", 1]]
+    shown = table(run, "best/val/soft/valence_table")
+    assert (shown["columns"], shown["data"]) == (["valence", "predicted valence"], [[0.5, 0.25]])
