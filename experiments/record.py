@@ -30,13 +30,15 @@ def record(sweep: Sweep, folder: Path, predictions: Sequence[str] = ()) -> tuple
     Args:
         predictions: parts ("val", "test") whose predictions are kept too.
 
-    Raises ValueError if a run of the sweep is not finished, or its predictions are not there.
+    Raises ValueError if a run of the sweep is not finished, or its predictions are not there or of numbers only.
     """
     names = dict.fromkeys(job["run"] for job in sweep.jobs())
     runs = [load_run(Run(sweep.output_dir, name)) for name in names]
     for run in runs:
         if run.problem:
             raise ValueError(f"the run {run.name} is {run.problem}: only a finished sweep is recorded")
+        if predictions and not run.result["class_names"]:
+            raise ValueError(f"{run.name} has no classes, whose crop logits --predictions keeps: leave it out")
     for run in runs:
         vote = run.refit or "soft"
         part = "test" if run.metrics(vote, "test") else "val"

@@ -120,7 +120,11 @@ def test_tables_and_the_page_have_the_numbers(outputs: Path) -> None:
 
 
 def test_a_sweep_of_numbers_is_recorded(outputs: Path, tmp_path: Path) -> None:
-    text, _ = record(Sweep(outputs / "sweeps" / "mine"), tmp_path)
+    sweep = Sweep(outputs / "sweeps" / "mine")
+    with pytest.raises(ValueError, match=r"has no classes, whose crop logits --predictions keeps"):
+        record(sweep, tmp_path, ["test"])
+    assert not list(tmp_path.iterdir())
+    text, _ = record(sweep, tmp_path)
     assert "val soft CCC" in text
     plots = {path.name for path in (tmp_path / run_of(outputs, "valence_arousal").name).iterdir()}
     assert plots == {"curves.png", "numbers-soft-test.png"}
