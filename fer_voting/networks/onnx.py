@@ -3,6 +3,7 @@
 Shapes: B faces of S x S pixels, V crops a face, K classes. Neither runtime needs torch.
 """
 
+import functools
 import json
 import math
 import os
@@ -282,6 +283,18 @@ class OnnxRuntime(OnnxNetwork):
         return self._session.run(["embeddings"], {"faces": faces})[0]
 
 
+@functools.cache
+def _openvino_core() -> Any:
+    """OpenVINO's `Core`, which stays for as long as the process.
+
+    It gives the thread that compiles the first network a stack for signals. Where the last core and network end in
+    another thread, the stack is freed and stays set: the next signal, Ctrl-C too, ends the process (OpenVINO 2026.4).
+    """
+    from openvino import Core
+
+    return Core()
+
+
 class OpenVinoRuntime(OnnxNetwork):
     """An ONNX file in OpenVINO.
 
@@ -301,7 +314,6 @@ class OpenVinoRuntime(OnnxNetwork):
         if precision not in hints:
             raise ValueError(f"`precision` (={precision!r}) must be {' or '.join(hints)}")
         try:
-            from openvino import Core
             from openvino.frontend import FrontEndManager
         except ImportError as error:
             raise ValueError("OpenVINO is not installed: pip install 'fer_voting[openvino]'") from error
@@ -320,7 +332,7 @@ class OpenVinoRuntime(OnnxNetwork):
             "INFERENCE_PRECISION_HINT": hints[precision],
             "INFERENCE_NUM_THREADS": self.threads,
         }
-        self._compiled = Core().compile_model(model, "CPU", settings)
+        self._compiled = _openvino_core().compile_model(model, "CPU", settings)
         self._pid, self._hint = os.getpid(), precision
         self._probe()
 

@@ -1,6 +1,8 @@
 """One recogniser for several threads and processes."""
 
 import pickle
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -144,3 +146,20 @@ def test_a_forked_child_works_or_says_why_not(tmp_path: Path, onnx_file: Path, k
         assert first == made_there
     else:
         assert "does not work in a forked child of the process that opened it" in first
+
+
+def test_a_signal_after_openvinos_network_was_freed_in_another_thread(onnx_file: Path):
+    """The process goes on: OpenVINO would free the stack on which the first thread handles signals."""
+    pytest.importorskip("openvino")
+    code = f"""
+import os, signal, threading
+from fer_voting.networks.onnx import open_onnx
+signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
+networks = [open_onnx({str(onnx_file)!r}, "openvino")]
+thread = threading.Thread(target=networks.clear)
+thread.start()
+thread.join()
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr

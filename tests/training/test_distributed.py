@@ -113,9 +113,12 @@ def test_a_rank_that_fails_ends_the_run_and_is_named(tmp_path: Path, how: str, n
     own = ("loss=own", "--config-dir", str(tmp_path / "conf"))
     code, printed = train(tmp_path, *TINY, *TWO, "split=baseline", "dataset.size=24", "name=bad", bad, *own)
     assert code not in (0, None)
-    assert named in printed
     run = Run(tmp_path / "outputs", "bad")
-    assert run.status() in ("failed", "interrupted")  # rank 0 notices it, or Lightning ends rank 0
+    if run.status() == "interrupted":  # Lightning ended rank 0 before it noticed
+        named = "terminated with code -9"
+    else:
+        assert run.status() == "failed"
+    assert named in printed
     if how == "raise":
         assert "Traceback" not in printed.partition("rank 1: no good")[0]
         assert run.error_of_rank(1).read_text() == "no good"
