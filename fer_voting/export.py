@@ -201,11 +201,14 @@ def _with_mean_gmacs(network: "Network", mean_gmacs: float) -> "Network":
     return replace(network, vote=network.vote.fit(outputs, arrays["labels"], cost))
 
 
-def _to_onnx(network: "Network", path: Path, options: argparse.Namespace, name: str = "") -> None:
+def _to_onnx(
+    network: "Network", path: Path, options: argparse.Namespace, name: str = "", float32: Path | None = None
+) -> None:
     """Write the network to `path` and print what the file holds, under another `name` if one is given.
 
     Args:
         options: `precision`, `form`, `embedding`; for int8, `dataset` and `output_dir`.
+        float32: the file of the same options in float32, to quantise, if there is one.
     """
     from fer_voting.inference.onnx_export import export_float32, require_packages
     from fer_voting.inference.runtime import FaceNetwork, FormsNetwork
@@ -233,8 +236,9 @@ def _to_onnx(network: "Network", path: Path, options: argparse.Namespace, name: 
     else:
         datamodule = _load_dataset(network, options.dataset, options.output_dir)
         with tempfile.TemporaryDirectory() as folder:
-            float32 = Path(folder) / "float32.onnx"
-            export_float32(module, info, float32)
+            if float32 is None:
+                float32 = Path(folder) / "float32.onnx"
+                export_float32(module, info, float32)
             note = _quantise(network, datamodule, float32, path)
     print(
         f"{name or path}: {path.stat().st_size / 2**20:.1f} MiB, {options.precision}, split {network.info.split}, "
@@ -315,10 +319,12 @@ def _to_folder(network: "Network", folder: Path, options: argparse.Namespace) ->
     network = network.rounded(options.precision)  # the card, config.json and the ONNX files are all of these weights
     network.save_pretrained(folder, run_card(network, folder.name), options.precision)
     form, embedding = "all" if network.forms else "full", not network.vote.needs_full_map
-    for file, precision in ((ONNX_FILE, "float32"), (INT8_FILE, "int8")):
-        if options.onnx in (precision, "int8"):
-            words = {**vars(options), "precision": precision, "form": form, "embedding": embedding}
-            _to_onnx(network, folder / file, argparse.Namespace(**words))
+    if options.onnx is not None:
+        words = {**vars(options), "precision": "float32", "form": form, "embedding": embedding}
+        _to_onnx(network, folder / ONNX_FILE, argparse.Namespace(**words))
+        if options.onnx == "int8":
+            quantised = argparse.Namespace(**words | {"precision": "int8"})
+            _to_onnx(network, folder / INT8_FILE, quantised, float32=folder / ONNX_FILE)
     print(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
     if options.push is not None:
         address = network.push_to_hub(options.push, run_card(network, options.push), precision=options.precision)

@@ -37,6 +37,18 @@ def _settled(split: str, width: int, size: int) -> VotingResNet18:
     return net.eval()
 
 
+def without_blocks(net: VotingResNet18) -> VotingResNet18:
+    """A copy that classifies what the stem gives: as crops and votes go, the same; for exporters and compilers, a
+    fifth of the nodes."""
+    net = copy.deepcopy(net)
+    for stage in (net.backbone.layer1, net.backbone.layer2, net.backbone.layer3, net.backbone.layer4):
+        stage[0], stage[1] = nn.Identity(), nn.Identity()
+    last = net.backbone.fc
+    net.backbone.fc = type(last)(net.width, last.out_features)
+    net.backbone.fc.load_state_dict({"weight": last.weight[:, : net.width], "bias": last.bias})
+    return net
+
+
 def info(split: str = "m1", width: int = 4, size: int = 24) -> NetworkInfo:
     return NetworkInfo(split, {"width": width}, SEVEN, size, "faces")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.networks import SEVEN, info, noise
+from helpers.networks import SEVEN, info, noise, without_blocks
 from numpy.typing import NDArray
 
 from fer_voting.inference.draw import annotate
@@ -21,6 +21,7 @@ from fer_voting.inference.recognizer import DetectedFaces, Recognition, Recogniz
 from fer_voting.inference.rows import columns, rows_of
 from fer_voting.inference.runtime import FaceNetwork, TorchRuntime
 from fer_voting.inference.signals import Signals, Smoothing
+from fer_voting.models import VotingResNet18
 from fer_voting.models.voting import VotingNetwork
 from fer_voting.networks.network import build
 from fer_voting.networks.onnx import ExportInfo, OnnxRuntime
@@ -32,6 +33,8 @@ NUMBERS = ("valence", "arousal")
 def network(classes: tuple[str, ...]) -> VotingNetwork:
     """m1 with outputs for these classes and the two numbers, with weights that differ between crops and faces."""
     net = build(replace(info("m1"), class_names=classes, number_names=NUMBERS))
+    assert isinstance(net, VotingResNet18)
+    net = without_blocks(net)
     with torch.random.fork_rng():
         torch.manual_seed(1)
         for parameter in net.parameters():

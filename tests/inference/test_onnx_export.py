@@ -1,5 +1,6 @@
 """Exported files against the network in float64, and what they say of themselves."""
 
+import copy
 import pickle
 import sys
 from dataclasses import replace
@@ -11,7 +12,7 @@ import onnxruntime
 import PIL.Image
 import pytest
 import torch
-from helpers.networks import SEVEN, noise, settled, small_info
+from helpers.networks import SEVEN, noise, settled, small_info, without_blocks
 from helpers.train import REPO
 from numpy.typing import NDArray
 from scipy.special import softmax
@@ -63,8 +64,7 @@ def int8(float32: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def exact_logits(net: VotingResNet18, faces: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Crop logits in float64, normalised by hand; through the crop operator that an exported file must not need."""
-    double = VotingResNet18(net.split, width=net.width).double()
-    double.load_state_dict(net.state_dict())
+    double = copy.deepcopy(net).double()
     images = (torch.from_numpy(faces).permute(0, 3, 1, 2).double() / 255 - 0.5) / 0.25
     with torch.no_grad():
         return double.eval()(images).numpy()
@@ -97,7 +97,7 @@ def test_runtimes_compute_the_network(runtime: type, batch: int, net: VotingResN
 
 def test_embeddings_are_an_output_on_request(float32: Path, tmp_path: Path) -> None:
     """Beside the hard vote of the input's crops."""
-    net, vote, faces = settled("input", width=8), find_vote("hard"), noise(9)
+    net, vote, faces = without_blocks(settled("input", width=8)), find_vote("hard"), noise(9)
     network = FaceNetwork(net, vote, embed_before=7)
     assert export_float32(network, info("input", vote), tmp_path / "with.onnx") < MAX_DIFFERENCE
     expected, exact = TorchRuntime(net, small_info("input"), vote).embed(faces), exact_logits(net, faces)
@@ -115,7 +115,7 @@ def test_embeddings_are_an_output_on_request(float32: Path, tmp_path: Path) -> N
 
 def test_a_network_of_grey_images_sees_grey_in_every_runtime(tmp_path: Path) -> None:
     """By the softmax vote, with one crop."""
-    net, vote = settled("baseline", width=8), find_vote("softprob")
+    net, vote = without_blocks(settled("baseline", width=8)), find_vote("softprob")
     about = replace(info("baseline", vote), faces=FaceInput("grey", 0.3, False, "mine"))
     assert export_float32(FaceNetwork(net, vote, "grey"), about, tmp_path / "grey.onnx") < MAX_DIFFERENCE
     faces = noise(5)
@@ -207,7 +207,7 @@ def test_int8_is_small_and_near(float32: Path, int8: Path) -> None:
 def test_int8_decides_in_float32(name: str, net: VotingResNet18, tmp_path: Path) -> None:
     """The scores are those that PyTorch computes of the file's own crop logits, with the -inf of the hard vote."""
     vote, faces = find_vote(name), noise(40)
-    export_float32(FaceNetwork(net, vote), info(vote=vote), tmp_path / "float32.onnx")
+    export_float32(FaceNetwork(without_blocks(net), vote), info(vote=vote), tmp_path / "float32.onnx")
     export_int8(tmp_path / "float32.onnx", tmp_path / "int8.onnx", noise(16), faces, np.zeros(40, np.int64))
     exact, _ = OnnxRuntime(tmp_path / "float32.onnx")(faces)
     scores, logits = OnnxRuntime(tmp_path / "int8.onnx")(faces)
@@ -350,17 +350,25 @@ def test_int8_of_the_adaptive_file(adaptive: Path, adaptive_int8: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def every_form(net: VotingResNet18, threshold: float, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def halves(net: VotingResNet18) -> VotingResNet18:
+    """The network with weights that half precision holds."""
+    rounded = copy.deepcopy(net)
+    rounded.load_state_dict({k: t.half().float() if t.is_floating_point() else t for k, t in net.state_dict().items()})
+    return rounded
+
+
+@pytest.fixture(scope="module")
+def every_form(halves: VotingResNet18, threshold: float, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("forms") / "forms.onnx"
     forms = {"adaptive": {"threshold": threshold, "temperature": 0.5}, "whole": {"threshold": 0.0, "temperature": 2.0}}
-    module = FormsNetwork(net, SOFT, embed_before=7)
+    module = FormsNetwork(halves, SOFT, embed_before=7)
     assert export_float32(module, replace(info(), forms=forms), path) < MAX_DIFFERENCE
     return path
 
 
-def test_one_file_holds_every_form(net: VotingResNet18, threshold: float, every_form: Path, tmp_path: Path) -> None:
+def test_one_file_holds_every_form(halves: VotingResNet18, threshold: float, every_form: Path, tmp_path: Path) -> None:
     """The whole map, the crops where it is not certain, and all crops: by one graph, against float64 by hand."""
-    path, faces = every_form, noise(30)
+    net, path, faces = halves, every_form, noise(30)
     exact = exact_logits(net, faces)
     whole = exact_logits_of_the_whole_map(net, faces)
     certainty = softmax(whole, axis=1).max(axis=1)
@@ -399,16 +407,11 @@ def test_one_file_holds_every_form(net: VotingResNet18, threshold: float, every_
 
 
 def test_weights_of_half_precision_take_half_the_bytes_and_change_no_number(
-    net: VotingResNet18, every_form: Path, tmp_path: Path
+    float32: Path, every_form: Path, tmp_path: Path
 ) -> None:
     """Against the same graph with the weights in float32, as ONNX writes them."""
-    halves = VotingResNet18("m1", width=8)
-    halves.load_state_dict({k: t.half().float() if t.is_floating_point() else t for k, t in net.state_dict().items()})
-    exact, rounded = tmp_path / "exact.onnx", tmp_path / "rounded.onnx"
-    forms = {"whole": {"threshold": 0.0, "temperature": 2.0}}
-    export_float32(FormsNetwork(halves, SOFT, embed_before=7), replace(info(), forms=forms), rounded)
-    assert not any(each.data_type == onnx.TensorProto.FLOAT16 for each in onnx.load(every_form).graph.initializer)
-    assert rounded.stat().st_size < 0.7 * every_form.stat().st_size
+    exact, rounded = tmp_path / "exact.onnx", every_form
+    assert not any(each.data_type == onnx.TensorProto.FLOAT16 for each in onnx.load(float32).graph.initializer)
 
     model = onnx.load(rounded)
     widened = {}
@@ -424,6 +427,7 @@ def test_weights_of_half_precision_take_half_the_bytes_and_change_no_number(
     model.graph.node.extend(nodes)
     model.graph.initializer.extend(weights)
     onnx.save(model, exact)
+    assert rounded.stat().st_size < 0.7 * exact.stat().st_size
     for form in ("full", "whole"):
         ours, theirs = (OnnxRuntime(path, form=form) for path in (rounded, exact))
         for own, other in zip(ours(noise(9)), theirs(noise(9)), strict=True):
