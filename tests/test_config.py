@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.composed import composed
 from helpers.options import choices
 from helpers.train import REPO, TINY
 from hydra.errors import ConfigCompositionException
@@ -263,3 +264,33 @@ def test_a_reader_that_has_seen_enough_of_the_help_ends_it_quietly():
         words = [sys.executable, "-m", "fer_voting.train", "--help"]
         ended = subprocess.run(words, stdout=closed, stderr=subprocess.PIPE, text=True, cwd=REPO, check=False)
     assert (ended.returncode, ended.stderr) == (1, "")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["split=m3", "seed=3", "name=1e3", "output_dir=/a b", "augment.erase.aspect=[1,2]", "+optimizer.amsgrad=true"],
+        [
+            "experiment=demo",
+            "dataset.root=~/a",
+            "trainer.max_epochs=${seed}",
+            "~callbacks.throughput",
+            "optimizer.lr=1",
+        ],
+        [
+            "++trainer.plugins={_target_: x.Y, z: [1]}",
+            "dataset.balance=null",
+            "logger=[wandb,offline]",
+            "init_from='a,b'",
+        ],
+    ],
+)
+def test_the_configurations_of_other_tests_are_hydras(words: list[str]) -> None:
+    ours = composed(words)
+    assert OmegaConf.to_yaml(ours) == OmegaConf.to_yaml(compose(words))
+    ours.seed = 99
+    assert composed(words).seed != 99
+    with pytest.raises(ConfigCompositionException, match=r"Could not override 'optimizer\.rate'"):
+        composed([*words, "optimizer.rate=1"])
+    with pytest.raises(ConfigCompositionException, match="Could not append"):
+        composed([*words, "+optimizer.lr=1"])

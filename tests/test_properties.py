@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.composed import composed
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
 from torchvision.transforms import functional as torchvision
 
-from fer_voting.config import compose, flatten
+from fer_voting.config import flatten
 from fer_voting.data import sampling
 from fer_voting.data.sampling import (
     EpochSampler,
@@ -308,7 +309,7 @@ def changed(config: dict[str, Any], key: str) -> dict[str, Any]:
 )
 def test_a_key_changes_the_name_or_is_listed_with_a_reason(words: list[str]) -> None:
     """Two runs that differ in anything that counts never have one name, nor one identity."""
-    config = compose(words)
+    config = composed(words)
     plain = resolve(config)
     name = name_run(config)
     for key in sorted(flatten(plain).keys() - PLACES):

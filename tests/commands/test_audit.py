@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.composed import composed
 from helpers.datasets import (
     FERPLUS_COLUMNS,
     SEVEN,
@@ -22,7 +23,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from fer_voting.audit import job
-from fer_voting.config import command, compose, make
+from fer_voting.config import command, make
 from fer_voting.data.division import count_duplicates
 from fer_voting.data.quality import audit as audit_data
 from fer_voting.data.quality import format_report
@@ -34,7 +35,7 @@ COUNTS = {"train": dict.fromkeys(SEVEN, 3), "test": dict.fromkeys(SEVEN, 2)}
 
 def configuration(tmp_path: Path, dataset: str, **values: Any) -> dict[str, Any]:
     """The command's result for `dataset=... dataset.root=...`."""
-    node = compose([f"dataset={dataset}", f"output_dir={tmp_path / 'outputs'}"]).dataset
+    node = composed([f"dataset={dataset}", f"output_dir={tmp_path / 'outputs'}"]).dataset
     return {
         "dataset": {**{k: v for k, v in node.items() if k != "augment"}, "root": str(tmp_path / "my data")},
         "out": str(tmp_path / "report"),

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.composed import composed
 
-from fer_voting.config import command, compose, make
+from fer_voting.config import command, make
 from fer_voting.data.corruptions import CORRUPTIONS, corrupt
 from fer_voting.experiment import train
 from fer_voting.models import VotingResNet18
@@ -45,7 +46,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run with split m3, trained once for this file."""
     outputs = tmp_path_factory.mktemp("evaluate") / "outputs"
     words = [*FACES, *TRAINING, "split=m3", f"dataset.size={SIZE}", f"name={NAME}", f"output_dir={outputs}"]
-    train(compose(words))
+    train(composed(words))
     return Run(outputs, NAME)
 
 
@@ -202,7 +203,7 @@ def test_a_network_is_evaluated_under_any_split(trained: Run, run_evaluate, caps
     """Against the weights in a network of that split, image by image."""
     out = run_evaluate("-m", f"checkpoint={NAME}", "split=baseline,m1")
     state, info = load_weights(trained.best_checkpoint("soft"))
-    node = compose([*FACES, f"dataset.size={SIZE}", f"output_dir={out}"]).dataset
+    node = composed([*FACES, f"dataset.size={SIZE}", f"output_dir={out}"]).dataset
     datamodule = make({**node, "seed": 0, "augment": None, "cache_dir": str(out)})
     datamodule.setup()
     positions = datamodule.positions("test")
@@ -233,7 +234,7 @@ def test_accuracy_on_worse_images(trained: Run, run_evaluate, capsys):
         assert first["votes"][vote]["accuracy"] == pytest.approx(metrics_of_vote["accuracy"])
         assert first["votes"][vote]["interval"] == metrics_of_vote["intervals"]["accuracy"]
     # Independently of the command: one network, one corruption, image by image.
-    data = make(compose([*FACES, f"output_dir={trained.dir.parent.parent}"]).dataset, size=SIZE)
+    data = make(composed([*FACES, f"output_dir={trained.dir.parent.parent}"]).dataset, size=SIZE)
     data.setup()
     positions = data.positions("test")
     faces = torch.from_numpy(corrupt(data.pack.images[positions], "contrast", 0.1)).permute(0, 3, 1, 2)
@@ -268,8 +269,8 @@ def test_what_was_trained_on_is_not_fitted_on_and_is_called_in_sample(run_evalua
     selection = ["split=m3", f"dataset.size={SIZE}", "trainer.max_epochs=1", f"output_dir={tmp_path / 'outputs'}"]
     few = "dataset.train_size=40"
     words = [*FACES, *[word for word in TRAINING if "epochs" not in word], *selection, few]
-    train(compose(words))
-    refit = train(compose([*words, "refit=true"]))["name"]
+    train(composed(words))
+    refit = train(composed([*words, "refit=true"]))["name"]
     where = [f"checkpoint={refit}", f"output_dir={tmp_path / 'outputs'}", few]
     for stage in ("val", "test"):
         with pytest.raises(SystemExit, match=f"of 40, 40 val images are among those that {refit} was trained on"):

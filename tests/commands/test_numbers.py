@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.composed import composed
 from helpers.train import TINY, train_here
 
 from experiments import compare, tables
 from experiments.record import record
-from fer_voting import compose
 from fer_voting.evaluate import evaluate
 from fer_voting.networks import load
 from fer_voting.results.load import load_runs
@@ -73,7 +73,7 @@ def test_evaluating_again_gives_the_runs_metrics_with_intervals(outputs: Path, t
     """All votes by the weights of the soft vote's best epoch."""
     run, classes = run_of(outputs, target), TARGETS[target]
     words = [*FACES, f"checkpoint={run.name}", f"output_dir={outputs}", f"out={tmp_path}"]
-    path, values = evaluate(compose(words, "evaluate"))
+    path, values = evaluate(composed(words, "evaluate"))
     recorded: Any = run.result()
     for metric in ("rmse", "ccc", "pearson", "sign_agreement", *(["accuracy"] if classes else [])):
         expected = recorded["votes"]["soft"]["test"][metric]
@@ -92,7 +92,7 @@ def test_evaluating_again_gives_the_runs_metrics_with_intervals(outputs: Path, t
     assert path.with_name(f"{path.stem}-numbers.png").exists()
     for word in ("robustness=true", "mean_gmacs=1", *(() if classes else ("temperature=2",))):
         with pytest.raises(ValueError, match=rf"{word.partition('=')[0]}=.*the network predicts valence and arousal"):
-            evaluate(compose([*words, word], "evaluate"))
+            evaluate(composed([*words, word], "evaluate"))
 
 
 def test_tables_and_the_page_have_the_numbers(outputs: Path) -> None:

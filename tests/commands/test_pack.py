@@ -5,16 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.composed import composed
 from helpers.datasets import SEVEN, rafdb_official
 from omegaconf import DictConfig, OmegaConf
 
-from fer_voting.config import compose
 from fer_voting.pack import job, prune
 from fer_voting.runs.run import Run
 
 
 def configuration(tmp_path: Path, **values: Any) -> DictConfig:
-    node = compose(["dataset=rafdb", f"output_dir={tmp_path / 'outputs'}"]).dataset
+    node = composed(["dataset=rafdb", f"output_dir={tmp_path / 'outputs'}"]).dataset
     node = {k: v for k, v in node.items() if k != "augment"} | {"root": str(tmp_path / "raf")} | values
     return OmegaConf.create({"dataset": node})
 

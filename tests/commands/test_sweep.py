@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.composed import composed
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from fer_voting.config import command, compose
+from fer_voting.config import command
 from fer_voting.results.sweep_table import sweep_status, sweep_table
 from fer_voting.runs.identity import resolve
 from fer_voting.runs.naming import drop_overrides, settle
@@ -27,7 +28,7 @@ pytestmark = pytest.mark.slow
 
 
 def plan(*words: str) -> dict:
-    return settle(compose(words))
+    return settle(composed(words))
 
 
 def job_of(**values: Any) -> DictConfig:
@@ -135,7 +136,7 @@ def test_a_table_shows_holes_by_name(tmp_path: Path):
 
 
 def test_resolved_configurations_travel_to_other_processes():
-    config = settle(compose(["split=m1"]))
+    config = settle(composed(["split=m1"]))
     assert run_isolated("x", doubled, OmegaConf.merge(config, {"value": 1}))["value"] == 2
 
 
@@ -275,7 +276,10 @@ def test_a_sweep_with_a_job_that_cannot_run_does_not_start(
 
 
 def test_a_sweep_does_not_start_where_a_job_would_be_another_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    run, config = Run(tmp_path, "mine-1"), resolve(settle(compose(["seed=1", "name=mine-1", f"output_dir={tmp_path}"])))
+    run, config = (
+        Run(tmp_path, "mine-1"),
+        resolve(settle(composed(["seed=1", "name=mine-1", f"output_dir={tmp_path}"]))),
+    )
     with run.open(config):
         run.check_inputs({"data": {"fingerprint": "a"}})
     started: list[Any] = []

@@ -10,11 +10,12 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
+from helpers.composed import composed
 from helpers.datasets import SEVEN, affectnet_release2, class_folders, class_image, rafdb_official, save
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 
-from fer_voting.config import CONF_DIR, compose, make
+from fer_voting.config import CONF_DIR, make
 from fer_voting.data.augment.batched import BatchedAugment
 from fer_voting.data.augment.by_albumentations import AlbumentationsAugment
 from fer_voting.data.corruptions import Corrupted
@@ -45,9 +46,9 @@ def test_every_data_set_of_the_configuration_is_one(name: str, tmp_path: Path) -
     # Values that a set of the user's own needs are no defaults.
     own = {"named": [r"dataset.pattern='(?P<label>\w+)'", "dataset.name=named"]}.get(name, [])
     words = [f"dataset={name}", f"output_dir={tmp_path}", *own]
-    node = OmegaConf.to_container(compose(words).dataset, resolve=True)
+    node = OmegaConf.to_container(composed(words).dataset, resolve=True)
     assert isinstance(node, dict)
-    data = make(node, augment=compose(["augment=paper"]).augment)
+    data = make(node, augment=composed(["augment=paper"]).augment)
     assert data.name == name
     assert isinstance(data.augment, BatchedAugment)
     if isinstance(data, FilesDataModule):
@@ -56,7 +57,7 @@ def test_every_data_set_of_the_configuration_is_one(name: str, tmp_path: Path) -
 
 
 def test_the_papers_protocol_is_in_the_configuration() -> None:
-    configs = [compose([f"dataset={name}"]) for name in ("affectnet", "rafdb")]
+    configs = [composed([f"dataset={name}"]) for name in ("affectnet", "rafdb")]
     assert [config.protocol for config in configs] == [
         {"epochs": 20, "lr_gamma_per_epoch": 0.65, "init_from": None},
         {"epochs": 40, "lr_gamma_per_epoch": 0.95, "init_from": "affectnet"},
@@ -69,7 +70,7 @@ def test_the_papers_protocol_is_in_the_configuration() -> None:
 
 
 def test_a_misspelt_argument_is_refused() -> None:
-    node = OmegaConf.to_container(compose(["dataset=rafdb"]).dataset, resolve=True)
+    node = OmegaConf.to_container(composed(["dataset=rafdb"]).dataset, resolve=True)
     assert isinstance(node, dict)
     with pytest.raises(TypeError, match="val_fractoin"):
         get_class(node["_target_"])(name="rafdb", cache_dir="packs", val_fractoin=0.2)

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.composed import composed
 from helpers.runs import CLASSES, make_run
 from helpers.train import TINY
 
 from experiments.contact_sheet import RIGHT, WRONG, contact_sheet, main
-from fer_voting.config import compose, make
+from fer_voting.config import make
 from fer_voting.runs.run import Run
 
 pytestmark = pytest.mark.slow
@@ -18,7 +19,7 @@ ROWS = 2
 
 def test_the_first_test_images_of_each_class_with_their_predictions(tmp_path: Path):
     words = [*TINY, "split=m1", "seed=0"]
-    data = make(compose([*words, f"output_dir={tmp_path}"]).dataset)
+    data = make(composed([*words, f"output_dir={tmp_path}"]).dataset)
     data.setup()
     positions = data.positions("test")
     labels = data.class_ids(data.pack)[positions].tolist()

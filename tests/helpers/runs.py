@@ -1,6 +1,5 @@
 """Run folders with decisions that a test chose, written by the code that a training uses."""
 
-import copy
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,9 +7,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import DictConfig, OmegaConf
+from helpers.composed import composed
 
-from fer_voting.config import compose
 from fer_voting.models import VotingResNet18
 from fer_voting.models.cost import count_gmacs, count_parameters
 from fer_voting.runs.identity import resolve
@@ -105,18 +103,8 @@ def make_run(
 
 
 def plan(words: Sequence[str]) -> dict[str, Any]:
-    """The planned job of these words; seed and folder, which choose nothing else, don't cost a composition each."""
-    free = {key: value for key, _, value in (word.partition("=") for word in words) if key in ("seed", "output_dir")}
-    config = copy.deepcopy(_compose(tuple(word for word in words if word.partition("=")[0] not in free)))
-    OmegaConf.update(config, "seed", int(free.get("seed", 0)))
-    OmegaConf.update(config, "output_dir", free["output_dir"])
-    config.composition.overrides = list(words)
-    return resolve(settle(config))
-
-
-@functools.cache
-def _compose(words: tuple[str, ...]) -> DictConfig:
-    return compose(words)
+    """The planned job of these words."""
+    return resolve(settle(composed(words)))
 
 
 @functools.cache

@@ -25,10 +25,12 @@ TINY = (
 def train_here(output_dir: Path, *words: str) -> None:
     """`python -m fer_voting.train WORDS...` in this process; raises SystemExit as the command does.
 
-    A single training is composed once. Hydra's own entry, which sweeps take, composes it a second time to learn that it
-    is no sweep.
+    A single training's configuration is `composed`. Hydra's own entry, which sweeps take, composes it twice, to learn
+    that it is no sweep.
     """
-    from fer_voting.config import compose, explain
+    from helpers.composed import composed
+
+    from fer_voting.config import explain
     from fer_voting.experiment import train
     from fer_voting.train import main
 
@@ -38,6 +40,6 @@ def train_here(output_dir: Path, *words: str) -> None:
             patch.setattr(sys, "argv", ["fer_voting.train", "-m", *(word for word in words if word != "-m")])
             return main()
     try:
-        train(compose(words))
+        train(composed(words))
     except Exception as error:
         sys.exit(f"error: {explain(error)}")

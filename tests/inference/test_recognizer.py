@@ -11,6 +11,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+from helpers.composed import composed
 from helpers.datasets import fer2013_csv
 from helpers.networks import SEVEN, small_info, small_network, write_checkpoint
 from helpers.train import REPO, TINY
@@ -18,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fer_voting import Recognizer, networks
-from fer_voting.config import compose, make
+from fer_voting.config import make
 from fer_voting.data.images import prepare_image
 from fer_voting.experiment import Sources, make_evaluator, make_module
 from fer_voting.face_input import FaceInput
@@ -264,7 +265,7 @@ def test_a_run_says_what_its_training_said(run_train, tmp_path: Path):
     output_dir = run_train("split=m3", "name=mine")
     run = Run(output_dir, "mine")
     stored = np.load(run.predictions_file("soft", "test"))
-    config = compose([f"output_dir={output_dir}", *TINY])
+    config = composed([f"output_dir={output_dir}", *TINY])
     data = make(config.dataset)
     data.setup()
     images = data.pack.images[data.positions("test")]
@@ -354,7 +355,7 @@ def test_a_training_on_grey_images_makes_a_network_that_sees_grey(tmp_path: Path
     fer2013_csv(tmp_path / "fer2013.csv", {"Training": dict.fromkeys(SEVEN, 4), "PublicTest": dict.fromkeys(SEVEN, 1)})
     words = ["model.width=8", "split=m3", f"output_dir={tmp_path}"]
     for dataset, colour in ((["dataset=fer2013", f"dataset.root={tmp_path}"], "grey"), (TINY, "rgb")):
-        config = compose([*words, *dataset, "trainer.accelerator=cpu"])
+        config = composed([*words, *dataset, "trainer.accelerator=cpu"])
         data = make(config.dataset)
         data.setup()
         module = make_module(config, data, soft_vote, Sources(None, None, None, {}, None))

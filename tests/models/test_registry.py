@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.composed import composed
 from omegaconf import OmegaConf
 
-from fer_voting.config import CONF_DIR, compose
+from fer_voting.config import CONF_DIR
 from fer_voting.models import VotingResNet18
 from fer_voting.models.checkpoint import NetworkInfo, rebuild_network
 from fer_voting.models.registry import (
@@ -26,7 +27,7 @@ CLASSES = ("happy", "sad", "anger")
 
 
 def node(*words: str) -> dict:
-    return resolve(compose(list(words)))["model"]
+    return resolve(composed(list(words)))["model"]
 
 
 def test_the_networks_are_the_files() -> None:

@@ -5,10 +5,10 @@ import shlex
 from pathlib import Path
 
 import pytest
+from helpers.composed import composed
 from helpers.runs import make_run
 from omegaconf import OmegaConf
 
-from fer_voting.config import compose
 from fer_voting.models import VotingResNet18
 from fer_voting.models.cost import count_gmacs
 from fer_voting.models.timm_network import timm_network
@@ -29,7 +29,7 @@ def names_that(command: str) -> list[str]:
     """Names of the runs that a sweep's command makes."""
     words = shlex.split(command)
     assert words[:4] == ["python", "-m", "fer_voting.train", "-m"]
-    return [settle(compose(job))["name"] for job in job_overrides(words[4:])]
+    return [settle(composed(job))["name"] for job in job_overrides(words[4:])]
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_cost_of_a_network_whose_weights_are_not_here(tmp_path: Path) -> None:
     run = make_run(tmp_path, ["dataset=faces", "split=m1", "seed=0", "model.width=4"], RIGHT, LABELS, seconds=60.0)
     words = ["dataset=faces", "dataset.size=64", "model=timm", "model.name=test_convnext", "model.pretrained=true"]
     config = OmegaConf.load(run.dir / "config.yaml")
-    config.model = compose(words).model
+    config.model = composed(words).model
     config.dataset.size = 64
     OmegaConf.save(config, run.dir / "config.yaml")
     runs = load_runs(tmp_path)

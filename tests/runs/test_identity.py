@@ -11,10 +11,11 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
+from helpers.composed import composed
 from helpers.options import choices
 from helpers.train import TINY, train_here
 
-from fer_voting.config import compose, flatten
+from fer_voting.config import flatten
 from fer_voting.runs.identity import NOT_IDENTITY, batchnorm_ranks, identity, resolve
 from fer_voting.runs.naming import name_run, name_word, run_name, settle, variant_of
 from fer_voting.runs.run import Run, read_history
@@ -41,7 +42,7 @@ CHOICES = choices(GROUPS)
 
 @functools.cache  # Hydra takes a tenth of a second for each
 def config_of(*words: str) -> dict[str, Any]:
-    return resolve(compose(list(words)))
+    return resolve(composed(list(words)))
 
 
 def changed(config: dict[str, Any], key: str) -> dict[str, Any]:
@@ -194,7 +195,7 @@ def test_ranks_without_synchronised_batchnorm_are_another_run_with_another_name(
     joined = config_of(*words, "trainer.devices=4", "trainer.sync_batchnorm=true")
     assert identity(four) == identity(one) | {"batchnorm_ranks": 4}
     assert "batchnorm_ranks" not in identity(joined)
-    assert "ranks4" in name_run(compose([*words, "trainer.devices=4"]))
+    assert "ranks4" in name_run(composed([*words, "trainer.devices=4"]))
 
 
 ERASED_AND_CROPPED = "erase.aspect_1_2-resized_crop.aspect_1_2"
@@ -237,11 +238,11 @@ SEVERAL = "sgd-cutmix-ema-decay0.9"
     ],
 )
 def test_variant_by_hand(words: list[str], variant: str) -> None:
-    assert variant_of(compose(words)) == variant
+    assert variant_of(composed(words)) == variant
 
 
 def test_values_that_refer_to_the_name_have_the_name_that_the_run_gets() -> None:
-    settled = settle(compose(["logger=[wandb,tensorboard,mlflow]"]))
+    settled = settle(composed(["logger=[wandb,tensorboard,mlflow]"]))
     assert settled.name == settled.logger.wandb.name == settled.logger.mlflow.run_name == "faces-m1-seed0"
     folder = "outputs/runs/faces-m1-seed0"
     assert settled.logger.wandb.save_dir == settled.logger.tensorboard.save_dir == folder

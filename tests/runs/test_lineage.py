@@ -4,10 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.composed import composed
 from helpers.datasets import SEVEN, class_folders
 from helpers.networks import write_checkpoint
 
-from fer_voting.config import compose, make
+from fer_voting.config import make
 from fer_voting.evaluate import evaluate
 from fer_voting.experiment import train
 from fer_voting.results.sweep_table import sweep_table
@@ -98,7 +99,7 @@ def words_of(folder: Path, data_seed: int) -> list[str]:
 
 def parts_of(folder: Path, data_seed: int) -> dict[str, list[bytes]]:
     """Independently of the lineage: the files of each part."""
-    data = make(compose(words_of(folder, data_seed)).dataset, seed=0, augment=None)
+    data = make(composed(words_of(folder, data_seed)).dataset, seed=0, augment=None)
     data.setup()
     return {part: [(folder / name).read_bytes() for name in data.names(part)] for part in ("train", "val", "test")}
 
@@ -112,9 +113,9 @@ def test_images_that_a_run_before_was_trained_on_are_counted_by_training_evaluat
     def common(first: list[bytes], second: list[bytes]) -> int:
         return sum(content in set(second) for content in first)
 
-    train(compose([*words_of(folder, 0), "name=a"]))
+    train(composed([*words_of(folder, 0), "name=a"]))
     assert "are among those" not in messages.text
-    result = train(compose([*words_of(folder, 1), "name=b", "init_from=a"]))
+    result = train(composed([*words_of(folder, 1), "name=b", "init_from=a"]))
     expected = {part: common(b[part], a["train"]) for part in ("val", "test")}
     assert expected["test"] > 10
     assert result["inherited"] == {"images": expected, "by_run": {"a": expected}, "unknown": []}
@@ -125,14 +126,14 @@ def test_images_that_a_run_before_was_trained_on_are_counted_by_training_evaluat
     Run(outputs, "a").dir.rename(folder.parent / "elsewhere")
     teacher = write_checkpoint(folder.parent / "teacher.ckpt", split="baseline")
     words = [*words_of(folder, 2), "name=c", "init_from=b", f"teacher={teacher}"]
-    result = train(compose(words))
+    result = train(composed(words))
     assert result["inherited"]["by_run"]["a"]["test"] == common(c["test"], a["train"])
     assert result["inherited"]["by_run"]["b"]["test"] == common(c["test"], b["train"])
     assert result["inherited"]["images"]["test"] == common(c["test"], [*a["train"], *b["train"]])
     assert result["inherited"]["unknown"] == ["teacher.ckpt"]
     # An evaluation of the second generation on its own test part, from another folder of packs.
     data = [word for word in words_of(folder, 1) if word.startswith(("dataset", "output_dir")) and "size=" not in word]
-    _, evaluated = evaluate(compose([*data, "checkpoint=b", "plots=false"], "evaluate"))
+    _, evaluated = evaluate(composed([*data, "checkpoint=b", "plots=false"], "evaluate"))
     assert evaluated["images_trained_on"]["by_run"] == {"b": {"test": 0}, "a": {"test": expected["test"]}}
     # Tables say it.
     sweep = Sweep(outputs / "sweeps" / "mine")

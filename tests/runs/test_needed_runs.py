@@ -5,10 +5,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+from helpers.composed import composed
 from helpers.train import TINY
 from omegaconf import DictConfig, OmegaConf
 
-from fer_voting.config import compose, make
+from fer_voting.config import make
 from fer_voting.experiment import train
 from fer_voting.runs.naming import settle
 from fer_voting.runs.run import Run
@@ -25,7 +26,7 @@ WORDS = (
 
 
 def config_of(output_dir: Path, *words: str) -> DictConfig:
-    return compose([f"output_dir={output_dir}", *WORDS, *words])
+    return composed([f"output_dir={output_dir}", *WORDS, *words])
 
 
 @pytest.fixture(scope="module")

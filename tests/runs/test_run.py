@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.composed import composed
 
-from fer_voting.config import compose
 from fer_voting.runs.identity import identity, resolve
 from fer_voting.runs.naming import name_run
 from fer_voting.runs.run import OtherInputsError, Run, RunInUseError, read_history
@@ -36,14 +36,14 @@ from fer_voting.runs.run import OtherInputsError, Run, RunInUseError, read_histo
     ],
 )
 def test_a_run_is_named_by_what_tells_it_from_the_defaults(words: list[str], name: str):
-    assert name_run(compose(words)) == name
+    assert name_run(composed(words)) == name
 
 
 def test_a_name_has_at_most_120_characters():
     rest = len("faces-m1-from_-seed0")
-    assert len(name_run(compose([f"init_from={'x' * (120 - rest)}"]))) == 120
+    assert len(name_run(composed([f"init_from={'x' * (120 - rest)}"]))) == 120
     with pytest.raises(ValueError, match="set its name by name="):
-        name_run(compose([f"init_from={'x' * (121 - rest)}"]))
+        name_run(composed([f"init_from={'x' * (121 - rest)}"]))
 
 
 def test_identity_is_what_figures_depend_on():
@@ -58,7 +58,7 @@ def test_identity_is_what_figures_depend_on():
 
 @functools.cache  # Hydra takes a tenth of a second for each
 def config_of(*words: str) -> dict:
-    return resolve(compose(list(words)))
+    return resolve(composed(list(words)))
 
 
 INPUTS: dict[str, Any] = {
@@ -174,7 +174,7 @@ def test_another_rank_fails_before_its_training_in_its_own_words(tmp_path: Path,
     from fer_voting import train
 
     monkeypatch.setenv("RANK", "1")
-    config = compose(["dataset=folder", f"dataset.root={tmp_path / 'nowhere'}", f"output_dir={tmp_path}", "name=a"])
+    config = composed(["dataset=folder", f"dataset.root={tmp_path / 'nowhere'}", f"output_dir={tmp_path}", "name=a"])
     try:
         with pytest.raises(FileNotFoundError, match="nowhere") as raised:
             train(config)

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.callbacks import StepWitness
+from helpers.composed import composed
 from helpers.train import TINY
 
-from fer_voting.config import compose
 from fer_voting.experiment import train
 from fer_voting.runs.run import Run, read_history
 from fer_voting.training.averaging import ema
@@ -27,7 +27,7 @@ def run_words(output_dir: Path, *words: str) -> Run:
         *words,
     )
     with contextlib.suppress(KeyboardInterrupt):
-        train(compose(words))
+        train(composed(words))
     return Run(output_dir, "mine")
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.composed import composed
 from helpers.networks import write_checkpoint
 from helpers.train import TINY
 
-from fer_voting.config import compose
 from fer_voting.experiment import train
 from fer_voting.networks import load_network, match_classes
 from fer_voting.runs.naming import settle
@@ -22,14 +22,14 @@ QUICK = (*TINY, "dataset.size=24", "trainer.max_epochs=1")
 
 def plan(output_dir: Path, *words: str) -> dict:
     words = (*QUICK, f"output_dir={output_dir}", *words)
-    return settle(compose(words))
+    return settle(composed(words))
 
 
 def test_a_split_as_teacher_is_the_run_of_the_same_words(tmp_path: Path) -> None:
     """The teacher has the same seed and data, and the width of its data set or experiment, without the overrides that
     only the student has."""
     words = ["experiment=demo", "seed=2", "split=baseline", "teacher=m3", "model.width=8", "distillation.temperature=2"]
-    planned = settle(compose(words))
+    planned = settle(composed(words))
     assert planned["name"] == "faces-baseline-demo-temperature2-width8-teacher_m3-seed2"
     assert planned["teacher"] == "faces-m3-demo-seed2"
     overrides = ["experiment=demo", "seed=2", "split=m3"]
@@ -38,7 +38,7 @@ def test_a_split_as_teacher_is_the_run_of_the_same_words(tmp_path: Path) -> None
         "overrides": overrides,
         "of": "m3",
     }
-    refit = settle(compose([*words, "refit=true"]))
+    refit = settle(composed([*words, "refit=true"]))
     assert refit["teacher"] == "faces-m3-demo-seed2"
 
 

@@ -10,12 +10,13 @@ import lightning as L
 import pytest
 import torch
 from helpers.callbacks import Operations, StepOperations
+from helpers.composed import composed
 from helpers.train import TINY
 from hydra.utils import instantiate
 from torch.utils.data import DataLoader, TensorDataset
 
 from experiments.bench.network import Reference
-from fer_voting.config import compose, make
+from fer_voting.config import make
 from fer_voting.data.module import FERDataModule, normalise
 from fer_voting.experiment import make_data, make_network
 from fer_voting.models import VotingResNet18
@@ -35,7 +36,7 @@ SIDE = 24  # pixels; the smallest that divides for every split
 
 def faces(folder: Path, **arguments: Any) -> FERDataModule:
     sizes = {"train_size": 32, "val_size": 7, "test_size": 7, "batch_size": 8, "size": SIDE, "cache_dir": folder}
-    datamodule = make(compose(["dataset=faces", "augment=none"]).dataset, **sizes, **arguments)
+    datamodule = make(composed(["dataset=faces", "augment=none"]).dataset, **sizes, **arguments)
     datamodule.setup()
     return datamodule
 
@@ -141,7 +142,7 @@ def test_a_step_of_a_training_is_hardly_more_than_one_of_a_bare_loop(run_train: 
     words = ("split=baseline", "augment=paper", "trainer.max_epochs=1", "trainer.accelerator=cpu")
     StepOperations.counts.clear()
     run_train(*words, "+callbacks.counter._target_=helpers.callbacks.StepOperations")
-    config = compose([*TINY, *words, f"output_dir={tmp_path / 'outputs'}"])
+    config = composed([*TINY, *words, f"output_dir={tmp_path / 'outputs'}"])
     data = make_data(config)
     data.setup()
     net, loss_of = make_network(config, len(data.class_names)), instantiate(config.loss)

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.callbacks import SlowEpochs
+from helpers.composed import composed
 from helpers.datasets import class_folders
 from helpers.processes import start
 from helpers.train import TINY, train_here
 
-from fer_voting.config import compose
 from fer_voting.experiment import train
 from fer_voting.runs.run import OtherInputsError, Run, read_history
 from fer_voting.system.environment import describe_device
@@ -39,7 +39,7 @@ def train_on(tmp_path: Path) -> Train:
             *("split=baseline", "model.width=4", "trainer.max_epochs=1", f"name={name}", "dataset.name=mine"),
             *(f"output_dir={tmp_path / 'outputs'}", *words),
         )
-        train(compose(words))
+        train(composed(words))
         return Run(tmp_path / "outputs", name)
 
     return train_on

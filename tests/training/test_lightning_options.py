@@ -15,6 +15,7 @@ import lightning as L
 import pytest
 import torch
 from helpers.callbacks import RateWitness
+from helpers.composed import composed
 from helpers.train import REPO, TINY
 from omegaconf import OmegaConf
 
@@ -50,7 +51,7 @@ def trained(output_dir: Path) -> Trained:
 
     def trained(name: str | None, *words: str) -> Run:
         named = [f"name={name}"] if name else []
-        config = settle(compose([*TINY, "split=baseline", f"output_dir={output_dir}", *named, *words]))
+        config = settle(composed([*TINY, "split=baseline", f"output_dir={output_dir}", *named, *words]))
         train(config)
         return Run(output_dir, config.name)
 
@@ -75,7 +76,7 @@ def same_weights(one: Path, other: Path) -> bool:
 
 @pytest.fixture(scope="module")
 def plain(output_dir: Path) -> Run:
-    train(compose([*TINY, "split=baseline", f"output_dir={output_dir}", "name=plain"]))
+    train(composed([*TINY, "split=baseline", f"output_dir={output_dir}", "name=plain"]))
     return Run(output_dir, "plain")
 
 
@@ -323,7 +324,7 @@ def train_and_lose_workers(output_dir: Path, lose: Callable[..., None], timeout_
     multiprocessing.set_start_method("fork", force=True)  # so that the workers inherit the two changes
     data_module.LOADER_TIMEOUT_SECONDS = timeout_seconds
     BatchDataset.__getitem__ = lose  # type: ignore[method-assign]
-    return train(compose([*TINY, "split=baseline", f"output_dir={output_dir}", "dataset.num_workers=1"]))
+    return train(composed([*TINY, "split=baseline", f"output_dir={output_dir}", "dataset.num_workers=1"]))
 
 
 @pytest.mark.parametrize(
@@ -367,7 +368,7 @@ def test_dropout_of_a_continued_run_draws_as_of_an_undisturbed_one(output_dir: P
 
     def history(name: str, flag: Path) -> list[dict[str, float]]:
         words = ("model=dropout", "split=baseline", f"name={name}", f"output_dir={output_dir}", "trainer.max_epochs=3")
-        train(compose([*tiny, *words, INTERRUPT.format(flag, 1)]))
+        train(composed([*tiny, *words, INTERRUPT.format(flag, 1)]))
         return read_history(Run(output_dir, name).metrics_file)
 
     with pytest.raises(KeyboardInterrupt):

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.composed import composed
 from torch import Tensor
 from torchvision.transforms import v2
 
-from fer_voting.config import compose
 from fer_voting.training.mix import Mix
 
 CLASSES = 3
@@ -28,7 +28,7 @@ def make(name: str, seed: int = 0) -> Mix:
 def option(name: str) -> Any:
     from hydra.utils import instantiate
 
-    return instantiate(compose([f"mix={name}"]).mix)
+    return instantiate(composed([f"mix={name}"]).mix)
 
 
 def test_mixup_is_the_formula_of_its_source() -> None:

@@ -5,10 +5,10 @@ import math
 import lightning as L
 import pytest
 import torch
+from helpers.composed import composed
 from hydra.utils import instantiate
 from torch.utils.data import DataLoader, TensorDataset
 
-from fer_voting.config import compose
 from fer_voting.models import VotingResNet18
 from fer_voting.models.checkpoint import NetworkInfo
 from fer_voting.training.losses import CrossEntropy
@@ -41,7 +41,7 @@ def test_loss_takes_class_probabilities():
 @pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
 def test_a_step_of_each_optimizer_is_the_formula_of_its_source(name: str):
     """Two steps, of a weight that decays and of one that does not, against the formulas in plain numbers."""
-    node = compose([f"optimizer={name}", "optimizer.lr=0.1"]).optimizer
+    node = composed([f"optimizer={name}", "optimizer.lr=0.1"]).optimizer
     net = torch.nn.Linear(1, 1)
     module = make_module()
     module.net, module.make_optimizer = net, instantiate(node)

@@ -1,7 +1,7 @@
 import pytest
 import torch
+from helpers.composed import composed
 
-from fer_voting.config import compose
 from fer_voting.experiment import make_network
 from fer_voting.models.cost import count_gmacs, count_parameters, forward_mib_per_image
 from fer_voting.models.registry import build_network
@@ -11,13 +11,13 @@ from fer_voting.training.resources import BACKWARD, BYTES_PER_PARAMETER, PROCESS
 
 
 def asked(**values):
-    config = compose(["split=m1", "model.width=8", "dataset.size=24"])
+    config = composed(["split=m1", "model.width=8", "dataset.size=24"])
     model = resolve(config)["model"]
     return {"model": model, "split": "m1", "size": 24, "batch_size": 16, "epochs": 2, "precision": "32-true", **values}
 
 
 def test_weights_are_multiply_accumulates_times_epochs_and_memory_grows_with_the_batch():
-    net = make_network(compose(["split=m1", "model.width=8", "dataset.size=24"]), 7)
+    net = make_network(composed(["split=m1", "model.width=8", "dataset.size=24"]), 7)
     estimates = estimate_jobs([asked(), asked(epochs=6), asked(batch_size=32)])
     gmacs = count_gmacs(net, 24)
     assert estimates["weights"] == pytest.approx([2 * gmacs, 6 * gmacs, 2 * gmacs])

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from helpers.composed import composed
 from hydra.utils import instantiate
 
-from fer_voting.config import compose
 from fer_voting.data.augment import BACKENDS, make_augment
 from fer_voting.data.augment.batched import BatchedAugment
 from fer_voting.data.augment.by_albumentations import AlbumentationsAugment
@@ -12,12 +12,12 @@ from fer_voting.data.augment.by_albumentations import AlbumentationsAugment
 
 def test_the_papers_augmentation_names_its_five_steps() -> None:
     steps = {"resized_crop", "color_jitter", "translation", "rotation", "erase"}
-    assert set(compose(["augment=paper"]).augment) == {"_target_", "backend", *steps}
+    assert set(composed(["augment=paper"]).augment) == {"_target_", "backend", *steps}
 
 
 @pytest.mark.parametrize(("backend", "kind"), [("batched", BatchedAugment), ("albumentations", AlbumentationsAugment)])
 def test_a_backend_by_its_name(backend: str, kind: type) -> None:
-    augment = instantiate(compose(["augment=paper", f"augment.backend={backend}"]).augment)
+    augment = instantiate(composed(["augment=paper", f"augment.backend={backend}"]).augment)
     assert type(augment) is kind
 
 
@@ -26,7 +26,7 @@ def test_every_backend_is_tested_here() -> None:
 
 
 def test_no_steps_are_no_augmentation() -> None:
-    assert instantiate(compose(["augment=none"]).augment) is None
+    assert instantiate(composed(["augment=none"]).augment) is None
 
 
 def test_an_unknown_backend_is_named() -> None:
@@ -35,7 +35,7 @@ def test_an_unknown_backend_is_named() -> None:
 
 
 def test_low_resolution_is_the_papers_steps_and_one_more() -> None:
-    paper, low_resolution = (compose([f"augment={name}"]).augment for name in ("paper", "low_resolution"))
+    paper, low_resolution = (composed([f"augment={name}"]).augment for name in ("paper", "low_resolution"))
     assert {key: value for key, value in low_resolution.items() if key != "low_resolution"} == paper
 
 

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
+from helpers.composed import composed
 from helpers.datasets import class_image
 from hydra.utils import instantiate
 
-from fer_voting.config import compose
 from fer_voting.data.augment.by_albumentations import AlbumentationsAugment
 
 IMAGES = np.stack([np.asarray(class_image("happy", number).resize((48, 48))) for number in range(64)])
@@ -18,7 +18,7 @@ STEPS = {
 
 
 def paper() -> AlbumentationsAugment:
-    return instantiate(compose(["augment=paper", "augment.backend=albumentations"]).augment)
+    return instantiate(composed(["augment=paper", "augment.backend=albumentations"]).augment)
 
 
 def test_each_image_depends_on_seed_epoch_and_position_alone() -> None:

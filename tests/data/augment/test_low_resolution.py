@@ -11,10 +11,10 @@ import PIL.Image
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers.composed import composed
 from hydra.utils import instantiate
 from torch import Tensor
 
-from fer_voting.config import compose
 from fer_voting.data.augment.batched import BatchedAugment
 from fer_voting.data.augment.by_albumentations import AlbumentationsAugment
 from fer_voting.data.augment.low_resolution import DOWN, UP, _resize, jpeg, resize_matrices
@@ -102,7 +102,7 @@ def test_each_image_depends_on_its_key_and_the_other_steps_do_not_change() -> No
     alone = torch.cat([augment(many[row : row + 1], 0, torch.tensor([row]), seed=0) for row in range(0, 64, 9)])
     torch.testing.assert_close(alone, changed[::9], rtol=0, atol=0)
     # With the paper's steps: the images that this one leaves out have the same bits as without it.
-    paper = dict(compose(["augment=low_resolution"]).augment)
+    paper = dict(composed(["augment=low_resolution"]).augment)
     half = {name: paper[name] for name in ("resized_crop", "color_jitter", "translation", "rotation", "erase")}
     without = BatchedAugment(**half)(many, *keys(64), seed=0)
     both = BatchedAugment(**half, low_resolution={**VALUES, "probability": 0.5})(many, *keys(64), seed=0)
@@ -131,7 +131,7 @@ def test_sides_above_the_images_own_count_as_its_own(backend: type) -> None:
 @pytest.mark.parametrize("value", ["sides=[24,8]", "sides=[0,8]", "jpeg_quality=[0,50]", "jpeg_quality=[50,101]"])
 def test_values_out_of_range_are_refused(backend: str, value: str) -> None:
     words = ["augment=low_resolution", f"augment.backend={backend}", f"augment.low_resolution.{value}"]
-    augment = instantiate(compose(words).augment)
+    augment = instantiate(composed(words).augment)
     batch: tuple[Any, ...] = (images(2), *keys(2))
     if backend == "albumentations":
         batch = images(2).permute(0, 2, 3, 1).numpy(), [(0, 0), (0, 1)]

@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.composed import composed
 from helpers.datasets import class_folders, class_image, save, shown_class
 
-from fer_voting.config import compose
 from fer_voting.data.sets.folder import FolderDataModule
 from fer_voting.data.sets.rafdb import RAFDBDataModule
 from fer_voting.runs.naming import name_run
@@ -88,7 +88,7 @@ def test_classes_of_the_users_own_follow_the_expressions(tmp_path: Path) -> None
     ],
 )
 def test_the_data_set_is_called_as_its_folder(words: list[str], name: str) -> None:
-    config = compose(["dataset=folder", *words])
+    config = composed(["dataset=folder", *words])
     assert config.dataset.name == name
     assert name_run(config) == f"{name}-m1-seed0"
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.composed import composed
 from helpers.datasets import (
     FER2013_IDS,
     SEVEN,
@@ -28,7 +29,7 @@ from helpers.datasets import (
     shown_class,
 )
 
-from fer_voting.config import compose, make
+from fer_voting.config import make
 from fer_voting.data.index import Index
 from fer_voting.data.sets.folder import FolderDataModule
 from fer_voting.data.sets.named import NamedDataModule
@@ -49,7 +50,7 @@ MADE: dict[str, tuple[Callable[[Path], Any], dict[str, int]]] = {
 def configured(option: str, root: Path, *words: str) -> Any:
     """The data module that a command makes."""
     command = [f"dataset={option}", f"dataset.root={root}", f"output_dir={root.parent / 'out'}", *words]
-    return make(compose(command).dataset)
+    return make(composed(command).dataset)
 
 
 def index_of(data: Any) -> Index:
