@@ -13,6 +13,7 @@ from helpers.train import REPO, TINY, train_here
 # Before any test imports a library that asks its home server for news.
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 os.environ["WANDB_MODE"] = "offline"
+os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # no processes that import torch to start compilers side by side
 os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - not 15, with which its workers wait for the other tests
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["WANDB_HTTP_TIMEOUT"] = "3"  # seconds, not 19: its server is here, or gone on purpose

@@ -271,7 +271,8 @@ def test_a_reader_that_has_seen_enough_of_the_help_ends_it_quietly():
     [
         ["split=m3", "seed=3", "name=1e3", "output_dir=/a b", "augment.erase.aspect=[1,2]", "+optimizer.amsgrad=true"],
         [
-            "experiment=demo",
+            "loss=focal",
+            "dataset=folder",
             "dataset.root=~/a",
             "trainer.max_epochs=${seed}",
             "~callbacks.throughput",

@@ -454,7 +454,7 @@ def test_a_class_map_renames_and_leaves_out(tmp_path: Path) -> None:
         opened(FolderDataModule, tmp_path / "faces", class_map={"afrad": "fear"})
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(names=st.dictionaries(st.text(min_size=1, max_size=20).filter(str.isprintable), st.none() | st.just("fear")))
 def test_a_class_map_that_is_suggested_can_be_typed(names: dict[str, str | None]) -> None:
     (word,) = shlex.split(as_class_map(names))

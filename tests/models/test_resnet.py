@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torchvision.models import resnet18
+from torchvision.models.resnet import BasicBlock
 from torchvision.transforms.v2.functional import five_crop, horizontal_flip, ten_crop
 
 from fer_voting.models import SPLITS, VotingResNet18
@@ -16,11 +17,15 @@ IMAGE_SIZE = {"baseline": 12, "input": 12, "m1": 12, "m2": 12, "m3": 24}
 class Reference(nn.Module):
     """The paper's section 3.1 in torchvision's words; crops image by image, as Algorithm 1 does."""
 
-    def __init__(self, crops_after: str | None) -> None:
+    def __init__(self, crops_after: str | None, width: int = 64) -> None:
         super().__init__()
         self.net = resnet18(num_classes=7)
-        self.net.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+        self.net.conv1 = nn.Conv2d(3, width, 3, padding=1, bias=False)
         self.net.maxpool = nn.Identity()
+        if width != 64:
+            self.net.bn1, self.net.fc = nn.BatchNorm2d(width), nn.Linear(8 * width, 7)
+            self.net.layer1 = nn.Sequential(BasicBlock(width, width), BasicBlock(width, width))
+            self.net.layer2, self.net.layer3, self.net.layer4 = (halved(width << stage) for stage in range(3))
         self.crops_after = crops_after
 
     def forward(self, images: Tensor) -> Tensor:
@@ -44,6 +49,14 @@ class Reference(nn.Module):
         return torch.stack(patches)
 
 
+def halved(channels: int) -> nn.Sequential:
+    """Two blocks, the first of which halves the map's sides and doubles its channels."""
+    skip = nn.Sequential(nn.Conv2d(channels, 2 * channels, 1, 2, bias=False), nn.BatchNorm2d(2 * channels))
+    return nn.Sequential(
+        BasicBlock(channels, 2 * channels, stride=2, downsample=skip), BasicBlock(2 * channels, 2 * channels)
+    )
+
+
 CROPS_AFTER = {"baseline": None, "input": "input", "m1": "layer1", "m2": "layer2", "m3": "layer3"}
 
 
@@ -52,10 +65,11 @@ def test_every_split_has_a_reference() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("split", SPLITS)
-def test_it_is_the_independent_network(split: str) -> None:
+@pytest.mark.parametrize(("split", "width"), [("m3", 64), *((split, 8) for split in SPLITS)])
+def test_it_is_the_independent_network(split: str, width: int) -> None:
+    """Of the paper's width, torchvision's `resnet18`; and narrow ones, of its blocks."""
     torch.manual_seed(0)
-    reference, net = Reference(CROPS_AFTER[split]).double(), VotingResNet18(split).double()
+    reference, net = Reference(CROPS_AFTER[split], width).double(), VotingResNet18(split, width=width).double()
     for buffer in reference.net.buffers():  # away from the initial 0 and 1
         if buffer.is_floating_point():
             buffer.uniform_(0.5, 1.5)

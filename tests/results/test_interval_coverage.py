@@ -17,7 +17,7 @@ from fer_voting.results.statistics import mcnemar_p, paired_difference
 pytestmark = pytest.mark.slow
 
 KINDS = (0.5, 0.4)
-COMPARISONS = 1500
+COMPARISONS = 1000
 IMAGE = 1.0
 """Standard deviation of the image's effect."""
 
@@ -80,7 +80,7 @@ def test_the_interval_over_people_holds_the_truth_where_images_alone_do_not(numb
     deviation = math.sqrt(2 * IMAGE**2 + of_kind**2 + of_both**2)
     first, second = (NormalDist().cdf(kind / deviation) for kind in KINDS)
     holds, rejected = np.zeros(2), np.zeros(2)
-    comparisons = 800
+    comparisons = 400
     for _ in range(comparisons):
         person = people(number, rng)
         shared = rng.normal(0, IMAGE, number)[person] + rng.normal(0, IMAGE, len(person))
@@ -106,7 +106,7 @@ def test_the_interval_over_people_holds_the_truth_where_images_alone_do_not(numb
 def test_the_interval_of_an_accuracy_over_people_holds_the_truth(number: int, least: float) -> None:
     """A person's share of right decisions is skewed: with few people the interval is a little too narrow."""
     rng = np.random.default_rng(0)
-    truth, trials = NormalDist().cdf(0.8 / math.sqrt(2)), 1000
+    truth, trials = NormalDist().cdf(0.8 / math.sqrt(2)), 700
     holds = 0
     for _ in range(trials):
         person = people(number, rng)
