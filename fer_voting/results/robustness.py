@@ -47,10 +47,10 @@ def robustness_row(
     return {"corruption": corruption, "strength": strength, "votes": figures}
 
 
-def robustness_table(rows: Sequence[RobustnessRow]) -> Table:
-    """Accuracy in percent, a row a corruption and strength, a column a vote."""
+def robustness_table(rows: Sequence[RobustnessRow], noun: str = " vote") -> Table:
+    """Accuracy in percent, a row a corruption and strength, a column a vote, whose name `noun` follows."""
     votes = list(rows[0]["votes"])
-    header = ["corruption", "strength", *(vote if vote == WHOLE_MAP else f"{vote} vote" for vote in votes)]
+    header = ["corruption", "strength", *(vote if vote == WHOLE_MAP else f"{vote}{noun}" for vote in votes)]
     table = Table(header, [])
     for row in rows:
         name, strength = row["corruption"], row["strength"]
@@ -76,7 +76,9 @@ def robustness_figure(
             accuracies = np.array([row["votes"][vote]["accuracy"] for row in own])
             ends = np.array([row["votes"][vote]["interval"] for row in own]).T
             errors = 100 * np.abs(ends - accuracies)
-            axes.errorbar(places, 100 * accuracies, errors, marker="o", ms=3.5, lw=1.4, color=looks[vote], label=vote)
+            axes.errorbar(
+                places, 100 * accuracies, errors, marker="o", ms=3.5, lw=1.4, color=looks.get(vote), label=vote
+            )
         axes.set_xticks(range(len(own)), ["none", *(f"{row['strength']:g}" for row in own[1:])], fontsize=8)
         axes.set_xlabel(CORRUPTIONS[name].unit, fontsize=8)
         axes.set_title(name, fontsize=9)

@@ -1,0 +1,93 @@
+"""Networks beside each other on worse images: `python -m experiments.robustness EVALUATION.json ...`.
+
+The files are what `fer_voting.evaluate ... robustness=true` wrote of each network on the same images. Writes a table
+and a plot, a column and a line a network, by the soft vote; of a network with crops also the decision by its whole map,
+which is the baseline with the same parameters.
+"""
+
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from experiments.common import SYNTHETIC, Report, add_folders, make_parser, publish
+from fer_voting.results.plots import save
+from fer_voting.results.robustness import WHOLE_MAP, RobustnessRow, robustness_figure, robustness_table
+from fer_voting.system.atomic import read_json
+
+
+def read_evaluation(path: Path) -> dict[str, Any]:
+    """The content of an evaluation with worse images. Raises ValueError if the file is none."""
+    evaluation = read_json(path)
+    if not isinstance(evaluation, dict) or not evaluation.get("robustness"):
+        raise ValueError(f"{path} is not what `python -m fer_voting.evaluate ... robustness=true` writes")
+    return evaluation
+
+
+def beside_each_other(evaluations: dict[str, dict[str, Any]]) -> list[RobustnessRow]:
+    """Rows as of one network, with the networks, and their whole maps, in the place of the votes.
+
+    Raises ValueError if the evaluations are of different images.
+    """
+    images = {name: (each["data_fingerprint"], each["part"]) for name, each in evaluations.items()}
+    first, *others = evaluations
+    for name in others:
+        if images[name] != images[first]:
+            raise ValueError(f"{name} and {first} were evaluated on different images: give one command each")
+    rows = []
+    for of_each in zip(*(each["robustness"] for each in evaluations.values()), strict=True):
+        shown = {}
+        for name, row in zip(evaluations, of_each, strict=True):
+            shown[name] = row["votes"]["soft"]
+            if WHOLE_MAP in row["votes"]:
+                shown[f"{name}, {WHOLE_MAP}"] = row["votes"][WHOLE_MAP]
+        rows.append({"corruption": of_each[0]["corruption"], "strength": of_each[0]["strength"], "votes": shown})
+    return rows
+
+
+def report(evaluations: dict[str, dict[str, Any]]) -> Report:
+    rows = beside_each_other(evaluations)
+    one = next(iter(evaluations.values()))
+    written = Report("robustness", "Worse images", rows=rows)
+    title = f"{one['dataset']}, {one['part']}, {one['images']:,} images"
+    written.add(f"## {title}")
+    draw = partial(_draw, rows=rows, title=title)
+    written.add_plot("robustness", draw, f"accuracy on worse images, {title}")
+    written.add_table(robustness_table(rows, noun=""))
+    written.add(
+        "Accuracy in percent by the soft vote; *whole map* is the decision without crops. "
+        "docs/evaluate.md describes the corruptions; robustness.json has the 95 % intervals over images."
+    )
+    if one["synthetic"]:
+        written.add(SYNTHETIC)
+    commits, devices, precisions = (
+        ", ".join(sorted({str(each[key]) for each in evaluations.values()}))
+        for key in ("git_commit", "device", "precision")
+    )
+    written.add(f"Commit {commits}; {precisions} on {devices}.")
+    return written
+
+
+def _draw(path: Path, rows: Sequence[RobustnessRow], title: str) -> None:
+    save(robustness_figure(rows, title, list(rows[0]["votes"])), path)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = make_parser(__doc__)
+    parser.add_argument("evaluations", nargs="+", type=Path, metavar="EVALUATION.json")
+    parser.add_argument("--names", nargs="+", help="of the networks (default: the files' names)")
+    add_folders(parser)
+    options = parser.parse_args(arguments)
+    names = options.names or [path.stem.partition("-on-")[0] for path in options.evaluations]
+    if len({*names}) != len(options.evaluations):
+        parser.error(f"{len(options.evaluations)} files need as many different --names (={' '.join(names)})")
+    try:
+        evaluations = {name: read_evaluation(path) for name, path in zip(names, options.evaluations, strict=True)}
+        publish(report(evaluations), options.out or options.output_dir / "tables")
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()
