@@ -190,7 +190,7 @@ def _ckplus(folder: Path) -> Files:
 
 @functools.cache
 def _ckplus_options() -> dict[str, Any]:
-    """Those of conf/dataset/ckplus.yaml, which take longer to compose than a folder takes to read."""
+    """The values of conf/dataset/ckplus.yaml, which take longer to compose than a folder takes to read."""
     return resolve(compose(["dataset=ckplus"]))["dataset"]
 
 

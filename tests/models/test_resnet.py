@@ -67,7 +67,7 @@ def test_every_split_has_a_reference() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("split", "width"), [("m3", 64), *((split, 8) for split in SPLITS)])
 def test_it_is_the_independent_network(split: str, width: int) -> None:
-    """Of the paper's width, torchvision's `resnet18`; and narrow ones, of its blocks."""
+    """Torchvision's `resnet18` at the paper's width; narrow ones of its blocks."""
     torch.manual_seed(0)
     reference, net = Reference(CROPS_AFTER[split], width).double(), VotingResNet18(split, width=width).double()
     for buffer in reference.net.buffers():  # away from the initial 0 and 1
