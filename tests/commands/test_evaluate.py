@@ -14,8 +14,9 @@ import pytest
 import torch
 from helpers.composed import composed
 
-from fer_voting.config import command, make
+from fer_voting.config import command, explain, make
 from fer_voting.data.corruptions import CORRUPTIONS, corrupt
+from fer_voting.evaluate import job
 from fer_voting.experiment import train
 from fer_voting.models import VotingResNet18
 from fer_voting.models.checkpoint import load_weights
@@ -52,13 +53,19 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture
 def run_evaluate(trained: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    """The command with `words` on the tiny data set; returns the folder of its files."""
+    """The command with `words` on the tiny data set; returns the folder of its files. Hydra's own entry, which `plain`
+    and sweeps take, composes the configuration twice."""
 
     def run(*words: str) -> Path:
         folders = [f"output_dir={trained.dir.parent.parent}", f"out={tmp_path}"]
-        first, rest = (words[:1], words[1:]) if words[:1] == ("-m",) else ((), words)
-        monkeypatch.setattr(sys, "argv", ["evaluate", *first, *folders, *FACES, "plots=false", *rest])
-        command("fer_voting.evaluate:job", "evaluate")
+        if words[:1] == ("-m",):
+            monkeypatch.setattr(sys, "argv", ["evaluate", "-m", *folders, *FACES, "plots=false", *words[1:]])
+            command("fer_voting.evaluate:job", "evaluate")
+            return tmp_path
+        try:
+            job(composed([*folders, *FACES, "plots=false", *words], "evaluate"))
+        except Exception as error:
+            sys.exit(f"error: {explain(error)}")
         return tmp_path
 
     return run

@@ -78,7 +78,7 @@ def test_every_network_under_every_split(
     for seed in (0, 1):
         run = kept["m3", seed]
         words = [f"checkpoint={run.run.name}", "split=baseline", "dataset=fer2013", f"dataset.root={root}"]
-        words += ["stage=test", f"output_dir={outputs}", f"out={tmp_path / str(seed)}"]
+        words += ["stage=test", f"output_dir={outputs}", f"out={tmp_path / str(seed)}", "plots=false"]
         monkeypatch.setattr(sys, "argv", ["fer_voting.evaluate", *words])
         command("fer_voting.evaluate:job", "evaluate")
         (path,) = (tmp_path / str(seed)).glob("*.json")

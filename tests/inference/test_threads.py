@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
-from helpers.networks import info, noise, settled, write_checkpoint
+from helpers.networks import info, noise, settled, without_blocks, write_checkpoint
 from helpers.processes import start
 
 from fer_voting.inference.explain import explain
@@ -30,7 +30,7 @@ def onnx_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("onnxscript")
     path = tmp_path_factory.mktemp("exported") / "net.onnx"
     metadata = ExportInfo(info().class_names, 24, "m1", "soft", "faces", "0" * 64, fitted={"temperature": 1.0})
-    export_float32(FaceNetwork(settled()), metadata, path)
+    export_float32(FaceNetwork(without_blocks(settled())), metadata, path)
     return path
 
 
