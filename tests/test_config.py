@@ -295,3 +295,6 @@ def test_the_configurations_of_other_tests_are_hydras(words: list[str]) -> None:
         composed([*words, "optimizer.rate=1"])
     with pytest.raises(ConfigCompositionException, match="Could not append"):
         composed([*words, "+optimizer.lr=1"])
+    with pytest.raises(ConfigCompositionException, match="Error merging override seed=one"):
+        composed([*words, "seed=one"])
+    assert composed([*words, "refit=1"]).refit is True

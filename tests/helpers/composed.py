@@ -10,7 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, flag_override
 from omegaconf.errors import OmegaConfBaseException
 
-from fer_voting.config import as_typed, compose
+from fer_voting.config import Schema, as_typed, compose
 from fer_voting.system.conf_folders import conf_dirs
 
 
@@ -29,8 +29,13 @@ def composed(words: Sequence[str], config_name: str = "config") -> DictConfig:
             key, adds = override.key_or_group, override.is_add() or override.is_force_add()
             if override.is_add() and OmegaConf.select(config, key) is not None:
                 return compose(words, config_name)
+            value = override.value()
+            if config_name == "config" and "." not in key:  # of the type that the schema has
+                schema = OmegaConf.structured(Schema)
+                OmegaConf.update(schema, key, value)
+                value = schema[key]
             with flag_override(config, "struct", True):  # so that a key that does not exist is an error
-                OmegaConf.update(config, key, override.value(), merge=True, force_add=adds)
+                OmegaConf.update(config, key, value, merge=True, force_add=adds)
     except OmegaConfBaseException:
         return compose(words, config_name)  # which says what is wrong
     config.composition.overrides = typed
