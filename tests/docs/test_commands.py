@@ -22,6 +22,7 @@ from typing import Any
 import hydra as hydra_package
 import pytest
 import torch
+from helpers.composed import composed
 from helpers.doc_pages import PAGES, README, Command, blocks, commands
 from helpers.train import REPO
 from hydra import initialize_config_dir
@@ -254,7 +255,7 @@ JOBS = training_jobs()
 @functools.cache
 def jobs_by_name() -> dict[str, Job]:
     """Not with JOBS, which is found when the tests are collected: each name takes a composition of Hydra's."""
-    return {settle(compose(job))["name"]: (job, sweep) for job, sweep in JOBS}
+    return {settle(composed(job))["name"]: (job, sweep) for job, sweep in JOBS}
 
 
 @functools.cache
@@ -272,10 +273,10 @@ def trained(name: str) -> dict[str, Any]:
         small.append("output_dir=apart")
     if finished := next((word.partition("=")[2] for word in job if word.startswith("continue_from=")), None):
         begun = [word for word in job if not word.startswith(("continue_from=", "trainer.max_epochs="))]
-        epochs = train(compose(["logger=none", "plots=false", *begun, *small, f"name={finished}"]))["epochs"]
+        epochs = train(composed(["logger=none", "plots=false", *begun, *small, f"name={finished}"]))["epochs"]
         small.append(f"trainer.max_epochs={epochs + 1}")
     words = ["logger=none", "plots=false", *job, *small, f"name={name}"]
-    return train(compose(words))
+    return train(composed(words))
 
 
 def is_read(name: str) -> bool:

@@ -19,7 +19,8 @@ def test_the_plain_network_is_the_papers(split: str) -> None:
     with torch.no_grad():
         for mine, theirs in zip(ours.parameters(), plain.parameters(), strict=True):
             mine.copy_(theirs)
-    images = torch.randn(2, 3, 24, 24, dtype=torch.float64)
+    side = 24 if split == "m3" else 12  # the smallest whose map divides by six where it is cropped
+    images = torch.randn(2, 3, side, side, dtype=torch.float64)
     torch.testing.assert_close(plain(images), ours(images), rtol=1e-10, atol=1e-10)
 
 
