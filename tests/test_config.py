@@ -24,6 +24,7 @@ GROUPS = sorted(p.name for p in CONF_DIR.iterdir() if p.is_dir())
 OPTIONS = [(path.parent.name, path.stem) for group in GROUPS for path in sorted((CONF_DIR / group).glob("*.yaml"))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("choice", choices(GROUPS), ids=" ".join)
 def test_every_option_of_every_group_composes_and_names_code_that_exists(choice: tuple[str, ...]):
     config = resolve(compose(choice))
@@ -131,6 +132,7 @@ def test_texts_and_paths_in_a_composed_configuration(monkeypatch: pytest.MonkeyP
     assert resolve(again) == resolve(config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "hint"),
     [
@@ -266,6 +268,7 @@ def test_a_reader_that_has_seen_enough_of_the_help_ends_it_quietly():
     assert (ended.returncode, ended.stderr) == (1, "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [

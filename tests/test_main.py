@@ -34,6 +34,7 @@ for name, word in words:
 """
 
 
+@pytest.mark.slow
 def test_help_and_mistyped_keys_are_answered_without_the_slow_imports(tmp_path: Path):
     command = [sys.executable, "-c", IMPORTS_OF_HELP_AND_OF_A_MISTYPED_KEY]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)

@@ -41,6 +41,7 @@ def root(tmp_path: Path) -> Path:
 # --- configuration --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(path.stem for path in (CONF_DIR / "dataset").glob("*.yaml")))
 def test_every_data_set_of_the_configuration_is_one(name: str, tmp_path: Path) -> None:
     # Values that a set of the user's own needs are no defaults.

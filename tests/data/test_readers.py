@@ -304,6 +304,7 @@ SHELL_WORDS += (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHELL_WORDS)
 def test_a_path_is_typed_as_in_any_program(tmp_path: Path, name: str) -> None:
     (tmp_path / name).mkdir()
@@ -454,6 +455,7 @@ def test_a_class_map_renames_and_leaves_out(tmp_path: Path) -> None:
         opened(FolderDataModule, tmp_path / "faces", class_map={"afrad": "fear"})
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(names=st.dictionaries(st.text(min_size=1, max_size=20).filter(str.isprintable), st.none() | st.just("fear")))
 def test_a_class_map_that_is_suggested_can_be_typed(names: dict[str, str | None]) -> None:

@@ -10,6 +10,7 @@ from experiments.bench.plain import Network, main
 from fer_voting.models import VotingResNet18
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", ["baseline", "m1", "m3"])
 def test_the_plain_network_is_the_papers(split: str) -> None:
     torch.manual_seed(0)

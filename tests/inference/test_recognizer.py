@@ -406,6 +406,7 @@ def test_the_network_that_ships_embeds_in_onnx_runtime_as_in_torch():
     np.testing.assert_allclose(in_onnx.embed(faces), in_torch.embed(faces), atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "option",
     [

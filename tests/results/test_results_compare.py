@@ -193,6 +193,7 @@ def refitted(tmp_path_factory: pytest.TempPathFactory) -> RunGroup:
     return load_runs(folder).group("faces", "width4", seeds=[0, 1])
 
 
+@pytest.mark.slow
 def test_refits_are_a_method_of_their_own(refitted: RunGroup) -> None:
     after = {one.method.split: one for one in accuracies(refitted, "test", ["soft"], refit="soft")}
     assert {split: one.mean for split, one in after.items()} == {

@@ -108,6 +108,7 @@ def test_a_dashboard_s_row_is_shared_by_the_seeds_of_a_recipe(tmp_path: Path) ->
     assert len({first, *others}) == 4
 
 
+@pytest.mark.slow
 def test_runs_from_the_weights_of_their_own_seed_are_averaged(tmp_path: Path) -> None:
     words = ["dataset=rafdb", "model.width=4", "teacher=m3"]
     for split, seed in (("m1", 0), ("m1", 1), ("m2", 0)):

@@ -55,6 +55,7 @@ def changed(config: dict[str, Any], key: str) -> dict[str, Any]:
     return config
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("choice", CHOICES, ids=" ".join)
 def test_a_key_changes_the_identity_or_is_listed_with_a_reason(choice: tuple[str, ...]) -> None:
     # Without a teacher and initial weights, `distillation` and `init_missing_classes` are not used.
@@ -202,6 +203,7 @@ ERASED_AND_CROPPED = "erase.aspect_1_2-resized_crop.aspect_1_2"
 SEVERAL = "sgd-cutmix-ema-decay0.9"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "variant"),
     [

@@ -17,6 +17,7 @@ from fer_voting.runs.naming import name_run
 from fer_voting.runs.run import OtherInputsError, Run, RunInUseError, read_history
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "name"),
     [

@@ -115,6 +115,7 @@ def leave_result(tmp_path: Path, job: str, kind: str = "success", content: Any =
     (folder / f"{job}_0_result.pkl").write_bytes(pickle.dumps((kind, content)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "options"),
     [
@@ -150,6 +151,7 @@ def test_every_job_is_waited_for_and_a_killed_one_is_found_without_accounting(
     assert "faces-m1-seed2: finished in 3 s" in printed
 
 
+@pytest.mark.slow
 def test_the_same_command_waits_for_the_jobs_in_the_queue_and_submits_the_others(
     cluster: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ):
@@ -171,6 +173,7 @@ def test_the_same_command_waits_for_the_jobs_in_the_queue_and_submits_the_others
     assert len(list(cluster.glob("script*"))) == 2  # it is not known what is in the queue: nothing is submitted twice
 
 
+@pytest.mark.slow
 def test_jobs_are_submitted_when_those_that_they_need_have_ended(
     cluster: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ):
@@ -196,6 +199,7 @@ def test_jobs_are_submitted_when_those_that_they_need_have_ended(
     assert submitted < printed.index("faces-m1-seed0: finished") < printed.index("faces-m1-refit_soft-seed0: finished")
 
 
+@pytest.mark.slow
 def test_a_queue_that_does_not_answer_is_waited_for_as_long_as_results_come(
     cluster: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):

@@ -62,6 +62,7 @@ def counted(index: Index) -> dict[str, int]:
     return dict(Counter(sample.label for sample in index.samples))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", MADE)
 @pytest.mark.parametrize("parent", ["", "copy"])
 def test_a_set_is_read_in_its_layout_and_its_people_are_kept_apart(option: str, parent: str, tmp_path: Path) -> None:
