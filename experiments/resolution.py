@@ -205,7 +205,7 @@ def draw(path: Path, rows: Sequence[Row], title: str) -> None:
     looks = _looks(rows)
     sides = sorted({row["resolution"] for row in rows})
     majority = 100 * rows[0]["majority"]
-    figure = Figure(figsize=(3.6 * len(VOTES), 3.8))
+    figure = Figure(figsize=(3.6 * len(VOTES), 4.2))
     panels = figure.subplots(1, len(VOTES), sharey=True)
     for axes, vote in zip(panels, VOTES, strict=True):
         for (network, split, voted), by_resolution in groups.items():
@@ -220,9 +220,10 @@ def draw(path: Path, rows: Sequence[Row], title: str) -> None:
     text = {"xytext": (0, 3), "textcoords": "offset points", "ha": "right", "fontsize": 7}
     panels[0].annotate("most frequent class", (sides[-1], majority), **text)
     panels[0].set_ylabel("accuracy (%)")
-    panels[-1].legend(frameon=False, fontsize=8, loc="lower right")
+    lines, labels = panels[-1].get_legend_handles_labels()
+    figure.legend(lines, labels, frameon=False, fontsize=8, loc="lower center", ncols=2)
     figure.suptitle(title, fontsize=10)
-    figure.tight_layout()
+    figure.tight_layout(rect=(0, 0.03 + 0.04 * -(-len(lines) // 2), 1, 1))
     save(figure, path)
 
 
