@@ -230,12 +230,13 @@ def draw(path: Path, rows: Sequence[Row], title: str) -> None:
 def _looks(rows: Sequence[Row]) -> dict[tuple[str, str], dict[str, Any]]:
     """(network, split) -> colour, line style and label of its line."""
     trained = {(row["network"], row["split"]): row["trained_split"] for row in rows}
+    one_split = len(trained) > len({*trained.values()}) == 1
     looks = {}
     for (network, split), trained_split in trained.items():
         rivals = [n for n, s in trained if s == split]
         label = split if split == trained_split else f"{split}, trained with {trained_split}"
         looks[network, split] = {
-            "color": SPLIT_COLOURS.get(split, INK),
+            "color": f"C{rivals.index(network)}" if one_split else SPLIT_COLOURS.get(split, INK),
             "ls": ("-", "--", "-.", ":")[rivals.index(network) % 4],
             "label": label if len(rivals) == 1 else f"{label} ({network})",
         }
