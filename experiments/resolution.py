@@ -202,7 +202,7 @@ def differences(rows: Sequence[Row]) -> Table:
 def draw(path: Path, rows: Sequence[Row], title: str) -> None:
     """Accuracy by resolution: a panel a vote, a colour a split, a line a network (the mean of its runs)."""
     groups = group(rows)
-    looks = _looks(rows)
+    looks = line_looks(rows)
     sides = sorted({row["resolution"] for row in rows})
     majority = 100 * rows[0]["majority"]
     figure = Figure(figsize=(3.6 * len(VOTES), 4.2))
@@ -227,16 +227,16 @@ def draw(path: Path, rows: Sequence[Row], title: str) -> None:
     save(figure, path)
 
 
-def _looks(rows: Sequence[Row]) -> dict[tuple[str, str], dict[str, Any]]:
+def line_looks(rows: Sequence[Row]) -> dict[tuple[str, str], dict[str, Any]]:
     """(network, split) -> colour, line style and label of its line."""
     trained = {(row["network"], row["split"]): row["trained_split"] for row in rows}
-    one_split = len(trained) > len({*trained.values()}) == 1
+    by_network = len({split for _, split in trained}) == 1 < len(trained)  # the split tells no line from another
     looks = {}
     for (network, split), trained_split in trained.items():
         rivals = [n for n, s in trained if s == split]
         label = split if split == trained_split else f"{split}, trained with {trained_split}"
         looks[network, split] = {
-            "color": f"C{rivals.index(network)}" if one_split else SPLIT_COLOURS.get(split, INK),
+            "color": f"C{rivals.index(network)}" if by_network else SPLIT_COLOURS.get(split, INK),
             "ls": ("-", "--", "-.", ":")[rivals.index(network) % 4],
             "label": label if len(rivals) == 1 else f"{label} ({network})",
         }

@@ -28,12 +28,8 @@ def set_up_messages() -> None:
         root.propagate = False
     for chatty in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    told = (
-        "pytorch.profilers",
-        "fabric.strategies.launchers",
-    )  # a summary that was asked for, and a rank that was killed
-    for module in told:
-        logging.getLogger(f"lightning.{module}").setLevel(logging.INFO)
+    logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)  # a profiler's summary, which was asked for
+    logging.getLogger("lightning.fabric.strategies.launchers").setLevel(logging.INFO)  # the rank that was killed
     warnings.showwarning = _show_warning
     tqdm.set_lock(threading.RLock())  # its own default, a semaphore of the system, outlives a sweep's jobs
     # Loading in the training's own process is the choice of dataset.num_workers=auto, not an oversight.

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.resolution import differences, main
+from experiments.resolution import differences, line_looks, main
 from fer_voting.runs.run import Run
 from fer_voting.votes import VOTES
 
@@ -31,6 +31,21 @@ def test_networks_are_compared_on_the_same_images_and_seeds() -> None:
     assert line[:3] == ["b m1", "a m1", "1"]
     assert line[3].startswith(f"{expected:+.2f} (")
     assert differences([row("a", 0), row("b", 2)]).rows == []  # no seed in common
+
+
+@pytest.mark.parametrize(
+    ("networks", "splits"),
+    [(["a"], ["baseline", "m1", "m2", "m3"]), (["a", "b", "c", "d", "e"], ["m1"]), (["a", "b"], ["baseline", "m1"])],
+)
+def test_every_line_looks_different(networks: list[str], splits: list[str]) -> None:
+    """Trained with m3, and judged as other splits, too."""
+    rows = [{"network": one, "split": split, "trained_split": "m3"} for one in networks for split in splits]
+    looks = line_looks(rows)
+    assert len({(look["color"], look["ls"]) for look in looks.values()}) == len(looks) == len(rows)
+    if len(splits) > 1:
+        colours = {split: {looks[one, split]["color"] for one in networks} for split in splits}
+        assert all(len(of_split) == 1 for of_split in colours.values())
+        assert len(set.union(*colours.values())) == len(splits)
 
 
 @pytest.mark.slow

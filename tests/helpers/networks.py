@@ -38,8 +38,8 @@ def _settled(split: str, width: int, size: int) -> VotingResNet18:
 
 
 def without_blocks(net: VotingResNet18) -> VotingResNet18:
-    """A copy that classifies what the stem gives: as crops and votes go, the same; for exporters and compilers, a
-    fifth of the nodes."""
+    """A copy that classifies the stem's map: with the same crops and votes, and a fifth of the nodes for exporters and
+    compilers."""
     net = copy.deepcopy(net)
     for stage in (net.backbone.layer1, net.backbone.layer2, net.backbone.layer3, net.backbone.layer4):
         stage[0], stage[1] = nn.Identity(), nn.Identity()
