@@ -18,7 +18,9 @@ from fer_voting.system.atomic import read_json
 
 
 def read_evaluation(path: Path) -> dict[str, Any]:
-    """The content of an evaluation with worse images. Raises ValueError if the file is none."""
+    """The content of an evaluation with worse images. Raises ValueError if the file is none, or is not there."""
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}")
     evaluation = read_json(path)
     if not isinstance(evaluation, dict) or not evaluation.get("robustness"):
         raise ValueError(f"{path} is not what `python -m fer_voting.evaluate ... robustness=true` writes")
@@ -75,13 +77,14 @@ def _draw(path: Path, rows: Sequence[RobustnessRow], title: str) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = make_parser(__doc__)
-    parser.add_argument("evaluations", nargs="+", type=Path, metavar="EVALUATION.json")
+    parser.add_argument("evaluations", nargs="+", type=Path, metavar="EVALUATION.json", help="a file of each network")
     parser.add_argument("--names", nargs="+", help="of the networks (default: the files' names)")
     add_folders(parser)
     options = parser.parse_args(arguments)
     names = options.names or [path.stem.partition("-on-")[0] for path in options.evaluations]
     if len({*names}) != len(options.evaluations):
-        parser.error(f"{len(options.evaluations)} files need as many different --names (={' '.join(names)})")
+        files = len(options.evaluations)
+        parser.error(f"{files} files need {files} different names, not {', '.join(names)}: give them by --names")
     try:
         evaluations = {name: read_evaluation(path) for name, path in zip(names, options.evaluations, strict=True)}
         publish(report(evaluations), options.out or options.output_dir / "tables")

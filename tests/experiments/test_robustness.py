@@ -51,4 +51,9 @@ def test_two_of_one_name_need_names(tmp_path: Path, capsys: pytest.CaptureFixtur
     path = str(evaluation(tmp_path, "a", 0.5))
     with pytest.raises(SystemExit, match="2"):
         main([path, path])
-    assert "2 files need as many different --names (=a a)" in capsys.readouterr().err
+    assert "2 files need 2 different names, not a, a: give them by --names" in capsys.readouterr().err
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"error: there is no file nothing\.json"):
+        main(["nothing.json", "--out", str(tmp_path)])
