@@ -247,15 +247,13 @@ def _resolution(report: Report, group: RunGroup, runs: BySplit) -> None:
     rows: list[resolution.Row] = []
     for split, of_split in runs.items():
         for run in of_split:
-            about: dict[str, Any] = {"network": run.run.name.removesuffix(f"-seed{run.run.seed}"), "run": run.run.name}
-            about |= {"trained_split": split, "split": split, "part": "test"}
+            about = {"network": split, "run": run.run.name, "trained_split": split, "split": split, "part": "test"}
             for side, by_vote in sorted(run.decisions.items()):
                 for vote, decisions in by_vote.items():
                     counts = confusion_counts(run.test.labels, decisions, run.test.logits.shape[2])
                     rows.append(about | {"vote": vote, "resolution": side} | resolution.figures(counts))
-    title_of = {row["network"]: SPLIT_TITLES[row["split"]] for row in rows}
     table = resolution.table(rows)
-    cells = [[title_of[network], vote, *rest] for network, _, vote, *rest in table.rows]
+    cells = [[SPLIT_TITLES[split], vote, *rest] for _, split, vote, *rest in table.rows]
     sides = sorted({row["resolution"] for row in rows})
     note = (
         f"Test images brought down to as many pixels a side and back to {max(sides)}. Always the most frequent class: "

@@ -2,8 +2,8 @@
 
 The paper's motivation is small faces; it reports 48 pixels only. Here the images that a finished run was not
 trained on are brought down to 8, 12, 16, 24, 32 and 40 pixels by area averaging, and back to the size that the network
-takes. One forward pass a resolution and split serves every vote. Runs that differ only in their seed share a row, and
-networks are compared in pairs on the same images.
+takes. One forward pass a resolution and split serves every vote. Runs that differ only in their seed share a row,
+whatever their names, and networks are compared in pairs on the same images.
 
 Writes resolution.md, .json, tables and plot into <output-dir>/tables. No file holds a face. On 2 cores a network of
 width 16 takes a minute or two for the 3,589 test images of FER2013.
@@ -30,13 +30,12 @@ from fer_voting.inference.recognizer import Recognizer
 from fer_voting.inference.runtime import TorchRuntime
 from fer_voting.models import SPLITS
 from fer_voting.networks import load_network, match_classes
-from fer_voting.results.compare import Correct
-from fer_voting.results.evaluation import confusion_counts, metric_intervals, metrics_of_counts
+from fer_voting.results.compare import Correct, compare_correct
+from fer_voting.results.evaluation import confusion_counts, counts_of_groups, metric_intervals, metrics_of_counts
 from fer_voting.results.plots import INK, SPLIT_COLOURS, save
-from fer_voting.results.statistics import paired_difference
 from fer_voting.results.table import Table
 from fer_voting.results.text import INTERVAL_NOTE, NOTHING, mean_text
-from fer_voting.runs.identity import different_values, recipe
+from fer_voting.runs.identity import recipe
 from fer_voting.runs.run import Run
 from fer_voting.system.messages import progress_bar, set_up_messages
 from fer_voting.votes import VOTES
@@ -46,9 +45,9 @@ RESOLUTIONS = (8, 12, 16, 24, 32, 40, 48)
 
 Row = dict[str, Any]
 """One accuracy: `dataset`, `part`, `images`, `majority` (share of the most frequent class), `image_size`, `network`
-(the run's name without its seed), `run`, `seed`, `trained_split`, `split`, `vote`, `resolution` (pixels), `accuracy`
-with the ends `low` and `high` of its 95 % interval over images, `mean_recall`, and `right` (bool [N], of each image;
-not in files)."""
+(`name_networks`), `run`, `seed`, `trained_split`, `split`, `vote`, `resolution` (pixels), `accuracy` with the ends
+`low` and `high` of its 95 % interval over images, or over their groups, `mean_recall`, and `right` (bool [N], of each
+image; not in files)."""
 
 
 def compute_in_float32() -> None:
@@ -66,9 +65,9 @@ class LoadedRun:
     result: dict[str, Any]
     datamodule: FERDataModule
 
-    @property
-    def network(self) -> str:
-        return self.run.name.removesuffix(f"-seed{self.config['seed']}")
+    def groups(self, part: str) -> NDArray[np.str_] | None:
+        """Name of each image's group, e.g. the person, [N]; None if there are no groups."""
+        return self.datamodule.groups_of(self.datamodule.positions(part))
 
     def recognizer(self, split: str) -> Recognizer:
         """The weights of the soft vote's best epoch under a split; of a refit that has none, its own.
@@ -116,12 +115,35 @@ def open_run(output_dir: Path, name: str, part: str, root: Path | None) -> Loade
     return LoadedRun(run, config, result, datamodule)
 
 
-def measure(trained: LoadedRun, splits: Sequence[str], resolutions: Sequence[int], part: str) -> list[Row]:
+def name_networks(runs: Sequence[LoadedRun]) -> list[str]:
+    """The network of each run: runs of one recipe and split that differ in their seed share the name of their first,
+    without its seed. A second run of the same seed, or another network of the same name, keeps its full name.
+    """
+    networks: dict[str, list[LoadedRun]] = {}
+    names = []
+    for run in runs:
+        own = run.run.name.removesuffix(f"-seed{run.config['seed']}")
+        others = (name for name, seeds in networks.items() if is_another_seed(run, seeds))
+        name = next(others, run.run.name if own in networks else own)
+        networks.setdefault(name, []).append(run)
+        names.append(name)
+    return names
+
+
+def is_another_seed(run: LoadedRun, seeds: Sequence[LoadedRun]) -> bool:
+    """Whether a run is of these runs' recipe and split, and of another seed than each."""
+    one, other = (recipe(each.config) | {"split": each.config["split"]} for each in (run, seeds[0]))
+    return one == other and run.config["seed"] not in [each.config["seed"] for each in seeds]
+
+
+def measure(
+    trained: LoadedRun, network: str, splits: Sequence[str], resolutions: Sequence[int], part: str
+) -> list[Row]:
     """Accuracy of a run's network by split, vote and resolution. Resolutions above its image size are left out."""
     data = trained.datamodule
     labels = data.class_ids(data.pack)[data.positions(part)]
-    images = trained.images(part)
-    about = {"dataset": data.name, "part": part, "image_size": data.size, "network": trained.network}
+    images, groups = trained.images(part), trained.groups(part)
+    about = {"dataset": data.name, "part": part, "image_size": data.size, "network": network}
     about |= {"run": trained.run.name, "seed": trained.config["seed"], "trained_split": trained.config["split"]["name"]}
     rows: list[Row] = []
     sides = sorted({*(side for side in resolutions if side < data.size), data.size})
@@ -134,14 +156,16 @@ def measure(trained: LoadedRun, splits: Sequence[str], resolutions: Sequence[int
                 for vote in VOTES:
                     decisions = VOTES[vote](logits).argmax(dim=1).numpy()
                     row = about | {"split": split, "vote": vote, "resolution": side, "right": decisions == labels}
-                    rows.append(row | figures(confusion_counts(labels, decisions, len(data.class_names))))
+                    made = labels, decisions, len(data.class_names)
+                    rows.append(row | figures(confusion_counts(*made), counts_of_groups(*made, groups)))
                 progress.update()
     return rows
 
 
-def figures(counts: NDArray[np.int64]) -> Row:
-    """`images`, `majority`, `accuracy`, `low`, `high` and `mean_recall` of a row, by its `confusion_counts` [K, K]."""
-    metrics, (low, high) = metrics_of_counts(counts), metric_intervals(counts)["accuracy"]
+def figures(counts: NDArray[np.int64], of_groups: NDArray[np.int64] | None = None) -> Row:
+    """`images`, `majority`, `accuracy`, `low`, `high` and `mean_recall` of a row, by its `confusion_counts` [K, K] and
+    `counts_of_groups` [G, K, K]."""
+    metrics, (low, high) = metrics_of_counts(counts), metric_intervals(counts, of_groups)["accuracy"]
     return {
         "images": int(counts.sum()),
         "majority": counts.sum(axis=1).max() / counts.sum(),
@@ -174,16 +198,17 @@ def table(rows: Sequence[Row]) -> Table:
     return Table(["network", "split", "vote", "runs", *by_side], lines, left=3, best={*by_side})
 
 
-def difference_text(first: Correct, second: Correct) -> tuple[str, int]:
+def difference_text(first: Correct, second: Correct, groups: NDArray[np.str_] | None = None) -> tuple[str, int]:
     """`+0.45 (-0.10 to +1.02)` of the seeds that both have, and their number."""
     seeds = sorted(first.keys() & second.keys())
     if not seeds:
         return NOTHING, 0
-    one = paired_difference(*(np.stack([correct[seed] for seed in seeds]) for correct in (first, second)))
-    return f"{100 * one.mean:+.2f} ({100 * one.low:+.2f} to {100 * one.high:+.2f})", len(seeds)
+    one = compare_correct(*({seed: correct[seed] for seed in seeds} for correct in (first, second)), groups=groups)
+    mean, low, high = (100 * one[key] for key in ("difference", "low", "high"))
+    return f"{mean:+.2f} ({low:+.2f} to {high:+.2f})", len(seeds)
 
 
-def differences(rows: Sequence[Row]) -> Table:
+def differences(rows: Sequence[Row], groups: NDArray[np.str_] | None = None) -> Table:
     """Differences in points between any two networks, both by the soft vote on the same images and seeds."""
     right: dict[tuple[str, str], dict[int, dict[int, NDArray[np.bool_]]]] = {}  # network, split -> side -> `Correct`
     for row in rows:
@@ -193,7 +218,9 @@ def differences(rows: Sequence[Row]) -> Table:
     sides = sorted({row["resolution"] for row in rows})
     lines = []
     for second, first in combinations(right, 2):
-        cells, seeds = zip(*(difference_text(right[first][side], right[second][side]) for side in sides), strict=True)
+        cells, seeds = zip(
+            *(difference_text(right[first][side], right[second][side], groups) for side in sides), strict=True
+        )
         if seeds[0]:
             lines.append([" ".join(first), " ".join(second), str(seeds[0]), *cells])
     return Table(["network", "minus", "seeds", *(f"{side} px" for side in sides)], lines, left=2)
@@ -245,7 +272,7 @@ def line_looks(rows: Sequence[Row]) -> dict[tuple[str, str], dict[str, Any]]:
 
 def report(runs: Sequence[LoadedRun], rows: Sequence[Row]) -> Report:
     """The table, plot and JSON of runs on the same images."""
-    data = runs[0].datamodule
+    data, groups = runs[0].datamodule, runs[0].groups(rows[0]["part"])
     kept = [{key: value for key, value in row.items() if key != "right"} for row in rows]
     written = Report("resolution", "Accuracy against input resolution", rows=kept)
     note = " (synthetic faces)" if data.synthetic else ""
@@ -256,9 +283,9 @@ def report(runs: Sequence[LoadedRun], rows: Sequence[Row]) -> Report:
     written.add(
         f"Accuracy in percent of images brought down to as many pixels a side and back to {data.size}; several runs as "
         f"mean ± standard deviation. Always the most frequent class: {100 * rows[0]['majority']:.2f}. "
-        "resolution.json has each run's 95 % interval over images."
+        f"resolution.json has each run's 95 % interval over {'images' if groups is None else 'groups of images'}."
     )
-    compared = differences(rows)
+    compared = differences(rows, groups)
     if compared.rows:
         written.add_table(compared)
         written.add(f"Difference in percentage points by the soft vote, on the same images and seeds. {INTERVAL_NOTE}")
@@ -293,11 +320,9 @@ def main(arguments: list[str] | None = None) -> None:
         for trained in runs:
             if (trained.datamodule.fingerprint, trained.datamodule.size) != (first.fingerprint, first.size):
                 raise ValueError(f"{trained.run.name} has other images than {runs[0].run.name}: give one command each")
-            alike = next(one for one in runs if one.network == trained.network)
-            if different := different_values(*(recipe(one.config) | one.config["split"] for one in (alike, trained))):
-                raise ValueError(f"{alike.run.name} and {trained.run.name} are no seeds of one network ({different})")
+        for trained, network in zip(runs, name_networks(runs), strict=True):
             own = trained.config["split"]["name"]
-            rows += measure(trained, splits or [own], options.resolutions, options.part)
+            rows += measure(trained, network, splits or [own], options.resolutions, options.part)
     except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")
     publish(report(runs, rows), options.out or options.output_dir / "tables")

@@ -8,6 +8,7 @@ import inspect
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -33,9 +34,9 @@ from fer_voting.models.registry import build_network, digest_of_fetched, options
 from fer_voting.models.voting import VotingNetwork
 from fer_voting.networks import Source, copy_weights, find, match_classes
 from fer_voting.results.plots import plot_run
-from fer_voting.runs.identity import batchnorm_ranks, resolve
+from fer_voting.runs.identity import PURPOSES, batchnorm_ranks, compared_data, resolve
 from fer_voting.runs.lineage import Lineage, overlap_lines
-from fer_voting.runs.naming import needed_config, settle, training_command
+from fer_voting.runs.naming import needed_config, row_of, settle, training_command
 from fer_voting.runs.run import Recording, Run, read_history
 from fer_voting.system.environment import describe_device, git_commit, keep_freed_memory, package_versions
 from fer_voting.system.machine import thread_choices
@@ -88,7 +89,7 @@ def train(config: DictConfig) -> dict[str, Any]:
     keep_freed_memory()
     if not is_first_rank():
         logging.getLogger("fer_voting").setLevel(logging.WARNING)  # what rank 0 says is enough
-    config = settle(config)
+    config = with_rows_of_sources(settle(config))
     run = Run(Path(config.output_dir), config.name)
     with run.open(resolve(config)):
         if (finished := run.finished_result()) is not None:
@@ -194,6 +195,23 @@ def find_sources(config: DictConfig) -> Sources:
     return Sources(weights, _network(config, "teacher", runs.get("teacher")), epochs, runs, fetched)
 
 
+def with_rows_of_sources(config: DictConfig) -> DictConfig:
+    """A settled configuration with `composition.sources`: of the runs that `init_from` and `teacher` name, the row and
+    the data. Runs from sources that differ only in the seed are then runs of one recipe, whatever the names.
+    """
+    sources = {}
+    for key, purpose in PURPOSES.items():
+        with suppress(OSError, ValueError, KeyError):  # `find_sources` says what is wrong
+            if purpose not in config.composition.needs and (source := _network(config, key, None)) and source.run:
+                data = compared_data(source.run.finished_result() or {})
+                sources[key] = f"{source.run.config()['composition']['row']}, data {data[:6]}"
+    if not sources:
+        return config
+    config.composition.sources = sources
+    config.composition.row = row_of(resolve(config))
+    return config
+
+
 def _network(config: DictConfig, key: str, needed: Run | None) -> Source | None:
     """The trained network that `key` names; of a run, by the soft vote's best epoch."""
     if needed is not None:
@@ -212,7 +230,7 @@ def _needed_run(config: DictConfig, purpose: str) -> Run:
     """The run that this one needs for a purpose, finished and of the expected configuration."""
     need = config.composition.needs[purpose]
     run = Run(Path(config.output_dir), need.run)
-    key = {"weights": "init_from"}.get(purpose, purpose)
+    key = next((key for key, of in PURPOSES.items() if of == purpose), purpose)
     command = training_command(need.overrides, config.selection if purpose == "selection" else None)
     train_it = f"train it by: {command} (or name another: {key}=...)"
     if (status := run.status()) != "finished":

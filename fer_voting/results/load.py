@@ -342,7 +342,8 @@ def _other_weights(run: RunRecord, known: Counter[str]) -> str:
 
 def _shared_weights(run: RunRecord) -> str | None:
     """Digest of the initial weights, if they are those of every seed: of a file, or fetched."""
-    if "weights" in run.config["composition"]["needs"]:
+    composition = run.config["composition"]
+    if "weights" in composition["needs"] or "init_from" in composition.get("sources", {}):
         return None
     try:
         return str(read_json(run.run.dir / "inputs.json")["initial_weights"]["sha256"])

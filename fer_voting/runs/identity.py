@@ -96,17 +96,21 @@ def different_values(recorded: Mapping[str, Any], expected: Mapping[str, Any], a
     return ", ".join([*shown, *([f"and {len(keys) - at_most} more"] if len(keys) > at_most else [])])
 
 
+PURPOSES = {"init_from": "weights", "teacher": "teacher"}
+"""Key that may name another run -> what this run needs it for (`composition.needs`)."""
+
+
 def recipe(config: Mapping[str, Any]) -> dict[str, Any]:
     """The identity of a settled configuration without seed, split and refit: equal for runs that a table may average.
 
     `init_from` and `teacher` are the data set and the split that were asked for, where the run of the same seed (and
-    split) was.
+    split) was; and where a run was named, its split, recipe and data (`composition.sources`).
     """
     kept = {key: value for key, value in identity(config).items() if not matches(key, OF_ROW)}
-    for key, purpose in (("init_from", "weights"), ("teacher", "teacher")):
+    for key, purpose in PURPOSES.items():
         if need := config["composition"]["needs"].get(purpose):
             kept[key] = need["of"]
-    return kept
+    return kept | config["composition"].get("sources", {})
 
 
 OF_ROW = ("seed", "dataset.fold", "split.*", "refit", "refit_voting")

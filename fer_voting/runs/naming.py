@@ -69,8 +69,13 @@ def settle(config: DictConfig) -> DictConfig:
             "compose it with these as overrides"
         )
     settled["composition"] |= {"variant": variant, "needs": needs}
-    settled["composition"]["row"] = f"{settled['split']['name']} {json_digest(recipe(settled))[:6]}"
+    settled["composition"]["row"] = row_of(settled)
     return OmegaConf.create(settled)
+
+
+def row_of(config: Mapping[str, Any]) -> str:
+    """The split and a digest of the recipe of a settled, resolved configuration: `m1 0a1b2c`."""
+    return f"{config['split']['name']} {json_digest(recipe(config))[:6]}"
 
 
 def _needed(overrides: Sequence[str], name: str | None = None, **asked: str) -> dict[str, Any]:

@@ -121,7 +121,9 @@ def test_resolution_is_that_of_make_resolution(kept, outputs: Path) -> None:
     run = kept["m3", 1]
     trained = resolution.open_run(outputs, run.run.name, "test", None)
     (expected,) = (
-        r for r in resolution.measure(trained, ["m3"], [8], "test") if (r["resolution"], r["vote"]) == (8, "hard")
+        r
+        for r in resolution.measure(trained, "any", ["m3"], [8], "test")
+        if (r["resolution"], r["vote"]) == (8, "hard")
     )
     assert np.mean(run.decisions[8]["hard"] == run.test.labels) == pytest.approx(expected["accuracy"])
     assert sorted(run.decisions) == [8, 12, 16, 24, 32, 40, 48]

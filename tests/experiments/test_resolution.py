@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from experiments.resolution import differences, line_looks, main
+from fer_voting.results.compare import compare_correct
 from fer_voting.runs.run import Run
 from fer_voting.votes import VOTES
 
@@ -31,6 +32,11 @@ def test_networks_are_compared_on_the_same_images_and_seeds() -> None:
     assert line[:3] == ["b m1", "a m1", "1"]
     assert line[3].startswith(f"{expected:+.2f} (")
     assert differences([row("a", 0), row("b", 2)]).rows == []  # no seed in common
+    # Over five people, by the comparison that counts people.
+    people = np.repeat(list("abcde"), 10)
+    (of_people,) = differences(rows, people).rows
+    one = compare_correct({1: right["b"][1]}, {1: right["a"][1]}, groups=people)
+    assert of_people[3] == f"{expected:+.2f} ({100 * one['low']:+.2f} to {100 * one['high']:+.2f})" != line[3]
 
 
 @pytest.mark.parametrize(
@@ -75,13 +81,20 @@ def test_a_run_by_resolution(run_train, tmp_path: Path, capsys: pytest.CaptureFi
     for suffix in ("png", "svg"):
         assert (outputs / "tables" / f"resolution.{suffix}").stat().st_size > 10_000
 
-    # Another network under the same name is not averaged.
-    other = Run(outputs, "mine-seed1").dir
-    shutil.copytree(Run(outputs, "mine-seed0").dir, other)
-    text = (other / "config.yaml").read_text()
-    (other / "config.yaml").write_text(text.replace("lr: 0.0002", "lr: 0.1").replace("\nseed: 0", "\nseed: 1"))
-    with pytest.raises(SystemExit, match=r"mine-seed0 and mine-seed1 are no seeds of one network \(optimizer.lr: "):
-        main(["mine-seed0", "mine-seed1", *words[1:]])
+    # Seeds of one recipe are, whatever their names; another network of the same name is not.
+    recorded_config = (Run(outputs, "mine-seed0").dir / "config.yaml").read_text()
+    for name, recipe in {"second": "lr: 0.0002", "mine-seed1": "lr: 0.1"}.items():
+        other = Run(outputs, name).dir
+        shutil.copytree(Run(outputs, "mine-seed0").dir, other)
+        text = recorded_config.replace("lr: 0.0002", recipe).replace("\nseed: 0", "\nseed: 1")
+        (other / "config.yaml").write_text(text)
+    main(["mine-seed0", "second", "mine-seed1", *words[1:]])
+    rows = json.loads((outputs / "tables" / "resolution.json").read_text())
+    assert {row["run"]: row["network"] for row in rows} == {
+        "mine-seed0": "mine",
+        "second": "mine",
+        "mine-seed1": "mine-seed1",
+    }
 
     # The pack is another where the drawn faces are.
     config = Run(outputs, "mine-seed0").dir / "config.yaml"

@@ -11,7 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from fer_voting.config import make
 from fer_voting.experiment import train
-from fer_voting.runs.naming import settle
+from fer_voting.results.load import load_runs
+from fer_voting.runs.naming import row_of, settle
 from fer_voting.runs.run import Run
 from fer_voting.system.atomic import read_json, write_json
 
@@ -118,3 +119,17 @@ def test_a_refits_data_know_those_of_its_selection(tmp_path: Path, drop_leaks: b
     refit.setup()
     assert refit.selection_summary() == selection.selection_summary() == selection.data_summary()
     assert refit.data_summary()["selection"] == selection.fingerprint != refit.fingerprint
+
+
+def test_runs_whose_sources_differ_only_in_the_seed_are_averaged(copied: Path) -> None:
+    """Whatever the sources are called, and whether a name, a folder or a checkpoint names them."""
+    train(config_of(copied, "seed=1", "name=second"))
+    train(config_of(copied, "seed=1", "optimizer.lr=1e-3", "name=faster"))
+    runs = copied / "runs"
+    sources = {"a": (0, "mine"), "b": (1, runs / "second"), "c": (2, runs / "mine" / "checkpoints" / "best-soft.ckpt")}
+    for name, (seed, source) in {**sources, "d": (3, "faster")}.items():
+        train(config_of(copied, f"seed={seed}", f"init_from='{source}'", f"name={name}"))
+    other, alike = load_runs(copied, ["a", "b", "c", "d"]).groups()  # by variant: from_faster, from_mine
+    assert [run.name for run in alike.finished("m3")] == ["a", "b", "c"]
+    assert [run.name for run in other.finished("m3")] == ["d"]
+    assert {run.config["composition"]["row"] for run in alike.runs} == {row_of(alike.runs[0].config)}
