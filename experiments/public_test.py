@@ -258,6 +258,8 @@ def publish_sample(
     parser.add_argument("--faces", type=int, default=600, help="chosen at random (default: %(default)s)")
     add_folders(parser, name)
     options = parser.parse_args(arguments)
+    if options.faces < 1:
+        parser.error(f"--faces {options.faces}: at least 1")
     set_up_messages()
     try:
         data, positions = public_test(options.root, 48, options.output_dir)
@@ -298,6 +300,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--vote", help="(default: the run's or the folder's own, else soft)")
     add_folders(parser, "public_test")
     options = parser.parse_args(arguments)
+    if options.forms and (options.cut or options.vote):
+        parser.error("--forms judges whole faces by the network's own vote: leave out --cut and --vote")
+    if options.every < 1 or (options.every > 1 and not options.forms):
+        parser.error(f"--every {options.every}: a number from 1, and with --forms only")
     set_up_messages()
     out = options.out or options.output_dir / "public_test"
     try:
