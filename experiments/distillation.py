@@ -100,7 +100,8 @@ def write(rows: Sequence[Network]) -> Report:
         }
         own = [mean_text(of_part.values()) for of_part in accuracies.values()]
         table.rows.append([network.title, network.targets, str(len(network.runs)), *own])
-        overrides = [re.sub(r"^(dataset\.root)=.*", r"\1=DIR", word) for word in network.overrides]  # private
+        private = re.compile(r"^(dataset\.root|output_dir)=.*")
+        overrides = [private.sub(r"\1=DIR", word) for word in network.overrides]
         row: dict[str, Any] = {"network": network.title, "trained_on": network.targets, "overrides": overrides}
         row |= {"runs": {seed: run.name for seed, run in network.runs.items()}, "accuracies": accuracies}
         row["gmacs"] = next(iter(network.runs.values())).result["gmacs"]

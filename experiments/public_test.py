@@ -14,6 +14,7 @@ processor time; the model card takes it in the same way.
 import sys
 import time
 from collections.abc import Callable
+from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -247,18 +248,29 @@ def publish_sample(
     arguments: list[str] | None,
     report_on: Callable[[FERDataModule, NDArray[np.int64]], Report],
 ) -> None:
-    """Run a command that reports on images drawn from PublicTest, which it gets by their positions in the pack."""
+    """Run a command that reports on the network that ships, on images drawn from PublicTest.
+
+    Args:
+        report_on: gets the images by their positions in the pack.
+    """
     parser = make_parser(description)
     parser.add_argument("--root", type=Path, required=True, help="folder of fer2013.csv")
     parser.add_argument("--faces", type=int, default=600, help="chosen at random (default: %(default)s)")
     add_folders(parser, name)
     options = parser.parse_args(arguments)
+    if options.faces < 1:
+        parser.error(f"--faces {options.faces}: at least 1")
     set_up_messages()
     try:
         data, positions = public_test(options.root, 48, options.output_dir)
         written = report_on(data, np.random.default_rng(0).permutation(positions)[: options.faces])
     except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")
+    device = describe_device(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    weights = networks.load_network().checksum[:12]
+    written.add(
+        f"Weights {weights} of the network that ships; seed 0; commit {git_commit()}; {device}; {date.today()}."
+    )
     publish(written, options.out or options.output_dir / name)
 
 
@@ -288,6 +300,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--vote", help="(default: the run's or the folder's own, else soft)")
     add_folders(parser, "public_test")
     options = parser.parse_args(arguments)
+    if options.forms and (options.cut or options.vote):
+        parser.error("--forms judges whole faces by the network's own vote: leave out --cut and --vote")
+    if options.every < 1 or (options.every > 1 and not options.forms):
+        parser.error(f"--every {options.every}: a number from 1, and with --forms only")
     set_up_messages()
     out = options.out or options.output_dir / "public_test"
     try:

@@ -4,9 +4,10 @@ network: `make table2 MODEL="model=timm model.name=convnext_atto dataset.size=96
 Needs no training and no data: one forward pass in training mode per row. At the paper's batch of 135 the largest row,
 crops before the network, keeps 9.5 GB; all rows take two minutes on two CPU cores.
 
-Expect memory within 0.01 MiB of the paper's and the multiply-accumulates to the digit; on CUDA, where the allocator
-rounds, memory within 1 %. The paper prints both as "MB" and "GFLOPs"; `fer_voting.models.cost` says what they are.
-The multiply-accumulates by torch's own counter stand beside them, without the operations of BatchNorm.
+Expect memory within 0.01 MiB of the paper's (which prints 70 for crops of the input, ten times its 7.00) and the
+multiply-accumulates to the digit; on CUDA, where the allocator rounds, memory within 1 %. The paper prints both as "MB"
+and "GFLOPs"; `fer_voting.models.cost` says what they are. The multiply-accumulates by torch's own counter stand beside
+them, without the operations of BatchNorm.
 """
 
 import gc

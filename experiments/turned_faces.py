@@ -63,7 +63,7 @@ def judge(recognizer: Recognizer, faces: NDArray[np.uint8], labels: list[str]) -
 
 def report(rows: list[dict[str, Any]]) -> Report:
     written = Report("turned_faces", "Turned faces of FER2013's PublicTest", rows=rows)
-    table = Table(["turned by, degrees", "aligned", "--no-align", "not found"], [])
+    table = Table(["turned by, degrees", "aligned", "as it is (--no-align)", "not found"], [])
     for row in rows:
         cells = [f"{100 * row[name] / max(row['found'], 1):.1f}" for name in ("aligned", "not_aligned")]
         table.rows.append([str(row["degrees"]), *cells, f"{row['faces'] - row['found']} of {row['faces']}"])

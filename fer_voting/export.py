@@ -117,7 +117,7 @@ def export(options: argparse.Namespace) -> Path:
     if options.onnx is not None and options.to != "folder":
         raise ValueError("--onnx is for --to folder")
     if options.dataset and "int8" not in (options.precision, options.onnx):
-        raise ValueError(f"{options.dataset[0]!r}: the data set is read only for --precision int8")
+        raise ValueError(f"{options.dataset[0]!r}: the data set is read for --precision int8 and --onnx int8 only")
     from fer_voting import networks
     from fer_voting.networks.hub import check_hub_name
 

@@ -24,6 +24,7 @@ from experiments.bench.measure import measured_here, seconds_of
 from experiments.common import add_folders, make_parser, write_result
 from experiments.kept import find_faces
 from experiments.public_test import public_test
+from fer_voting import networks
 from fer_voting.data.sets.ferplus import strict_majority
 from fer_voting.inference.frames import photo
 from fer_voting.inference.recognizer import Recognizer
@@ -131,7 +132,8 @@ def main(arguments: list[str] | None = None) -> None:
         photos_table.markdown(),
         f"{len(images):,} faces of FER2013's PublicTest, whole:",
         faces_table.markdown(),
-        f"{here['date']}, commit {here['git_commit']}; {here['device']}; load before {here['load_before']:.1f}.",
+        f"{here['date']}, commit {here['git_commit']}; {here['device']}; load before {here['load_before']:.1f}. "
+        f"Weights {networks.load_network().checksum[:12]} of fer_voting.",
     ]
     text = "\n\n".join(parts) + "\n"
     out = options.out or options.output_dir / "bench"

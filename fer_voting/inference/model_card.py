@@ -15,6 +15,9 @@ from fer_voting.system.atomic import read_json
 from fer_voting.votes import find_vote
 
 PARTS = {"train": "training", "val": "validation", "test": "test"}
+RATERS_LABELS = {"votes": "each image's most frequent vote", "majority": "the class of more than half of the votes"}
+"""By `dataset.targets` of a data set with several raters."""
+BIAS_ONLY = "the last layer's bias; all others are the initial weights"
 
 
 def model_card(
@@ -136,7 +139,7 @@ def _protocol(info: NetworkInfo, result: Mapping[str, Any], config: Mapping[str,
         if result.get("refit")
         else "after each epoch the network was evaluated on the validation images, and each vote's best epoch was kept"
     )
-    return {
+    protocol = {
         "Epochs": result["epochs"],
         "Selection": selection,
         "Batch": dataset.get("batch_size"),
@@ -144,6 +147,8 @@ def _protocol(info: NetworkInfo, result: Mapping[str, Any], config: Mapping[str,
         "Learning rate": f"{optimizer.get('lr')}, {_call(config.get('scheduler', {}))}",
         "Weight decay": optimizer.get("weight_decay") or "none",
         "Targets": _targets(dataset),
+        "Labels of validation and test": RATERS_LABELS.get(dataset.get("targets")),
+        "Trained parameters": BIAS_ONLY if config.get("callbacks", {}).get("last_bias") else None,
         "Averaged weights": _average(config),
         "Balancing (images a class and epoch)": dataset.get("balance", {}).get("target"),
         "Augmentation": ", ".join(key.replace("_", " ") for key in augment) or "none",
@@ -151,6 +156,7 @@ def _protocol(info: NetworkInfo, result: Mapping[str, Any], config: Mapping[str,
         "Initial weights": _without_folders(config.get("init_from") or "random"),
         "Seed": result["seed"],
     }
+    return {key: value for key, value in protocol.items() if value is not None}
 
 
 def _without_folders(source: str) -> str:

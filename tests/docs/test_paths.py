@@ -17,6 +17,15 @@ def test_a_file_that_a_page_names_exists(page):
     assert sorted(path for path in named if not (REPO / path).exists()) == []
 
 
+def test_the_table_of_groups_has_every_option():
+    rows = re.findall(r"^\| `(\w+)` \| (`.+?`) \|", (REPO / "docs/training.md").read_text(), re.MULTILINE)
+    listed = {group: set(re.findall(r"`(\w+)`", options)) for group, options in rows}
+    groups = {folder.name for folder in (REPO / "conf").iterdir() if folder.is_dir() and folder.name != "hydra"}
+    assert groups <= set(listed)
+    for group in groups:
+        assert listed[group] == {path.stem for path in (REPO / "conf" / group).glob("*.yaml")}, group
+
+
 def test_the_road_is_drawn_with_the_functions_and_files_of_the_code():
     spec = importlib.util.spec_from_file_location("draw_road", REPO / "docs/draw_road.py")
     assert spec is not None

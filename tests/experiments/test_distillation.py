@@ -65,7 +65,9 @@ def test_table_by_hand(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "1.000, 1.000",
     ]  # the others are 1; 4 x 0.5 is over 1
     assert "Synthetic faces" in printed
-    stored = json.loads((made / "tables/distillation.json").read_text())
+    text = (made / "tables/distillation.json").read_text()
+    assert str(made) not in text
+    stored = json.loads(text)
     assert stored[2]["difference"] == pytest.approx(2 / 28)
     assert stored[4]["holm"] == {"0": 1.0, "1": 1.0}
     assert stored[2]["runs"]["1"] == "faces-baseline-width4-teacher_m3-seed1"

@@ -1,5 +1,6 @@
 """The output of commands is put between its marks in README.md and docs/, and nowhere else."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -52,3 +53,12 @@ def test_pages_of_the_repository_say_what_their_files_say() -> None:
         for _, name, _ in common.MARKS.findall(shown[page]):
             first_row = next(line for line in (common.REPO / name).read_text().splitlines() if line.startswith("|"))
             assert first_row in shown[page], f"{page} does not show {name} as it is"
+
+
+def test_no_recorded_file_names_a_folder_of_a_machine() -> None:
+    folders = (common.REPO / "experiments/recorded", common.REPO / "fer_voting/pretrained")
+    texts = {".md", ".json", ".csv", ".tex", ".yaml", ".diff"}
+    files = [path for folder in folders for path in folder.rglob("*") if path.suffix in texts]
+    assert len(files) > 100
+    private = re.compile(r"(?<![\w.])/(tmp|home|root|work|Users)/")
+    assert [path for path in files if private.search(path.read_text(encoding="utf-8"))] == []

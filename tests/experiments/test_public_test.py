@@ -11,8 +11,10 @@ import pytest
 from helpers.datasets import FER2013_IDS, FERPLUS_COLUMNS, SEVEN
 
 from experiments import public_test
+from experiments.common import Report
 from fer_voting import Recognizer, export
 from fer_voting.data.corruptions import corrupt
+from fer_voting.networks import load_network
 from fer_voting.runs.run import Run
 
 pytestmark = pytest.mark.slow
@@ -142,6 +144,33 @@ def test_without_votes_and_without_faces(root: Path, output_dir: Path, tmp_path:
         public_test.main(words)
     with pytest.raises(SystemExit, match="nobody"):
         public_test.main(["--run", "nobody", *words[2:]])
+
+
+def test_a_report_on_a_sample_names_the_weights_that_it_is_about(root: Path, tmp_path: Path) -> None:
+    words = ["--root", str(root), "--output-dir", str(tmp_path), "--faces", "0"]
+    with pytest.raises(SystemExit):
+        public_test.publish_sample("about", "sample", words, lambda *_: Report("sample", ""))
+    words[-1] = "3"
+    public_test.publish_sample("about", "sample", words, lambda _, chosen: Report("sample", f"{len(chosen)} faces"))
+    text = (tmp_path / "sample" / "sample.md").read_text()
+    assert text.startswith("# 3 faces\n")
+    assert f"\nWeights {load_network().checksum[:12]} of the network that ships; seed 0; commit " in text
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--every", "6"], "--every 6: a number from 1, and with --forms only"),
+        (["--forms", "--every", "0"], "--every 0"),
+        (["--forms", "--vote", "hard"], "leave out --cut and --vote"),
+    ],
+)
+def test_options_that_would_mean_nothing_are_refused(
+    words: list[str], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        public_test.main(["--root", "nowhere", *words])
+    assert reason in capsys.readouterr().err
 
 
 def test_the_forms_of_an_exported_network(

@@ -124,6 +124,13 @@ def test_what_averages_the_weights_is_named(average: Any, said: str) -> None:
 def test_the_targets_are_named(dataset: dict[str, Any], said: str) -> None:
     text = model_card("net", info(), "hard", RESULT, CONFIG | {"dataset": CONFIG["dataset"] | dataset})
     assert f"- Targets: {said}\n" in text
+    assert ("- Labels of validation and test: each image's most frequent vote\n" in text) == ("targets" in dataset)
+
+
+def test_a_card_says_that_only_the_last_bias_was_trained() -> None:
+    text = model_card("net", info(), "hard", RESULT, CONFIG | {"callbacks": {"last_bias": {"_target_": "a.B"}}})
+    assert "- Trained parameters: the last layer's bias; all others are the initial weights\n" in text
+    assert "Trained parameters" not in card()
 
 
 def test_calibration_and_other_data_sets_where_they_were_measured() -> None:

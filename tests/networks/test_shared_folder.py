@@ -15,6 +15,8 @@ from safetensors.torch import load_file, save_file
 from fer_voting.inference.runtime import TorchRuntime
 from fer_voting.models import VotingResNet18
 from fer_voting.networks import SHIPPED, Network, load, load_network, weights_checksum
+from fer_voting.networks.exported import INT8_FILE, ONNX_FILE
+from fer_voting.networks.onnx import OnnxRuntime
 from fer_voting.votes import HardVote
 
 
@@ -81,6 +83,8 @@ def test_the_packages_own_name_is_the_network_that_ships() -> None:
     assert found.info.class_names == SEVEN[:7]
     assert found.info.image_size == 48
     assert found.info.dataset == "ferplus"
+    assert found.info.faces.colour == "grey"  # as every image of that data set
+    assert {OnnxRuntime(SHIPPED / name).info.faces for name in (ONNX_FILE, INT8_FILE)} == {found.info.faces}
     assert found.vote.temperature > 0
     assert sum(path.stat().st_size for path in SHIPPED.iterdir()) <= 17_000_000
     card = (SHIPPED / "README.md").read_text()
