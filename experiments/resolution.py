@@ -12,7 +12,7 @@ width 16 takes a minute or two for the 3,589 test images of FER2013.
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from fer_voting.data.module import FERDataModule
 from fer_voting.inference.recognizer import Recognizer
 from fer_voting.inference.runtime import TorchRuntime
 from fer_voting.models import SPLITS
-from fer_voting.networks import load_network, match_classes
+from fer_voting.networks import Network, load_network, match_classes
 from fer_voting.results.compare import Correct, compare_correct
 from fer_voting.results.evaluation import confusion_counts, counts_of_groups, metric_intervals, metrics_of_counts
 from fer_voting.results.plots import INK, SPLIT_COLOURS, save
@@ -45,9 +45,9 @@ RESOLUTIONS = (8, 12, 16, 24, 32, 40, 48)
 
 Row = dict[str, Any]
 """One accuracy: `dataset`, `part`, `images`, `majority` (share of the most frequent class), `image_size`, `network`
-(`name_networks`), `run`, `seed`, `trained_split`, `split`, `vote`, `resolution` (pixels), `accuracy` with the ends
-`low` and `high` of its 95 % interval over images, or over their groups, `mean_recall`, and `right` (bool [N], of each
-image; not in files)."""
+(`name_networks`), `run`, `checksum` (of its weights), `seed`, `trained_split`, `split`, `vote`, `resolution` (pixels),
+`accuracy` with the ends `low` and `high` of its 95 % interval over images, or over their groups, `mean_recall`, and
+`right` (bool [N], of each image; not in files)."""
 
 
 def compute_in_float32() -> None:
@@ -69,13 +69,15 @@ class LoadedRun:
         """Name of each image's group, e.g. the person, [N]; None if there are no groups."""
         return self.datamodule.groups_of(self.datamodule.positions(part))
 
-    def recognizer(self, split: str) -> Recognizer:
-        """The weights of the soft vote's best epoch under a split; of a refit that has none, its own.
+    @cached_property
+    def network(self) -> Network:
+        """By the soft vote's best epoch; of a refit that has none, its own."""
+        return load_network(self.run.dir)
 
-        In bfloat16 if the run was trained so, else in float32.
-        """
+    def recognizer(self, split: str) -> Recognizer:
+        """The network under a split, in bfloat16 if the run was trained so, else in float32."""
         data, precision = self.datamodule, "bf16" if self.result["precision"] == "bf16-mixed" else "float32"
-        network, _ = match_classes(load_network(self.run.dir), data.class_names, data.name, split)
+        network, _ = match_classes(self.network, data.class_names, data.name, split)
         return Recognizer(TorchRuntime(network.net, network.info, precision=precision), batch_size=128)
 
     def images(self, part: str) -> NDArray[np.uint8]:
@@ -144,7 +146,12 @@ def measure(
     labels = data.class_ids(data.pack)[data.positions(part)]
     images, groups = trained.images(part), trained.groups(part)
     about = {"dataset": data.name, "part": part, "image_size": data.size, "network": network}
-    about |= {"run": trained.run.name, "seed": trained.config["seed"], "trained_split": trained.config["split"]["name"]}
+    about |= {
+        "checksum": trained.network.checksum,
+        "run": trained.run.name,
+        "seed": trained.config["seed"],
+        "trained_split": trained.config["split"]["name"],
+    }
     rows: list[Row] = []
     sides = sorted({*(side for side in resolutions if side < data.size), data.size})
     with progress_bar(total=len(splits) * len(sides), desc=trained.run.name, unit="pass") as progress:

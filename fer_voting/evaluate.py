@@ -136,6 +136,7 @@ def evaluate(config: DictConfig) -> tuple[Path, dict[str, Any]]:
             votes[name] |= evaluate_numbers(*number_arrays, data.target.numbers, groups)
     result = {
         "checkpoint": str(path.absolute()),
+        "checksum": network.checksum,
         "trained_on": info.dataset,
         "trained_split": info.split,
         "split": split,

@@ -316,8 +316,10 @@ def _to_folder(network: "Network", folder: Path, options: argparse.Namespace) ->
     from fer_voting.inference.model_card import run_card
     from fer_voting.networks.exported import INT8_FILE, ONNX_FILE
 
+    checksums = {network.checksum}  # an evaluation is of the weights as they were trained
     network = network.rounded(options.precision)  # the card, config.json and the ONNX files are all of these weights
-    network.save_pretrained(folder, run_card(network, folder.name), options.precision)
+    checksums.add(network.checksum)
+    network.save_pretrained(folder, run_card(network, folder.name, checksums), options.precision)
     form, embedding = "all" if network.forms else "full", not network.vote.needs_full_map
     if options.onnx is not None:
         words = {**vars(options), "precision": "float32", "form": form, "embedding": embedding}
@@ -327,7 +329,9 @@ def _to_folder(network: "Network", folder: Path, options: argparse.Namespace) ->
             _to_onnx(network, folder / INT8_FILE, quantised, float32=folder / ONNX_FILE)
     print(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
     if options.push is not None:
-        address = network.push_to_hub(options.push, run_card(network, options.push), precision=options.precision)
+        address = network.push_to_hub(
+            options.push, run_card(network, options.push, checksums), precision=options.precision
+        )
         print(f"uploaded, as private: {address}")
     return folder
 

@@ -2,7 +2,7 @@
 
 import html
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,27 +79,26 @@ def model_card(
     )
 
 
-def run_card(network: Network, name: str) -> str:
-    """The card of a run's network under the name `name`, with what was measured of its weights."""
+def run_card(network: Network, name: str, checksums: Collection[str]) -> str:
+    """The card of a run's network under the name `name`, with what was measured of its weights.
+
+    Args:
+        checksums: of its weights, as trained and as rounded.
+    """
     run, info, vote = network.run, network.info, network.vote.name
     assert run is not None
     result, output_dir = run.result() or {}, run.dir.parent.parent
-    checkpoint = run.best_checkpoint(network.vote.epoch_vote)
-    evaluations = [
-        evaluation
-        for evaluation in _stored(output_dir / "evaluations")
-        if Path(evaluation["checkpoint"]).parts[-3:] == checkpoint.parts[-3:] and evaluation["split"] == info.split
-    ]
-    resolutions = []
-    # `make resolution` measures one checkpoint under every vote.
-    if vote == ("soft" if "soft" in result["votes"] else next(iter(result["votes"]))):
-        key = (run.name, info.split, vote)
-        rows = [row for table in _stored(output_dir / "tables", "resolution.json") for row in table]
-        resolutions = [row for row in rows if (row["run"], row["split"], row["vote"]) == key]
-    key = (network.checksum, info.split, vote)
+
+    def of_this(measured: Mapping[str, Any], *keys: str) -> bool:
+        own = {"split": info.split, "vote": vote}
+        return measured.get("checksum") in checksums and all(measured.get(key) == own[key] for key in keys)
+
+    evaluations = [each for each in _stored(output_dir / "evaluations") if of_this(each, "split")]
+    rows = [row for table in _stored(output_dir / "tables", "resolution.json") for row in table]
+    resolutions = [row for row in rows if of_this(row, "split", "vote")]
     tests = [figures for file in _stored(output_dir / "public_test") for figures in file]
-    public_test = next((each for each in tests if (each["checksum"], each["split"], each["vote"]) == key), None)
-    forms = next((each for each in tests if "forms" in each and each["checksum"] == network.checksum), None)
+    public_test = next((each for each in tests if of_this(each, "split", "vote")), None)
+    forms = next((each for each in tests if "forms" in each and of_this(each)), None)
     return model_card(
         name, info, vote, result, run.config(), evaluations, resolutions, network.vote.temperature, public_test, forms
     )
