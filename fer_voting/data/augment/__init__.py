@@ -32,7 +32,8 @@ class Steps:
 
 
 def make_augment(backend: str = "batched", **steps: Step) -> AlbumentationsAugment | BatchedAugment | None:
-    """The augmentation with these steps, None without any. Its result depends only on (seed, epoch, position).
+    """The augmentation with these steps, None without any. Its result depends only on seed, epoch and draw
+    (`sampling.SampleKey`).
 
     The paper names the steps and gives no values: `conf/augment/paper.yaml` has ours.
 
