@@ -18,7 +18,7 @@ import PIL.Image
 from numpy.typing import NDArray
 
 from fer_voting.data.augment import Step, Steps
-from fer_voting.data.augment.low_resolution import DOWN, UP, check_values
+from fer_voting.data.augment.low_resolution import DOWN, UP
 from fer_voting.data.sampling import SampleKey
 
 # A 48x48 image is too small for several threads.
@@ -88,7 +88,6 @@ def _low_resolution(
     jpeg_probability: float,
     jpeg_quality: Sequence[int],
 ) -> Any:
-    check_values(sides, jpeg_quality)
     return _LowResolution([min(side, size) for side in sides], jpeg_probability, jpeg_quality, probability)
 
 
