@@ -4,7 +4,8 @@ Each function returns Lightning's configuration of one of torch's schedulers. Th
 first step's (`exponential`, `cosine`), or the highest (`one_cycle`).
 
 `steps` are the optimizer's steps in the whole training, as Lightning estimates them. A refit, which stops earlier,
-passes those of as many epochs as its selection run was configured for, so that both have the same rate at each step.
+passes those of as many epochs as its selection run was configured for, so that both have the same rate after each
+epoch.
 """
 
 from collections.abc import Callable
