@@ -34,7 +34,8 @@ def cosine(optimizer: Optimizer, steps: int) -> Any:
 def one_cycle(optimizer: Optimizer, steps: int, *, warm_up_share: float) -> Any:
     """Rises to the optimizer's rate in the first `warm_up_share` of the steps, then falls to nearly zero.
 
-    Momentum (Adam's first beta) moves the opposite way (Smith and Topin 2019, arXiv:1708.07120).
+    Momentum (Adam's first beta) moves the opposite way, from 0.95 to 0.85 and back, whatever it was (Smith and Topin
+    2019, arXiv:1708.07120).
 
     Raises ValueError if `warm_up_share` is not between 0 and 1.
     """
