@@ -41,6 +41,8 @@ def one_cycle(optimizer: Optimizer, steps: int, *, warm_up_share: float) -> Any:
     """
     if not 0 < warm_up_share < 1:
         raise ValueError(f"scheduler.warm_up_share={warm_up_share} must be between 0 and 1")
+    if warm_up_share * steps == 1:
+        warm_up_share *= 1 - 1e-9  # torch divides by the steps of the rise after the first one
     highest = [group["lr"] for group in optimizer.param_groups]
     return _every("step", OneCycleLR(optimizer, highest, steps, pct_start=warm_up_share))
 
