@@ -21,7 +21,7 @@ Step = Mapping[str, Any] | None
 NUMBER, PAIR, WHOLE_PAIR = "a number", "[least, most]", "whole numbers [least, most]"
 VALUES: dict[str, dict[str, tuple[str, float, float]]] = {
     "resized_crop": {"area": (PAIR, 0, 1), "aspect": (PAIR, 0.01, 100)},
-    "color_jitter": dict.fromkeys(("brightness", "contrast", "saturation"), (NUMBER, 0, math.inf)),
+    "color_jitter": dict.fromkeys(("brightness", "contrast", "saturation"), (NUMBER, 0.0, math.inf)),
     "translation": {"share": (NUMBER, 0, 1)},
     "rotation": {"degrees": (NUMBER, 0, 180)},
     "erase": {"area": (PAIR, 0, 1), "aspect": (PAIR, 0.01, 100)},
