@@ -21,6 +21,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Callback, EarlyStopping, LambdaCallback, ProgressBar, Timer
 from omegaconf import DictConfig
+from torch import nn
 
 from fer_voting.config import explain, make
 from fer_voting.data.module import FERDataModule
@@ -29,6 +30,7 @@ from fer_voting.face_input import FaceInput
 from fer_voting.models.checkpoint import NetworkInfo, read_checkpoint
 from fer_voting.models.compiled import compile_network
 from fer_voting.models.cost import count_gmacs, count_parameters, count_torch_gmacs
+from fer_voting.models.images import Grey
 from fer_voting.models.lean import LEAN_AND_SYNC_BATCHNORM
 from fer_voting.models.registry import build_network, digest_of_fetched, options_of
 from fer_voting.models.voting import VotingNetwork
@@ -502,7 +504,10 @@ def make_module(config: DictConfig, data: FERDataModule, vote: Vote, sources: So
 
 
 def make_distillation(config: DictConfig, data: FERDataModule, source: Source | None) -> Distillation | None:
-    """Raises ValueError if the teacher does not know one of the classes, or takes images of another size."""
+    """The teacher as a part of the loss, or None. One that was trained on grey images sees grey, as in an evaluation.
+
+    Raises ValueError if it does not know one of the classes, predicts numbers, or takes images of another size.
+    """
     if source is None:
         return None
     try:
@@ -514,7 +519,14 @@ def make_distillation(config: DictConfig, data: FERDataModule, source: Source | 
             f"teacher={config.teacher} was trained on images of {teacher.info.image_size} pixels, and "
             f"dataset.size={data.size}"
         )
-    return Distillation(evaluation_module(teacher), **config.distillation)
+    if teacher.info.number_names:
+        raise ValueError(
+            f"teacher={config.teacher} predicts {' and '.join(teacher.info.number_names)}: take one of classes"
+        )
+    net: nn.Module = evaluation_module(teacher)
+    if teacher.info.faces.colour == "grey" and not data.pack.is_grey:
+        net = nn.Sequential(Grey(), net)
+    return Distillation(net, **config.distillation)
 
 
 def selecting_votes(vote: Vote) -> dict[str, Vote]:

@@ -159,19 +159,27 @@ class Classes(Target):
 
 
 class RaterVotes(Classes):
-    """Classes that several raters voted for (FER+): the column `votes` [N, n] has the classes first.
+    """Classes that several raters voted for (FER+), by the column `votes` [N, n].
 
     Args:
         majority: use only images on which more than half of the raters agree, and train with that class; else all
             images, trained with the classes' shares of the votes.
-        label_share: share of each training target that the class in the column `other_label` gets, 0 to 1.
+        label_share: share of each training target that the class in the column `other_label` gets, 0 to 1. Where that
+            class is none of the network's, the votes have it all.
         other_label: column with another class of each image, int64 [N]; read only if `label_share` is above 0.
+        order: names of the n columns, which `other_label` counts too; None: the network's classes are the first.
     """
 
-    def __init__(self, majority: bool, label_share: float = 0.0, other_label: str = "fer2013_class") -> None:
+    def __init__(
+        self,
+        majority: bool,
+        label_share: float = 0.0,
+        other_label: str = "fer2013_class",
+        order: Sequence[str] | None = None,
+    ) -> None:
         if not 0 <= label_share <= 1:
             raise ValueError(f"`label_share` (={label_share}) must be from 0 to 1")
-        self.majority, self.label_share, self.other_label = majority, label_share, other_label
+        self.majority, self.label_share, self.other_label, self.order = majority, label_share, other_label, order
 
     def usable(self, images: Annotations, names: Sequence[str]) -> NDArray[np.bool_]:
         usable = super().usable(images, names)
@@ -184,15 +192,18 @@ class RaterVotes(Classes):
         classes = images.class_ids(names)
         if self.majority and not self.label_share:
             return classes
-        one_hot = np.eye(len(names), dtype=np.float32)
+        order = names if self.order is None else self.order
+        columns = [order.index(name) for name in names]
         if self.majority:
-            targets = one_hot[classes]
+            targets = np.eye(len(names), dtype=np.float32)[classes]
         else:
-            votes = images.column("votes")[:, : len(names)].astype(np.float32)
+            votes = images.column("votes")[:, columns].astype(np.float32, order="C")
             # Rows without a vote for these classes are not usable; their zeros are never read.
             targets = votes / np.maximum(votes.sum(axis=1, keepdims=True), 1)
         if self.label_share:
-            targets = (1 - self.label_share) * targets + self.label_share * one_hot[images.column(self.other_label)]
+            other = np.eye(len(order), dtype=np.float32)[:, columns][images.column(self.other_label)]
+            mixed = (1 - self.label_share) * targets + self.label_share * other
+            targets = np.where(other.any(axis=1, keepdims=True), mixed, targets)
         return targets
 
 

@@ -68,6 +68,14 @@ def test_another_label_gets_its_share(majority: bool, expected: list[list[float]
     np.testing.assert_allclose(targets[:3], expected, rtol=1e-6)
 
 
+def test_votes_are_of_their_classes_where_one_is_left_out() -> None:
+    names, order = ("happy", "sad"), (*NAMES, "unknown")
+    targets = RaterVotes(majority=False, order=order).training_targets(Images(), names)
+    np.testing.assert_allclose(targets[1:3], [[1, 0], [3 / 7, 4 / 7]], rtol=1e-6)
+    targets = RaterVotes(majority=False, label_share=0.25, order=order).training_targets(Images(), names)
+    np.testing.assert_allclose(targets[:3], [[1, 0], [0.75, 0.25], [9 / 28, 19 / 28]], rtol=1e-6)  # the first: neutral
+
+
 @pytest.mark.parametrize("share", [-0.1, 1.5])
 def test_a_share_out_of_range(share: float) -> None:
     with pytest.raises(ValueError, match="label_share"):

@@ -38,6 +38,7 @@ from fer_voting.data.labels import CLASSES, as_class_map, canonical_or_own, in_o
 from fer_voting.data.manifest import read_manifest, write_manifest
 from fer_voting.data.pack import Pack, Source, build_pack
 from fer_voting.data.sampling import (
+    AGAIN,
     EpochSampler,
     EvalSampler,
     Positions,
@@ -630,10 +631,10 @@ class FERDataModule(L.LightningDataModule):
         return self.pack.images.nbytes <= RESIDENT_SHARE * free_bytes
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        images, targets, positions = batch
+        images, targets, draws = batch
         if isinstance(self.augment, BatchedAugment) and self.trainer is not None and self.trainer.training:
-            images = self.augment(images, self.trainer.current_epoch, positions, self.seed)
-        return normalise(images), targets, positions
+            images = self.augment(images, self.trainer.current_epoch, draws, self.seed)
+        return normalise(images), targets, draws % AGAIN
 
 
 class PartDataModule(L.LightningDataModule):

@@ -18,7 +18,9 @@ from fer_voting.data.images import content_hash
 
 Positions = NDArray[np.int64]
 SampleKey = tuple[int, int]
-"""(epoch, position in the pack)"""
+"""(epoch, draw). A draw is a position in the pack, plus `AGAIN` for each earlier draw of it in the epoch, so that an
+image which balancing draws several times is augmented anew each time."""
+AGAIN = 2**32
 
 # First word of each generator's seed, so that no two purposes share random numbers.
 _ORDER, _CYCLE = range(2)
@@ -171,6 +173,15 @@ def sample_epoch(labels: NDArray[np.int64], target: int | None, seed: int, epoch
     return _generator(seed, _ORDER, epoch).permutation(np.concatenate(parts))
 
 
+def number_draws(positions: Positions) -> Positions:
+    """The draws (`SampleKey`) of an epoch's positions: `number_draws([7, 3, 7]) == [7, 3, 7 + AGAIN]`."""
+    order = np.argsort(positions, kind="stable")
+    ascending = positions[order]
+    draws = np.empty_like(positions)
+    draws[order] = ascending + AGAIN * (np.arange(len(positions)) - np.searchsorted(ascending, ascending))
+    return draws
+
+
 def _generator(*key: int) -> np.random.Generator:
     return np.random.default_rng(key)
 
@@ -219,7 +230,7 @@ def training_share(batch: Positions, rank: int, world_size: int) -> Positions:
 
 
 class EpochSampler(Sampler[list[SampleKey]]):
-    """This rank's training batches as lists of (epoch, position).
+    """This rank's training batches as lists of (epoch, draw).
 
     An epoch's global batches do not depend on the number of ranks: any number makes the same optimizer steps over
     the same images, because each rank gets an equal share of every batch and DDP averages the ranks' gradients. The
@@ -256,9 +267,9 @@ class EpochSampler(Sampler[list[SampleKey]]):
         # A generator: the epoch advances with the first batch, because a loader with workers makes two iterators of
         # its sampler and uses one.
         epoch, self.epoch = self.epoch, self.epoch + 1
-        sample = self.positions[sample_epoch(self.labels, self.target, self.seed, epoch)]
-        for batch in global_batches(sample, self.batch_size):
-            yield [(epoch, position) for position in training_share(batch, rank, world_size).tolist()]
+        draws = number_draws(self.positions[sample_epoch(self.labels, self.target, self.seed, epoch)])
+        for batch in global_batches(draws, self.batch_size):
+            yield [(epoch, draw) for draw in training_share(batch, rank, world_size).tolist()]
 
     def __len__(self) -> int:
         return len(global_batches(np.empty(self.epoch_size, np.int64), self.batch_size))

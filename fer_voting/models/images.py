@@ -24,6 +24,14 @@ def as_grey(images: Tensor) -> Tensor:
     return torch.stack([grey.to(torch.uint8)] * 3, dim=-1)
 
 
+class Grey(nn.Module):
+    """Normalised images `[B, 3, H, W]` -> grey ones, by the weights of `as_grey`."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        red, green, blue = images.unbind(1)
+        return ((19595 * red + 38470 * green + 7471 * blue) / 65536)[:, None].expand_as(images)
+
+
 class InputNormalisation(nn.Module):
     """Normalised images `[B, 3, H, W]` -> the same, normalised by a backbone's own mean and standard deviation.
 

@@ -5,6 +5,7 @@ Shapes: B batch, V crops an image, K classes, N images of a data set.
 
 import functools
 import logging
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -132,9 +133,11 @@ class VotingModule(L.LightningModule):
             optimizer = make(weight_decay_groups(self.net))
         if self.make_scheduler is None:
             return optimizer
-        steps = int(self.trainer.estimated_stepping_batches)
+        trainer = self.trainer
+        steps = int(trainer.estimated_stepping_batches)
         if self.schedule_epochs is not None:
-            steps = steps // (self.trainer.max_epochs or 1) * self.schedule_epochs
+            steps = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches) * self.schedule_epochs
+            steps = steps if trainer.max_steps == -1 else min(steps, trainer.max_steps)
         return [optimizer], [self.make_scheduler(optimizer, steps=steps)]
 
     # Training -----------------------------------------------------------------------------------------------------

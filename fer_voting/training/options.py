@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import BatchSizeFinder, Callback, LearningRateFinder, ModelCheckpoint
+from lightning.pytorch.callbacks import BatchSizeFinder, Callback, LearningRateFinder, ModelCheckpoint, WeightAveraging
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 
@@ -80,7 +80,8 @@ def refuse_callbacks(callbacks: Mapping[str, Any]) -> None:
 
 
 def refuse_trainer(trainer: L.Trainer) -> None:
-    """Raises ValueError for a strategy or plugin of a made trainer with which a run's files would be other ones."""
+    """Raises ValueError for a strategy or plugin of a made trainer with which a run's files would be other ones, and
+    for a precision in which its callbacks fail."""
     strategy, io = trainer.strategy, trainer.strategy.checkpoint_io
     if not isinstance(strategy, SingleDeviceStrategy | DDPStrategy):
         raise ValueError(
@@ -91,3 +92,10 @@ def refuse_trainer(trainer: L.Trainer) -> None:
         raise ValueError(
             f"trainer.plugins: {type(io).__name__} is not for runs, which write their checkpoints themselves"
         )
+    if str(trainer.precision).endswith("-true") and trainer.precision != "32-true":
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, WeightAveraging):  # it copies the weights before Lightning converts them
+                raise ValueError(
+                    f"trainer.precision={trainer.precision} with averages of weights, which stay in float32: take "
+                    "32-true or bf16-mixed"
+                )

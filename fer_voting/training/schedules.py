@@ -4,7 +4,8 @@ Each function returns Lightning's configuration of one of torch's schedulers. Th
 first step's (`exponential`, `cosine`), or the highest (`one_cycle`).
 
 `steps` are the optimizer's steps in the whole training, as Lightning estimates them. A refit, which stops earlier,
-passes those of as many epochs as its selection run was configured for, so that both have the same rate at each step.
+passes those of as many epochs as its selection run was configured for, so that both have the same rate after each
+epoch.
 """
 
 from collections.abc import Callable
@@ -33,12 +34,15 @@ def cosine(optimizer: Optimizer, steps: int) -> Any:
 def one_cycle(optimizer: Optimizer, steps: int, *, warm_up_share: float) -> Any:
     """Rises to the optimizer's rate in the first `warm_up_share` of the steps, then falls to nearly zero.
 
-    Momentum (Adam's first beta) moves the opposite way (Smith and Topin 2019, arXiv:1708.07120).
+    Momentum (Adam's first beta) moves the opposite way, from 0.95 to 0.85 and back, whatever it was (Smith and Topin
+    2019, arXiv:1708.07120).
 
     Raises ValueError if `warm_up_share` is not between 0 and 1.
     """
     if not 0 < warm_up_share < 1:
         raise ValueError(f"scheduler.warm_up_share={warm_up_share} must be between 0 and 1")
+    if warm_up_share * steps == 1:
+        warm_up_share *= 1 - 1e-9  # torch divides by the steps of the rise after the first one
     highest = [group["lr"] for group in optimizer.param_groups]
     return _every("step", OneCycleLR(optimizer, highest, steps, pct_start=warm_up_share))
 

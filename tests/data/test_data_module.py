@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -256,6 +256,30 @@ def test_a_resident_pack_shows_the_same(root: Path) -> None:
     unchanged = _train(root, 2)
     assert [positions for _, positions, _ in plain] == [positions for _, positions, _ in unchanged]
     assert sum(total for _, _, total in plain) < sum(total for _, _, total in unchanged)
+
+
+@quietly
+@pytest.mark.parametrize(
+    ("kind", "resident"), [(AlbumentationsAugment, False), (BatchedAugment, False), (BatchedAugment, True)]
+)
+def test_an_image_that_an_epoch_draws_again_is_augmented_anew(root: Path, kind: Any, resident: bool) -> None:
+    seen: dict[int, list[bytes]] = defaultdict(list)
+
+    class Watching(_Recorder):
+        def training_step(self, batch: Any, index: int) -> torch.Tensor:
+            for image, _, position in zip(*batch, strict=True):
+                seen[int(position)].append(image.numpy().tobytes())
+            return super().training_step(batch, index)
+
+    augment = kind(rotation={"probability": 1.0, "degrees": 20})
+    data = rafdb(root, batch_size=20, balance={"target": 27}, augment=augment, resident=resident)
+    trainer = L.Trainer(
+        accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, log_every_n_steps=1, default_root_dir=root.parent, limit_val_batches=0,
+    )  # fmt: skip
+    trainer.fit(Watching([]), datamodule=data)
+    assert sorted(seen) == sorted(data.positions("train").tolist())
+    assert all(len(set(images)) == len(images) == 3 for images in seen.values())
 
 
 @quietly

@@ -12,6 +12,7 @@ from helpers.processes import fork_server
 
 from fer_voting.data.images import content_hash
 from fer_voting.data.sampling import (
+    AGAIN,
     EpochSampler,
     EvalSampler,
     apportion,
@@ -19,6 +20,7 @@ from fer_voting.data.sampling import (
     global_batches,
     images_per_rank,
     join_groups,
+    number_draws,
     rank_and_world,
     sample_by_class,
     sample_epoch,
@@ -215,6 +217,13 @@ def test_batches_carry_epoch_and_position_and_iterating_goes_to_the_next_epoch()
         assert {e for batch in drawn for e, _ in batch} == {epoch}
         assert sorted(p for batch in drawn for _, p in batch) == POSITIONS.tolist()
     assert [p for _, p in first[0]] != [p for _, p in second[0]]
+
+
+def test_what_balancing_draws_again_has_a_key_of_its_own() -> None:
+    assert number_draws(np.array([7, 3, 7, 9, 7, 3])).tolist() == [7, 3, 7 + AGAIN, 9, 7 + 2 * AGAIN, 3 + AGAIN]
+    keys = [key for batch in sampler(target=12) for key in batch]
+    assert len(set(keys)) == len(keys) == 36
+    assert Counter(LABELS[draw % AGAIN - 100] for _, draw in keys) == dict.fromkeys(range(3), 12)
 
 
 def test_setting_the_epoch_goes_on_as_if_the_ones_before_had_been_shown() -> None:

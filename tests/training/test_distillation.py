@@ -2,18 +2,24 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from helpers.composed import composed
-from helpers.networks import write_checkpoint
+from helpers.networks import SEVEN, noise, write_checkpoint
 from helpers.train import TINY
 
-from fer_voting.experiment import train
+from fer_voting.experiment import make_distillation, train
+from fer_voting.face_input import FaceInput
+from fer_voting.models.images import as_grey, normalise
 from fer_voting.networks import load_network, match_classes
 from fer_voting.runs.naming import settle
 from fer_voting.runs.run import OtherInputsError, Run, read_history
+from fer_voting.training.losses import Distillation
 
 pytestmark = pytest.mark.slow
 
@@ -23,6 +29,34 @@ QUICK = (*TINY, "dataset.size=24", "trainer.max_epochs=1")
 def plan(output_dir: Path, *words: str) -> dict:
     words = (*QUICK, f"output_dir={output_dir}", *words)
     return settle(composed(words))
+
+
+def distillation_by(tmp_path: Path, is_grey: bool = False, **info: Any) -> Distillation:
+    """A teacher whose information is changed, for images in colour unless `is_grey`."""
+    network = load_network(write_checkpoint(tmp_path / "teacher.ckpt"))
+    network = replace(network, info=replace(network.info, **info))
+    pack = SimpleNamespace(is_grey=is_grey)
+    data: Any = SimpleNamespace(class_names=network.info.class_names, name="mine", size=24, pack=pack)
+    source: Any = SimpleNamespace(load_network=lambda: network)
+    distillation = make_distillation(composed(["teacher=m3"]), data, source)
+    assert distillation is not None
+    return distillation
+
+
+def test_a_teacher_of_grey_images_sees_grey(tmp_path: Path) -> None:
+    faces = torch.from_numpy(noise(6))
+    colour, grey = (normalise(images.permute(0, 3, 1, 2)) for images in (faces, as_grey(faces)))
+    knows_grey = distillation_by(tmp_path, faces=FaceInput(colour="grey"))
+    expected = distillation_by(tmp_path).soft_targets(grey)
+    torch.testing.assert_close(knows_grey.soft_targets(colour), expected, rtol=0, atol=1e-3)
+    assert (distillation_by(tmp_path).soft_targets(colour) - expected).abs().max() > 0.01
+    data_are_grey = distillation_by(tmp_path, is_grey=True, faces=FaceInput(colour="grey"))
+    assert torch.equal(data_are_grey.soft_targets(grey), expected)  # as they are, in every bit
+
+
+def test_a_teacher_of_numbers_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"teacher=m3 predicts valence and arousal"):
+        distillation_by(tmp_path, class_names=SEVEN[:5], number_names=("valence", "arousal"))
 
 
 def test_a_split_as_teacher_is_the_run_of_the_same_words(tmp_path: Path) -> None:

@@ -116,6 +116,7 @@ def test_a_run_records_the_device_it_trained_on(run_train: Callable[..., Path]) 
             r"check_val_every_n_epoch \(=9\) must be 1 to trainer\.max_epochs",
         ),
         (("+trainer.limit_val_batches=0",), r"limit_val_batches \(=0\) above 0"),
+        (("callbacks=ema", "trainer.precision=64-true"), r"trainer\.precision=64-true with averages of weights"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_packed(

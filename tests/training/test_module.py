@@ -7,6 +7,7 @@ import pytest
 import torch
 from helpers.composed import composed
 from hydra.utils import instantiate
+from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from torch.utils.data import DataLoader, TensorDataset
 
 from fer_voting.models import VotingResNet18
@@ -69,6 +70,23 @@ def test_a_step_of_each_optimizer_is_the_formula_of_its_source(name: str):
         optimizer.step()
     assert {key: value.item() for key, value in net.named_parameters()} == pytest.approx(expected, rel=1e-6)
     assert (expected["weight"] != expected["bias"]) == (name != "adam")
+
+
+@pytest.mark.parametrize(("max_steps", "expected"), [(-1, 300), (45, 45), (25, 25), (400, 300)])
+def test_a_refit_has_the_schedule_of_its_selection_run(max_steps: int, expected: int):
+    """The selection run has 30 epochs of 10 steps, the refit 3 of them; `trainer.max_steps` limits both."""
+    for epochs, schedule_epochs in ((30, None), (3, 30)):
+        module, steps = make_module(), []
+        module.make_scheduler = lambda optimizer, steps, into=steps: into.append(steps)
+        module.schedule_epochs = schedule_epochs
+        trainer = L.Trainer(
+            accelerator="cpu", logger=False, enable_checkpointing=False, max_epochs=epochs, max_steps=max_steps
+        )
+        trainer.fit_loop.max_batches = 10  # as it finds out from the loader
+        trainer.fit_loop._combined_loader = CombinedLoader([])
+        module.trainer = trainer
+        module.configure_optimizers()
+        assert steps == [expected]
 
 
 def test_weight_decay_leaves_out_biases_and_normalisation():

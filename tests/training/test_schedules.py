@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from fer_voting.training.schedules import cosine, exponential, one_cycle
+from fer_voting.training.schedules import cosine, depends_on_length, exponential, one_cycle
 
 EPOCHS, STEPS = 3, 4
 SCHEDULES = {
@@ -75,6 +75,13 @@ def test_one_cycle_rises_to_the_rate_and_falls_to_nearly_zero() -> None:
     assert peak == 0.25 * 12 - 1
     assert rates == sorted(rates[: peak + 1]) + sorted(rates[peak + 1 :], reverse=True)
     assert rates[-1] < 1e-4 * 0.8
+
+
+def test_one_cycle_may_rise_in_its_first_step() -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], 0.8, momentum=0.9)
+    one_cycle(optimizer, 10, warm_up_share=0.1)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.8)
+    assert depends_on_length(functools.partial(one_cycle, warm_up_share=0.01))
 
 
 @pytest.mark.parametrize("name", SCHEDULES)

@@ -53,7 +53,7 @@ class BatchedAugment(Steps):
 
         Args:
             images: uint8 `[B, 3, S, S]`, in any memory format.
-            positions: int64 `[B]`, of the images in the pack, on their device.
+            positions: int64 `[B]`, draws (`sampling.SampleKey`) of the images, on their device.
             seed: of the run.
         """
         side = images.shape[-1]

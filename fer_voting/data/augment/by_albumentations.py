@@ -18,7 +18,7 @@ import PIL.Image
 from numpy.typing import NDArray
 
 from fer_voting.data.augment import Step, Steps
-from fer_voting.data.augment.low_resolution import DOWN, UP, check_values
+from fer_voting.data.augment.low_resolution import DOWN, UP
 from fer_voting.data.sampling import SampleKey
 
 # A 48x48 image is too small for several threads.
@@ -32,16 +32,16 @@ class AlbumentationsAugment(Steps):
     _pipelines: dict[int, A.Compose] = field(default_factory=dict, init=False)
 
     def __call__(self, images_BHWC: NDArray[np.uint8], keys: Sequence[SampleKey], seed: int) -> NDArray[np.uint8]:
-        """Changed copies of `images_BHWC` (uint8 [B, S, S, 3]), each determined only by (seed, epoch, position)."""
+        """Changed copies of `images_BHWC` (uint8 [B, S, S, 3]), each determined only by (seed, epoch, draw)."""
         pipeline = self._pipeline(images_BHWC.shape[1])
         if not pipeline.transforms:
             return images_BHWC
         changed = np.empty_like(images_BHWC)
-        for row, (epoch, position) in enumerate(keys):
+        for row, (epoch, draw) in enumerate(keys):
             # One pair of generators for the whole pipeline: `set_random_seed` would give every step the same numbers,
             # and so apply all of them to an image or none.
             pipeline.set_random_state(
-                np.random.default_rng((seed, epoch, position)), random.Random(f"{seed} {epoch} {position}")
+                np.random.default_rng((seed, epoch, draw)), random.Random(f"{seed} {epoch} {draw}")
             )
             changed[row] = pipeline(image=images_BHWC[row])["image"]
         return changed
@@ -88,7 +88,6 @@ def _low_resolution(
     jpeg_probability: float,
     jpeg_quality: Sequence[int],
 ) -> Any:
-    check_values(sides, jpeg_quality)
     return _LowResolution([min(side, size) for side in sides], jpeg_probability, jpeg_quality, probability)
 
 

@@ -45,10 +45,7 @@ def lower_resolution(
         sides: least and largest side in pixels, drawn log-uniformly; a side above S counts as S.
         jpeg_probability: of compression at the small side.
         jpeg_quality: least and greatest quality, whole numbers from 1 to 100.
-
-    Raises ValueError if the sides or the qualities are out of order or range.
     """
-    check_values(sides, jpeg_quality)
     chosen = (numbers[0] < probability).nonzero()[:, 0]
     numbers = numbers[:, chosen]
     side = x.shape[-1]
@@ -60,16 +57,6 @@ def lower_resolution(
     quality = jpeg_quality[0] + (jpeg_quality[1] + 1 - jpeg_quality[0]) * numbers[5, compressed]
     small[compressed] = jpeg(small[compressed], quality.floor())
     return x.index_copy(0, chosen, _resize(small, up[(numbers[3] * len(UP)).long(), row]))
-
-
-def check_values(sides: Sequence[int], jpeg_quality: Sequence[int]) -> None:
-    """Raises ValueError if the sides or the qualities are out of order or range."""
-    if not 1 <= sides[0] <= sides[1]:
-        raise ValueError(f"augment.low_resolution.sides={list(sides)} must be [least, largest], from 1 on")
-    if not 1 <= jpeg_quality[0] <= jpeg_quality[1] <= 100:
-        raise ValueError(
-            f"augment.low_resolution.jpeg_quality={list(jpeg_quality)} must be [least, greatest] in 1 to 100"
-        )
 
 
 def _resize(x: Tensor, matrices: Tensor) -> Tensor:

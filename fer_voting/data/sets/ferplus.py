@@ -180,4 +180,4 @@ class FERPlusDataModule(FER2013DataModule):
         self.targets, self.label_share = targets, label_share
 
     def own_target(self) -> Target:
-        return RaterVotes(majority=self.targets == "majority", label_share=self.label_share)
+        return RaterVotes(majority=self.targets == "majority", label_share=self.label_share, order=VOTE_COLUMNS)

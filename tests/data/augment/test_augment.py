@@ -1,8 +1,11 @@
 """The augmentation of a configuration, by either backend."""
 
+from typing import Any
+
 import pytest
 import torch
 from helpers.composed import composed
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 from fer_voting.data.augment import BACKENDS, make_augment
@@ -32,6 +35,31 @@ def test_no_steps_are_no_augmentation() -> None:
 def test_an_unknown_backend_is_named() -> None:
     with pytest.raises(ValueError, match=r"augment\.backend=dali must be batched or albumentations"):
         make_augment("dali")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("flip.probability=50", "rotation.degrees=-10", "color_jitter.contrast=-0.1", "translation.share=5"),
+        *("resized_crop.area=[1.0,0.8]", "resized_crop.area=[0.8,1.1]", "resized_crop.area=0.8"),
+        *("erase.area=[0.5,0.6]", "erase.aspect=[0,1]", "low_resolution.jpeg_probability=x"),
+        *("low_resolution.sides=[24,8]", "low_resolution.sides=[0,8]", "low_resolution.sides=[8.5,48]"),
+        *("low_resolution.jpeg_quality=[0,50]", "low_resolution.jpeg_quality=[50,101]"),
+    ],
+)
+def test_values_out_of_range_are_refused_before_there_are_images(backend: str, value: str) -> None:
+    words = ["augment=low_resolution", f"augment.backend={backend}", "+augment.flip.probability=0.5"]
+    key, _ = value.split("=")
+    with pytest.raises(InstantiationException, match=rf"ValueError\('augment\.{key}="):
+        instantiate(composed([*words, f"augment.{value}"]).augment)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("values", [{"probability": 0.5}, {"probability": 0.5, "degrees": 9, "degres": 10}, {}, 0.5])
+def test_a_value_that_is_missing_or_unknown_is_refused(backend: str, values: Any) -> None:
+    with pytest.raises(ValueError, match=r"augment\.rotation has .*, and needs probability, degrees"):
+        make_augment(backend, rotation=values)
 
 
 def test_low_resolution_is_the_papers_steps_and_one_more() -> None:

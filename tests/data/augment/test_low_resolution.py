@@ -12,7 +12,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers.composed import composed
-from hydra.utils import instantiate
 from torch import Tensor
 
 from fer_voting.data.augment.batched import BatchedAugment
@@ -125,18 +124,6 @@ def test_sides_above_the_images_own_count_as_its_own(backend: type) -> None:
     values = {**VALUES, "sides": [96, 112], "jpeg_probability": 0.0}
     changed = through(backend, many, positions, {"low_resolution": values})
     assert (changed == many.permute(0, 2, 3, 1).numpy()).all()
-
-
-@pytest.mark.parametrize("backend", ["batched", "albumentations"])
-@pytest.mark.parametrize("value", ["sides=[24,8]", "sides=[0,8]", "jpeg_quality=[0,50]", "jpeg_quality=[50,101]"])
-def test_values_out_of_range_are_refused(backend: str, value: str) -> None:
-    words = ["augment=low_resolution", f"augment.backend={backend}", f"augment.low_resolution.{value}"]
-    augment = instantiate(composed(words).augment)
-    batch: tuple[Any, ...] = (images(2), *keys(2))
-    if backend == "albumentations":
-        batch = images(2).permute(0, 2, 3, 1).numpy(), [(0, 0), (0, 1)]
-    with pytest.raises(ValueError, match=f"low_resolution.{value.split('=')[0]}"):
-        augment(*batch, 0)
 
 
 # Statistics against albumentations --------------------------------------------------------------------------------

@@ -90,6 +90,16 @@ def test_votes_as_targets(root: Path) -> None:
     assert next(iter(data.val_dataloader()))[1].dtype.is_floating_point is False
 
 
+@pytest.mark.parametrize("share", [0.0, 0.25])
+def test_votes_stay_with_their_classes_where_one_is_left_out(root: Path, share: float) -> None:
+    data = ferplus(root, targets="votes", class_map={"neutral": None}, label_share=share)
+    data.setup()
+    _, targets, positions = next(iter(data.train_dataloader()))
+    shares = dict(zip(data.pack.names(positions.numpy()), targets.tolist(), strict=True))
+    expected = {"happy": share, "surprise": 0.6 * (1 - share), "fear": 0.4 * (1 - share)}
+    assert shares["00007"] == pytest.approx([expected.get(name, 0) for name in SEVEN[1:]])
+
+
 def test_a_share_of_each_target_is_fer2013s_label(root: Path) -> None:
     """Which is happy for every image here. By hand, row h: 0.25 x happy + 0.75 x (0.6 surprise, 0.4 fear)."""
     order = {name: i for i, name in enumerate(SEVEN)}
