@@ -92,6 +92,9 @@ def evaluate(config: DictConfig) -> tuple[Path, dict[str, Any]]:
     if target is not None:
         _refuse_options_of_classes(config, info)
     needs = (part, *(["val"] * (config.temperature == "val")))
+    for each in needs:
+        if getattr(evaluator, f"limit_{each}_batches") == 0:
+            raise ValueError(f"trainer.limit_{each}_batches=0 leaves no {each} images")
     data = make(config.dataset, size=info.image_size, needs=needs, target=target)
     data.setup()
     if part not in data.counts():
@@ -107,8 +110,9 @@ def evaluate(config: DictConfig) -> tuple[Path, dict[str, Any]]:
         _refuse_to_fit_on_trained_images(lineage, data)
     fitting_run = run if split == info.split else None
     fitted = _fitted_votes(evaluator, module, data, cost, config, path, fitting_run)
-    fitted_on = fitting_run and (fitting_run.result() or {}).get("data_fingerprint")
-    fitted_on_val = bool(fitted) and (config.temperature == "val" or fitted_on == data.fingerprint)
+    fitted_on = ((fitting_run and fitting_run.result()) or {}).get("data", {}).get("digests", {}).get("val")
+    own_val = data.data_summary()["digests"].get("val")  # equal where only the training part differs, e.g. its targets
+    fitted_on_val = bool(fitted) and (config.temperature == "val" or fitted_on == own_val)
     predictions = predict_part(evaluator, module, data, part)
     outputs, labels, positions = predictions.outputs, predictions.labels, predictions.positions.numpy()
     deciding = {
@@ -287,12 +291,14 @@ def _mostly(images: int, of: int) -> bool:
 def _check_options(config: DictConfig) -> None:
     if config.stage not in PARTS:
         raise ValueError(f"stage={config.stage} must be {' or '.join(PARTS)}")
-    option = config.temperature
-    if option not in ("auto", "val") and not (isinstance(option, int | float) and 0 < option < float("inf")):
+    option, mean_gmacs = config.temperature, config.mean_gmacs
+    if option not in ("auto", "val") and not (type(option) in (int, float) and 0 < option < float("inf")):
         raise ValueError(f"temperature={option} must be auto, val, or a number greater than 0")
-    mean_gmacs = config.mean_gmacs
-    if not (mean_gmacs is None or (isinstance(mean_gmacs, int | float) and mean_gmacs > 0)):
+    if not (mean_gmacs is None or (type(mean_gmacs) in (int, float) and mean_gmacs > 0)):
         raise ValueError(f"mean_gmacs={mean_gmacs} must be a number greater than 0")
+    for key in ("robustness", "plots"):
+        if not isinstance(config[key], bool):
+            raise ValueError(f"{key}={config[key]} must be true or false")
 
 
 def _name(path: Path) -> str:
