@@ -22,7 +22,9 @@ from fer_voting.models import VotingResNet18
 from fer_voting.models.checkpoint import load_weights
 from fer_voting.models.images import normalise
 from fer_voting.runs.run import Run
-from fer_voting.votes import fit_temperature
+from fer_voting.training import trained as trained_networks
+from fer_voting.training.trained import Validation, fit_votes
+from fer_voting.votes import CropOutputs, SoftVote, fit_temperature, hard_vote
 
 pytestmark = pytest.mark.slow
 
@@ -214,6 +216,18 @@ def test_a_temperature_can_be_given_or_fitted_here(trained: Run, run_evaluate, t
         ours = found["votes"]["soft"]["temperature"]
         assert ours == (temperature and pytest.approx(temperature, rel=1e-4))
         assert (found["votes"]["soft"]["calibrated"] is None) is (temperature is None)
+
+
+def test_the_temperature_of_a_vote_of_ones_own_is_fitted_too(monkeypatch: pytest.MonkeyPatch):
+    class MedianVote(SoftVote):
+        def scores(self, outputs: CropOutputs) -> torch.Tensor:
+            return outputs.crops.median(dim=1).values
+
+    own = {"median": MedianVote("median"), "hard": hard_vote}
+    monkeypatch.setattr(trained_networks, "known_votes", lambda: own)
+    validation = Validation(CropOutputs(torch.randn(50, 10, 7)), torch.arange(50) % 7)
+    (fitted,) = fit_votes(validation, None).items()
+    assert fitted == ("median", own["median"].fit(validation.outputs, validation.labels))
 
 
 def test_a_network_is_evaluated_under_any_split(trained: Run, run_evaluate, capsys):
