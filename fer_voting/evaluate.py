@@ -48,6 +48,7 @@ from fer_voting.system.text import counted
 from fer_voting.targets import target_of
 from fer_voting.training.evaluation import predict_part
 from fer_voting.training.module import VotingModule, evaluation_module
+from fer_voting.training.predictions import PartPredictions
 from fer_voting.training.trained import (
     Validation,
     fit_votes,
@@ -92,9 +93,6 @@ def evaluate(config: DictConfig) -> tuple[Path, dict[str, Any]]:
     if target is not None:
         _refuse_options_of_classes(config, info)
     needs = (part, *(["val"] * (config.temperature == "val")))
-    for each in needs:
-        if getattr(evaluator, f"limit_{each}_batches") == 0:
-            raise ValueError(f"trainer.limit_{each}_batches=0 leaves no {each} images")
     data = make(config.dataset, size=info.image_size, needs=needs, target=target)
     data.setup()
     if part not in data.counts():
@@ -159,7 +157,7 @@ def evaluate(config: DictConfig) -> tuple[Path, dict[str, Any]]:
         "votes": votes,
         "votes_left_out": [vote for vote in known_votes() if vote not in votes],
         "adaptive": adaptive,
-        "robustness": _robustness(evaluator, module, data, part, deciding) if config.robustness else None,
+        "robustness": _robustness(evaluator, module, data, part, deciding, predictions) if config.robustness else None,
         "versions": package_versions(),
         "git_commit": git_commit(),
         "precision": str(evaluator.precision),
@@ -205,18 +203,21 @@ def _refuse_options_of_classes(config: DictConfig, info: NetworkInfo) -> None:
 
 
 def _robustness(
-    evaluator: L.Trainer, module: VotingModule, data: FERDataModule, part: str, votes: Mapping[str, Vote]
+    evaluator: L.Trainer,
+    module: VotingModule,
+    data: FERDataModule,
+    part: str,
+    votes: Mapping[str, Vote],
+    predictions: PartPredictions,
 ) -> list[RobustnessRow]:
-    """The accuracies on the part's images, as they are and with each corruption and strength."""
-    conditions: list[Corrupted | None] = [None]
-    conditions += [Corrupted(name, strength) for name, one in CORRUPTIONS.items() for strength in one.strengths]
-    rows = []
+    """The accuracies on the part's images, as they are (their `predictions`) and with each corruption and strength."""
+    labels, groups = predictions.labels.numpy(), data.groups_of(predictions.positions.numpy())
+    about = labels, len(data.class_names), votes, groups
+    rows = [robustness_row(None, None, predictions.outputs, *about)]
+    conditions = [Corrupted(name, strength) for name, one in CORRUPTIONS.items() for strength in one.strengths]
     for change in progress_bar(conditions, desc="robustness", unit="pass"):
-        predictions = predict_part(evaluator, module, data, part, change)
-        name, strength = (None, None) if change is None else (change.name, change.strength)
-        labels = predictions.labels.numpy()
-        groups = data.groups_of(predictions.positions.numpy())
-        rows.append(robustness_row(name, strength, predictions.outputs, labels, len(data.class_names), votes, groups))
+        outputs = predict_part(evaluator, module, data, part, change).outputs
+        rows.append(robustness_row(change.name, change.strength, outputs, *about))
     return rows
 
 

@@ -168,7 +168,10 @@ def test_mistakes(trained: Run, run_evaluate, tmp_path: Path):
         ([f"checkpoint={NAME}", "temperature=true"], "temperature=True must be"),
         ([f"checkpoint={NAME}", "mean_gmacs=true"], "mean_gmacs=True must be"),
         ([f"checkpoint={NAME}", "robustness=no"], "robustness=no must be true or false"),
-        ([f"checkpoint={NAME}", "+trainer.limit_test_batches=0"], "limit_test_batches=0 leaves no test images"),
+        (
+            [f"checkpoint={NAME}", "+trainer.limit_test_batches=0"],
+            "no image was evaluated: trainer.limit_val_batches and limit_test",
+        ),
         ([f"checkpoint={tmp_path / 'lacking.ckpt'}"], "not anger: it cannot be evaluated on faces"),
     ):
         with pytest.raises(SystemExit, match=told):
