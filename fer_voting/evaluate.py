@@ -108,7 +108,8 @@ def evaluate(config: DictConfig) -> tuple[Path, dict[str, Any]]:
         _refuse_to_fit_on_trained_images(lineage, data)
     fitting_run = run if split == info.split else None
     fitted = _fitted_votes(evaluator, module, data, cost, config, path, fitting_run)
-    fitted_on = ((fitting_run and fitting_run.result()) or {}).get("data", {}).get("digests", {}).get("val")
+    recorded = None if fitting_run is None else fitting_run.result()
+    fitted_on = (recorded or {}).get("data", {}).get("digests", {}).get("val")
     own_val = data.data_summary()["digests"].get("val")  # equal where only the training part differs, e.g. its targets
     fitted_on_val = bool(fitted) and (config.temperature == "val" or fitted_on == own_val)
     predictions = predict_part(evaluator, module, data, part)
