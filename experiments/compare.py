@@ -96,10 +96,11 @@ def read_correct(groups: Sequence[Group], part: str, vote: str) -> tuple[list[Co
             order = np.argsort(keys, kind="stable")
             if expected is None:
                 expected = keys[order]
-                words = None if (joined := join_groups(one.groups for one in read)) is None else joined[order]
             if not np.array_equal(keys[order], expected):
                 name = of_seed[0].name
                 raise ValueError(f"{name} was evaluated on other images, or by other labels, than {first.name}")
+            if words is None and (joined := join_groups(one.groups for one in read)) is not None:
+                words = joined[order]
             by_seed[seed] = np.concatenate([one.correct(vote) for one in read])[order]
         correct.append(by_seed)
     return correct, words

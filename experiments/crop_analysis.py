@@ -18,6 +18,8 @@ from fer_voting.votes import VOTES
 
 PLACES = CROPS // 2
 """Number of crop places. `models.crops.ten_crops` takes each place of the map, then of the mirrored map."""
+MIRRORED = (1, 0, 3, 2, 4)
+"""Each place's place in the mirrored map: left is right there."""
 
 
 def crop_choices() -> Mapping[str, list[tuple[int, ...]]]:
@@ -29,7 +31,7 @@ def crop_choices() -> Mapping[str, list[tuple[int, ...]]]:
     for places in (1, 2, PLACES):
         chosen = list(itertools.combinations(range(PLACES), places))
         choices[f"{places}, not mirrored"] = chosen
-        choices[f"{2 * places}, with mirror images"] = [(*one, *(i + PLACES for i in one)) for one in chosen]
+        choices[f"{2 * places}, with mirror images"] = [(*one, *(PLACES + MIRRORED[i] for i in one)) for one in chosen]
     return choices
 
 

@@ -12,7 +12,7 @@ Stopped at any point, the same command goes on.
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,10 @@ from experiments import common
 from experiments.common import SYNTHETIC, Report, make_parser, origin, publish, run_config, whole_numbers
 from experiments.compare import read_correct
 from fer_voting.models import SPLITS
-from fer_voting.results.compare import compare_correct
+from fer_voting.results.compare import Comparison, compare_correct, correct_for_number
 from fer_voting.results.load import TITLES, RunRecord, load_run
-from fer_voting.results.statistics import holm
 from fer_voting.results.table import Table
-from fer_voting.results.text import INTERVAL_NOTE, P_NOTE, mean_text, p_text
+from fer_voting.results.text import INTERVAL_NOTE, P_NOTE, interval_text, mean_text, p_text
 from fer_voting.runs.run import Run
 from fer_voting.system.messages import set_up_messages
 
@@ -77,13 +76,13 @@ def train_missing(network: Network, seeds: Sequence[int], output_dir: Path) -> N
         network.runs[seed] = run
 
 
-def compared(network: Network, part: str) -> dict[str, Any]:
-    """`difference`, `low`, `high` and `p_values` (by seed) of a network with a teacher and the one without."""
+def compared(network: Network, part: str) -> Comparison:
+    """A network with a teacher against the one without."""
     assert network.without_teacher is not None
     pair = [[*one.runs.values()] for one in (network, network.without_teacher)]
     (first, second), groups = read_correct(pair, part, VOTE)
-    compared = compare_correct(first, second, groups=groups)
-    return {key: compared[key] for key in ("difference", "low", "high", "p_values")}
+    titles = f"{network.title}, {network.targets}", f"{network.title}, {network.without_teacher.targets}"
+    return Comparison(*titles, part, **compare_correct(first, second, groups=groups))
 
 
 def write(rows: Sequence[Network]) -> Report:
@@ -93,6 +92,9 @@ def write(rows: Sequence[Network]) -> Report:
     parts = [part for part in ("val", "test") if first.metrics(VOTE, part)]
     shares = [f"{part} (%)" for part in parts]
     table = Table(["network", "trained on", "runs", *shares], [], left=2, best={*shares})
+    with_teacher = [network for network in rows if network.without_teacher is not None]
+    corrected = correct_for_number([compared(network, parts[-1]) for network in with_teacher])
+    comparisons = dict(zip(with_teacher, corrected, strict=True))
     for network in rows:
         accuracies = {
             part: {seed: run.result["votes"][VOTE][part]["accuracy"] for seed, run in network.runs.items()}
@@ -105,21 +107,17 @@ def write(rows: Sequence[Network]) -> Report:
         row: dict[str, Any] = {"network": network.title, "trained_on": network.targets, "overrides": overrides}
         row |= {"runs": {seed: run.name for seed, run in network.runs.items()}, "accuracies": accuracies}
         row["gmacs"] = next(iter(network.runs.values())).result["gmacs"]
-        if network.without_teacher is not None:
-            row |= {"part": parts[-1], **compared(network, parts[-1])}
+        if network in comparisons:
+            row |= asdict(comparisons[network])
         report.rows.append(row)
-    with_teacher = [row for row in report.rows if "difference" in row]
-    corrected = iter(holm([p for row in with_teacher for p in row["p_values"].values()]))
-    for row in with_teacher:
-        row["holm"] = {seed: next(corrected) for seed in row["p_values"]}
-    columns: dict[str, Callable[[dict[str, Any]], str]] = {
-        f"difference ({parts[-1]})": lambda row: f"{100 * row['difference']:+.2f}",
-        "95 % interval": lambda row: f"{100 * row['low']:+.2f} to {100 * row['high']:+.2f}",
-        "McNemar's p": lambda row: ", ".join(map(p_text, row["p_values"].values())),
-        "Holm's p": lambda row: ", ".join(map(p_text, row["holm"].values())),
+    columns: dict[str, Callable[[Comparison], str]] = {
+        f"difference ({parts[-1]})": lambda one: f"{100 * (one.difference or 0):+.2f}",
+        "95 % interval": interval_text,
+        "McNemar's p": lambda one: ", ".join(map(p_text, one.p_values.values())),
+        "Holm's p": lambda one: ", ".join(map(p_text, one.holm.values())),
     }
     for header, text_of in columns.items():
-        table.add_column(header, [text_of(row) if "difference" in row else "" for row in report.rows])
+        table.add_column(header, [text_of(comparisons[one]) if one in comparisons else "" for one in rows])
     table.add_column("GMACs an image", [f"{row['gmacs']:.3f}" for row in report.rows])
     results = [run.result for network in rows for run in network.runs.values()]
     images = sum(first.result["counts"][parts[-1]].values())

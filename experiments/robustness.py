@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.common import SYNTHETIC, Report, add_folders, make_parser, publish
+from fer_voting.results.evaluation import intervals_over
 from fer_voting.results.plots import save
 from fer_voting.results.robustness import WHOLE_MAP, RobustnessRow, robustness_figure, robustness_table
 from fer_voting.system.atomic import read_json
@@ -30,9 +31,13 @@ def read_evaluation(path: Path) -> dict[str, Any]:
 def beside_each_other(evaluations: dict[str, dict[str, Any]]) -> list[RobustnessRow]:
     """Rows as of one network, with the networks, and their whole maps, in the place of the votes.
 
-    Raises ValueError if the evaluations are of different images.
+    Raises ValueError if the evaluations are of different images, or made worse in other ways.
     """
-    images = {name: (each["data_fingerprint"], each["part"]) for name, each in evaluations.items()}
+    images = {
+        name: [*(each[key] for key in ("data_fingerprint", "part", "images"))]
+        + [(row["corruption"], row["strength"]) for row in each["robustness"]]
+        for name, each in evaluations.items()
+    }
     first, *others = evaluations
     for name in others:
         if images[name] != images[first]:
@@ -44,7 +49,7 @@ def beside_each_other(evaluations: dict[str, dict[str, Any]]) -> list[Robustness
             shown[name] = row["votes"]["soft"]
             if WHOLE_MAP in row["votes"]:
                 shown[f"{name}, {WHOLE_MAP}"] = row["votes"][WHOLE_MAP]
-        rows.append({"corruption": of_each[0]["corruption"], "strength": of_each[0]["strength"], "votes": shown})
+        rows.append(of_each[0] | {"votes": shown})
     return rows
 
 
@@ -59,7 +64,7 @@ def report(evaluations: dict[str, dict[str, Any]]) -> Report:
     written.add_table(robustness_table(rows, noun=""))
     written.add(
         "Accuracy in percent by the soft vote; *whole map* is the decision without crops. "
-        "docs/evaluate.md describes the corruptions; robustness.json has the 95 % intervals over images."
+        f"docs/evaluate.md describes the corruptions; robustness.json has the {intervals_over(one['votes']['soft'])}."
     )
     if one["synthetic"]:
         written.add(SYNTHETIC)

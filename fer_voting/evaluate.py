@@ -48,6 +48,7 @@ from fer_voting.system.text import counted
 from fer_voting.targets import target_of
 from fer_voting.training.evaluation import predict_part
 from fer_voting.training.module import VotingModule, evaluation_module
+from fer_voting.training.predictions import PartPredictions
 from fer_voting.training.trained import (
     Validation,
     fit_votes,
@@ -107,8 +108,10 @@ def evaluate(config: DictConfig) -> tuple[Path, dict[str, Any]]:
         _refuse_to_fit_on_trained_images(lineage, data)
     fitting_run = run if split == info.split else None
     fitted = _fitted_votes(evaluator, module, data, cost, config, path, fitting_run)
-    fitted_on = fitting_run and (fitting_run.result() or {}).get("data_fingerprint")
-    fitted_on_val = bool(fitted) and (config.temperature == "val" or fitted_on == data.fingerprint)
+    recorded = None if fitting_run is None else fitting_run.result()
+    fitted_on = (recorded or {}).get("data", {}).get("digests", {}).get("val")
+    own_val = data.data_summary()["digests"].get("val")  # equal where only the training part differs, e.g. its targets
+    fitted_on_val = bool(fitted) and (config.temperature == "val" or fitted_on == own_val)
     predictions = predict_part(evaluator, module, data, part)
     outputs, labels, positions = predictions.outputs, predictions.labels, predictions.positions.numpy()
     deciding = {
@@ -156,7 +159,7 @@ def evaluate(config: DictConfig) -> tuple[Path, dict[str, Any]]:
         "votes": votes,
         "votes_left_out": [vote for vote in known_votes() if vote not in votes],
         "adaptive": adaptive,
-        "robustness": _robustness(evaluator, module, data, part, deciding) if config.robustness else None,
+        "robustness": _robustness(evaluator, module, data, part, deciding, predictions) if config.robustness else None,
         "versions": package_versions(),
         "git_commit": git_commit(),
         "precision": str(evaluator.precision),
@@ -202,18 +205,21 @@ def _refuse_options_of_classes(config: DictConfig, info: NetworkInfo) -> None:
 
 
 def _robustness(
-    evaluator: L.Trainer, module: VotingModule, data: FERDataModule, part: str, votes: Mapping[str, Vote]
+    evaluator: L.Trainer,
+    module: VotingModule,
+    data: FERDataModule,
+    part: str,
+    votes: Mapping[str, Vote],
+    predictions: PartPredictions,
 ) -> list[RobustnessRow]:
-    """The accuracies on the part's images, as they are and with each corruption and strength."""
-    conditions: list[Corrupted | None] = [None]
-    conditions += [Corrupted(name, strength) for name, one in CORRUPTIONS.items() for strength in one.strengths]
-    rows = []
+    """The accuracies on the part's images, as they are (their `predictions`) and with each corruption and strength."""
+    labels, groups = predictions.labels.numpy(), data.groups_of(predictions.positions.numpy())
+    about = labels, len(data.class_names), votes, groups
+    rows = [robustness_row(None, None, predictions.outputs, *about)]
+    conditions = [Corrupted(name, strength) for name, one in CORRUPTIONS.items() for strength in one.strengths]
     for change in progress_bar(conditions, desc="robustness", unit="pass"):
-        predictions = predict_part(evaluator, module, data, part, change)
-        name, strength = (None, None) if change is None else (change.name, change.strength)
-        labels = predictions.labels.numpy()
-        groups = data.groups_of(predictions.positions.numpy())
-        rows.append(robustness_row(name, strength, predictions.outputs, labels, len(data.class_names), votes, groups))
+        outputs = predict_part(evaluator, module, data, part, change).outputs
+        rows.append(robustness_row(change.name, change.strength, outputs, *about))
     return rows
 
 
@@ -288,12 +294,14 @@ def _mostly(images: int, of: int) -> bool:
 def _check_options(config: DictConfig) -> None:
     if config.stage not in PARTS:
         raise ValueError(f"stage={config.stage} must be {' or '.join(PARTS)}")
-    option = config.temperature
-    if option not in ("auto", "val") and not (isinstance(option, int | float) and 0 < option < float("inf")):
+    option, mean_gmacs = config.temperature, config.mean_gmacs
+    if option not in ("auto", "val") and not (type(option) in (int, float) and 0 < option < float("inf")):
         raise ValueError(f"temperature={option} must be auto, val, or a number greater than 0")
-    mean_gmacs = config.mean_gmacs
-    if not (mean_gmacs is None or (isinstance(mean_gmacs, int | float) and mean_gmacs > 0)):
+    if not (mean_gmacs is None or (type(mean_gmacs) in (int, float) and mean_gmacs > 0)):
         raise ValueError(f"mean_gmacs={mean_gmacs} must be a number greater than 0")
+    for key in ("robustness", "plots"):
+        if not isinstance(config[key], bool):
+            raise ValueError(f"{key}={config[key]} must be true or false")
 
 
 def _name(path: Path) -> str:

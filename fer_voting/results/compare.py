@@ -195,9 +195,10 @@ def _compare(first: Method, second: Method, part: str, stored: Mapping[tuple[str
     for seed in seeds if folds else ():
         pairs = [(by_first[seed][fold][1], by_second[seed][fold][1]) for fold in folds]
         others = [
-            by_first[seed][fold][0]
+            by[seed][fold][0]
             for fold, pair in zip(folds, pairs, strict=True)
             if not all(_same_images(images.setdefault(fold, pair[0]), one) for one in pair)
+            for by in (by_first, by_second)
         ]
         missing |= dict.fromkeys(others, "evaluated on other images")
         if not others:

@@ -171,15 +171,18 @@ def evaluation_tables(votes: Mapping[str, Mapping[str, Any]], vote: str = "soft"
 
 
 def interval_note(metrics: Mapping[str, Any]) -> str:
-    """A sentence that says what the intervals of an evaluation are over.
+    """A sentence that says what the intervals of an evaluation are over, as `intervals_over`."""
+    return f"In brackets: {intervals_over(metrics)}; a network of another seed may lie outside."
+
+
+def intervals_over(metrics: Mapping[str, Any]) -> str:
+    """`95 % intervals over 118 groups`, or `95 % bootstrap intervals over images`.
 
     Args:
         metrics: of a vote; `groups` is the number of the images' groups, if they have any.
     """
-    intervals = (
-        f"intervals over {metrics['groups']:,} groups" if metrics.get("groups") else "bootstrap intervals over images"
-    )
-    return f"In brackets: 95 % {intervals}; a network of another seed may lie outside."
+    groups = metrics.get("groups")
+    return f"95 % intervals over {groups:,} groups" if groups else "95 % bootstrap intervals over images"
 
 
 def adaptive_text(curve: Mapping[str, Any]) -> str:

@@ -62,7 +62,7 @@ def robustness_table(rows: Sequence[RobustnessRow], noun: str = " vote") -> Tabl
 def robustness_figure(
     rows: Sequence[RobustnessRow], title: str, shown: Sequence[str] = ("soft", "hard", WHOLE_MAP)
 ) -> Figure:
-    """Accuracy by strength, a panel a corruption, a line a vote; the bars are 95 % intervals over images."""
+    """Accuracy by strength, a panel a corruption, a line a vote; the bars are 95 % intervals."""
     names = list(dict.fromkeys(row["corruption"] for row in rows if row["corruption"]))
     votes = [vote for vote in shown if vote in rows[0]["votes"]]
     looks = {**VOTE_COLOURS, WHOLE_MAP: SPLIT_COLOURS["baseline"]}

@@ -34,7 +34,7 @@ def predict_part(
     evaluator.limit_predict_batches = limits.get(part, 1.0)
     colour = "rgb" if data.pack.is_grey else module.info.faces.colour  # grey stays what it is
     batches: Any = evaluator.predict(module, datamodule=PartDataModule(data, part, colour, change))
-    return PartPredictions.gather(batches, data.positions(part))
+    return PartPredictions.gather(batches or [], data.positions(part))  # of a limit of 0 Lightning returns None
 
 
 def evaluate_votes(

@@ -33,7 +33,7 @@ def stored_validation(run: Run, checkpoint: Path) -> Validation | None:
 
 
 def fit_votes(validation: Validation, cost: AdaptiveCost | None) -> dict[str, Vote]:
-    """The soft vote and the votes that need parameters, fitted on validation images.
+    """The votes that need parameters or have a temperature, fitted on validation images.
 
     Args:
         cost: of the network's parts, if it has a cut.
@@ -42,7 +42,8 @@ def fit_votes(validation: Validation, cost: AdaptiveCost | None) -> dict[str, Vo
     return {
         name: vote.fit(outputs, validation.labels, cost)
         for name, vote in known_votes().items()
-        if (name == "soft" or vote.needs) and not (vote.needs_full_map and (not outputs.has_full_map or cost is None))
+        if (vote.needs or not vote.is_probability)
+        and not (vote.needs_full_map and (not outputs.has_full_map or cost is None))
     }
 
 

@@ -22,7 +22,9 @@ from fer_voting.models import VotingResNet18
 from fer_voting.models.checkpoint import load_weights
 from fer_voting.models.images import normalise
 from fer_voting.runs.run import Run
-from fer_voting.votes import fit_temperature
+from fer_voting.training import trained as trained_networks
+from fer_voting.training.trained import Validation, fit_votes
+from fer_voting.votes import CropOutputs, SoftVote, fit_temperature, hard_vote
 
 pytestmark = pytest.mark.slow
 
@@ -92,6 +94,12 @@ def metrics(run: Run, part: str, vote: str = "soft") -> dict[str, Any]:
     return result["votes"][vote][part]
 
 
+def manifest_of(run: Run) -> str:
+    """The list of the images of a run's data set."""
+    fingerprint = run.result()["data_fingerprint"]
+    return (run.dir.parent.parent / "packs" / "manifests" / f"faces-{fingerprint[:12]}.csv").read_text()
+
+
 def same_metrics(found: dict[str, Any], recorded: dict[str, Any]) -> bool:
     """Whether an evaluation's metrics of a vote are those that a training recorded, and more."""
     return {key: found[key] for key in recorded} == recorded
@@ -157,6 +165,13 @@ def test_mistakes(trained: Run, run_evaluate, tmp_path: Path):
         ([f"checkpoint={NAME}", "stage=train"], "stage=train must be val or test"),
         ([f"checkpoint={NAME}", "temperature=0"], "temperature=0 must be"),
         ([f"checkpoint={NAME}", "temperature=warm"], "temperature=warm must be"),
+        ([f"checkpoint={NAME}", "temperature=true"], "temperature=True must be"),
+        ([f"checkpoint={NAME}", "mean_gmacs=true"], "mean_gmacs=True must be"),
+        ([f"checkpoint={NAME}", "robustness=no"], "robustness=no must be true or false"),
+        (
+            [f"checkpoint={NAME}", "+trainer.limit_test_batches=0"],
+            "no image was evaluated: trainer.limit_val_batches and limit_test",
+        ),
         ([f"checkpoint={tmp_path / 'lacking.ckpt'}"], "not anger: it cannot be evaluated on faces"),
     ):
         with pytest.raises(SystemExit, match=told):
@@ -204,6 +219,18 @@ def test_a_temperature_can_be_given_or_fitted_here(trained: Run, run_evaluate, t
         ours = found["votes"]["soft"]["temperature"]
         assert ours == (temperature and pytest.approx(temperature, rel=1e-4))
         assert (found["votes"]["soft"]["calibrated"] is None) is (temperature is None)
+
+
+def test_the_temperature_of_a_vote_of_ones_own_is_fitted_too(monkeypatch: pytest.MonkeyPatch):
+    class MedianVote(SoftVote):
+        def scores(self, outputs: CropOutputs) -> torch.Tensor:
+            return outputs.crops.median(dim=1).values
+
+    own = {"median": MedianVote("median"), "hard": hard_vote}
+    monkeypatch.setattr(trained_networks, "known_votes", lambda: own)
+    validation = Validation(CropOutputs(torch.randn(50, 10, 7)), torch.arange(50) % 7)
+    (fitted,) = fit_votes(validation, None).items()
+    assert fitted == ("median", own["median"].fit(validation.outputs, validation.labels))
 
 
 def test_a_network_is_evaluated_under_any_split(trained: Run, run_evaluate, capsys):
@@ -262,8 +289,7 @@ def test_images_that_it_was_trained_on_are_counted(trained: Run, run_evaluate, p
     out, _ = plain
     none = {"images": {"test": 0}, "by_run": {NAME: {"test": 0}}, "unknown": []}
     assert read(out / f"{NAME}-on-faces-test.json")["images_trained_on"] == none
-    (manifest,) = (trained.dir.parent.parent / "packs" / "manifests").glob("faces-*.csv")
-    swapped = manifest.read_text().replace("\ntrain,", "\nTEST,").replace("\ntest,", "\ntrain,")
+    swapped = manifest_of(trained).replace("\ntrain,", "\nTEST,").replace("\ntest,", "\ntrain,")
     (tmp_path / "swapped.csv").write_text(swapped.replace("\nTEST,", "\ntest,"))
     out = run_evaluate(f"checkpoint={NAME}", f"dataset.manifest={tmp_path / 'swapped.csv'}", f"out={tmp_path / 'x'}")
     found = read(tmp_path / "x" / f"{NAME}-on-faces-test.json")
@@ -299,6 +325,17 @@ def test_votes_that_were_fitted_on_the_evaluated_images_are_named(run_evaluate, 
     found = read(file)
     assert (found["in_sample"], found["fitted_on_these_images"]) == (False, fitted_here)
     assert ("were fitted on these very images" in capsys.readouterr().out) is fitted_here
+
+
+def test_votes_are_fitted_on_these_images_also_where_other_images_were_trained_on(trained: Run, run_evaluate, tmp_path):
+    header, first, *rows = manifest_of(trained).splitlines()
+    assert first.startswith("train,")
+    (tmp_path / "fewer.csv").write_text("\n".join([header, *rows, ""]))
+    words = [f"checkpoint={NAME}", "stage=val", f"dataset.manifest={tmp_path / 'fewer.csv'}", f"out={tmp_path / 'x'}"]
+    run_evaluate(*words)
+    found = read(tmp_path / "x" / f"{NAME}-on-faces-val.json")
+    assert found["data_fingerprint"] != trained.result()["data_fingerprint"]
+    assert found["fitted_on_these_images"]
 
 
 def test_an_evaluation_of_something_else_is_not_overwritten(trained: Run, run_evaluate, tmp_path: Path):

@@ -192,6 +192,15 @@ def test_folds_are_pooled_and_intervals_are_over_people(folds: Path, tmp_path: P
     assert "(4 groups only, two seeds)" in (tmp_path / "compare.md").read_text()
 
 
+def test_groups_that_one_network_alone_knows_are_those_of_both(tmp_path: Path) -> None:
+    for split, people in (("m1", None), ("baseline", list(PEOPLE))):
+        words = ["dataset=folder", "dataset.root=there", f"split={split}"]
+        make_run(tmp_path, words, {"test": decided(WRONG[split][0])}, LABELS, groups=people)
+    for first, second in (("m1", "baseline"), ("baseline", "m1")):
+        main([*runs_of(tmp_path, first), "--against", *runs_of(tmp_path, second), *folders(tmp_path, tmp_path)])
+        assert "(4 groups only, one seed)" in (tmp_path / "compare.md").read_text()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -6,6 +6,7 @@ import torch
 from torchmetrics.functional.classification import binary_auroc
 
 from experiments.crop_analysis import agreeing_crops, area_under_roc, crop_choices, label_shares, mean_accuracy
+from fer_voting.models.crops import ten_crops
 
 
 def test_choices_of_crops() -> None:
@@ -19,8 +20,11 @@ def test_choices_of_crops() -> None:
         "10, with mirror images": 1,
     }
     assert choices["1, not mirrored"] == [(0,), (1,), (2,), (3,), (4,)]
-    assert choices["2, with mirror images"] == [(0, 5), (1, 6), (2, 7), (3, 8), (4, 9)]
-    assert choices["10, with mirror images"] == [tuple(range(10))]
+    (crops,) = ten_crops(torch.randn(1, 2, 12, 12))
+    for crop, mirror_image in choices["2, with mirror images"]:
+        assert torch.equal(crops[mirror_image], crops[crop].flip(-1))
+    assert choices["4, with mirror images"][0] == (0, 1, 6, 5)
+    assert sorted(choices["10, with mirror images"][0]) == [*range(10)]
 
 
 def logits_of(decisions: list[list[int]], strengths: list[list[float]]) -> torch.Tensor:

@@ -3,8 +3,10 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from helpers.runs import make_run
+from scipy.stats import t
 
 from experiments import common, distillation
 from fer_voting.runs.run import Run
@@ -12,6 +14,7 @@ from fer_voting.runs.run import Run
 pytestmark = pytest.mark.slow
 
 LABELS = [0, 1, 2, 3, 4, 5, 6] * 4
+PEOPLE = [person for person in "abcd" for _ in range(7)]
 WORDS = ["dataset=faces", "model.width=4"]
 
 
@@ -36,7 +39,7 @@ def made(tmp_path: Path) -> Path:
             key = f"{key}, distilled".removeprefix("baseline, ") if network.without_teacher else key
             key = "m3" if "split=m3" in network.overrides else key
             decided = {"val": wrong_at(0), "test": wrong_at(*wrong[key])}
-            make_run(tmp_path, [*network.overrides, f"seed={seed}"], decided, LABELS)
+            make_run(tmp_path, [*network.overrides, f"seed={seed}"], decided, LABELS, groups=PEOPLE)
     return tmp_path
 
 
@@ -56,19 +59,17 @@ def test_table_by_hand(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
         ["baseline, width 2", "labels and m3", "2", "96.43 ± 0.00", "89.29 ± 0.00"],
     ]
     assert [row[5] for row in rows] == ["", "", "+7.14", "", "-3.57"]
-    assert rows[2][7] == "0.500, 0.500"  # two images against none: 2 / 2^2
-    assert [row[8] for row in rows] == [
-        "",
-        "",
-        "1.000, 1.000",
-        "",
-        "1.000, 1.000",
-    ]  # the others are 1; 4 x 0.5 is over 1
+    outcomes = np.repeat([2.0, 0, 0, 0], 7) / 7  # the two images of a difference are of one person
+    without = [outcomes[np.repeat(range(4), 7) != person].mean() for person in range(4)]
+    half = 100 * t.ppf(0.975, 3) * np.sqrt(3 / 4 * ((np.array(without) - 2 / 28) ** 2).sum())
+    assert rows[2][6] == f"{7.14 - half:+.2f} to {7.14 + half:+.2f} (4 groups only, two seeds)"
+    assert [row[7] for row in rows] == ["", "", "1.000, 1.000", "", "1.000, 1.000"]  # one person: 2 / 2^1
     assert "Synthetic faces" in printed
     text = (made / "tables/distillation.json").read_text()
     assert str(made) not in text
     stored = json.loads(text)
     assert stored[2]["difference"] == pytest.approx(2 / 28)
+    assert (stored[2]["part"], stored[2]["images"], stored[2]["groups"]) == ("test", 28, 4)
     assert stored[4]["holm"] == {"0": 1.0, "1": 1.0}
     assert stored[2]["runs"]["1"] == "faces-baseline-width4-teacher_m3-seed1"
     assert stored[4]["runs"]["1"] == "faces-baseline-width2-teacher_m3-seed1"

@@ -8,8 +8,12 @@ import pytest
 
 from experiments.robustness import main
 
+OTHER_STRENGTH = [{"corruption": name, "strength": at, "votes": {}} for name, at in ((None, None), ("jpeg", 20))]
 
-def evaluation(folder: Path, name: str, soft: float, whole_map: float | None = None, **other: Any) -> Path:
+
+def evaluation(
+    folder: Path, name: str, soft: float, whole_map: float | None = None, groups: int | None = None, **other: Any
+) -> Path:
     """The file of an evaluation: right on `soft` of the images as they are, and on half as many as JPEG."""
     rows = []
     for corruption, strength, factor in ((None, None, 1.0), ("jpeg", 15, 0.5)):
@@ -17,7 +21,13 @@ def evaluation(folder: Path, name: str, soft: float, whole_map: float | None = N
         of_votes = {vote: {"accuracy": share, "interval": [share - 0.1, share + 0.1]} for vote, share in votes.items()}
         rows.append({"corruption": corruption, "strength": strength, "votes": of_votes})
     about = {"dataset": "faces", "part": "test", "images": 20, "data_fingerprint": "f", "synthetic": True}
-    about |= {"git_commit": "abc", "device": "a processor", "precision": "32-true", "robustness": rows}
+    about |= {
+        "git_commit": "abc",
+        "device": "a processor",
+        "precision": "32-true",
+        "robustness": rows,
+        "votes": {"soft": {"groups": groups}},
+    }
     path = folder / f"{name}-on-faces-test.json"
     path.write_text(json.dumps(about | other))
     return path
@@ -38,6 +48,8 @@ def test_a_column_a_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     [
         ({"data_fingerprint": "g"}, "b and a were evaluated on different images"),
         ({"part": "val"}, "b and a were evaluated on different images"),
+        ({"images": 19}, "b and a were evaluated on different images"),
+        ({"robustness": OTHER_STRENGTH}, "b and a were evaluated on different images"),
         ({"robustness": None}, "b-on-faces-test.json is not what"),
     ],
 )
@@ -45,6 +57,12 @@ def test_other_files_are_refused(tmp_path: Path, change: dict[str, Any], expecte
     files = [evaluation(tmp_path, "a", 0.5), evaluation(tmp_path, "b", 0.5, **change)]
     with pytest.raises(SystemExit, match=expected):
         main([*map(str, files), "--out", str(tmp_path)])
+
+
+def test_intervals_say_what_they_are_over(tmp_path: Path) -> None:
+    for groups, expected in ((None, "95 % bootstrap intervals over images."), (12, "95 % intervals over 12 groups.")):
+        main([str(evaluation(tmp_path, "a", 0.5, groups=groups)), "--out", str(tmp_path)])
+        assert f"robustness.json has the {expected}" in (tmp_path / "robustness.md").read_text()
 
 
 def test_two_of_one_name_need_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
