@@ -31,7 +31,13 @@ from fer_voting.inference.runtime import TorchRuntime
 from fer_voting.models import SPLITS
 from fer_voting.networks import Network, load_network, match_classes
 from fer_voting.results.compare import Correct, compare_correct
-from fer_voting.results.evaluation import confusion_counts, counts_of_groups, metric_intervals, metrics_of_counts
+from fer_voting.results.evaluation import (
+    confusion_counts,
+    counts_of_groups,
+    intervals_over,
+    metric_intervals,
+    metrics_of_counts,
+)
 from fer_voting.results.plots import INK, SPLIT_COLOURS, save
 from fer_voting.results.table import Table
 from fer_voting.results.text import INTERVAL_NOTE, NOTHING, mean_text
@@ -44,10 +50,10 @@ RESOLUTIONS = (8, 12, 16, 24, 32, 40, 48)
 """Pixels a side."""
 
 Row = dict[str, Any]
-"""One accuracy: `dataset`, `part`, `images`, `majority` (share of the most frequent class), `image_size`, `network`
-(`name_networks`), `run`, `checksum` (of its weights), `seed`, `trained_split`, `split`, `vote`, `resolution` (pixels),
-`accuracy` with the ends `low` and `high` of its 95 % interval over images, or over their groups, `mean_recall`, and
-`right` (bool [N], of each image; not in files)."""
+"""One accuracy: `dataset`, `part`, `images`, `groups` (their number, e.g. of people; None: there are none), `majority`
+(share of the most frequent class), `image_size`, `network` (`name_networks`), `run`, `checksum` (of its weights),
+`seed`, `trained_split`, `split`, `vote`, `resolution` (pixels), `accuracy` with the ends `low` and `high` of its 95 %
+interval, over images or their groups, `mean_recall`, and `right` (bool [N], of each image; not in files)."""
 
 
 def compute_in_float32() -> None:
@@ -170,11 +176,12 @@ def measure(
 
 
 def figures(counts: NDArray[np.int64], of_groups: NDArray[np.int64] | None = None) -> Row:
-    """`images`, `majority`, `accuracy`, `low`, `high` and `mean_recall` of a row, by its `confusion_counts` [K, K] and
-    `counts_of_groups` [G, K, K]."""
+    """`images`, `groups`, `majority`, `accuracy`, `low`, `high` and `mean_recall` of a row, by its `confusion_counts`
+    [K, K] and `counts_of_groups` [G, K, K]."""
     metrics, (low, high) = metrics_of_counts(counts), metric_intervals(counts, of_groups)["accuracy"]
     return {
         "images": int(counts.sum()),
+        "groups": None if of_groups is None else len(of_groups),
         "majority": counts.sum(axis=1).max() / counts.sum(),
         "accuracy": float(metrics["accuracy"]),
         "low": low,
@@ -290,7 +297,7 @@ def report(runs: Sequence[LoadedRun], rows: Sequence[Row]) -> Report:
     written.add(
         f"Accuracy in percent of images brought down to as many pixels a side and back to {data.size}; several runs as "
         f"mean ± standard deviation. Always the most frequent class: {100 * rows[0]['majority']:.2f}. "
-        f"resolution.json has each run's 95 % interval over {'images' if groups is None else 'groups of images'}."
+        f"resolution.json has each run's {intervals_over(rows[0])}."
     )
     compared = differences(rows, groups)
     if compared.rows:
@@ -323,10 +330,9 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         names = dict.fromkeys(options.runs)
         runs = [open_run(options.output_dir, name, options.part, options.root) for name in names]
-        first = runs[0].datamodule
-        for trained in runs:
-            if (trained.datamodule.fingerprint, trained.datamodule.size) != (first.fingerprint, first.size):
-                raise ValueError(f"{trained.run.name} has other images than {runs[0].run.name}: give one command each")
+        images = [(run.result["data"]["digests"][options.part], run.datamodule.size) for run in runs]
+        if other := next((run for run, of_run in zip(runs, images, strict=True) if of_run != images[0]), None):
+            raise ValueError(f"{other.run.name} has other images than {runs[0].run.name}: give one command each")
         for trained, network in zip(runs, name_networks(runs), strict=True):
             own = trained.config["split"]["name"]
             rows += measure(trained, network, splits or [own], options.resolutions, options.part)

@@ -19,13 +19,16 @@ from fer_voting.system.atomic import read_json
 
 
 def read_evaluation(path: Path) -> dict[str, Any]:
-    """The content of an evaluation with worse images. Raises ValueError if the file is none, or is not there."""
+    """The content of an evaluation with worse images, and `network`, whose name its file has.
+
+    Raises ValueError if the file is none, or is not there.
+    """
     if not path.is_file():
         raise ValueError(f"there is no file {path}")
     evaluation = read_json(path)
     if not isinstance(evaluation, dict) or not evaluation.get("robustness"):
         raise ValueError(f"{path} is not what `python -m fer_voting.evaluate ... robustness=true` writes")
-    return evaluation
+    return evaluation | {"network": path.stem.partition("-on-")[0]}
 
 
 def beside_each_other(evaluations: dict[str, dict[str, Any]]) -> list[RobustnessRow]:
@@ -72,7 +75,8 @@ def report(evaluations: dict[str, dict[str, Any]]) -> Report:
         ", ".join(sorted({str(each[key]) for each in evaluations.values()}))
         for key in ("git_commit", "device", "precision")
     )
-    written.add(f"Commit {commits}; {precisions} on {devices}.")
+    networks = "; ".join(f"{name}: {each['network']}" for name, each in evaluations.items())
+    written.add(f"{networks}. Commit {commits}; {precisions} on {devices}.")
     return written
 
 
