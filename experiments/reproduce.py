@@ -60,15 +60,19 @@ def _commands(options: argparse.Namespace, data: list[str], variant: str) -> Ite
 
 
 def _announce(options: argparse.Namespace, variant: str) -> None:
-    """Print what is still to be run, and its cost; ends the command if RAF-DB's initial weights are missing."""
+    """Print what is still to be run, and its cost. Where RAF-DB's initial weights are missing, a plan says so; other
+    commands end."""
     runs = load_runs(options.output_dir) if options.output_dir.is_dir() else RunTable(options.output_dir, [], {})
     if options.dataset == "rafdb" and not any(word.startswith("init_from=") for word in options.overrides):
         lacking = missing_runs(runs, runs.group("affectnet", variant, options.seeds), SPLITS)
         if lacking:
-            sys.exit(
-                f"error: RAF-DB's networks start from AffectNet's weights (section 3.3), and {lacking.jobs} of those "
-                f"runs are not there: make reproduce-affectnet ROOT=DIR first, or\n{lacking.command}"
+            needed = (
+                f"RAF-DB's networks start from AffectNet's weights (section 3.3), and {lacking.jobs} of those runs are "
+                f"not there: make reproduce-affectnet ROOT=DIR first, or\n{lacking.command}"
             )
+            if not options.plan:
+                sys.exit(f"error: {needed}")
+            print(needed)
     group = runs.group(options.dataset, variant, options.seeds)
     for what, refit in (("selection", ""), ("refit", "soft")):
         lacking = missing_runs(runs, group, SPLITS, refit)

@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from experiments.common import SYNTHETIC, Report, add_folders, make_parser, publish
 from fer_voting.results.evaluation import intervals_over
 from fer_voting.results.plots import save
@@ -65,8 +67,10 @@ def report(evaluations: dict[str, dict[str, Any]]) -> Report:
     draw = partial(_draw, rows=rows, title=title)
     written.add_plot("robustness", draw, f"accuracy on worse images, {title}")
     written.add_table(robustness_table(rows, noun=""))
+    of_classes = np.sum(one["votes"]["soft"]["confusion_counts"], axis=1)
     written.add(
         "Accuracy in percent by the soft vote; *whole map* is the decision without crops. "
+        f"Always the most frequent class: {100 * of_classes.max() / of_classes.sum():.2f}. "
         f"docs/evaluate.md describes the corruptions; robustness.json has the {intervals_over(one['votes']['soft'])}."
     )
     if one["synthetic"]:

@@ -68,8 +68,8 @@ def evaluate(config: DictConfig) -> tuple[Path, dict[str, Any]]:
     Images have the size at which the network was trained; `dataset.size` may only repeat it.
 
     Raises ValueError if an option is unknown, the size is not the checkpoint's, the network lacks a class of the data
-    set, votes would be fitted on images that it was trained on, or the file holds an evaluation of another checkpoint
-    or of other data; FileNotFoundError if there is no such checkpoint.
+    set, votes would be fitted on images that it was trained on, or the file holds an evaluation of other weights or of
+    other data; FileNotFoundError if there is no such checkpoint.
     """
     part = config.stage
     _check_options(config)
@@ -99,7 +99,14 @@ def evaluate(config: DictConfig) -> tuple[Path, dict[str, Any]]:
         raise ValueError(f"{data.name} has no {part} images here; stage=val evaluates on the others")
     name = _name(path) + ("" if split == info.split else f"-as-{split}")
     out = Path(config.out) / f"{name}-on-{data.name}-{part}.json"
-    _refuse_to_overwrite(out, path, data.fingerprint)
+    previous = _previous(out, network.checksum, data.fingerprint)
+    # Half an hour's accuracies on worse images are not lost to an evaluation without them.
+    robustness = previous.get("robustness") if previous.get("precision") == str(evaluator.precision) else None
+    if previous.get("robustness") and robustness is None and not config.robustness:
+        raise ValueError(
+            f"{out} has accuracies on worse images in {previous['precision']}: choose another folder by out=..., or "
+            "measure them again by robustness=true"
+        )
     matched, left_out = match_classes(network, data.class_names, data.name, split)
     module = evaluation_module(matched)
     cost = _cost(module, config.mean_gmacs)
@@ -137,6 +144,8 @@ def evaluate(config: DictConfig) -> tuple[Path, dict[str, Any]]:
         if info.number_names:
             number_arrays = of_vote["number_scores"], of_vote["number_labels"]
             votes[name] |= evaluate_numbers(*number_arrays, data.target.numbers, groups)
+    if config.robustness:
+        robustness = _robustness(evaluator, module, data, part, deciding, predictions)
     result = {
         "checkpoint": str(path.absolute()),
         "checksum": network.checksum,
@@ -159,7 +168,7 @@ def evaluate(config: DictConfig) -> tuple[Path, dict[str, Any]]:
         "votes": votes,
         "votes_left_out": [vote for vote in known_votes() if vote not in votes],
         "adaptive": adaptive,
-        "robustness": _robustness(evaluator, module, data, part, deciding, predictions) if config.robustness else None,
+        "robustness": robustness,
         "versions": package_versions(),
         "git_commit": git_commit(),
         "precision": str(evaluator.precision),
@@ -312,13 +321,13 @@ def _name(path: Path) -> str:
     return run if path.stem == "best-soft" else f"{run}-{path.stem}"
 
 
-def _refuse_to_overwrite(out: Path, path: Path, fingerprint: str) -> None:
-    """Raises ValueError if `out` holds an evaluation of another checkpoint or of other data."""
+def _previous(out: Path, checksum: str, fingerprint: str) -> Mapping[str, Any]:
+    """The evaluation that `out` holds, {} if none. Raises ValueError if it is of other weights or on other data."""
     if not out.exists():
-        return
+        return {}
     previous = read_json(out)
     for key, of_other, ours in (
-        ("checkpoint", "of another checkpoint", str(path.absolute())),
+        ("checksum", "of other weights", checksum),
         ("data_fingerprint", "on other data", fingerprint),
     ):
         if previous.get(key) != ours:
@@ -326,6 +335,7 @@ def _refuse_to_overwrite(out: Path, path: Path, fingerprint: str) -> None:
                 f"{out} is an evaluation {of_other} ({previous.get(key)}, not {ours}): choose another folder by "
                 "out=..., or remove it"
             )
+    return previous
 
 
 def job(config: DictConfig) -> None:

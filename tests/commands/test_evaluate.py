@@ -282,6 +282,10 @@ def test_accuracy_on_worse_images(trained: Run, run_evaluate, capsys):
     assert right != first["votes"]["soft"]["accuracy"]
     assert "| contrast (times the contrast)" in capsys.readouterr().out
     assert (out / f"{NAME}-on-faces-test-robustness.png").stat().st_size > 10_000
+    run_evaluate(f"checkpoint={NAME}")  # without them: they stay
+    assert read(out / f"{NAME}-on-faces-test.json")["robustness"] == found["robustness"]
+    with pytest.raises(SystemExit, match="accuracies on worse images in 32-true: choose another folder"):
+        run_evaluate(f"checkpoint={NAME}", "trainer.precision=bf16-mixed")
     assert len((out / f"{NAME}-on-faces-test-table-3.csv").read_text().splitlines()) == 1 + len(found["robustness"])
 
 
@@ -344,8 +348,12 @@ def test_an_evaluation_of_something_else_is_not_overwritten(trained: Run, run_ev
         run_evaluate(f"checkpoint={NAME}", "dataset.data_seed=1")
     elsewhere = tmp_path / "elsewhere" / "runs" / NAME
     shutil.copytree(trained.dir, elsewhere)
-    with pytest.raises(SystemExit, match="of another checkpoint"):
-        run_evaluate(f"checkpoint={elsewhere / 'checkpoints' / 'best-soft.ckpt'}")
+    run_evaluate(f"checkpoint={elsewhere}")  # the same weights, whatever their place
+    checkpoint = torch.load(elsewhere / "checkpoints" / "best-soft.ckpt", weights_only=True)
+    next(iter(checkpoint["state_dict"].values())).add_(1)
+    torch.save(checkpoint, elsewhere / "checkpoints" / "best-soft.ckpt")
+    with pytest.raises(SystemExit, match="of other weights"):
+        run_evaluate(f"checkpoint={elsewhere}")
     run_evaluate(f"checkpoint={NAME}")  # the same once more is no other
     out = run_evaluate(f"checkpoint={trained.best_checkpoint('hard')}")
     assert (out / f"{NAME}-best-hard-on-faces-test.json").exists()

@@ -26,7 +26,7 @@ def evaluation(
         "device": "a processor",
         "precision": "32-true",
         "robustness": rows,
-        "votes": {"soft": {"groups": groups}},
+        "votes": {"soft": {"groups": groups, "confusion_counts": [[3, 1], [8, 8]]}},
     }
     path = folder / f"{name}-on-faces-test.json"
     path.write_text(json.dumps(about | other))
@@ -40,6 +40,7 @@ def test_a_column_a_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     written = (tmp_path / "out" / "robustness.md").read_text()
     assert "| corruption     | strength | plain | crops | crops, whole map |" in written
     assert "| jpeg (quality) |       15 | 25.00 | 37.50 |            12.50 |" in written
+    assert "Always the most frequent class: 80.00. " in written
     assert "\nplain: plain; crops: crops. Commit abc; 32-true on a processor.\n" in written
     assert (tmp_path / "out" / "robustness.png").stat().st_size > 1000
 
