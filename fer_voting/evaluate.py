@@ -71,7 +71,7 @@ def evaluate(config: DictConfig) -> tuple[Path, dict[str, Any]]:
     set, votes would be fitted on images that it was trained on, or the file holds an evaluation of other weights or of
     other data; FileNotFoundError if there is no such checkpoint.
     """
-    part = config.stage
+    part, commit = config.stage, git_commit()  # now: the checkout may change before the end
     _check_options(config)
     if config.checkpoint is None:
         raise ValueError("checkpoint is not set: give a run's name or a .ckpt file, checkpoint=...")
@@ -170,7 +170,7 @@ def evaluate(config: DictConfig) -> tuple[Path, dict[str, Any]]:
         "adaptive": adaptive,
         "robustness": robustness,
         "versions": package_versions(),
-        "git_commit": git_commit(),
+        "git_commit": commit,
         "precision": str(evaluator.precision),
         "device": describe_device(evaluator.strategy.root_device),
     }

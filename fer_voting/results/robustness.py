@@ -62,23 +62,28 @@ def robustness_table(rows: Sequence[RobustnessRow], noun: str = " vote") -> Tabl
 def robustness_figure(
     rows: Sequence[RobustnessRow], title: str, shown: Sequence[str] = ("soft", "hard", WHOLE_MAP)
 ) -> Figure:
-    """Accuracy by strength, a panel a corruption, a line a vote; the bars are 95 % intervals."""
+    """Accuracy by strength, a panel a corruption, a line a vote or network; the bars are 95 % intervals.
+
+    `NAME, whole map` has the colour of `NAME`, and a dashed line.
+    """
     names = list(dict.fromkeys(row["corruption"] for row in rows if row["corruption"]))
     votes = [vote for vote in shown if vote in rows[0]["votes"]]
-    looks = {**VOTE_COLOURS, WHOLE_MAP: SPLIT_COLOURS["baseline"]}
+    networks = list(dict.fromkeys(vote.removesuffix(f", {WHOLE_MAP}") for vote in votes))
+    colours = {network: f"C{number}" for number, network in enumerate(networks)}
+    colours |= {**VOTE_COLOURS, WHOLE_MAP: SPLIT_COLOURS["baseline"]}
     columns = 3
     figure = Figure(figsize=(3.2 * columns, 2.6 * -(-len(names) // columns)))
     panels = figure.subplots(-(-len(names) // columns), columns, sharey=True, squeeze=False).ravel()
     for axes, name in zip(panels, names, strict=False):
         own = [row for row in rows if row["corruption"] in (None, name)]
         for number, vote in enumerate(votes):
-            places = np.arange(len(own)) + 0.08 * (number - (len(votes) - 1) / 2)
+            network = vote.removesuffix(f", {WHOLE_MAP}")
+            places = np.arange(len(own)) + min(0.08, 0.4 / len(votes)) * (number - (len(votes) - 1) / 2)
             accuracies = np.array([row["votes"][vote]["accuracy"] for row in own])
             ends = np.array([row["votes"][vote]["interval"] for row in own]).T
             errors = 100 * np.abs(ends - accuracies)
-            axes.errorbar(
-                places, 100 * accuracies, errors, marker="o", ms=3.5, lw=1.4, color=looks.get(vote), label=vote
-            )
+            look = {"color": colours[network], "ls": "-" if vote == network else "--", "label": vote}
+            axes.errorbar(places, 100 * accuracies, errors, marker="o", ms=3, lw=1.2, **look)
         axes.set_xticks(range(len(own)), ["none", *(f"{row['strength']:g}" for row in own[1:])], fontsize=8)
         axes.set_xlabel(CORRUPTIONS[name].unit, fontsize=8)
         axes.set_title(name, fontsize=9)
@@ -87,7 +92,8 @@ def robustness_figure(
         axes.remove()
     for axes in panels[::columns]:
         axes.set_ylabel("accuracy (%)", color=INK)
-    panels[0].legend(frameon=False, fontsize=8, loc="lower left")
+    lines, labels = panels[0].get_legend_handles_labels()
+    figure.legend(lines, labels, frameon=False, fontsize=8, loc="lower center", ncols=min(4, len(votes)))
     figure.suptitle(escape_mathtext(title), fontsize=10)
-    figure.tight_layout()
+    figure.tight_layout(rect=(0, 0.01 + 0.025 * -(-len(votes) // 4), 1, 1))
     return figure
