@@ -101,11 +101,12 @@ def evaluate(config: DictConfig) -> tuple[Path, dict[str, Any]]:
     out = Path(config.out) / f"{name}-on-{data.name}-{part}.json"
     previous = _previous(out, network.checksum, data.fingerprint)
     # Half an hour's accuracies on worse images are not lost to an evaluation without them.
-    robustness = previous.get("robustness") if previous.get("precision") == str(evaluator.precision) else None
-    if previous.get("robustness") and robustness is None and not config.robustness:
+    robustness = previous.get("robustness")
+    origin = {"git_commit": commit, "precision": str(evaluator.precision)}
+    if robustness and not config.robustness and any(previous[key] != value for key, value in origin.items()):
         raise ValueError(
-            f"{out} has accuracies on worse images in {previous['precision']}: choose another folder by out=..., or "
-            "measure them again by robustness=true"
+            f"{out} has accuracies on worse images in {previous['precision']}, of commit {previous['git_commit']}: "
+            "choose another folder by out=..., or measure them again by robustness=true"
         )
     matched, left_out = match_classes(network, data.class_names, data.name, split)
     module = evaluation_module(matched)
@@ -370,4 +371,4 @@ def job(config: DictConfig) -> None:
         print(f"Left out, because {result['dataset']} lacks them: {', '.join(result['classes_left_out'])}.")
     for line in overlap_lines(result["images_trained_on"]):
         print(f"{line[0].upper()}{line[1:]}.")
-    log.info("written to %s; tables, predictions and plots are in the same folder", out)
+    log.info("written to %s; the other files of this evaluation are in the same folder", out)

@@ -284,7 +284,7 @@ def test_accuracy_on_worse_images(trained: Run, run_evaluate, capsys):
     assert (out / f"{NAME}-on-faces-test-robustness.png").stat().st_size > 10_000
     run_evaluate(f"checkpoint={NAME}")  # without them: they stay
     assert read(out / f"{NAME}-on-faces-test.json")["robustness"] == found["robustness"]
-    with pytest.raises(SystemExit, match="accuracies on worse images in 32-true: choose another folder"):
+    with pytest.raises(SystemExit, match="accuracies on worse images in 32-true, of commit"):
         run_evaluate(f"checkpoint={NAME}", "trainer.precision=bf16-mixed")
     assert len((out / f"{NAME}-on-faces-test-table-3.csv").read_text().splitlines()) == 1 + len(found["robustness"])
 
