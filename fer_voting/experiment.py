@@ -332,7 +332,14 @@ def _why_not_longer(config: DictConfig, source: Run) -> str | None:
 def make_data(config: DictConfig) -> FERDataModule:
     """The data set, not yet read."""
     target = instantiate(config.target) if config.target else None
-    return make(config.dataset, augment=config.augment, seed=config.seed, refit=config.refit, target=target)
+    return make(
+        config.dataset,
+        augment=config.augment,
+        full_resolution_too=config.teacher is not None and config.distillation.full_resolution,
+        seed=config.seed,
+        refit=config.refit,
+        target=target,
+    )
 
 
 def make_callbacks(config: DictConfig) -> list[Callback]:
@@ -526,7 +533,8 @@ def make_distillation(config: DictConfig, data: FERDataModule, source: Source | 
     net: nn.Module = evaluation_module(teacher)
     if teacher.info.faces.colour == "grey" and not data.pack.is_grey:
         net = nn.Sequential(Grey(), net)
-    return Distillation(net, **config.distillation)
+    settings = {key: value for key, value in config.distillation.items() if key != "full_resolution"}  # of the data
+    return Distillation(net, **settings)
 
 
 def selecting_votes(vote: Vote) -> dict[str, Vote]:

@@ -16,6 +16,8 @@ from fer_voting.data.sampling import AGAIN, SampleKey
 
 Batch = tuple[Tensor, Tensor, Tensor]
 """images, targets, positions in the pack; as a loader gives them, draws (`sampling.SampleKey`)"""
+TrainingBatch: TypeAlias = tuple[Tensor, Tensor, Tensor, *tuple[Tensor, ...]]
+"""a batch, and at most once the same images for a teacher, where these differ"""
 Change: TypeAlias = Callable[[NDArray[np.uint8], Sequence[SampleKey], int], NDArray[np.uint8]]
 """(images uint8 [B, S, S, 3], keys, seed) -> uint8 [B, S, S, 3]: augmentation by albumentations, or a corruption"""
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from fer_voting.data.augment.batched import BatchedAugment
-from fer_voting.data.batches import Batch, BatchDataset, Change
+from fer_voting.data.batches import Batch, BatchDataset, Change, TrainingBatch
 from fer_voting.data.division import (
     Division,
     copies_between,
@@ -93,6 +93,7 @@ class FERDataModule(L.LightningDataModule):
             seed use the same training, validation and test images.
         balance: `target`: images per class and epoch (see `sampling.target_count`).
         augment: changes of training images.
+        full_resolution_too: a training batch has its images a second time, with all changes but `low_resolution`.
         num_workers: processes that load batches; `auto`: none on a CPU, else up to 8, as a rank's share of the
             cores allows.
         resident: keep all images on the training device; `auto`: on a GPU with enough memory.
@@ -126,6 +127,7 @@ class FERDataModule(L.LightningDataModule):
         data_seed: int = 0,
         balance: Mapping[str, Any] | None = None,
         augment: AlbumentationsAugment | BatchedAugment | None = None,
+        full_resolution_too: bool = False,
         num_workers: int | str = "auto",
         resident: bool | str = "auto",
         drop_leaks: bool = False,
@@ -152,6 +154,13 @@ class FERDataModule(L.LightningDataModule):
         by_batch = augment is None or isinstance(augment, BatchedAugment)
         if resident is True and not by_batch:
             raise ValueError("dataset.resident=true needs augment.backend=batched, which runs on the images' device")
+        if not isinstance(full_resolution_too, bool):
+            raise ValueError(f"distillation.full_resolution={full_resolution_too} must be true or false")
+        if full_resolution_too and not (isinstance(augment, BatchedAugment) and augment.low_resolution):
+            raise ValueError(
+                "distillation.full_resolution=true shows the teacher the images before augment.low_resolution: it "
+                "needs that step and augment.backend=batched, e.g. augment=low_resolution"
+            )
         if not re.fullmatch(r"[\w.-]+", name):
             raise ValueError(f"dataset.name={name!r} must consist of letters, digits, '.', '_' and '-'")
         if target is not None and (lacking := [number for number in target.numbers if number not in self.numbers]):
@@ -167,7 +176,7 @@ class FERDataModule(L.LightningDataModule):
         self.class_names: tuple[str, ...] = CLASSES[:classes]
         self.size, self.batch_size, self.seed, self.data_seed = size, batch_size, seed, data_seed
         self.balance_target = (balance or {"target": "none"})["target"]
-        self.augment, self.num_workers = augment, num_workers
+        self.augment, self.full_resolution_too, self.num_workers = augment, full_resolution_too, num_workers
         self.resident = resident if by_batch else False
         self.drop_leaks, self.refit, self._target = drop_leaks, refit, target
         self.manifest = None if manifest is None else Path(manifest)
@@ -630,11 +639,14 @@ class FERDataModule(L.LightningDataModule):
         free_bytes, _ = torch.cuda.mem_get_info(device)
         return self.pack.images.nbytes <= RESIDENT_SHARE * free_bytes
 
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> TrainingBatch:
         images, targets, draws = batch
+        versions = [images]
         if isinstance(self.augment, BatchedAugment) and self.trainer is not None and self.trainer.training:
-            images = self.augment(images, self.trainer.current_epoch, draws, self.seed)
-        return normalise(images), targets, draws % AGAIN
+            augments = [self.augment, self.augment.at_full_resolution] if self.full_resolution_too else [self.augment]
+            versions = [augment(images, self.trainer.current_epoch, draws, self.seed) for augment in augments]
+        images, *others = map(normalise, versions)
+        return images, targets, draws % AGAIN, *others
 
 
 class PartDataModule(L.LightningDataModule):

@@ -223,7 +223,7 @@ class Distillation:
         Args:
             hard_loss: of the labels.
             logits: of the trained network, `[B, V, K]`.
-            images: the batch that it saw, `[B, 3, H, W]`.
+            images: of the batch, for the teacher, `[B, 3, H, W]`.
         """
         targets = self.soft_targets(images)[:, None].expand_as(logits)
         own = F.log_softmax(logits.float() / self.temperature, dim=2)

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor, nn
 
-from fer_voting.data.module import Batch
+from fer_voting.data.batches import Batch, TrainingBatch
 from fer_voting.models import VotingNetwork
 from fer_voting.models.adaptive import full_map_and_crops, has_cut, require_cut
 from fer_voting.models.checkpoint import NetworkInfo
@@ -142,23 +142,30 @@ class VotingModule(L.LightningModule):
 
     # Training -----------------------------------------------------------------------------------------------------
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        images, targets, _ = batch
+    def training_step(self, batch: TrainingBatch, batch_idx: int) -> Tensor:
+        images, targets, _, *for_teacher = batch
         if batch_idx == 0:
             # Dropout and stochastic depth draw from torch's own generator: a continued run draws as an undisturbed one.
             # Not as the epoch begins: the loader draws after that, as often as it was made anew.
             torch.manual_seed(seed_for(_NETWORK, self.seed, self.current_epoch, self.global_rank))
         if self.mix is not None:
-            images, targets = self.mix(images, targets, self.current_epoch, batch_idx)
-        loss = self.training_loss(images, targets)
+            mix = functools.partial(self.mix, targets=targets, epoch=self.current_epoch, batch_idx=batch_idx)
+            for_teacher = [mix(version)[0] for version in for_teacher]  # by the same numbers
+            images, targets = mix(images)
+        loss = self.training_loss(images, targets, *for_teacher)
         self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(images), sync_dist=True)
         return loss
 
-    def training_loss(self, images: Tensor, targets: Tensor) -> Tensor:
-        """The loss of images `[B, 3, H, W]` by their targets, and by the teacher where there is one."""
+    def training_loss(self, images: Tensor, targets: Tensor, for_teacher: Tensor | None = None) -> Tensor:
+        """The loss of images `[B, 3, H, W]` by their targets, and by the teacher where there is one, which sees
+        `for_teacher`, by default the same images."""
         logits = self(images)
         loss = self.loss(logits, targets)
-        return loss if self.distillation is None else self.distillation(loss, logits, images)
+        return (
+            loss
+            if self.distillation is None
+            else self.distillation(loss, logits, images if for_teacher is None else for_teacher)
+        )
 
     # Evaluation ---------------------------------------------------------------------------------------------------
 

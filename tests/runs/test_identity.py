@@ -155,6 +155,7 @@ def test_distillation_is_part_of_the_identity_only_with_a_teacher() -> None:
     assert {key: value for key, value in distilled.items() if key not in plain} == {
         "teacher": "some_run",
         "distillation.temperature": 4.0,
+        "distillation.full_resolution": False,
         "distillation.hard_weight": 0.1,
         "distillation.vote": "soft",
     }

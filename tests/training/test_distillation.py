@@ -7,19 +7,22 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import lightning as L
 import pytest
 import torch
 from helpers.composed import composed
 from helpers.networks import SEVEN, noise, write_checkpoint
 from helpers.train import TINY
+from hydra.errors import InstantiationException
 
-from fer_voting.experiment import make_distillation, train
+from fer_voting.experiment import find_sources, make_data, make_distillation, make_module, train
 from fer_voting.face_input import FaceInput
 from fer_voting.models.images import as_grey, normalise
 from fer_voting.networks import load_network, match_classes
 from fer_voting.runs.naming import settle
 from fer_voting.runs.run import OtherInputsError, Run, read_history
 from fer_voting.training.losses import Distillation
+from fer_voting.votes import VOTES
 
 pytestmark = pytest.mark.slow
 
@@ -57,6 +60,53 @@ def test_a_teacher_of_grey_images_sees_grey(tmp_path: Path) -> None:
 def test_a_teacher_of_numbers_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"teacher=m3 predicts valence and arousal"):
         distillation_by(tmp_path, class_names=SEVEN[:5], number_names=("valence", "arousal"))
+
+
+def seen_in_two_steps(tmp_path: Path, *words: str) -> dict[str, list[torch.Tensor]]:
+    """The images that the student and its teacher are given in the first two steps of a training."""
+    teacher = write_checkpoint(tmp_path / "teacher.ckpt", split="baseline")
+    words = ("split=baseline", f"teacher={teacher}", "augment=low_resolution", "mix=mixup", "name=seen", *words)
+    config = settle(composed([*QUICK, f"output_dir={tmp_path}", "augment.low_resolution.probability=0.7", *words]))
+    data = make_data(config)
+    data.setup()
+    module = make_module(config, data, VOTES["soft"], find_sources(config))
+    seen: dict[str, list[torch.Tensor]] = {"student": [], "teacher": []}
+    assert module.distillation is not None
+    for who, net in (("student", module.net), ("teacher", module.distillation.teacher)):
+        net.register_forward_pre_hook(lambda net, inputs, who=who: seen[who].append(inputs[0].detach().clone()))
+    L.Trainer(
+        max_steps=2, limit_val_batches=0, logger=False, enable_checkpointing=False, enable_progress_bar=False
+    ).fit(module, data)
+    return seen
+
+
+def test_a_teacher_at_full_resolution_sees_the_same_images_before_it_is_lowered(tmp_path: Path) -> None:
+    """Also where images are mirrored after that, and mixed."""
+    mirror = "+augment.flip.probability=0.5"
+    usual = seen_in_two_steps(tmp_path, mirror)
+    full = seen_in_two_steps(tmp_path, mirror, "distillation.full_resolution=true")
+    never_lowered = seen_in_two_steps(tmp_path, mirror, "augment.low_resolution.probability=0")
+    assert len(full["teacher"]) == 2
+    for step in range(2):
+        assert torch.equal(full["student"][step], usual["student"][step])
+        assert torch.equal(full["student"][step], usual["teacher"][step])
+        assert torch.equal(full["teacher"][step], never_lowered["student"][step])
+        changed = (full["teacher"][step] != full["student"][step]).flatten(1).any(1).float().mean()
+        assert changed > 0.5
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("augment=paper",), r"e\.g\. augment=low_resolution"),
+        (("augment=low_resolution", "augment.backend=albumentations"), r"needs that step and augment\.backend=batched"),
+        (("distillation.full_resolution=maybe",), r"full_resolution=maybe must be true or false"),
+    ],
+)
+def test_full_resolution_without_what_it_needs(tmp_path: Path, words: tuple[str, ...], message: str) -> None:
+    teacher = write_checkpoint(tmp_path / "teacher.ckpt")
+    with pytest.raises(InstantiationException, match=message):
+        train(plan(tmp_path, "name=mine", f"teacher={teacher}", "distillation.full_resolution=true", *words))
 
 
 def test_a_split_as_teacher_is_the_run_of_the_same_words(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -47,6 +48,12 @@ class BatchedAugment(Steps):
     def __init__(self, **steps: Step) -> None:
         super().__init__(**steps)
         self._constants: dict[tuple[int, torch.device], _Constants] = {}
+
+    @cached_property
+    def at_full_resolution(self) -> BatchedAugment:
+        """The same changes of the same images, without `low_resolution`."""
+        # With the probability 0, not without the step: the numbers of the steps behind it stay what they are.
+        return replace(self, low_resolution={**(self.low_resolution or {}), "probability": 0.0})
 
     def __call__(self, images: Tensor, epoch: int, positions: Tensor, seed: int) -> Tensor:
         """Changed images, float32 `[B, 3, S, S]` from 0 to 255, each determined only by (seed, epoch, position).
