@@ -69,6 +69,7 @@ def judge(name: str, recognizer: Recognizer, data: FERDataModule, positions: NDA
 
     Raises ValueError if the network lacks one of FER2013's classes. Other classes of the network are not decided for.
     """
+    commit = git_commit()  # now: the checkout may change before the end
     classes = list(data.class_names)
     if missing := [label for label in classes if label not in recognizer.class_names]:
         raise ValueError(f"{name} does not know {', '.join(missing)}: it cannot be judged on FER2013")
@@ -106,7 +107,7 @@ def judge(name: str, recognizer: Recognizer, data: FERDataModule, positions: NDA
         "brightness": _by_brightness(images, faces.labels, decisions, len(classes)),
         "resolution": _by_resolution(recognizer, columns, images, {"by_label": faces.labels, "by_majority": majority}),
         "device": describe_device(torch.device(runtime.device)),
-        "git_commit": git_commit(),
+        "git_commit": commit,
         "versions": package_versions(),
     }
 
@@ -118,6 +119,7 @@ def judge_forms(
 
     A form that its folder or file lacks is left out. Raises ValueError if there is none.
     """
+    commit = git_commit()
     faces = find_faces(data, positions)
     images = np.asarray(data.pack.images[positions])
     known = {"by_label": faces.labels}
@@ -156,7 +158,7 @@ def judge_forms(
         "images": len(images),
         "forms": [{"by_majority": None, **row, "time": row["milliseconds"] / rows[0]["milliseconds"]} for row in rows],
         "device": describe_device(torch.device("cpu")),
-        "git_commit": git_commit(),
+        "git_commit": commit,
         "versions": package_versions(),
     }
 
