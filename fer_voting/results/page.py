@@ -96,7 +96,7 @@ def _section(runs: RunTable, group: RunGroup) -> dict[str, Any]:
     curves, unreadable_curves = _curves(group)
     to_run = missing_runs(runs, group, group.splits())
     inherited = inherited_lines(run.result for run in group.finished(refit=None))
-    note = " ".join(filter(None, [paper_note(group, "val"), "; ".join(inherited)]))
+    note = " ".join(filter(None, [paper_note(group), "; ".join(inherited)]))
     return {
         "anchor": re.sub(r"[^a-z0-9]+", "-", f"{group.dataset}-{group.variant}".lower()).strip("-"),
         "title": group.title,
@@ -146,7 +146,7 @@ def _test_tables(group: RunGroup) -> list[NotedTable]:
         refitted = accuracy_table(group, [accuracy(group, method, "test") for method in methods])
         note = "Trained again on training and validation images (section 3.3), then tested once."
         tables.append(("Test accuracy after refit (%)", refitted, note))
-        pairs = compare_with_baseline(group, methods, "test")
+        pairs = compare_with_baseline(group, methods)
         tables += _comparison_tables(group, "On the same test images, after refit", pairs)
     return tables
 

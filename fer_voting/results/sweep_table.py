@@ -70,7 +70,7 @@ def _cross_validations(sweep: Sweep) -> list[str]:
                 texts += [number_table(number_figures(group, "test", refit)).markdown(), NUMBERS_NOTE]
             if not group.has_classes:
                 continue
-            measured = [one for one in accuracies(group, "test", PAPER_VOTES, refit) if one.seeds]
+            measured = [one for one in accuracies(group, "test", refit) if one.seeds]
             if not measured:
                 continue
             pairs = [pair for pair in comparisons(group, "test", refit) if pair.difference is not None]

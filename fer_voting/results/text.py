@@ -174,9 +174,9 @@ def _paper_accuracy(group: RunGroup, method: Method, part: str) -> float | None:
     return (paper_validation_accuracy if part == "val" else paper_test_accuracy)(group.dataset, method)
 
 
-def paper_note(group: RunGroup, part: str) -> str:
-    """A warning about the paper's values in the tables of a part; "" if none is needed."""
-    return UNCERTAIN if (group.dataset, group.variant, part) == ("rafdb", "", "val") else ""
+def paper_note(group: RunGroup) -> str:
+    """A warning about the paper's values in the tables of validation; "" if none is needed."""
+    return UNCERTAIN if (group.dataset, group.variant) == ("rafdb", "") else ""
 
 
 def comparison_table(group: RunGroup | None, comparisons: Sequence[Comparison]) -> Table:

@@ -89,11 +89,11 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def different_values(recorded: Mapping[str, Any], expected: Mapping[str, Any], at_most: int = 4) -> str:
-    """`key: A there, B here, ...` for the first values in which two identities differ; "" if they are equal."""
+def different_values(recorded: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
+    """`key: A there, B here, ...` for the first four values in which two identities differ; "" if they are equal."""
     keys = sorted(k for k in recorded.keys() | expected.keys() if recorded.get(k, ...) != expected.get(k, ...))
-    shown = [f"{k}: {recorded.get(k, 'nothing')} there, {expected.get(k, 'nothing')} here" for k in keys[:at_most]]
-    return ", ".join([*shown, *([f"and {len(keys) - at_most} more"] if len(keys) > at_most else [])])
+    shown = [f"{k}: {recorded.get(k, 'nothing')} there, {expected.get(k, 'nothing')} here" for k in keys[:4]]
+    return ", ".join([*shown, *([f"and {len(keys) - 4} more"] if keys[4:] else [])])
 
 
 PURPOSES = {"init_from": "weights", "teacher": "teacher"}
