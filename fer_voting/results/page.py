@@ -169,13 +169,13 @@ def _number_tables(group: RunGroup) -> list[NotedTable]:
 def _cards(group: RunGroup, validation: Sequence[Accuracy], pairs: Sequence[Comparison]) -> list[tuple[str, str, str]]:
     """Label, value and note of: the highest accuracy by the soft vote, its difference to the baseline and to the hard
     vote, its cost. Differences only from ENOUGH_SEEDS on: large type reads as a conclusion."""
-    by_soft_vote = [(one.mean, one.method) for one in validation if one.mean is not None and one.method.vote == "soft"]
+    by_soft_vote = [(one.mean, one) for one in validation if one.mean is not None and one.method.vote == "soft"]
     if not by_soft_vote:
         return []
-    highest, method = max(by_soft_vote, key=lambda pair: pair[0])
-    runs = len(group.finished(method.split))
-    few = "" if runs >= ENOUGH_SEEDS else ": too few seeds for a conclusion"
-    cards = [("highest on validation", f"{percent(highest)} %", f"{describe(method)}, {counted(runs, 'run')}{few}")]
+    mean, highest = max(by_soft_vote, key=lambda pair: pair[0])
+    method, runs = highest.method, counted(highest.runs, "run")
+    few = "" if len(highest.seeds) >= ENOUGH_SEEDS else ": too few seeds for a conclusion"
+    cards = [("highest on validation", f"{percent(mean)} %", f"{describe(method)}, {runs}{few}")]
     for pair in pairs:
         if pair.first == method and pair.difference is not None and len(pair.p_values) >= ENOUGH_SEEDS:
             over = "baseline" if pair.second.split == "baseline" else "hard vote"
