@@ -46,11 +46,11 @@ from fer_voting.results.text import (
     INTERVAL_NOTE,
     NOTHING,
     SPLIT_TITLES,
-    VOTE_TITLES,
     interval_over,
     mean_text,
     missing_lines,
     two_digits,
+    vote_title,
 )
 from fer_voting.system.messages import set_up_messages
 from fer_voting.votes import (
@@ -195,7 +195,7 @@ def _crops(report: Report, group: RunGroup, voting: BySplit) -> None:
                 for kind, c in choices.items()
             }
             cells = [mean_text(accuracies) for accuracies in by_kind.values()]
-            table.rows.append([SPLIT_TITLES[split], VOTE_TITLES[vote], str(len(of_split)), *cells])
+            table.rows.append([SPLIT_TITLES[split], vote_title(vote), str(len(of_split)), *cells])
             for mirrored, label, style in ((False, "not mirrored", "--"), (True, "with mirror images", "-")):
                 kinds = [kind for kind in choices if ("with" in kind) == mirrored]
                 if vote == "soft":
@@ -350,7 +350,7 @@ def _calibration(report: Report, runs: BySplit) -> None:
 def _calibration_error(run: KeptRun, vote: Vote) -> float:
     probabilities = vote.probabilities(CropOutputs(torch.from_numpy(run.test.logits)))
     confidence, decisions = probabilities.max(dim=1)
-    return reliability(confidence.numpy(), decisions.numpy() == run.test.labels).error
+    return reliability(confidence.numpy(), decisions.numpy() == run.test.labels)["error"]
 
 
 def _adaptive(report: Report, group: RunGroup, voting: BySplit) -> None:

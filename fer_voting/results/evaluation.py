@@ -127,7 +127,7 @@ def evaluate_predictions(
     def calibration(temperature: float) -> dict[str, Any]:
         probabilities = replace(vote, temperature=temperature).probabilities(outputs)
         confidences = probabilities.gather(1, decisions[:, None])[:, 0]
-        return reliability(confidences.numpy(), decisions.numpy() == labels).to_values()
+        return reliability(confidences.numpy(), decisions.numpy() == labels)
 
     return {
         "macro_f1": float(metrics_of_counts(counts)["macro_f1"]),
