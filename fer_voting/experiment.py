@@ -443,7 +443,7 @@ def check(config: DictConfig, vote: Vote, trainer: L.Trainer, target: Target) ->
         )
     if config.model.get("memory") == "lean" and config.trainer.get("sync_batchnorm"):
         raise ValueError(LEAN_AND_SYNC_BATCHNORM)
-    if not config.trainer.get("sync_batchnorm") and trainer.world_size != batchnorm_ranks(resolve(config)):
+    if trainer.world_size != batchnorm_ranks(resolve(config)):
         raise ValueError(
             f"this training has {counted(trainer.world_size, 'rank')}, and trainer.devices={config.trainer.devices} "
             f"trainer.num_nodes={config.trainer.get('num_nodes', 1)} say {batchnorm_ranks(resolve(config))}: "

@@ -37,7 +37,7 @@ NOT_IDENTITY: dict[str, str] = {
     "dataset.num_workers": "random numbers depend on seed, epoch and image, not on the process that loads it",
     "dataset.resident": "decides where the images are kept, not which they are",
     "trainer.accelerator": "device placement; the device is recorded",
-    "trainer.devices": "the global batch is the same on any number of ranks; see `batchnorm_ranks`",
+    "trainer.devices": "counted as `batchnorm_ranks`",
     "trainer.num_nodes": "as trainer.devices",
     "trainer.strategy": "device placement",
     "trainer.default_root_dir": "a place",
@@ -129,10 +129,9 @@ def matches(key: str, patterns: Collection[str]) -> bool:
 
 
 def batchnorm_ranks(config: Mapping[str, Any]) -> int:
-    """Number of ranks among which BatchNorm's batch is divided: 1 where `trainer.sync_batchnorm` joins them."""
+    """Number of ranks among which a batch is divided. `mix`, losses of a whole batch (`concordance`), dropout, and
+    BatchNorm without `trainer.sync_batchnorm` see only the rank's images."""
     trainer = config["trainer"]
-    if trainer.get("sync_batchnorm"):
-        return 1
     devices, nodes = trainer.get("devices", 1), int(trainer.get("num_nodes") or 1)
     if isinstance(devices, Sequence) and not isinstance(devices, str):
         return len(devices) * nodes
