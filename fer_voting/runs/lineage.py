@@ -109,13 +109,10 @@ def overlap_lines(overlap: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-NOTHING_INHERITED = Lineage({}, ()).overlap({})
-
-
 def inherited_lines(results: Iterable[Mapping[str, Any]]) -> list[str]:
     """A line for each finished run with images that a network which it starts or learns from was trained on."""
     return [
         f"{result['name']}: {'; '.join(lines)}"
         for result in results
-        if (lines := overlap_lines(result.get("inherited") or NOTHING_INHERITED))
+        if (inherited := result.get("inherited")) and (lines := overlap_lines(inherited))
     ]
