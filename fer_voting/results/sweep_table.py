@@ -20,7 +20,8 @@ def sweep_table(sweep: Sweep) -> tuple[str, int, Table]:
     The votes are the paper's and those that the jobs were configured for. The votes of one training share a row.
     """
     jobs = sweep.jobs()
-    votes = [vote for vote in ALL_VOTES if vote in (*PAPER_VOTES, *(job["voting"] for job in jobs))]
+    asked = [*PAPER_VOTES, *(job["voting"] for job in jobs)]
+    votes = [vote for vote in dict.fromkeys((*ALL_VOTES, *asked)) if vote in asked]
     rows, notes, unfinished, finished = [], [], [], []
     fingerprints: dict[tuple[str, str, bool], dict[str, str]] = {}  # comparable runs -> fingerprint -> a run's name
     for name in dict.fromkeys(job["run"] for job in jobs):
