@@ -36,6 +36,7 @@ from fer_voting.results.evaluation import (
     interval_note,
     write_predictions,
 )
+from fer_voting.results.load import PARTS
 from fer_voting.results.numbers import evaluate_numbers, evaluation_table, number_columns
 from fer_voting.results.plots import plot_evaluation, save
 from fer_voting.results.robustness import RobustnessRow, robustness_figure, robustness_row, robustness_table
@@ -55,8 +56,6 @@ from fer_voting.training.predictions import PartPredictions
 from fer_voting.votes import AdaptiveCost, CropOutputs, Vote, adaptive_curve, known_votes, soft_vote
 
 log = logging.getLogger(__name__)
-
-PARTS = ("val", "test")
 
 
 def evaluate(config: DictConfig) -> tuple[Path, dict[str, Any]]:
