@@ -614,7 +614,6 @@ def measured(trainer: L.Trainer, module: VotingModule, data: FERDataModule, run:
         "data_fingerprint": data.fingerprint,
         "epochs": len(read_history(run.metrics_file)),  # of a training that is stopped early, fewer than max_epochs
         "forward_mib_per_image": memory and memory.mib_per_image,
-        "forward_memory_measure": memory and memory.measure,
         "images_per_second": throughput and throughput.images_per_second,
         "parameters": count_parameters(module.net),
         "gmacs": count_gmacs(module.net, module.info.image_size),
