@@ -336,12 +336,12 @@ def make_data(config: DictConfig) -> FERDataModule:
 
 
 def make_callbacks(config: DictConfig) -> list[Callback]:
-    """The callbacks of the configuration."""
+    """The callbacks of the configuration; without early stopping in a refit, which trains the epochs selected."""
     made = {
         key: instantiate(node, _convert_="all") for key, node in (config.callbacks or {}).items() if node is not None
     }
     refuse_callbacks(made)
-    callbacks: list[Callback] = list(made.values())
+    callbacks = [each for each in made.values() if not (config.refit and isinstance(each, EarlyStopping))]
     if config.init_from is None and any(isinstance(callback, TrainLastBiasOnly) for callback in callbacks):
         raise ValueError(
             "callbacks=last_bias trains only the last layer's bias, so with `init_from` (=None) every other weight "
