@@ -37,7 +37,7 @@ def contact_sheet(run: Run, rows: int) -> Figure:
         raise ValueError(f"the run {run.name} is of {record.dataset}: its images show people and are not published")
     stored, classes = record.predictions("test"), record.result["class_names"]
     logits = torch.from_numpy(stored.logits)
-    decided, agreement = soft_vote(logits).argmax(dim=1).numpy(), agreeing_crops(logits, "soft")
+    decided, agreement = soft_vote(logits).argmax(dim=1).numpy(), agreeing_crops(logits)
     chosen = [np.flatnonzero(stored.labels == label)[:rows] for label in range(len(classes))]
     images = _images(run, stored.names)
 

@@ -14,7 +14,7 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from fer_voting.models.crops import CROPS
-from fer_voting.votes import VOTES
+from fer_voting.votes import VOTES, soft_vote
 
 PLACES = CROPS // 2
 """Number of crop places. `models.crops.ten_crops` takes each place of the map, then of the mirrored map."""
@@ -49,9 +49,9 @@ def mean_accuracy(logits: Tensor, labels: NDArray[np.int64], vote: str, choices:
     return sum(shares) / len(shares)
 
 
-def agreeing_crops(logits: Tensor, vote: str) -> NDArray[np.int64]:
-    """How many of an image's crops decide, each by its own logits, as the vote does: `[N, V, K]` -> [N], 0 to V."""
-    decisions = VOTES[vote](logits).argmax(dim=1)
+def agreeing_crops(logits: Tensor) -> NDArray[np.int64]:
+    """How many of an image's crops decide as the soft vote does, each by its own logits: `[N, V, K]` -> [N]."""
+    decisions = soft_vote(logits).argmax(dim=1)
     return (logits.argmax(dim=2) == decisions[:, None]).sum(dim=1).numpy()
 
 

@@ -31,11 +31,12 @@ from experiments.crop_analysis import agreeing_crops, area_under_roc, crop_choic
 from experiments.kept import Faces, KeptRun, keep, read_faces, read_kept
 from fer_voting.data.labels import CLASSES
 from fer_voting.data.sets.ferplus import strict_majority
+from fer_voting.experiment import use_float32_precision
 from fer_voting.models import VotingResNet18
 from fer_voting.models.adaptive import adaptive_cost
 from fer_voting.models.crops import CROPS
 from fer_voting.results.calibration import reliability
-from fer_voting.results.compare import TABLE_VOTES, Correct
+from fer_voting.results.compare import Correct
 from fer_voting.results.evaluation import confusion_counts
 from fer_voting.results.load import RunGroup, load_runs
 from fer_voting.results.missing import MissingRuns, missing_runs
@@ -45,14 +46,24 @@ from fer_voting.results.text import (
     INTERVAL_NOTE,
     NOTHING,
     SPLIT_TITLES,
-    VOTE_TITLES,
     interval_over,
     mean_text,
     missing_lines,
     two_digits,
+    vote_title,
 )
 from fer_voting.system.messages import set_up_messages
-from fer_voting.votes import ALL_VOTES, VOTES, AdaptiveCost, AdaptiveVote, CropOutputs, Vote, certainty, fit_threshold
+from fer_voting.votes import (
+    ALL_VOTES,
+    PAPER_VOTES,
+    VOTES,
+    AdaptiveCost,
+    AdaptiveVote,
+    CropOutputs,
+    Vote,
+    certainty,
+    fit_threshold,
+)
 
 FOLDER = Path("experiments/recorded/fer2013")
 SHARES_OF_CROPS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
@@ -178,13 +189,13 @@ def _crops(report: Report, group: RunGroup, voting: BySplit) -> None:
     table = Table(["architecture", "vote", "runs", *choices], [], left=2, best={*choices})
     lines: list[dict[str, Any]] = []
     for split, of_split in voting.items():
-        for vote in TABLE_VOTES:
+        for vote in PAPER_VOTES:
             by_kind = {
                 kind: [mean_accuracy(torch.from_numpy(r.test.logits), r.test.labels, vote, c) for r in of_split]
                 for kind, c in choices.items()
             }
             cells = [mean_text(accuracies) for accuracies in by_kind.values()]
-            table.rows.append([SPLIT_TITLES[split], VOTE_TITLES[vote], str(len(of_split)), *cells])
+            table.rows.append([SPLIT_TITLES[split], vote_title(vote), str(len(of_split)), *cells])
             for mirrored, label, style in ((False, "not mirrored", "--"), (True, "with mirror images", "-")):
                 kinds = [kind for kind in choices if ("with" in kind) == mirrored]
                 if vote == "soft":
@@ -215,7 +226,7 @@ def _agreement(report: Report, group: RunGroup, voting: BySplit) -> None:
         for run in of_split:
             logits = torch.from_numpy(run.test.logits)
             correct = run.test.correct("soft")
-            agreeing = agreeing_crops(logits, "soft")
+            agreeing = agreeing_crops(logits)
             levels = np.minimum(CROPS - agreeing, len(names) - 1)
             for level in range(len(names)):
                 shares[level].append(float((levels == level).mean()))
@@ -266,7 +277,7 @@ def _resolution(report: Report, group: RunGroup, runs: BySplit) -> None:
         return {run.run.seed: run.decisions[side][vote] == run.test.labels for run in runs.get(split, [])}
 
     for split in (split for split in runs if split != "baseline"):
-        for vote in TABLE_VOTES[:2]:
+        for vote in PAPER_VOTES[:2]:
             pairs = [_difference(correct(split, side, vote), correct("baseline", side, "soft")) for side in sides]
             gains.rows.append([SPLIT_TITLES[split], vote, *(text for text, _ in pairs), pairs[0][1]])
     if gains.rows:
@@ -281,7 +292,7 @@ def _leaks(report: Report, runs: BySplit, faces: Faces) -> None:
     kinds = {"also in Training": faces.in_training, "not in Training": ~faces.in_training}
     header = [f"{kind} ({chosen.sum():,})" for kind, chosen in kinds.items()]
     table = Table(["architecture", "vote", "runs", *header], [], left=2)
-    for vote, of_split, cells in _by_vote(runs, TABLE_VOTES):
+    for vote, of_split, cells in _by_vote(runs, PAPER_VOTES):
         shares = (
             mean_text(float(run.test.correct(vote)[chosen].mean()) for run in of_split) if chosen.any() else NOTHING
             for chosen in kinds.values()
@@ -306,7 +317,7 @@ def _labels(report: Report, runs: BySplit, faces: Faces) -> None:
     majority = strict_majority(faces.votes, len(names))
     header = ["by FER2013's label", "by FER+'s majority", "errors", "label's", "network's", "neither's"]
     table = Table(["architecture", "vote", "runs", *header], [], left=2)
-    for vote, of_split, cells in _by_vote(runs, TABLE_VOTES):
+    for vote, of_split, cells in _by_vote(runs, PAPER_VOTES):
         shares = [label_shares(run.decisions[max(run.decisions)][vote], faces.labels, majority) for run in of_split]
         table.rows.append([*cells, *(mean_text(each) for each in zip(*shares, strict=True))])
     agree = (majority == faces.labels)[majority >= 0]
@@ -339,7 +350,7 @@ def _calibration(report: Report, runs: BySplit) -> None:
 def _calibration_error(run: KeptRun, vote: Vote) -> float:
     probabilities = vote.probabilities(CropOutputs(torch.from_numpy(run.test.logits)))
     confidence, decisions = probabilities.max(dim=1)
-    return reliability(confidence.numpy(), decisions.numpy() == run.test.labels).error
+    return reliability(confidence.numpy(), decisions.numpy() == run.test.labels)["error"]
 
 
 def _adaptive(report: Report, group: RunGroup, voting: BySplit) -> None:
@@ -449,7 +460,7 @@ def main(arguments: list[str] | None = None) -> None:
     if options.runs and options.root is None:
         parser.error("to keep runs, give the folder of fer2013.csv: --root DIR")
     set_up_messages()
-    resolution.compute_in_float32()
+    use_float32_precision(tf32=False)  # as a training's default
     try:
         if options.root is not None:
             finished = load_runs(options.output_dir).group(options.dataset, options.variant).finished()

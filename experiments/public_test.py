@@ -103,7 +103,7 @@ def judge(name: str, recognizer: Recognizer, data: FERDataModule, positions: NDA
         "class_names": classes,
         "by_label": of_labels(faces.labels, decisions),
         "by_majority": None if majority is None else of_labels(majority, decisions),
-        "calibration_error": reliability(confidences, decisions == faces.labels).error,
+        "calibration_error": reliability(confidences, decisions == faces.labels)["error"],
         "brightness": _by_brightness(images, faces.labels, decisions, len(classes)),
         "resolution": _by_resolution(recognizer, columns, images, {"by_label": faces.labels, "by_majority": majority}),
         "device": describe_device(torch.device(runtime.device)),

@@ -70,7 +70,7 @@ def record_predictions(run: RunRecord, part: str, folder: Path) -> None:
     path = folder / run.predictions_file(part).name
     groups = () if stored.groups is None else [_digest(name) if name else "" for name in stored.groups]
     of_groups = {"groups": np.array(groups)} if groups else {}
-    logits, labels = stored.logits.astype(np.float16), stored.labels.astype(np.uint8)
+    logits, labels = stored.logits.astype(np.float16), stored.labels.astype(np.min_scalar_type(stored.labels.max()))
     write_npz(path, logits=logits, labels=labels, rows=rows, **of_groups)
     vote = run.refit or "soft"
     changed = abs(read_predictions(path).correct(vote).mean() - stored.correct(vote).mean())

@@ -26,6 +26,7 @@ from experiments.common import SYNTHETIC, Report, add_folders, make_parser, orig
 from fer_voting.config import remake
 from fer_voting.data.corruptions import corrupt
 from fer_voting.data.module import FERDataModule
+from fer_voting.experiment import use_float32_precision
 from fer_voting.inference.recognizer import Recognizer
 from fer_voting.inference.runtime import TorchRuntime
 from fer_voting.models import SPLITS
@@ -54,12 +55,6 @@ Row = dict[str, Any]
 (share of the most frequent class), `image_size`, `network` (`name_networks`), `run`, `checksum` (of its weights),
 `seed`, `trained_split`, `split`, `vote`, `resolution` (pixels), `accuracy` with the ends `low` and `high` of its 95 %
 interval, over images or their groups, `mean_recall`, and `right` (bool [N], of each image; not in files)."""
-
-
-def compute_in_float32() -> None:
-    """Without TensorFloat-32, as by a training's default (tf32=false)."""
-    torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32 = False
 
 
 @dataclass(frozen=True)
@@ -325,7 +320,7 @@ def main(arguments: list[str] | None = None) -> None:
     if min(options.resolutions) < 1:
         parser.error("--resolutions must be above 0, e.g. 8,16,48")
     set_up_messages()
-    compute_in_float32()
+    use_float32_precision(tf32=False)  # as a training's default
     rows: list[Row] = []
     try:
         names = dict.fromkeys(options.runs)

@@ -6,7 +6,6 @@ which is the baseline with the same parameters.
 """
 
 import sys
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -64,7 +63,7 @@ def report(evaluations: dict[str, dict[str, Any]]) -> Report:
     written = Report("robustness", "Worse images", rows=rows)
     title = f"{one['dataset']}, {one['part']}, {one['images']:,} images"
     written.add(f"## {title}")
-    draw = partial(_draw, rows=rows, title=title)
+    draw = partial(save, robustness_figure(rows, title, list(rows[0]["votes"])))
     written.add_plot("robustness", draw, f"accuracy on worse images, {title}")
     written.add_table(robustness_table(rows, noun=""))
     of_classes = np.sum(one["votes"]["soft"]["confusion_counts"], axis=1)
@@ -82,10 +81,6 @@ def report(evaluations: dict[str, dict[str, Any]]) -> Report:
     networks = "; ".join(f"{name}: {each['network']}" for name, each in evaluations.items())
     written.add(f"{networks}. Commit {commits}; {precisions} on {devices}.")
     return written
-
-
-def _draw(path: Path, rows: Sequence[RobustnessRow], title: str) -> None:
-    save(robustness_figure(rows, title, list(rows[0]["votes"])), path)
 
 
 def main(arguments: list[str] | None = None) -> None:

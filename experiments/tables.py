@@ -50,7 +50,7 @@ def validation_table(options: Options) -> Report:
         pairs = comparisons(group, "val")
         report.add(f"## {title('Table 3', 'validation accuracy (%)', group)}")
         report.add_table(accuracy_table(group, validation))
-        if note := paper_note(group, "val"):
+        if note := paper_note(group):
             report.add(note)
         report.add_comparisons("### On the same images", group, pairs)
         measured, published = cost_points(group, validation)
@@ -94,7 +94,7 @@ def refit_table(name: str, table_of: str, options: Options) -> Report:
         splits = [s for s in group.splits(REFIT) if s in PAPER_SPLITS or group.finished(s, refit=None)]
         after = [accuracy(group, Method(split, "soft", REFIT), "test") for split in splits]
         before = [accuracy(group, Method(split, "soft"), "test") for split in splits]
-        pairs = compare_with_baseline(group, [one.method for one in after], "test")
+        pairs = compare_with_baseline(group, [one.method for one in after])
         report.add(f"## {title(what, 'test accuracy (%)', group)}")
         report.add_table(_accuracies(group, after, before))
         report.add(REFIT_NOTE)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from omegaconf import DictConfig
 
 from fer_voting.config import make
@@ -35,12 +36,14 @@ from fer_voting.results.evaluation import (
     interval_note,
     write_predictions,
 )
+from fer_voting.results.load import PARTS
 from fer_voting.results.numbers import evaluate_numbers, evaluation_table, number_columns
 from fer_voting.results.plots import plot_evaluation, save
 from fer_voting.results.robustness import RobustnessRow, robustness_figure, robustness_row, robustness_table
 from fer_voting.results.table import Table, write_tables
 from fer_voting.runs.lineage import Lineage, overlap_lines
 from fer_voting.runs.run import Run
+from fer_voting.system.arrays import read_npz
 from fer_voting.system.atomic import read_json, write_json
 from fer_voting.system.environment import describe_device, git_commit, keep_to_usable_cores, package_versions
 from fer_voting.system.messages import progress_bar
@@ -48,18 +51,11 @@ from fer_voting.system.text import counted
 from fer_voting.targets import target_of
 from fer_voting.training.evaluation import predict_part
 from fer_voting.training.module import VotingModule, evaluation_module
+from fer_voting.training.options import refuse_trainer_options
 from fer_voting.training.predictions import PartPredictions
-from fer_voting.training.trained import (
-    Validation,
-    fit_votes,
-    recorded_fits,
-    stored_validation,
-)
-from fer_voting.votes import AdaptiveCost, Vote, adaptive_curve, known_votes, soft_vote
+from fer_voting.votes import AdaptiveCost, CropOutputs, Vote, adaptive_curve, known_votes, soft_vote
 
 log = logging.getLogger(__name__)
-
-PARTS = ("val", "test")
 
 
 def evaluate(config: DictConfig) -> tuple[Path, dict[str, Any]]:
@@ -86,6 +82,7 @@ def evaluate(config: DictConfig) -> tuple[Path, dict[str, Any]]:
     split = config.split.name if config.get("split") else info.split
     use_float32_precision(tf32=False)  # as a training's default
     keep_to_usable_cores()
+    refuse_trainer_options(config.trainer)
     evaluator = make_evaluator(config.trainer)  # before the data: an unknown accelerator fails here
     if evaluator.world_size > 1:
         raise ValueError("a checkpoint is evaluated on one device: trainer=auto, or trainer.devices=1")
@@ -102,11 +99,18 @@ def evaluate(config: DictConfig) -> tuple[Path, dict[str, Any]]:
     previous = _previous(out, network.checksum, data.fingerprint)
     # Half an hour's accuracies on worse images are not lost to an evaluation without them.
     robustness = previous.get("robustness")
-    origin = {"git_commit": commit, "precision": str(evaluator.precision)}
-    if robustness and not config.robustness and any(previous[key] != value for key, value in origin.items()):
+    origin = {
+        "git_commit": commit,
+        "precision": str(evaluator.precision),
+        "temperature_option": config.temperature,
+        "mean_gmacs": config.mean_gmacs,
+        "limit_batches": str(getattr(evaluator, f"limit_{part}_batches")),  # 1 is one batch, 1.0 all
+    }
+    other = [f"{key} {previous.get(key)}" for key, value in origin.items() if previous.get(key) != value]
+    if robustness and other and not config.robustness:
         raise ValueError(
-            f"{out} has accuracies on worse images in {previous['precision']}, of commit {previous['git_commit']}: "
-            "choose another folder by out=..., or measure them again by robustness=true"
+            f"{out} has accuracies on worse images, of {', '.join(other)}: choose another folder by out=..., or "
+            "measure them again by robustness=true"
         )
     matched, left_out = match_classes(network, data.class_names, data.name, split)
     module = evaluation_module(matched)
@@ -165,20 +169,18 @@ def evaluate(config: DictConfig) -> tuple[Path, dict[str, Any]]:
         "in_sample": _mostly(overlap["images"][part], len(labels)),
         "fitted_on_these_images": part == "val" and fitted_on_val,
         "data_fingerprint": data.fingerprint,
-        "temperature_option": config.temperature,
         "votes": votes,
         "votes_left_out": [vote for vote in known_votes() if vote not in votes],
         "adaptive": adaptive,
         "robustness": robustness,
         "versions": package_versions(),
-        "git_commit": commit,
-        "precision": str(evaluator.precision),
+        **origin,
         "device": describe_device(evaluator.strategy.root_device),
     }
     names = data.pack.names(positions)
-    for vote in deciding.values():
-        rows = out.with_name(f"{out.stem}-{vote.name}.csv")
-        of_vote = arrays[vote.name]
+    for name, vote in deciding.items():
+        rows = out.with_name(f"{out.stem}-{name}.csv")
+        of_vote = arrays[name]
         numbers = number_columns(of_vote, info.number_names)
         write_predictions(rows, names, of_vote.get("labels"), of_classes, class_names, vote, numbers)
     if config.plots:
@@ -265,22 +267,55 @@ def _fitted_votes(
         path: the checkpoint.
         run: whose votes were fitted for this split, if the checkpoint is in its folder.
     """
-    validation, recorded = None, {}
+    fitted: dict[str, Vote] = {}
     if config.temperature == "val":
         predicted = predict_part(evaluator, module, data, "val")
-        validation = Validation(predicted.outputs, predicted.labels)
+        outputs, labels = predicted.outputs, predicted.labels
         if data.target.numbers:
             classes = len(data.class_names)
-            validation = Validation(predicted.outputs.split(classes)[0], predicted.labels[:, :classes].argmax(dim=1))
-    elif run is not None and not module.info.class_names:
-        return {}
-    elif run is not None:
-        validation, recorded = stored_validation(run, path), recorded_fits(run, path)
-    fitted = {} if validation is None else fit_votes(validation, cost)
-    fitted |= {name: vote for name, vote in recorded.items() if not vote.needs_full_map or config.mean_gmacs is None}
+            outputs, labels = outputs.split(classes)[0], labels[:, :classes].argmax(dim=1)
+        fitted = fit_votes(outputs, labels, cost)
+    elif run is not None and module.info.class_names:
+        fitted = _votes_of_run(run, path.stem.removeprefix("best-"), cost)
     if config.temperature not in ("auto", "val"):
         fitted["soft"] = replace(soft_vote, temperature=float(config.temperature))
     return fitted
+
+
+def _votes_of_run(run: Run, epoch_vote: str, cost: AdaptiveCost | None) -> dict[str, Vote]:
+    """The fitted votes that use a run's checkpoint `best-<epoch_vote>`: as its result.json has them; others, and the
+    adaptive vote of a wished cost, by the outputs that it kept of its validation images.
+
+    Raises ValueError if these cannot be read.
+    """
+    values = (run.result() or {}).get("votes", {})
+    recorded = {
+        name: vote.from_values(values[name])
+        for name, vote in known_votes().items()
+        if "temperature" in values.get(name, {}) and not vote.is_probability and vote.epoch_vote == epoch_vote
+        if not (vote.needs_full_map and cost and cost.limit)
+    }
+    try:
+        arrays = read_npz(run.predictions_file(epoch_vote, "val"), "logits", "labels")
+    except FileNotFoundError:
+        return recorded
+    kept = {key: torch.from_numpy(arrays[key]) for key in ("logits", "whole", "labels") if key in arrays}
+    return fit_votes(CropOutputs(kept["logits"], kept.get("whole")), kept["labels"], cost) | recorded
+
+
+def fit_votes(outputs: CropOutputs, labels: torch.Tensor, cost: AdaptiveCost | None) -> dict[str, Vote]:
+    """The votes that need parameters or have a temperature, fitted on the outputs of N validation images.
+
+    Args:
+        labels: class ids [N].
+        cost: of the network's parts, if it has a cut.
+    """
+    return {
+        name: vote.fit(outputs, labels, cost)
+        for name, vote in known_votes().items()
+        if (vote.needs or not vote.is_probability)
+        and not (vote.needs_full_map and (not outputs.has_full_map or cost is None))
+    }
 
 
 def _refuse_to_fit_on_trained_images(lineage: Lineage, data: FERDataModule) -> None:

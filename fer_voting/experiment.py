@@ -343,12 +343,12 @@ def make_data(config: DictConfig) -> FERDataModule:
 
 
 def make_callbacks(config: DictConfig) -> list[Callback]:
-    """The callbacks of the configuration."""
+    """The callbacks of the configuration; without early stopping in a refit, which trains the epochs selected."""
     made = {
         key: instantiate(node, _convert_="all") for key, node in (config.callbacks or {}).items() if node is not None
     }
     refuse_callbacks(made)
-    callbacks: list[Callback] = list(made.values())
+    callbacks = [each for each in made.values() if not (config.refit and isinstance(each, EarlyStopping))]
     if config.init_from is None and any(isinstance(callback, TrainLastBiasOnly) for callback in callbacks):
         raise ValueError(
             "callbacks=last_bias trains only the last layer's bias, so with `init_from` (=None) every other weight "
@@ -450,7 +450,7 @@ def check(config: DictConfig, vote: Vote, trainer: L.Trainer, target: Target) ->
         )
     if config.model.get("memory") == "lean" and config.trainer.get("sync_batchnorm"):
         raise ValueError(LEAN_AND_SYNC_BATCHNORM)
-    if not config.trainer.get("sync_batchnorm") and trainer.world_size != batchnorm_ranks(resolve(config)):
+    if trainer.world_size != batchnorm_ranks(resolve(config)):
         raise ValueError(
             f"this training has {counted(trainer.world_size, 'rank')}, and trainer.devices={config.trainer.devices} "
             f"trainer.num_nodes={config.trainer.get('num_nodes', 1)} say {batchnorm_ranks(resolve(config))}: "
@@ -622,7 +622,6 @@ def measured(trainer: L.Trainer, module: VotingModule, data: FERDataModule, run:
         "data_fingerprint": data.fingerprint,
         "epochs": len(read_history(run.metrics_file)),  # of a training that is stopped early, fewer than max_epochs
         "forward_mib_per_image": memory and memory.mib_per_image,
-        "forward_memory_measure": memory and memory.measure,
         "images_per_second": throughput and throughput.images_per_second,
         "parameters": count_parameters(module.net),
         "gmacs": count_gmacs(module.net, module.info.image_size),

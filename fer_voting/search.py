@@ -70,8 +70,12 @@ class Space:
             )
         for one in self.searched.values():
             value = one.value()
-            if isinstance(value, IntervalSweep) and "log" in value.tags and not (value.start or 0) > 0:
+            if value.tags and (value.tags != {"log"} or not isinstance(value, IntervalSweep)):
+                raise ValueError(f"{one.input_line}: the only tag is log, of an interval: tag(log,interval(1e-4,1e-2))")
+            if value.tags and not (value.start or 0) > 0:
                 raise ValueError(f"{one.input_line}: a logarithm needs an interval above 0")
+            if isinstance(value, RangeSweep) and not list(value.range()):
+                raise ValueError(f"{one.input_line} has no value")
 
     def suggest(self, trial: "optuna.Trial") -> list[str]:
         """The words of a trial that the study chooses."""

@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 
 from fer_voting.results.load import Predictions, RunGroup, RunRecord
 from fer_voting.results.statistics import group_ids, holm, mcnemar_p, paired_difference
+from fer_voting.votes import PAPER_VOTES
 
-TABLE_VOTES = ("soft", "hard", "softprob")
-"""The paper's two, then the other reading of its soft vote."""
 Correct = Mapping[int, NDArray[np.bool_]]
 """Seed -> whether the network of that seed was right about each image, [N]."""
 
@@ -75,12 +74,12 @@ class Comparison:
     groups: int | None = None
 
 
-def accuracies(group: RunGroup, part: str, votes: Sequence[str] = TABLE_VOTES, refit: str = "") -> list[Accuracy]:
+def accuracies(group: RunGroup, part: str, refit: str = "") -> list[Accuracy]:
     """Accuracy of every split by every vote; of the baseline, whose single output has no vote, by one."""
     return [
         accuracy(group, Method(split, vote, refit), part)
         for split in group.splits(refit)
-        for vote in (votes[:1] if split == "baseline" else votes)
+        for vote in (PAPER_VOTES[:1] if split == "baseline" else PAPER_VOTES)
     ]
 
 
@@ -114,14 +113,14 @@ def comparisons(group: RunGroup, part: str, refit: str = "") -> list[Comparison]
     """Every split with crops against the baseline by the paper's votes, and its soft vote against its hard."""
     splits = [split for split in group.splits(refit) if split != "baseline"]
     baseline = Method("baseline", "soft", refit)
-    pairs = [(Method(split, vote, refit), baseline) for split in splits for vote in TABLE_VOTES[:2]]
+    pairs = [(Method(split, vote, refit), baseline) for split in splits for vote in PAPER_VOTES[:2]]
     pairs += [(Method(split, "soft", refit), Method(split, "hard", refit)) for split in splits]
     return compare(group, pairs, part)
 
 
-def compare_with_baseline(group: RunGroup, methods: Sequence[Method], part: str) -> list[Comparison]:
-    """Each method, all of one vote, against the baseline, which is left out of them."""
-    return compare(group, [(m, replace(m, split="baseline")) for m in methods if m.split != "baseline"], part)
+def compare_with_baseline(group: RunGroup, methods: Sequence[Method]) -> list[Comparison]:
+    """Each method, all of one vote, against the baseline, which is left out of them, on test."""
+    return compare(group, [(m, replace(m, split="baseline")) for m in methods if m.split != "baseline"], "test")
 
 
 def compare(group: RunGroup, pairs: Sequence[tuple[Method, Method]], part: str) -> list[Comparison]:

@@ -127,7 +127,7 @@ def evaluate_predictions(
     def calibration(temperature: float) -> dict[str, Any]:
         probabilities = replace(vote, temperature=temperature).probabilities(outputs)
         confidences = probabilities.gather(1, decisions[:, None])[:, 0]
-        return reliability(confidences.numpy(), decisions.numpy() == labels).to_values()
+        return reliability(confidences.numpy(), decisions.numpy() == labels)
 
     return {
         "macro_f1": float(metrics_of_counts(counts)["macro_f1"]),
@@ -148,9 +148,9 @@ def _shares(names: Sequence[str], parts: NDArray[np.int64], wholes: NDArray[np.i
     }
 
 
-def evaluation_tables(votes: Mapping[str, Mapping[str, Any]], vote: str = "soft") -> tuple[dict[str, Table], str]:
-    """Tables by title, the metrics of each vote with their intervals and those of each class by `vote`; and a note:
-    what the intervals are over, and the classes without images, which the means leave out.
+def evaluation_tables(votes: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, Table], str]:
+    """Tables by title, the metrics of each vote with their intervals and those of each class by the soft vote; and a
+    note: what the intervals are over, and the classes without images, which the means leave out.
 
     Args:
         votes: vote -> `recall` by class, `confusion_counts`, and what `evaluate_predictions` returns.
@@ -159,7 +159,7 @@ def evaluation_tables(votes: Mapping[str, Mapping[str, Any]], vote: str = "soft"
     by_vote = Table(["vote", "accuracy (%)", "mean recall (%)", "macro F1 (%)", "calibration error (%)"], [])
     for name, metrics in votes.items():
         by_vote.rows.append([name, *(_with_interval(metrics, key) for key in keys), _calibration_text(metrics)])
-    chosen = votes[vote]
+    chosen = votes["soft"]
     by_class = Table(["class", "images", "precision (%)", "recall (%)", "F1 (%)"], [])
     images = np.sum(chosen["confusion_counts"], axis=1).tolist()
     for count, (name, recall) in zip(images, chosen["recall"].items(), strict=True):
@@ -167,7 +167,7 @@ def evaluation_tables(votes: Mapping[str, Mapping[str, Any]], vote: str = "soft"
         by_class.rows.append([name, f"{count:,}", *("–" if s is None else f"{100 * s:.2f}" for s in shares)])
     absent = ", ".join(name for name, recall in chosen["recall"].items() if recall is None)
     named = f" Without images here, and not in the means: {absent}." if absent else ""
-    return {"metrics by vote": by_vote, f"metrics by class, {vote} vote": by_class}, interval_note(chosen) + named
+    return {"metrics by vote": by_vote, "metrics by class, soft vote": by_class}, interval_note(chosen) + named
 
 
 def interval_note(metrics: Mapping[str, Any]) -> str:

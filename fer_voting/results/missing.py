@@ -22,6 +22,7 @@ TRAINING_IMAGES = {"affectnet": 287_401 - 7 * 1000, "rafdb": 12_271 - 1_227}
 """Training images of the paper, used before any run has counted them."""
 
 SET_HERE = ("split", "seed", "dataset.fold", "refit", "voting", "output_dir", "name", "sweep", "logger", "hydra")
+SET_HERE += ("selection", "continue_from")
 
 
 @dataclass(frozen=True)

@@ -19,20 +19,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fer_voting.results.compare import TABLE_VOTES, Method, join_groups
+from fer_voting.results.compare import Method, join_groups
 from fer_voting.results.load import RunGroup, RunRecord
 from fer_voting.results.statistics import COVERAGE, group_ids, group_variance, half_interval, half_interval_without
 from fer_voting.results.table import Table
 from fer_voting.results.text import NOTHING, describe, interval_over
 from fer_voting.system.arrays import read_npz
-from fer_voting.votes import ALL_VOTES
+from fer_voting.votes import ALL_VOTES, PAPER_VOTES
 
 METRICS = {"rmse": "RMSE", "pearson": "r", "ccc": "CCC", "sign_agreement": "SAGR"}
 """Metric in result.json -> its heading."""
 RESAMPLES = 1000
 """Draws of a bootstrap over images."""
 LIMITS = {"rmse": (0.0, np.inf), "pearson": (-1.0, 1.0), "ccc": (-1.0, 1.0), "sign_agreement": (0.0, 1.0)}
-VOTES = tuple(vote for vote in TABLE_VOTES if ALL_VOTES[vote].has_rule_for_numbers)
+VOTES = tuple(vote for vote in PAPER_VOTES if ALL_VOTES[vote].has_rule_for_numbers)
 NUMBERS_NOTE = (
     "± is the standard deviation over seeds. The 95 % interval of the mean is over images by a bootstrap (over groups, "
     "e.g. people, by a jackknife, where it says so) and, from three seeds on, over seeds too (Student's t); without "

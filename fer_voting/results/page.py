@@ -96,7 +96,7 @@ def _section(runs: RunTable, group: RunGroup) -> dict[str, Any]:
     curves, unreadable_curves = _curves(group)
     to_run = missing_runs(runs, group, group.splits())
     inherited = inherited_lines(run.result for run in group.finished(refit=None))
-    note = " ".join(filter(None, [paper_note(group, "val"), "; ".join(inherited)]))
+    note = " ".join(filter(None, [paper_note(group), "; ".join(inherited)]))
     return {
         "anchor": re.sub(r"[^a-z0-9]+", "-", f"{group.dataset}-{group.variant}".lower()).strip("-"),
         "title": group.title,
@@ -146,7 +146,7 @@ def _test_tables(group: RunGroup) -> list[NotedTable]:
         refitted = accuracy_table(group, [accuracy(group, method, "test") for method in methods])
         note = "Trained again on training and validation images (section 3.3), then tested once."
         tables.append(("Test accuracy after refit (%)", refitted, note))
-        pairs = compare_with_baseline(group, methods, "test")
+        pairs = compare_with_baseline(group, methods)
         tables += _comparison_tables(group, "On the same test images, after refit", pairs)
     return tables
 
@@ -169,13 +169,13 @@ def _number_tables(group: RunGroup) -> list[NotedTable]:
 def _cards(group: RunGroup, validation: Sequence[Accuracy], pairs: Sequence[Comparison]) -> list[tuple[str, str, str]]:
     """Label, value and note of: the highest accuracy by the soft vote, its difference to the baseline and to the hard
     vote, its cost. Differences only from ENOUGH_SEEDS on: large type reads as a conclusion."""
-    by_soft_vote = [(one.mean, one.method) for one in validation if one.mean is not None and one.method.vote == "soft"]
+    by_soft_vote = [(one.mean, one) for one in validation if one.mean is not None and one.method.vote == "soft"]
     if not by_soft_vote:
         return []
-    highest, method = max(by_soft_vote, key=lambda pair: pair[0])
-    runs = len(group.finished(method.split))
-    few = "" if runs >= ENOUGH_SEEDS else ": too few seeds for a conclusion"
-    cards = [("highest on validation", f"{percent(highest)} %", f"{describe(method)}, {counted(runs, 'run')}{few}")]
+    mean, highest = max(by_soft_vote, key=lambda pair: pair[0])
+    method, runs = highest.method, counted(highest.runs, "run")
+    few = "" if len(highest.seeds) >= ENOUGH_SEEDS else ": too few seeds for a conclusion"
+    cards = [("highest on validation", f"{percent(mean)} %", f"{describe(method)}, {runs}{few}")]
     for pair in pairs:
         if pair.first == method and pair.difference is not None and len(pair.p_values) >= ENOUGH_SEEDS:
             over = "baseline" if pair.second.split == "baseline" else "hard vote"

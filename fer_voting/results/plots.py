@@ -160,7 +160,7 @@ def draw_curves(path: Path, history: Sequence[dict[str, float]], title: str) -> 
         if any(name in row for row in history):
             values = scale * _column(history, name)
             accuracies.plot(epochs, values, marker=".", color=colour, label=f"{vote} vote")
-    losses.set_ylabel("cross-entropy" if has_classes else "loss")
+    losses.set_ylabel("loss")
     accuracies.set_ylabel("validation accuracy (%)" if has_classes else "validation CCC")
     _finish_epochs(losses, accuracies)
     figure.suptitle(title, fontsize=10)

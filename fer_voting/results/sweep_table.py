@@ -20,7 +20,8 @@ def sweep_table(sweep: Sweep) -> tuple[str, int, Table]:
     The votes are the paper's and those that the jobs were configured for. The votes of one training share a row.
     """
     jobs = sweep.jobs()
-    votes = [vote for vote in ALL_VOTES if vote in (*PAPER_VOTES, *(job["voting"] for job in jobs))]
+    asked = [*PAPER_VOTES, *(job["voting"] for job in jobs)]
+    votes = [vote for vote in dict.fromkeys((*ALL_VOTES, *asked)) if vote in asked]
     rows, notes, unfinished, finished = [], [], [], []
     fingerprints: dict[tuple[str, str, bool], dict[str, str]] = {}  # comparable runs -> fingerprint -> a run's name
     for name in dict.fromkeys(job["run"] for job in jobs):
@@ -70,7 +71,7 @@ def _cross_validations(sweep: Sweep) -> list[str]:
                 texts += [number_table(number_figures(group, "test", refit)).markdown(), NUMBERS_NOTE]
             if not group.has_classes:
                 continue
-            measured = [one for one in accuracies(group, "test", PAPER_VOTES, refit) if one.seeds]
+            measured = [one for one in accuracies(group, "test", refit) if one.seeds]
             if not measured:
                 continue
             pairs = [pair for pair in comparisons(group, "test", refit) if pair.difference is not None]

@@ -17,14 +17,6 @@ from fer_voting.results.statistics import ENOUGH_SEEDS
 from fer_voting.results.table import Table
 
 NOTHING = "–"
-VOTE_TITLES = {
-    "soft": "soft vote",
-    "hard": "hard vote",
-    "softprob": "softmax vote",
-    "confidence": "confidence vote",
-    "weighted": "weighted vote",
-    "adaptive": "adaptive vote",
-}
 SPLIT_TITLES = {
     "baseline": "baseline",
     "input": "crops before the network",
@@ -71,7 +63,11 @@ def describe(method: Method | str) -> str:
     if isinstance(method, str):
         return method
     split = SPLIT_TITLES.get(method.split, method.split)
-    return split if method.split == "baseline" else f"{split}, {VOTE_TITLES.get(method.vote, method.vote)}"
+    return split if method.split == "baseline" else f"{split}, {vote_title(method.vote)}"
+
+
+def vote_title(vote: str) -> str:
+    return f"{'softmax' if vote == 'softprob' else vote} vote"
 
 
 def percent(share: float | None) -> str:
@@ -157,10 +153,10 @@ def accuracy_table(group: RunGroup, accuracies: Sequence[Accuracy]) -> Table:
         column = [by_method.get((split, vote)) for split in splits]
         papers = [None if one is None else _paper_accuracy(group, one.method, one.part) for one in column]
         cells = ["" if one is None else accuracy_text(one) for one in column]
-        table.add_column(VOTE_TITLES.get(vote, vote), cells, best=True)
+        table.add_column(vote_title(vote), cells, best=True)
         if any(one is not None and one.folds for one in column):
             cells = ["" if one is None else mean_text(one.folds.values()) for one in column]
-            table.add_column(f"{VOTE_TITLES.get(vote, vote)}, folds", cells)
+            table.add_column(f"{vote_title(vote)}, folds", cells)
         if any(value is not None for value in papers):
             cells = ["" if one is None else two_digits(value) for one, value in zip(column, papers, strict=True)]
             table.add_column("paper", cells, best=True)
@@ -174,9 +170,9 @@ def _paper_accuracy(group: RunGroup, method: Method, part: str) -> float | None:
     return (paper_validation_accuracy if part == "val" else paper_test_accuracy)(group.dataset, method)
 
 
-def paper_note(group: RunGroup, part: str) -> str:
-    """A warning about the paper's values in the tables of a part; "" if none is needed."""
-    return UNCERTAIN if (group.dataset, group.variant, part) == ("rafdb", "", "val") else ""
+def paper_note(group: RunGroup) -> str:
+    """A warning about the paper's values in the tables of validation; "" if none is needed."""
+    return UNCERTAIN if (group.dataset, group.variant) == ("rafdb", "") else ""
 
 
 def comparison_table(group: RunGroup | None, comparisons: Sequence[Comparison]) -> Table:
@@ -185,7 +181,7 @@ def comparison_table(group: RunGroup | None, comparisons: Sequence[Comparison]) 
     for c in comparisons:
         against = describe(c.second)
         if isinstance(c.first, Method) and isinstance(c.second, Method) and c.second.split == c.first.split:
-            against = VOTE_TITLES[c.second.vote]
+            against = vote_title(c.second.vote)
         images = NOTHING if c.images is None else f"{c.images:,}"
         difference = _reason(c.missing) if c.difference is None else f"{100 * c.difference:+.2f}"
         table.rows.append([describe(c.first), against, str(len(c.p_values)), images, difference])

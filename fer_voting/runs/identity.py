@@ -37,7 +37,7 @@ NOT_IDENTITY: dict[str, str] = {
     "dataset.num_workers": "random numbers depend on seed, epoch and image, not on the process that loads it",
     "dataset.resident": "decides where the images are kept, not which they are",
     "trainer.accelerator": "device placement; the device is recorded",
-    "trainer.devices": "the global batch is the same on any number of ranks; see `batchnorm_ranks`",
+    "trainer.devices": "counted as `batchnorm_ranks`",
     "trainer.num_nodes": "as trainer.devices",
     "trainer.strategy": "device placement",
     "trainer.default_root_dir": "a place",
@@ -89,11 +89,11 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def different_values(recorded: Mapping[str, Any], expected: Mapping[str, Any], at_most: int = 4) -> str:
-    """`key: A there, B here, ...` for the first values in which two identities differ; "" if they are equal."""
+def different_values(recorded: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
+    """`key: A there, B here, ...` for the first four values in which two identities differ; "" if they are equal."""
     keys = sorted(k for k in recorded.keys() | expected.keys() if recorded.get(k, ...) != expected.get(k, ...))
-    shown = [f"{k}: {recorded.get(k, 'nothing')} there, {expected.get(k, 'nothing')} here" for k in keys[:at_most]]
-    return ", ".join([*shown, *([f"and {len(keys) - at_most} more"] if len(keys) > at_most else [])])
+    shown = [f"{k}: {recorded.get(k, 'nothing')} there, {expected.get(k, 'nothing')} here" for k in keys[:4]]
+    return ", ".join([*shown, *([f"and {len(keys) - 4} more"] if keys[4:] else [])])
 
 
 PURPOSES = {"init_from": "weights", "teacher": "teacher"}
@@ -129,10 +129,9 @@ def matches(key: str, patterns: Collection[str]) -> bool:
 
 
 def batchnorm_ranks(config: Mapping[str, Any]) -> int:
-    """Number of ranks among which BatchNorm's batch is divided: 1 where `trainer.sync_batchnorm` joins them."""
+    """Number of ranks among which a batch is divided. `mix`, losses of a whole batch (`concordance`), dropout, and
+    BatchNorm without `trainer.sync_batchnorm` see only the rank's images."""
     trainer = config["trainer"]
-    if trainer.get("sync_batchnorm"):
-        return 1
     devices, nodes = trainer.get("devices", 1), int(trainer.get("num_nodes") or 1)
     if isinstance(devices, Sequence) and not isinstance(devices, str):
         return len(devices) * nodes

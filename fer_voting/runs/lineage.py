@@ -53,11 +53,9 @@ class Lineage:
         images, runs, trained = arrays["images"], arrays["runs"].tolist(), arrays["trained"]
         if images.dtype.kind != "V" or trained.dtype != bool or trained.shape != (len(runs), len(images)):
             raise ValueError(f"{run.lineage_file} is damaged: its arrays do not fit each other")
-        names = [run.name, *map(str, runs[1:])]  # its folder may have been renamed
-        return cls(
-            {name: images[rows] for name, rows in zip(names, trained, strict=True)},
-            tuple(map(str, arrays["unknown"].tolist())),
-        )
+        names = [run.name, *map(str, runs[1:])]  # its folder may have been renamed, as a run before it is called
+        of_runs = (cls({name: images[rows]}, ()) for name, rows in zip(names, trained, strict=True))
+        return cls.joined([*of_runs, cls({}, tuple(map(str, arrays["unknown"].tolist())))])
 
     @classmethod
     def joined(cls, lineages: Iterable["Lineage"]) -> "Lineage":
@@ -111,13 +109,10 @@ def overlap_lines(overlap: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-NOTHING_INHERITED = Lineage({}, ()).overlap({})
-
-
 def inherited_lines(results: Iterable[Mapping[str, Any]]) -> list[str]:
     """A line for each finished run with images that a network which it starts or learns from was trained on."""
     return [
         f"{result['name']}: {'; '.join(lines)}"
         for result in results
-        if (lines := overlap_lines(result.get("inherited") or NOTHING_INHERITED))
+        if (inherited := result.get("inherited")) and (lines := overlap_lines(inherited))
     ]

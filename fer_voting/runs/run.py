@@ -32,6 +32,7 @@ from fer_voting.runs.naming import name_word
 from fer_voting.system.atomic import read_json, read_yaml, write_atomically, write_json
 from fer_voting.system.ranks import is_first_rank, rank_name
 from fer_voting.system.text import counted
+from fer_voting.votes import ALL_VOTES
 
 log = logging.getLogger(__name__)
 
@@ -185,7 +186,8 @@ class Run:
                 file.write(OmegaConf.to_yaml(OmegaConf.create(dict(config))))
 
     def check_config(self, config: Mapping[str, Any]) -> None:
-        """Raises ValueError if the folder holds a started run of another settled, resolved configuration."""
+        """Raises ValueError if the folder holds a started run of another settled, resolved configuration, or one that
+        does not keep the best epoch of the configuration's vote: of one's own, if it began without."""
         started = (self.dir / "config.yaml").exists() and self.was_started
         if started and (different := self.other_values(config)):
             longer = re.fullmatch(r"trainer\.max_epochs: \d+ there, \d+ here", different)
@@ -195,6 +197,12 @@ class Run:
             raise ValueError(
                 f"{self.dir} holds a run of another configuration ({different}); it is not overwritten: "
                 f"choose another name by name=..., or remove the folder{more}"
+            )
+        vote = config["voting"]
+        if started and vote["name"] not in ALL_VOTES and vote != self.config().get("voting"):
+            raise ValueError(
+                f"{self.dir} holds a run that began without this vote ({vote['name']}): its best epoch was not kept; "
+                "choose another name by name=..., or judge the network by python -m fer_voting.evaluate"
             )
 
     def other_values(self, config: Mapping[str, Any]) -> str:

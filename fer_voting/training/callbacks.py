@@ -228,7 +228,6 @@ class ForwardMemory(L.Callback):
 
     def __init__(self) -> None:
         self.mib_per_image: float | None = None
-        self.measure: str | None = None
 
     def on_train_batch_start(
         self, trainer: L.Trainer, module: L.LightningModule, batch: tuple[Tensor, ...], batch_idx: int
@@ -240,17 +239,16 @@ class ForwardMemory(L.Callback):
         if self.mib_per_image is None:
             with trainer.precision_plugin.forward_context():
                 self.mib_per_image = forward_mib_per_image(module.get_submodule("net"), images)
-            self.measure = "cuda" if images.is_cuda else "autograd"
             for logger in trainer.loggers:
                 logger.log_metrics({name: self.mib_per_image}, step=trainer.global_step)
         # In every epoch: a resumed run reports the value that its checkpoint holds.
         trainer.callback_metrics[name] = torch.tensor(self.mib_per_image)
 
-    def state_dict(self) -> dict[str, float | str | None]:
-        return {"mib_per_image": self.mib_per_image, "measure": self.measure}
+    def state_dict(self) -> dict[str, float | None]:
+        return {"mib_per_image": self.mib_per_image}
 
-    def load_state_dict(self, state_dict: dict[str, float | str | None]) -> None:
-        self.mib_per_image, self.measure = state_dict["mib_per_image"], state_dict["measure"]  # type: ignore[assignment]
+    def load_state_dict(self, state_dict: dict[str, float | None]) -> None:
+        self.mib_per_image = state_dict["mib_per_image"]
 
 
 WARM_UP_STEPS = 2

@@ -20,7 +20,6 @@ PROBE_IMAGES, GPU_STEPS = 16, 10
 THREADS_GAIN = 1.3
 """A step must be so many times faster with fewer threads to train with fewer: an idle machine then always decides for
 all, so that the same command gives the same weights."""
-WORTH_A_HINT_SECONDS = 15 * 60
 EVALUATION_SHARE = 1 / 3
 """Time of an image's evaluation (a forward pass) as a share of its training's."""
 
@@ -68,10 +67,6 @@ def announce_duration(
     if on_gpu and torch.are_deterministic_algorithms_enabled():
         ratio = cost_of_determinism(lambda: seconds_of(1 + steps) / (1 + steps))
         log.info(f"{name}: deterministic steps take {ratio:.1f} times as long as others; trainer=fast trains by those")
-    if total > WORTH_A_HINT_SECONDS:
-        log.info(
-            "the quick form, minutes on a laptop: python -m fer_voting.train -m experiment=demo split=baseline,m1,m2,m3"
-        )
 
 
 def images_of_epoch(images: int, batch_size: int, limit: int | float | None) -> int:

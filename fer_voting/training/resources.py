@@ -56,7 +56,7 @@ def _estimate(job: Mapping[str, Any]) -> tuple[float | None, float]:
         net = build_network(job["model"], job["split"], 7, job["size"])
     except (ValueError, TypeError, RuntimeError):
         return None, PROCESS_MIB
-    half = "bf16" in str(job["precision"]) or "16" in str(job["precision"])
+    half = "16" in str(job["precision"])
     with torch.autocast("cpu", torch.bfloat16, enabled=half):
         per_image = forward_mib_per_image(net, torch.zeros(2, 3, job["size"], job["size"]))
     states = count_parameters(net) * BYTES_PER_PARAMETER / MIB

@@ -30,7 +30,7 @@ VOTES: Mapping[str, Vote] = {vote.name: vote for vote in (soft_vote, softprob_vo
 ALL_VOTES: Mapping[str, Vote] = {**VOTES, "weighted": WeightedVote("weighted"), "adaptive": AdaptiveVote("adaptive")}
 """All built-in votes."""
 
-PAPER_VOTES = ("soft", "softprob", "hard")
+PAPER_VOTES = ("soft", "hard", "softprob")
 """The paper's two votes, and the other reading of its soft vote: the votes that tables show of every run."""
 
 

@@ -14,16 +14,15 @@ import pytest
 import torch
 from helpers.composed import composed
 
+from fer_voting import evaluate as evaluating
 from fer_voting.config import command, explain, make
 from fer_voting.data.corruptions import CORRUPTIONS, corrupt
-from fer_voting.evaluate import job
+from fer_voting.evaluate import fit_votes, job
 from fer_voting.experiment import train
 from fer_voting.models import VotingResNet18
 from fer_voting.models.checkpoint import load_weights
 from fer_voting.models.images import normalise
 from fer_voting.runs.run import Run
-from fer_voting.training import trained as trained_networks
-from fer_voting.training.trained import Validation, fit_votes
 from fer_voting.votes import CropOutputs, SoftVote, fit_temperature, hard_vote
 
 pytestmark = pytest.mark.slow
@@ -172,6 +171,7 @@ def test_mistakes(trained: Run, run_evaluate, tmp_path: Path):
             [f"checkpoint={NAME}", "+trainer.limit_test_batches=0"],
             "no image was evaluated: trainer.limit_val_batches and limit_test",
         ),
+        ([f"checkpoint={NAME}", "+trainer.limit_predict_batches=1"], "limit_predict_batches=1 is not for runs"),
         ([f"checkpoint={tmp_path / 'lacking.ckpt'}"], "not anger: it cannot be evaluated on faces"),
     ):
         with pytest.raises(SystemExit, match=told):
@@ -227,10 +227,10 @@ def test_the_temperature_of_a_vote_of_ones_own_is_fitted_too(monkeypatch: pytest
             return outputs.crops.median(dim=1).values
 
     own = {"median": MedianVote("median"), "hard": hard_vote}
-    monkeypatch.setattr(trained_networks, "known_votes", lambda: own)
-    validation = Validation(CropOutputs(torch.randn(50, 10, 7)), torch.arange(50) % 7)
-    (fitted,) = fit_votes(validation, None).items()
-    assert fitted == ("median", own["median"].fit(validation.outputs, validation.labels))
+    monkeypatch.setattr(evaluating, "known_votes", lambda: own)
+    validation = CropOutputs(torch.randn(50, 10, 7)), torch.arange(50) % 7
+    (fitted,) = fit_votes(*validation, None).items()
+    assert fitted == ("median", own["median"].fit(*validation))
 
 
 def test_a_network_is_evaluated_under_any_split(trained: Run, run_evaluate, capsys):
@@ -284,8 +284,14 @@ def test_accuracy_on_worse_images(trained: Run, run_evaluate, capsys):
     assert (out / f"{NAME}-on-faces-test-robustness.png").stat().st_size > 10_000
     run_evaluate(f"checkpoint={NAME}")  # without them: they stay
     assert read(out / f"{NAME}-on-faces-test.json")["robustness"] == found["robustness"]
-    with pytest.raises(SystemExit, match="accuracies on worse images in 32-true, of commit"):
-        run_evaluate(f"checkpoint={NAME}", "trainer.precision=bf16-mixed")
+    for words, there in (
+        ("trainer.precision=bf16-mixed", "precision 32-true"),
+        ("temperature=2", "temperature_option auto"),
+        ("mean_gmacs=1", "mean_gmacs None"),
+        ("+trainer.limit_test_batches=1", "limit_batches 1.0"),
+    ):
+        with pytest.raises(SystemExit, match=f"accuracies on worse images, of {there}: choose"):
+            run_evaluate(f"checkpoint={NAME}", words)
     assert len((out / f"{NAME}-on-faces-test-table-3.csv").read_text().splitlines()) == 1 + len(found["robustness"])
 
 

@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,8 +13,9 @@ from helpers.chromium import CHROMIUM, needs_chromium
 from helpers.runs import COMMIT, make_run
 
 from fer_voting.report import main
+from fer_voting.results.compare import Accuracy, Method
 from fer_voting.results.load import load_runs
-from fer_voting.results.page import build_page
+from fer_voting.results.page import _cards, build_page
 
 pytestmark = pytest.mark.slow
 
@@ -243,3 +245,10 @@ def test_the_probe_sees_what_is_wrong(page: str, tmp_path: Path) -> None:
     seen, errors = open_in_chromium(broken, tmp_path, 375)
     assert seen["images"] == [False]
     assert any("nothing is not defined" in error for error in errors)
+
+
+def test_folds_of_one_seed_are_no_seeds() -> None:
+    folds = Accuracy(Method("m1", "soft"), "val", {0: 0.5}, 0.5, None, {}, 5, dict.fromkeys(range(5), 0.5))
+    group: Any = SimpleNamespace(finished=lambda split: [])
+    expected = "crops after module 1, soft vote, 5 runs: too few seeds for a conclusion"
+    assert _cards(group, [folds], []) == [("highest on validation", "50.00 %", expected)]

@@ -169,6 +169,9 @@ def test_one_process_searches_in_a_study(tmp_path: Path, accuracies: list[dict[s
     [
         (["mine", "split=m1"], "no word has several values"),
         (["mine", "optimizer.lr=tag(log,interval(0,1))"], "above 0"),
+        (["mine", "dataset.batch_size=tag(log,range(16,129,16))"], "the only tag is log, of an interval"),
+        (["mine", "optimizer.lr=tag(logarithm,interval(1,2))"], "the only tag is log"),
+        (["mine", "dataset.batch_size=range(16,16)"], "has no value"),
         (["mine", "splitt=m1,m3"], "splitt"),
         (["a/b", "split=m1,m3"], "a/b"),
     ],

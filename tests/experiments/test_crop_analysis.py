@@ -46,8 +46,7 @@ def test_accuracy_of_fewer_crops_is_the_mean_over_the_choices() -> None:
 
 def test_agreeing_crops() -> None:
     logits = logits_of([[0, 1, 0], [2, 2, 2], [0, 1, 2]], [[1, 3, 1], [1, 1, 1], [1, 2, 1]])
-    assert agreeing_crops(logits, "soft").tolist() == [1, 3, 1]
-    assert agreeing_crops(logits, "hard").tolist() == [2, 3, 1]
+    assert agreeing_crops(logits).tolist() == [1, 3, 1]
 
 
 def test_area_under_roc() -> None:

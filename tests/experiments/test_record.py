@@ -1,6 +1,7 @@
 """A sweep kept in the repository, with and without its predictions."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from helpers.runs import make_run
 
 from experiments import common, record
-from fer_voting.results.load import load_runs, read_predictions
+from fer_voting.results.load import Predictions, load_runs, read_predictions
 from fer_voting.results.plots import plot_run
 from fer_voting.results.statistics import group_ids
 from fer_voting.runs.run import Run
@@ -105,6 +106,13 @@ def test_groups_are_kept_without_the_names_of_people(tmp_path: Path) -> None:
         assert np.array_equal(np.equal.outer(ours, ours), np.equal.outer(theirs, theirs))
         assert groups.tolist() == kept[0].tolist()  # so that folds and runs can be joined
         assert not {*groups} & {*people} - {""}
+
+
+def test_class_ids_beyond_a_byte_stay_what_they_are(tmp_path: Path) -> None:
+    stored = Predictions(np.array(["a", "b"]), np.array([299, 298]), np.zeros((2, 1, 300), np.float32))
+    run = SimpleNamespace(predictions=lambda part: stored, predictions_file=Path, refit="", name="a")
+    record.record_predictions(run, "test", tmp_path)  # type: ignore[arg-type]
+    assert read_predictions(tmp_path / "test").labels.tolist() == [299, 298]
 
 
 def test_half_precision_that_changes_the_accuracy_is_refused(sweep: Sweep, tmp_path: Path) -> None:

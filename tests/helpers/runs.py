@@ -88,7 +88,6 @@ def make_run(
             "epochs": 2,
             "votes": votes,
             "forward_mib_per_image": MIB[config["split"]["name"]],
-            "forward_memory_measure": "autograd",
             **_costs(config["split"]["name"], config["model"]["width"], config["dataset"]["size"]),
             "images_per_second": 50.0,
             "precision": "32-true",

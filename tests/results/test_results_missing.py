@@ -46,7 +46,7 @@ def test_command_makes_what_is_missing(dataset: str, variant: str, refit: str) -
 
 def test_command_of_a_variant_comes_from_its_runs(tmp_path: Path) -> None:
     words = ["experiment=table3", "dataset=faces", "model.width=4", "split=m1", "seed=0", "logger=none"]
-    run = make_run(tmp_path, words, RIGHT, LABELS)
+    run = make_run(tmp_path, [*words, "continue_from=other"], RIGHT, LABELS)
     runs = load_runs(tmp_path)
     section = runs.group("faces", "width4", seeds=[0, 1])
     gap = missing_runs(runs, section, SPLITS)

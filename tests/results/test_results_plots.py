@@ -9,6 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
+from fer_voting.results import plots
 from fer_voting.results.plots import (
     INK,
     SPLIT_COLOURS,
@@ -89,6 +90,13 @@ def test_files_are_complete(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "new folder").iterdir()] == ["curves.png"]
     save(cost_figure(OURS, [], "title"), tmp_path / "cost.svg")
     ElementTree.parse(tmp_path / "cost.svg")
+
+
+def test_the_axis_of_losses_does_not_name_another_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    figures: list[Figure] = []
+    monkeypatch.setattr(plots, "save", lambda figure, path: figures.append(figure))
+    draw_curves(Path("curves.png"), HISTORY, "title")
+    assert figures[0].axes[0].get_ylabel() == "loss"
 
 
 def test_cost_figure_has_the_front_of_what_nothing_beats() -> None:

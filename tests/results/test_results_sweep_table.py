@@ -23,3 +23,13 @@ def test_runs_on_other_data(tmp_path: Path, fingerprints: tuple[str, str], noted
     assert unfinished == 0
     note = "Not comparable: runs on other data of faces, fingerprints aaaaaaaaaaaa in faces-m1-seed0, bbbbbbbbbbbb in"
     assert (note in table) == noted
+
+
+def test_a_vote_of_ones_own_has_a_column(tmp_path: Path) -> None:
+    run = make_run(tmp_path, ["dataset=faces", "split=m1"], {"val": LABELS}, LABELS)
+    result = run.result()
+    assert result is not None
+    run.write_result(result | {"votes": result["votes"] | {"median": result["votes"]["soft"]}})
+    sweep = Sweep(tmp_path / "sweeps" / "mine")
+    sweep.write([], [{"overrides": [], "run": run.name, "voting": "median"}])
+    assert sweep_table(sweep)[2].header[2:6] == ["val soft (%)", "val softprob (%)", "val hard (%)", "val median (%)"]

@@ -67,6 +67,12 @@ def test_runs_of_one_name_are_joined_and_a_renamed_folder_counts_under_its_name(
     assert list(Lineage.of_network(Run(tmp_path / "y", "b"), "").images) == ["b"]
 
 
+def test_a_run_called_as_one_before_it_has_the_images_of_both(tmp_path: Path) -> None:
+    run = Run(tmp_path, "a")
+    Lineage({"a": hashes(1, 2)}, ()).keep(run, hashes(3))
+    assert Lineage.of_network(run, "").images["a"].tolist() == hashes(1, 2, 3).tolist()
+
+
 def test_a_run_without_the_file_is_not_known_and_a_damaged_one_is_named(tmp_path: Path) -> None:
     run = Run(tmp_path, "a")
     assert Lineage.of_network(run, "") == Lineage({}, ("a",))

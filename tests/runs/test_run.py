@@ -81,6 +81,17 @@ def test_a_folder_belongs_to_one_configuration(tmp_path: Path):
         pass
 
 
+def test_a_vote_of_ones_own_has_its_best_epoch_only_in_a_run_that_began_with_it(tmp_path: Path):
+    built_in, own = config_of(), config_of("voting.name=mine")
+    for name, begun_with in (("with", own), ("without", built_in)):
+        with Run(tmp_path, name).open(begun_with):
+            Run(tmp_path, name).check_inputs(INPUTS)
+        Run(tmp_path, name).check_config(built_in)
+    Run(tmp_path, "with").check_config(own)
+    with pytest.raises(ValueError, match=r"began without this vote \(mine\)"):
+        Run(tmp_path, "without").check_config(own)
+
+
 def test_a_configuration_that_came_to_nothing_gives_way(tmp_path: Path):
     """A start was refused before its data; the user repeats it under the same name, corrected."""
     run = Run(tmp_path, "mine")

@@ -117,6 +117,12 @@ def test_early_stopping_is_named_and_counted(trained: Trained, messages: pytest.
     assert f"{run.name}: EarlyStopping of val/soft/accuracy ended the training in epoch 2 of 6" in messages.text
 
 
+def test_a_refit_trains_the_epochs_that_a_stopped_run_found_best(trained: Trained) -> None:
+    selected = result_of(trained(None, "trainer.max_epochs=6", EARLY_STOPPING))
+    refit = result_of(trained(None, "trainer.max_epochs=6", EARLY_STOPPING, "refit=true"))
+    assert refit["epochs"] == selected["votes"]["soft"]["best_epoch"] + 1
+
+
 def test_a_stopped_run_that_was_killed_is_evaluated_and_not_trained_further(trained: Trained, tmp_path: Path) -> None:
     words = ("stopped", "trainer.max_epochs=6", EARLY_STOPPING, INTERRUPT.format(tmp_path / "flag", "null"))
     with pytest.raises(KeyboardInterrupt):
