@@ -42,10 +42,17 @@ class FaceInput:
     def from_values(cls, values: Any) -> "FaceInput":
         """From plain values by name, as a file that anyone wrote may have them; what is missing has its default.
 
-        Raises ValueError that names what is unknown, of another type or out of range.
+        `colour` has none: nobody would notice that a network of grey images is shown colours.
+
+        Raises ValueError that names what is missing, unknown, of another type or out of range.
         """
         names = [field.name for field in fields(cls)]
         if not isinstance(values, Mapping) or (unknown := [name for name in values if name not in names]):
             what = "a mapping" if not isinstance(values, Mapping) else f"only these names, not {unknown[0]!r}"
             raise ValueError(f"`faces` must be {what}: {', '.join(names)}")
+        if "colour" not in values:
+            raise ValueError(
+                'the metadata lacks the colour in which the network sees faces: add "faces": {"colour": "grey"} if all '
+                'images of its training were grey, else "faces": {"colour": "rgb"}'
+            )
         return cls(**values)
