@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 COLOURS = ("rgb", "grey")
 
 
@@ -56,3 +59,12 @@ class FaceInput:
                 'images of its training were grey, else "faces": {"colour": "rgb"}'
             )
         return cls(**values)
+
+
+def check_faces(faces: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """The faces in contiguous memory. Raises ValueError unless they are uint8 `[B, size, size, 3]` with B >= 1."""
+    if faces.dtype != np.uint8 or faces.ndim != 4 or faces.shape[1:] != (size, size, 3) or not len(faces):
+        raise ValueError(
+            f"`faces` must be uint8 [B, {size}, {size}, 3] with B >= 1, not {faces.dtype} {list(faces.shape)}"
+        )
+    return np.ascontiguousarray(faces)

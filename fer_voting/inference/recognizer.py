@@ -451,7 +451,10 @@ class Recognizer:
         return found[0] if _is_one(frames) else found
 
     def classify(self, faces: NDArray[np.uint8]) -> Recognition:
-        """The expressions of faces as the network takes them: uint8 `[N, S, S, 3]`, RGB."""
+        """The expressions of faces as the network takes them: uint8 `[N, S, S, 3]`, RGB; N may be 0.
+
+        Raises ValueError for other arrays.
+        """
         batches = [
             self.runtime(faces[first : first + self.batch_size]) for first in range(0, len(faces), self.batch_size)
         ]

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_voting.face_input import FaceInput
+from fer_voting.face_input import FaceInput, check_faces
 from fer_voting.networks.exported import CONFIG_FILE, INT8_FILE, ONNX_FILE
 from fer_voting.system.machine import usable_cores
 from fer_voting.votes import ALL_VOTES, Forms, check_forms, find_vote, vote_of_form
@@ -159,7 +159,7 @@ class OnnxNetwork(ABC):
         """
         if not self._has_embeddings():
             raise ValueError(f"{self.path} holds no embeddings: export the network again, with --embedding")
-        return self._embeddings(self._checked(faces))
+        return self._embeddings(check_faces(faces, self.image_size))
 
     @abstractmethod
     def _has_embeddings(self) -> bool: ...
@@ -179,14 +179,6 @@ class OnnxNetwork(ABC):
                 f"{self.path} gives scores {list(scores.shape)} and crop logits {list(logits.shape)} of a face; its "
                 f"metadata has {classes} {'outputs' if self.number_names else 'classes'}"
             )
-
-    def _checked(self, faces: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        size = self.image_size
-        if faces.dtype != np.uint8 or faces.ndim != 4 or faces.shape[1:] != (size, size, 3) or not len(faces):
-            raise ValueError(
-                f"`faces` must be uint8 [B, {size}, {size}, 3] with B >= 1, not {faces.dtype} {list(faces.shape)}"
-            )
-        return np.ascontiguousarray(faces)
 
 
 def providers(device: str, available: Sequence[str]) -> list[str | tuple[str, dict[str, str]]]:
@@ -263,7 +255,7 @@ class OnnxRuntime(OnnxNetwork):
 
     def __call__(self, faces: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         _check_process(self._pid)
-        faces = self._checked(faces)
+        faces = check_faces(faces, self.image_size)
         on_gpu = self.device != "cpu"  # one call computes them all side by side
         share = len(faces) if on_gpu else min(MOST_FACES, math.ceil(len(faces) / self.threads))
         parts = [faces[first : first + share] for first in range(0, len(faces), share)]
@@ -341,7 +333,7 @@ class OpenVinoRuntime(OnnxNetwork):
 
     def __call__(self, faces: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         _check_process(self._pid)
-        outputs = self._compiled.infer_new_request([self._checked(faces)])
+        outputs = self._compiled.infer_new_request([check_faces(faces, self.image_size)])
         return outputs["scores"], outputs["crop_logits"]
 
     def _has_embeddings(self) -> bool:
