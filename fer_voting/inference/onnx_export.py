@@ -8,7 +8,6 @@ import importlib.util
 import io
 import logging
 import math
-import os
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 
 from fer_voting.inference.runtime import FaceNetwork, FormsNetwork
 from fer_voting.networks.onnx import ExportInfo, OnnxRuntime
+from fer_voting.system.atomic import draft_of
 
 if TYPE_CHECKING:
     import onnx
@@ -56,7 +56,7 @@ def export_float32(network: FaceNetwork, info: ExportInfo, path: Path) -> float:
     model = _trace(network.eval(), info.image_size)
     _halve(model)
     _describe(model, info)
-    with _draft(path) as draft:
+    with draft_of(path) as draft:
         draft.write_bytes(model.SerializeToString())
         networks = {"full": network} | {form: network.in_form(form, info.forms) for form in ("full", *info.forms)}
         difference = max(parity(own, OnnxRuntime(draft, form=form)) for form, own in networks.items())
@@ -93,7 +93,7 @@ def export_int8(
     for name, array in {"calibration": calibration, "faces": faces}.items():
         if not len(array):
             raise ValueError(f"`{name}` must hold at least one face")
-    with _draft(path) as draft:
+    with draft_of(path) as draft:
         _quantise(float32, draft, calibration)
         exact, rounded = OnnxRuntime(float32), OnnxRuntime(draft)
         accuracies = _accuracy(exact, faces, labels), _accuracy(rounded, faces, labels)
@@ -137,18 +137,6 @@ def require_packages() -> None:
     """Raises ValueError that names the extra if the export's packages are missing."""
     if not all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript")):
         raise ValueError(_MISSING)
-
-
-@contextlib.contextmanager
-def _draft(path: Path) -> Iterator[Path]:
-    """A file to write to: it replaces `path` at the end of the context, and is removed after an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.stem}.{os.getpid()}.onnx")
-    try:
-        yield draft
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _trace(network: FaceNetwork, size: int) -> "onnx.ModelProto":

@@ -22,7 +22,7 @@ from fer_voting.networks import hub
 from fer_voting.networks.exported import CARD_FILE, CONFIG_FILE, CONFIG_FORMAT, WEIGHTS_FILE, read_config
 from fer_voting.runs.run import Run
 from fer_voting.system.arrays import read_npz
-from fer_voting.system.atomic import write_atomically, write_json
+from fer_voting.system.atomic import draft_of, write_atomically, write_json
 from fer_voting.votes import CropOutputs, Forms, Vote, check_forms, find_vote, fit_forms, soft_vote, vote_of_form
 
 
@@ -128,10 +128,8 @@ class Network:
 
         state = self._state(precision)
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        draft = folder / f".{WEIGHTS_FILE}"
-        draft.write_bytes(save(state, metadata={"format": "pt"}))
-        draft.replace(folder / WEIGHTS_FILE)
+        with draft_of(folder / WEIGHTS_FILE) as draft:
+            draft.write_bytes(save(state, metadata={"format": "pt"}))
         config = {
             "fer_voting": CONFIG_FORMAT,
             **self.info.to_values(),
