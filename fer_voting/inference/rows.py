@@ -149,7 +149,6 @@ class RowWriter:
             raise ValueError(f"`columns` (={names!r}) must be {', '.join(COLUMN_NAMES)}")
         self.columns = columns(class_names, number_names)
         self._written = [COLUMN_NAMES[names].get(column, column) for column in self.columns]
-        self.rows = 0
         self._json = path is not None and path.suffix.lower() == ".jsonl"
         self._file: TextIO = sys.stdout
         self._whole_bytes = 0  # size of the complete rows in the file
@@ -159,7 +158,7 @@ class RowWriter:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self.path.open("w", encoding="utf-8", newline="")
         if not self._json:
-            self._write([dict(zip(self.columns, self._written, strict=True))])
+            self.write([dict(zip(self.columns, self._written, strict=True))])
         return self
 
     def __exit__(
@@ -170,11 +169,6 @@ class RowWriter:
 
     def write(self, rows: Iterable[Row]) -> None:
         """Append rows and flush them."""
-        rows = list(rows)
-        self._write(rows)
-        self.rows += len(rows)
-
-    def _write(self, rows: Iterable[Row]) -> None:
         text = io.StringIO()
         if self._json:
             for row in rows:
