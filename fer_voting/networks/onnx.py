@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from fer_voting.face_input import FaceInput, check_faces
 from fer_voting.networks.exported import CONFIG_FILE, INT8_FILE, ONNX_FILE
 from fer_voting.system.machine import usable_cores
+from fer_voting.system.text import check_output_names
 from fer_voting.votes import ALL_VOTES, Forms, check_forms, find_vote, vote_of_form
 
 MOST_FACES = 8
@@ -86,11 +87,14 @@ class ExportInfo:
             )
             raise ValueError(f"{path} is not a network exported by `python -m fer_voting.export`: {reason}")
         try:
+            class_names = json.loads(metadata["class_names"])
+            number_names = json.loads(metadata.get("number_names", "[]"))
+            check_output_names(class_names, number_names)
             vote = ALL_VOTES.get(metadata["vote"])  # another needs no class here, because the graph computes it
             fitted = {name: json.loads(metadata[name]) for name in vote.parameters if name in metadata} if vote else {}
             info = cls(
-                class_names=tuple(json.loads(metadata["class_names"])),
-                number_names=tuple(json.loads(metadata.get("number_names", "[]"))),
+                class_names=tuple(class_names),
+                number_names=tuple(number_names),
                 image_size=int(metadata["image_size"]),
                 split=metadata["split"],
                 vote=metadata["vote"],
@@ -102,17 +106,11 @@ class ExportInfo:
                 accuracy=dict(json.loads(metadata["accuracy"])),
                 forms=check_forms(json.loads(metadata.get("forms", "{}"))),
             )
-            info._check()
+            if not 1 <= info.image_size <= 4096:
+                raise ValueError(f"`image_size` (={info.image_size}) must be 1 to 4096")
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path}: its metadata is damaged ({type(error).__name__}: {error})") from error
         return info
-
-    def _check(self) -> None:
-        names = [*self.class_names, *self.number_names]
-        if not names or not all(isinstance(name, str) for name in names):
-            raise ValueError("`class_names` must be a list of names")
-        if not 1 <= self.image_size <= 4096:
-            raise ValueError(f"`image_size` (={self.image_size}) must be 1 to 4096")
 
 
 class OnnxNetwork(ABC):

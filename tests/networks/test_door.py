@@ -20,6 +20,7 @@ from fer_voting.networks import (
     load_network,
     match_classes,
 )
+from fer_voting.networks.onnx import ExportInfo
 from fer_voting.runs.run import Run
 from fer_voting.system.machine import usable_cores
 from fer_voting.votes import SoftVote, hard_vote, soft_vote
@@ -159,6 +160,14 @@ def test_an_onnx_file_is_ready_to_run(tmp_path: Path):
             load(tmp_path / "net.onnx", **wrong)
     with pytest.raises(ValueError, match="is an exported ONNX file: give the run"):
         load_network(tmp_path / "net.onnx")
+
+
+@pytest.mark.parametrize("names", ["abcdefg", ["happy", "happy"], ["two\nlines", "sad"], ["one"], []])
+def test_the_names_of_an_onnx_file_are_checked_as_those_of_a_folder(names: object):
+    metadata = ExportInfo(("a", "b"), 24, "m1", "soft", "faces", "ab" * 32).to_metadata()
+    assert ExportInfo.from_metadata(metadata, Path("net.onnx")).class_names == ("a", "b")
+    with pytest.raises(ValueError, match=r"net\.onnx: its metadata is damaged \(ValueError: (`class_names`|a name) "):
+        ExportInfo.from_metadata(metadata | {"class_names": json.dumps(names)}, Path("net.onnx"))
 
 
 def test_another_split_has_the_same_weights_and_no_accuracy(tmp_path: Path):
