@@ -231,7 +231,9 @@ def _check_same(exported: OnnxNetwork, config: Mapping[str, Any]) -> None:
         **({"forms": dict(info.forms)} if info.forms else {}),  # a file may hold only the full form
     }
     if other := [name for name, value in values.items() if config.get(name) != value]:
-        raise ValueError(f"{exported.path} has another {', '.join(other)} than {CONFIG_FILE}: export it again")
+        raise ValueError(
+            f"{exported.path} has another {', '.join(other)} than {CONFIG_FILE}: export it again with --onnx"
+        )
 
 
 def load_network(source: str | Path | None = None, output_dir: str | Path = "outputs") -> "Network":

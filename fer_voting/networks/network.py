@@ -45,7 +45,6 @@ class Network:
     """The file that holds the weights."""
     forms: Forms = field(default_factory=dict)
     """Parameters of the forms that it has besides `full`, fitted on validation images."""
-    form: str = "full"
     run: Run | None = None
     """The run in whose folder the file lies."""
 
@@ -89,8 +88,7 @@ class Network:
 
     def in_form(self, form: str) -> "Network":
         """The same weights in another form. Raises ValueError if the network does not have it."""
-        vote = vote_of_form(form, self.vote, self.forms, self.net.votes > 1)
-        return replace(self, vote=vote, form=form) if vote is not self.vote else self
+        return replace(self, vote=vote_of_form(form, self.vote, self.forms, self.net.votes > 1))
 
     def rounded(self, precision: str) -> "Network":
         """The network with the weights that a file of a precision, float32 or float16, holds.
