@@ -111,7 +111,9 @@ class Recognition:
 
     @property
     def crop_classes(self) -> NDArray[np.str_]:
-        """Each crop's own decision: names `[N, V]`."""
+        """Each crop's own decision: names `[N, V]`; empty ones without classes."""
+        if not self.class_names:
+            return np.full(self.crop_logits.shape[:2], "")
         return np.array(self.class_names)[self.crop_logits.argmax(axis=2)]
 
     @property
