@@ -95,7 +95,7 @@ def face_values(face: Mapping[str, Any]) -> dict[str, Any]:
     if "box" in face:
         points = [None] * 10 if face["landmarks"] is None else [xy for point in face["landmarks"] for xy in point]
         found = {
-            **dict(zip(("left", "top", "width", "height"), (round(side, 2) for side in face["box"]), strict=True)),
+            **dict(zip(_BOX, (round(side, 2) for side in face["box"]), strict=True)),
             "angle": round(face["angle"], 1),
             "face_score": face["face_score"] and round(face["face_score"], 4),
             **dict(zip(LANDMARK_COLUMNS, (xy and round(xy, 2) for xy in points), strict=True)),
