@@ -21,7 +21,7 @@ from fer_voting.face_input import FaceInput, check_faces
 from fer_voting.networks.exported import CONFIG_FILE, INT8_FILE, ONNX_FILE
 from fer_voting.system.machine import usable_cores
 from fer_voting.system.text import check_output_names
-from fer_voting.votes import ALL_VOTES, Forms, check_forms, find_vote, vote_of_form
+from fer_voting.votes import ALL_VOTES, FORMS, Forms, check_forms, soft_vote, vote_of_form
 
 MOST_FACES = 8
 """Faces that one thread of `OnnxRuntime` computes at once: a larger batch is no faster."""
@@ -131,8 +131,9 @@ class OnnxNetwork(ABC):
         self.vote = info.vote
         self.fitted = info.fitted
         self._form_input: NDArray[np.float32] | None = None  # None: as the graph has it
-        if form != "full":
-            vote = vote_of_form(form, find_vote(info.vote), info.forms, info.split != "baseline")
+        is_own = form == "full" or (form in FORMS and form == info.vote)  # a file of one form has it for its vote
+        if not is_own:
+            vote = vote_of_form(form, soft_vote, info.forms, info.split != "baseline")
             if vote.needs_full_map:
                 self.vote, self.fitted = vote.name, vote.to_values()
                 self._form_input = np.array([self.fitted["threshold"], vote.temperature], np.float32)

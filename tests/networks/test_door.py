@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 import torch
 from helpers.networks import SEVEN, small_info, small_network, write_checkpoint
@@ -160,6 +161,19 @@ def test_an_onnx_file_is_ready_to_run(tmp_path: Path):
             load(tmp_path / "net.onnx", **wrong)
     with pytest.raises(ValueError, match="is an exported ONNX file: give the run"):
         load_network(tmp_path / "net.onnx")
+
+
+def test_a_file_of_one_form_has_this_form_and_no_other(tmp_path: Path):
+    model = onnx.load(SHIPPED / "model.onnx")
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    onnx.helper.set_model_props(model, metadata | {"vote": "whole", "forms": "{}"})
+    onnx.save(model, tmp_path / "whole.onnx")
+    for form in ("full", "whole"):
+        assert load(tmp_path / "whole.onnx", form=form).vote == "whole"
+    with pytest.raises(ValueError, match=r"`form` \(='adaptive'\): the network holds no parameters of this form"):
+        load(tmp_path / "whole.onnx", form="adaptive")
+    with pytest.raises(ValueError, match=r"`form` \(='soft'\) must be one of full, adaptive, whole"):
+        load(SHIPPED / "model.onnx", form="soft")
 
 
 @pytest.mark.parametrize("names", ["abcdefg", ["happy", "happy"], ["two\nlines", "sad"], ["one"], []])
