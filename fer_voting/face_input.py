@@ -30,7 +30,7 @@ class FaceInput:
     def __post_init__(self) -> None:
         if self.colour not in COLOURS:
             raise ValueError(f"`colour` (={self.colour!r}) must be {' or '.join(COLOURS)}")
-        if type(self.margin) not in (int, float) or not -1 < self.margin < 100:
+        if isinstance(self.margin, bool) or not isinstance(self.margin, int | float) or not -1 < self.margin < 100:
             raise ValueError(f"`margin` (={self.margin!r}) must be a number from -1 to 100")
         if type(self.align) is not bool:
             raise ValueError(f"`align` (={self.align!r}) must be true or false")

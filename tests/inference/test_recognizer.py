@@ -253,7 +253,10 @@ def test_a_face_is_a_square_and_black_where_it_leaves_the_frame(box: tuple[int, 
     np.testing.assert_allclose(recognizer.detect(frame).crop_logits, expected.crop_logits, atol=1e-5)
 
 
-@pytest.mark.parametrize(("name", "value"), [("margin", -1), ("margin", float("nan")), ("batch_size", 0)])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("margin", -1), ("margin", float("nan")), ("margin", float("inf")), ("align", 1), ("batch_size", 0)],
+)
 def test_arguments_out_of_range(name: str, value: float):
     with pytest.raises(ValueError, match=f"`{name}`"):
         Recognizer(TorchRuntime(small_network(), small_info()), **{name: value})
