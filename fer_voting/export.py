@@ -85,9 +85,6 @@ def parser() -> argparse.ArgumentParser:
         help="in prediction faces are turned upright by their eyes and mouth (default: they are)",
     )
     command.add_argument(
-        "--detector", metavar="NAME", help="with --to page: what finds the faces (default: centerface)"
-    )
-    command.add_argument(
         "--push", metavar="OWNER/MODEL", help="with --to folder: also upload it to the Hub, as private"
     )
     command.add_argument(
@@ -108,8 +105,6 @@ def export(options: argparse.Namespace) -> Path:
         raise ValueError("--precision int8 is for --to onnx and --to page")
     if options.precision == "float16" and options.to != "folder":
         raise ValueError("--precision float16 is for --to folder")
-    if options.detector is not None and options.to != "page":
-        raise ValueError("--detector is for --to page")
     if options.form is not None and options.to == "folder":
         raise ValueError("--form is for --to onnx and --to page: a folder holds every form of its network")
     if options.embedding and options.to != "onnx":
@@ -304,10 +299,10 @@ def _quantise(network: "Network", datamodule: "FERDataModule", float32: Path, pa
     train, judged = datamodule.positions("train"), datamodule.positions(part)
     chosen = np.random.default_rng(0).permutation(train)[:CALIBRATION_FACES]
     images, labels = datamodule.pack.images, datamodule.class_ids(datamodule.pack)
-    report = export_int8(float32, path, images[np.sort(chosen)], images[judged], labels[judged], part)
+    before, after = export_int8(float32, path, images[np.sort(chosen)], images[judged], labels[judged], part)
     return (
-        f"accuracy {report.accuracy_int8:.2%} instead of {report.accuracy_float32:.2%} "
-        f"({100 * report.accuracy_lost:+.2f} points lost) on {counted(report.faces, f'{part} image')}, "
+        f"accuracy {after:.2%} instead of {before:.2%} "
+        f"({100 * (before - after):+.2f} points lost) on {counted(len(judged), f'{part} image')}, "
         f"calibrated on {counted(len(chosen), 'training image')}"
     )
 
@@ -337,7 +332,6 @@ def _to_folder(network: "Network", folder: Path, options: argparse.Namespace) ->
 
 
 def _to_page(network: "Network", name: str, options: argparse.Namespace) -> Path:
-    from fer_voting.inference.options import PredictOptions
     from fer_voting.inference.web_page import build_page
 
     folder: Path = options.out or options.output_dir / "page"
@@ -347,7 +341,6 @@ def _to_page(network: "Network", name: str, options: argparse.Namespace) -> Path
         name=name,
         synthetic=network.run is not None and bool((network.run.result() or {}).get("synthetic")),
         write_network=lambda path: _to_onnx(network, path, options, f"{folder}: network"),
-        detector=options.detector or PredictOptions.detector,
     )
     print(f"to look at it: python -m http.server --bind 127.0.0.1 --directory {shlex.quote(str(folder))}")
     return folder

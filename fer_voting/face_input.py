@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 COLOURS = ("rgb", "grey")
 
 
@@ -27,7 +30,7 @@ class FaceInput:
     def __post_init__(self) -> None:
         if self.colour not in COLOURS:
             raise ValueError(f"`colour` (={self.colour!r}) must be {' or '.join(COLOURS)}")
-        if type(self.margin) not in (int, float) or not -1 < self.margin < 100:
+        if isinstance(self.margin, bool) or not isinstance(self.margin, int | float) or not -1 < self.margin < 100:
             raise ValueError(f"`margin` (={self.margin!r}) must be a number from -1 to 100")
         if type(self.align) is not bool:
             raise ValueError(f"`align` (={self.align!r}) must be true or false")
@@ -42,10 +45,26 @@ class FaceInput:
     def from_values(cls, values: Any) -> "FaceInput":
         """From plain values by name, as a file that anyone wrote may have them; what is missing has its default.
 
-        Raises ValueError that names what is unknown, of another type or out of range.
+        `colour` has none: nobody would notice that a network of grey images is shown colours.
+
+        Raises ValueError that names what is missing, unknown, of another type or out of range.
         """
         names = [field.name for field in fields(cls)]
         if not isinstance(values, Mapping) or (unknown := [name for name in values if name not in names]):
             what = "a mapping" if not isinstance(values, Mapping) else f"only these names, not {unknown[0]!r}"
             raise ValueError(f"`faces` must be {what}: {', '.join(names)}")
+        if "colour" not in values:
+            raise ValueError(
+                'the metadata lacks the colour in which the network sees faces: add "faces": {"colour": "grey"} if all '
+                'images of its training were grey, else "faces": {"colour": "rgb"}'
+            )
         return cls(**values)
+
+
+def check_faces(faces: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """The faces in contiguous memory. Raises ValueError unless they are uint8 `[B, size, size, 3]` with B >= 1."""
+    if faces.dtype != np.uint8 or faces.ndim != 4 or faces.shape[1:] != (size, size, 3) or not len(faces):
+        raise ValueError(
+            f"`faces` must be uint8 [B, {size}, {size}, 3] with B >= 1, not {faces.dtype} {list(faces.shape)}"
+        )
+    return np.ascontiguousarray(faces)

@@ -65,6 +65,12 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
+def test_the_mutants_are_of_files_that_are_here():
+    mutmut = tomllib.loads((REPO / "pyproject.toml").read_text())["tool"]["mutmut"]
+    files = [*mutmut["only_mutate"], *mutmut["also_copy"], *mutmut["pytest_add_cli_args_test_selection"]]
+    assert [file for file in files if not (REPO / file).exists()] == []
+
+
 @pytest.mark.slow
 def test_a_wheels_bill_of_materials_is_of_its_own_files_and_dependencies(wheel: Path):
     with zipfile.ZipFile(wheel) as file:

@@ -47,11 +47,10 @@ from fer_voting.data.sampling import (
     sample_share,
     target_count,
 )
-from fer_voting.models.checkpoint import check_output_names
 from fer_voting.models.images import as_grey, normalise
 from fer_voting.system.atomic import json_digest
 from fer_voting.system.machine import usable_cores
-from fer_voting.system.text import counted, escape
+from fer_voting.system.text import check_output_names, counted, escape
 from fer_voting.targets import Classes, Target
 
 if TYPE_CHECKING:

@@ -410,48 +410,12 @@ def overlaps(
     return shared / np.maximum(area_a + area_b - shared, tiny), shared / np.maximum(np.minimum(area_a, area_b), tiny)
 
 
-def best_pairs(gains: NDArray[np.floating]) -> list[tuple[int, int]]:
-    """The pairs of a row and a column, each at most once, whose `gains` `[N, M]` have the largest sum.
-
-    The Hungarian method by shortest augmenting paths (Jonker and Volgenant 1987); SciPy's is
-    `linear_sum_assignment`, and an installation for prediction lacks it.
-
-    >>> best_pairs(np.array([[0.9, 0.8], [0.7, 0.1]]))
-    [(0, 1), (1, 0)]
-    """
-    if len(gains) > gains.shape[1]:
-        return sorted((row, column) for column, row in best_pairs(gains.T))
-    rows, columns = gains.shape
-    # Column 0 stands for the row that is being added; of the others, `owner` is the row that has the column, or 0.
-    costs = np.pad(-np.asarray(gains, np.float64), ((1, 0), (1, 0)))
-    row_price, column_price = np.zeros(rows + 1), np.zeros(columns + 1)
-    owner = np.zeros(columns + 1, np.int64)
-    for row in range(1, rows + 1):
-        owner[0], column = row, 0
-        distance, before = np.full(columns + 1, np.inf), np.zeros(columns + 1, np.int64)
-        visited = np.zeros(columns + 1, bool)
-        while owner[column]:
-            visited[column] = True
-            here = owner[column]
-            reduced = costs[here] - row_price[here] - column_price
-            closer = ~visited & (reduced < distance)
-            distance[closer], before[closer] = reduced[closer], column
-            column = int(np.where(visited, np.inf, distance).argmin())
-            step = distance[column]
-            row_price[owner[visited]] += step
-            column_price[visited] -= step
-            distance[~visited] -= step
-        while column:
-            owner[column] = owner[before[column]]
-            column = int(before[column])
-    return sorted((int(owner[column]) - 1, column - 1) for column in range(1, columns + 1) if owner[column])
-
-
 class FaceTracker:
     """Numbers the faces of consecutive frames: a face that overlaps an earlier one gets its number.
 
-    The pairs of old and new boxes are those with the largest sum of intersections over unions. No motion is
-    predicted, so a face that moves by more than about half its size between two frames gets a new number.
+    The old and the new box with the largest intersection over union are paired first, then those that remain (Bochinski
+    et al. 2017, AVSS). No motion is predicted, so a face that moves by more than about half its size between two frames
+    gets a new number.
 
     Args:
         least_iou: boxes that overlap less are different faces.
@@ -469,7 +433,13 @@ class FaceTracker:
     def __call__(self, boxes: NDArray[np.floating]) -> list[int]:
         """The numbers of the next frame's N faces, given their boxes `[N, 4]`: left, top, width, height."""
         iou, _ = overlaps(self._boxes, boxes)
-        known = {new: old for old, new in best_pairs(iou) if iou[old, new] >= self.least_iou}
+        known: dict[int, int] = {}
+        for place in np.argsort(-iou, axis=None, kind="stable").tolist():
+            old, new = divmod(place, len(boxes))
+            if iou[old, new] < self.least_iou:
+                break
+            if new not in known and old not in known.values():
+                known[new] = old
         ids = []
         for new in range(len(boxes)):
             if new in known:

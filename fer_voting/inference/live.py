@@ -12,15 +12,11 @@ from fer_voting.inference.frames import Frame
 class NewestFrames:
     """The newest frame of a camera each time one is asked for; those that nobody asked for in time are dropped.
 
-    Attributes:
-        dropped: how many, so far.
-
     Args:
         frames: of the camera; read by a thread of its own, and closed there.
     """
 
     def __init__(self, frames: Generator[Frame]) -> None:
-        self.dropped = 0
         self._frames = frames
         self._newest: Frame | None = None
         self._changed = threading.Condition()
@@ -52,7 +48,6 @@ class NewestFrames:
                 with self._changed:
                     if self._is_over:
                         break
-                    self.dropped += self._newest is not None
                     self._newest = frame
                     self._changed.notify()
         except Exception as error:  # raised where the frames are asked for

@@ -131,8 +131,9 @@ def forms_table(forms: Mapping[str, Any]) -> str:
 
 
 def _protocol(info: NetworkInfo, result: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
-    dataset, optimizer = config.get("dataset", {}), config.get("optimizer", {})
-    augment = [key for key, value in config.get("augment", {}).items() if isinstance(value, Mapping)]
+    nodes = ("dataset", "optimizer", "augment", "callbacks", "scheduler", "loss", "mix")
+    dataset, optimizer, augment, callbacks, scheduler, loss, mix = (config.get(name) or {} for name in nodes)
+    steps = [key.replace("_", " ") for key, value in augment.items() if isinstance(value, Mapping)]
     selection = (
         "trained on training and validation images for as many epochs as validation had found best, then tested once"
         if result.get("refit")
@@ -142,15 +143,18 @@ def _protocol(info: NetworkInfo, result: Mapping[str, Any], config: Mapping[str,
         "Epochs": result["epochs"],
         "Selection": selection,
         "Batch": dataset.get("batch_size"),
+        "Loss": _call(loss) if loss else None,
+        "Teacher": _without_folders(config["teacher"]) if config.get("teacher") else None,
         "Optimizer": str(optimizer.get("_target_", "")).rpartition(".")[2],
-        "Learning rate": f"{optimizer.get('lr')}, {_call(config.get('scheduler', {}))}",
+        "Learning rate": f"{optimizer.get('lr')}, {_call(scheduler) or 'constant'}",
         "Weight decay": optimizer.get("weight_decay") or "none",
         "Targets": _targets(dataset),
         "Labels of validation and test": RATERS_LABELS.get(dataset.get("targets")),
-        "Trained parameters": BIAS_ONLY if config.get("callbacks", {}).get("last_bias") else None,
-        "Averaged weights": _average(config),
-        "Balancing (images a class and epoch)": dataset.get("balance", {}).get("target"),
-        "Augmentation": ", ".join(key.replace("_", " ") for key in augment) or "none",
+        "Trained parameters": BIAS_ONLY if callbacks.get("last_bias") else None,
+        "Averaged weights": _average(callbacks.get("average")),
+        "Balancing (images a class and epoch)": (dataset.get("balance") or {}).get("target", "none"),
+        "Augmentation": ", ".join(steps) or "none",
+        "Mixed images": _call(mix) if mix else None,
         "Precision": result.get("precision"),
         "Initial weights": _without_folders(config.get("init_from") or "random"),
         "Seed": result["seed"],
@@ -167,13 +171,16 @@ def _without_folders(source: str) -> str:
 
 def _call(node: Mapping[str, Any]) -> str:
     """The name and the values of what a node of a configuration calls."""
-    values = [f"{key} {value}" for key, value in node.items() if not key.startswith("_")]
+    values = [
+        f"{key} {f'({_call(value)})' if isinstance(value, Mapping) else value}"
+        for key, value in node.items()
+        if not key.startswith("_")
+    ]
     return ", ".join([str(node.get("_target_", "")).rpartition(".")[2].replace("_", " "), *values])
 
 
-def _average(config: Mapping[str, Any]) -> str:
+def _average(node: Any) -> str:
     """The callback that averages the weights (conf/callbacks/ema.yaml), with its values."""
-    node = config.get("callbacks", {}).get("average")
     if not isinstance(node, Mapping):
         return "none"
     function = node.get("multi_avg_fn")

@@ -8,11 +8,10 @@ import importlib.util
 import io
 import logging
 import math
-import os
 import tempfile
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 
 from fer_voting.inference.runtime import FaceNetwork, FormsNetwork
 from fer_voting.networks.onnx import ExportInfo, OnnxRuntime
+from fer_voting.system.atomic import draft_of
 
 if TYPE_CHECKING:
     import onnx
@@ -41,20 +41,6 @@ _MISSING = (
 )
 
 
-@dataclass(frozen=True)
-class Int8Report:
-    """Loss by quantisation, on the same faces."""
-
-    faces: int
-    accuracy_float32: float
-    accuracy_int8: float
-    """Shares of right decisions, 0 to 1."""
-
-    @property
-    def accuracy_lost(self) -> float:
-        return self.accuracy_float32 - self.accuracy_int8
-
-
 def export_float32(network: FaceNetwork, info: ExportInfo, path: Path) -> float:
     """Write `network` to `path` and return its largest difference from PyTorch (see `parity`).
 
@@ -70,7 +56,7 @@ def export_float32(network: FaceNetwork, info: ExportInfo, path: Path) -> float:
     model = _trace(network.eval(), info.image_size)
     _halve(model)
     _describe(model, info)
-    with _draft(path) as draft:
+    with draft_of(path) as draft:
         draft.write_bytes(model.SerializeToString())
         networks = {"full": network} | {form: network.in_form(form, info.forms) for form in ("full", *info.forms)}
         difference = max(parity(own, OnnxRuntime(draft, form=form)) for form, own in networks.items())
@@ -88,8 +74,10 @@ def export_int8(
     faces: NDArray[np.uint8],
     labels: NDArray[np.int64],
     part: str = "val",
-) -> Int8Report:
+) -> tuple[float, float]:
     """Quantise the file `float32` into `path`: weights to 8 bits by channel, feature maps to 8 bits by their range.
+
+    Returns the accuracy of `float32` and of the new file on the same faces: shares of right decisions, 0 to 1.
 
     Args:
         float32: file that `export_float32` wrote.
@@ -105,16 +93,16 @@ def export_int8(
     for name, array in {"calibration": calibration, "faces": faces}.items():
         if not len(array):
             raise ValueError(f"`{name}` must hold at least one face")
-    with _draft(path) as draft:
+    with draft_of(path) as draft:
         _quantise(float32, draft, calibration)
         exact, rounded = OnnxRuntime(float32), OnnxRuntime(draft)
-        report = Int8Report(len(faces), _accuracy(exact, faces, labels), _accuracy(rounded, faces, labels))
-        measured = {f"{part}_float32": report.accuracy_float32, f"{part}_int8": report.accuracy_int8}
+        accuracies = _accuracy(exact, faces, labels), _accuracy(rounded, faces, labels)
+        measured = dict(zip((f"{part}_float32", f"{part}_int8"), accuracies, strict=True))
         info = replace(exact.info, precision="int8", accuracy={**exact.info.accuracy, **measured})
         model = onnx.load(draft)
         _describe(model, info)
         draft.write_bytes(model.SerializeToString())
-    return report
+    return accuracies
 
 
 def parity(network: FaceNetwork, runtime: OnnxRuntime) -> float:
@@ -149,18 +137,6 @@ def require_packages() -> None:
     """Raises ValueError that names the extra if the export's packages are missing."""
     if not all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript")):
         raise ValueError(_MISSING)
-
-
-@contextlib.contextmanager
-def _draft(path: Path) -> Iterator[Path]:
-    """A file to write to: it replaces `path` at the end of the context, and is removed after an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.stem}.{os.getpid()}.onnx")
-    try:
-        yield draft
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _trace(network: FaceNetwork, size: int) -> "onnx.ModelProto":

@@ -113,10 +113,10 @@ class Pipeline:
                             raise
                         except Exception as error:  # a detector may raise anything: the other frames go on
                             waiting.append(Unreadable(item.input, item.index, f"no faces found: {reason_of(error)}"))
-                            continue
-                    if self.track and item.time_s is not None:
-                        located.face_ids = tracker(located.boxes)
-                    waiting.append(located)
+                        else:
+                            if self.track and item.time_s is not None:
+                                located.face_ids = tracker(located.boxes)
+                            waiting.append(located)
                 faces = sum(len(frame.boxes) for frame in waiting if isinstance(frame, _LocatedFrame))
                 if faces >= self.recognizer.batch_size or len(waiting) >= self.max_frames:
                     recognized = list(self._recognize(waiting))

@@ -9,7 +9,7 @@ import importlib.util
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, overload
 
@@ -111,7 +111,9 @@ class Recognition:
 
     @property
     def crop_classes(self) -> NDArray[np.str_]:
-        """Each crop's own decision: names `[N, V]`."""
+        """Each crop's own decision: names `[N, V]`; empty ones without classes."""
+        if not self.class_names:
+            return np.full(self.crop_logits.shape[:2], "")
         return np.array(self.class_names)[self.crop_logits.argmax(axis=2)]
 
     @property
@@ -232,19 +234,17 @@ class Recognizer:
         batch_size: int = PredictOptions.batch_size,
         align: bool | None = None,
     ) -> None:
-        wanted = runtime.faces
-        margin, align = wanted.margin if margin is None else margin, wanted.align if align is None else align
-        if not margin > -1:
-            raise ValueError(f"`margin` (={margin}) must be greater than -1")
-        for name, value, own in (("margin", margin, wanted.margin), ("align", align, wanted.align)):
-            if value != own:
+        options: dict[str, Any] = {"margin": margin, "align": align}
+        given = {name: value for name, value in options.items() if value is not None}
+        faces = replace(runtime.faces, **given)
+        for name, value in given.items():
+            if value != (own := getattr(runtime.faces, name)):
                 log.warning("`%s` is %s, and the network was made for faces with %s", name, value, own)
         if batch_size < 1:
             raise ValueError(f"`batch_size` (={batch_size}) must be at least 1")
         self.runtime = runtime
-        self.margin = margin
+        self.margin, self.align = faces.margin, faces.align
         self.batch_size = batch_size
-        self.align = align
         self._detector = make_detector(detector) if isinstance(detector, str) else detector
         if self._detector is not None:
             self._compare_detector(self._detector)
@@ -451,7 +451,10 @@ class Recognizer:
         return found[0] if _is_one(frames) else found
 
     def classify(self, faces: NDArray[np.uint8]) -> Recognition:
-        """The expressions of faces as the network takes them: uint8 `[N, S, S, 3]`, RGB."""
+        """The expressions of faces as the network takes them: uint8 `[N, S, S, 3]`, RGB; N may be 0.
+
+        Raises ValueError for other arrays.
+        """
         batches = [
             self.runtime(faces[first : first + self.batch_size]) for first in range(0, len(faces), self.batch_size)
         ]

@@ -95,7 +95,7 @@ def face_values(face: Mapping[str, Any]) -> dict[str, Any]:
     if "box" in face:
         points = [None] * 10 if face["landmarks"] is None else [xy for point in face["landmarks"] for xy in point]
         found = {
-            **dict(zip(("left", "top", "width", "height"), (round(side, 2) for side in face["box"]), strict=True)),
+            **dict(zip(_BOX, (round(side, 2) for side in face["box"]), strict=True)),
             "angle": round(face["angle"], 1),
             "face_score": face["face_score"] and round(face["face_score"], 4),
             **dict(zip(LANDMARK_COLUMNS, (xy and round(xy, 2) for xy in points), strict=True)),
@@ -149,7 +149,6 @@ class RowWriter:
             raise ValueError(f"`columns` (={names!r}) must be {', '.join(COLUMN_NAMES)}")
         self.columns = columns(class_names, number_names)
         self._written = [COLUMN_NAMES[names].get(column, column) for column in self.columns]
-        self.rows = 0
         self._json = path is not None and path.suffix.lower() == ".jsonl"
         self._file: TextIO = sys.stdout
         self._whole_bytes = 0  # size of the complete rows in the file
@@ -159,7 +158,7 @@ class RowWriter:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self.path.open("w", encoding="utf-8", newline="")
         if not self._json:
-            self._write([dict(zip(self.columns, self._written, strict=True))])
+            self.write([dict(zip(self.columns, self._written, strict=True))])
         return self
 
     def __exit__(
@@ -170,11 +169,6 @@ class RowWriter:
 
     def write(self, rows: Iterable[Row]) -> None:
         """Append rows and flush them."""
-        rows = list(rows)
-        self._write(rows)
-        self.rows += len(rows)
-
-    def _write(self, rows: Iterable[Row]) -> None:
         text = io.StringIO()
         if self._json:
             for row in rows:

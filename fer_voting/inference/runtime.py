@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fer_voting.face_input import FaceInput
+from fer_voting.face_input import FaceInput, check_faces
 from fer_voting.models.adaptive import deciding_crops_at, has_cut, outputs_for, require_cut
 from fer_voting.models.checkpoint import NetworkInfo
 from fer_voting.models.images import as_grey, normalise
@@ -248,7 +248,8 @@ class TorchRuntime:
 
     @torch.inference_mode()
     def _run(self, function: Callable[[Tensor], Any], faces: NDArray[np.uint8]) -> Any:
-        batch = torch.from_numpy(np.require(faces, requirements=("C", "W"))).to(self._device)
+        faces = check_faces(faces, self.image_size)
+        batch = torch.from_numpy(np.require(faces, requirements="W")).to(self._device)
         autocast = torch.autocast(self._device.type, torch.bfloat16, enabled=self.precision == "bf16")
         with self.lock, autocast:
             return function(batch)

@@ -85,7 +85,7 @@ class Smoothing:
             item = waiting[0]
             if isinstance(item, RecognizedFrame) and (time_s := item.frame.time_s) is not None:
                 # A frame at the window's very end may still come.
-                if self.centred and now_s <= time_s + self.after:
+                if self.centred and _seconds(time_s, now_s) <= self.after:
                     return
                 yield self._averaged(item, time_s, samples)
             else:
@@ -98,12 +98,18 @@ class Smoothing:
         averages = values_of(item.faces).copy()
         for row, face_id in enumerate(item.face_ids):
             own = samples[face_id]
-            while own[0][0] < time_s - self.before or (not self.centred and own[0][0] == time_s - self.before):
+            while (age := _seconds(own[0][0], time_s)) > self.before or (not self.centred and age == self.before):
                 own.popleft()
-            averages[row] = np.mean([p for t, p in own if t <= time_s + self.after], axis=0)
+            averages[row] = np.mean([p for t, p in own if _seconds(time_s, t) <= self.after], axis=0)
         classes = len(item.faces.class_names)
         numbers = None if item.faces.numbers is None else averages[:, classes:]
         return replace(item, faces=replace(item.faces, probabilities=averages[:, :classes], numbers=numbers))
+
+
+def _seconds(start_s: float, end_s: float) -> float:
+    """From start to end, to a microsecond: 0.24 - 0.2 is not 0.04, and a frame at a window's edge must not be in or out
+    by rounding."""
+    return round(end_s - start_s, 6)
 
 
 def values_of(faces: Recognition) -> NDArray[np.float32]:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from fer_voting.inference.faces import HINT, LARGEST_HINT, OUTPUTS, UPRIGHT_DEGREES, CenterFace
 from fer_voting.inference.onnx_export import require_packages
-from fer_voting.inference.options import PredictOptions
 from fer_voting.networks.onnx import OnnxRuntime
 from fer_voting.system.atomic import write_json
 
@@ -22,17 +21,9 @@ PAGE_FILES = (
 )  # fmt: skip
 PACKAGE = "onnxruntime-web"
 RUNTIME_FILES = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
-DETECTORS_IN_BROWSER = ("centerface",)
 
 
-def build_page(
-    folder: Path,
-    npm_dir: Path,
-    name: str,
-    synthetic: bool,
-    write_network: Callable[[Path], None],
-    detector: str = PredictOptions.detector,
-) -> None:
+def build_page(folder: Path, npm_dir: Path, name: str, synthetic: bool, write_network: Callable[[Path], None]) -> None:
     """Write the page into `folder`, which is replaced if it holds an earlier page.
 
     Args:
@@ -40,15 +31,10 @@ def build_page(
         name: of the network, as the page shows it.
         synthetic: trained on drawn faces.
         write_network: writes the exported network to a path.
-        detector: one of `DETECTORS_IN_BROWSER`.
 
-    Raises ValueError if the detector cannot run in a browser, if npm, the detector's package or the export's packages
-    are missing, or if `folder` holds something else.
+    Raises ValueError if npm, the detector's package or the export's packages are missing, or `folder` holds something
+    else.
     """
-    if detector not in DETECTORS_IN_BROWSER:
-        raise ValueError(
-            f"the page finds faces by {', '.join(DETECTORS_IN_BROWSER)}; --detector {detector} cannot run in a browser"
-        )
     if folder.exists() and not ((folder / "model.json").is_file() or (folder.is_dir() and not any(folder.iterdir()))):
         raise ValueError(
             f"{folder} is not an earlier page: it is not replaced; choose another with --out, or remove it"

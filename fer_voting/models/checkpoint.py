@@ -14,12 +14,13 @@ from torch import Tensor
 from fer_voting.face_input import FaceInput
 from fer_voting.models.registry import Options, build_network, check_options, read_node
 from fer_voting.models.voting import VotingNetwork
+from fer_voting.system.text import check_name, check_output_names
 
 INFO_KEY = "fer_voting"
 """Key of the metadata in a checkpoint."""
 
-# Far beyond what is of use; a file that anyone wrote may not ask for more memory than a network takes.
-MAX_CLASSES, MAX_NAME_LENGTH, MAX_IMAGE_SIZE = 1000, 200, 4096
+MAX_IMAGE_SIZE = 4096
+"""Far beyond what is of use: a file that anyone wrote may not ask for more memory than a network takes."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class NetworkInfo:
         class_names, number_names = values["class_names"], values["number_names"]
         check_output_names(class_names, number_names)
         for name in (values["dataset"], values["split"]):
-            _check_name(name)
+            check_name(name)
         size = values["image_size"]
         if type(size) is not int or not 1 <= size <= MAX_IMAGE_SIZE:
             raise ValueError(f"`image_size` (={size!r}) must be a whole number from 1 to {MAX_IMAGE_SIZE}")
@@ -92,27 +93,6 @@ class NetworkInfo:
         options = dict(values["options"])
         outputs = {"class_names": tuple(class_names), "number_names": tuple(number_names)}
         return cls(**{**values, **outputs, "options": options, "faces": faces})
-
-
-def check_output_names(class_names: Any, number_names: Any = ()) -> None:
-    """Raises ValueError unless both are lists or tuples of different names of one line each: 2 to MAX_CLASSES names of
-    classes, or none where there are numbers."""
-    for key, names, least in (("class_names", class_names, 2), ("number_names", number_names, 1)):
-        is_left_out = key == "number_names" or bool(number_names)
-        if not isinstance(names, list | tuple) or not (
-            least <= len(names) <= MAX_CLASSES or (is_left_out and not names)
-        ):
-            raise ValueError(f"`{key}` must be a list of {least} to {MAX_CLASSES} names")
-        for name in names:
-            _check_name(name)
-    outputs = [*class_names, *number_names]
-    if len(set(outputs)) < len(outputs):
-        raise ValueError(f"`class_names` (={outputs}) must differ")
-
-
-def _check_name(name: Any) -> None:
-    if not isinstance(name, str) or not 1 <= len(name) <= MAX_NAME_LENGTH or not name.isprintable():
-        raise ValueError(f"a name (={str(name)[:40]!r}) must be a line of 1 to {MAX_NAME_LENGTH} letters")
 
 
 def rebuild_network(info: NetworkInfo) -> VotingNetwork:

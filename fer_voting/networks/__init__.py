@@ -117,14 +117,13 @@ class Source:
         return file
 
 
-def find(source: str | Path | None = None, output_dir: str | Path = "outputs", revision: str | None = None) -> Source:
+def find(source: str | Path | None = None, output_dir: str | Path = "outputs") -> Source:
     """Find out what names a trained network, without reading it.
 
     Args:
         source: as listed at the top of this module. A run is looked for before a folder, a folder before the Hub,
             which is asked only if neither `owner/model` nor a folder `owner` is here.
         output_dir: holds `runs/`.
-        revision: branch, tag or commit on the Hub.
 
     Raises FileNotFoundError if there is no such network or the run is not finished.
     """
@@ -153,7 +152,7 @@ def find(source: str | Path | None = None, output_dir: str | Path = "outputs", r
             )
         return Source("folder", path)
     if isinstance(source, str) and is_hub_name(source) and not path.parent.is_dir():  # else a path with a typing error
-        return Source("folder", download(source, revision, (WEIGHTS_FILE, CONFIG_FILE)))
+        return Source("folder", download(source, (WEIGHTS_FILE, CONFIG_FILE)))
     if "://" in str(source) or re.match("https?:/", str(source)):
         raise FileNotFoundError(
             f"{source} is an address: give a name on the Hub as owner/model, or a file that is here"
@@ -171,7 +170,6 @@ def load(
     vote: str | None = None,
     split: str | None = None,
     *,
-    revision: str | None = None,
     runtime: str = "auto",
     precision: str = "float32",
     device: str = "auto",
@@ -181,7 +179,7 @@ def load(
     """Load a trained network.
 
     Args:
-        source, output_dir, revision: as in `find`; None: the network that ships.
+        source, output_dir: as in `find`; None: the network that ships.
         vote: the vote by which the network decides. None: the one that a run was configured for or an export names,
             `soft` for a checkpoint. A run's weights are those of the vote's best epoch.
         split: to use the network under; None: the one it was trained with or exported for.
@@ -196,7 +194,7 @@ def load(
     Raises FileNotFoundError if there is no such network, ValueError if a file is damaged or an argument does not fit,
     ModuleNotFoundError if the network needs PyTorch, which an installation for prediction lacks.
     """
-    place = find(source, output_dir, revision)
+    place = find(source, output_dir)
     file = place.onnx_file(runtime, device, precision, vote, split)
     if file is not None:
         exported = open_onnx(file, "onnx" if runtime == "auto" else runtime, precision, threads, form, device)
@@ -233,7 +231,9 @@ def _check_same(exported: OnnxNetwork, config: Mapping[str, Any]) -> None:
         **({"forms": dict(info.forms)} if info.forms else {}),  # a file may hold only the full form
     }
     if other := [name for name, value in values.items() if config.get(name) != value]:
-        raise ValueError(f"{exported.path} has another {', '.join(other)} than {CONFIG_FILE}: export it again")
+        raise ValueError(
+            f"{exported.path} has another {', '.join(other)} than {CONFIG_FILE}: export it again with --onnx"
+        )
 
 
 def load_network(source: str | Path | None = None, output_dir: str | Path = "outputs") -> "Network":

@@ -22,11 +22,8 @@ def check_hub_name(name: str) -> None:
         raise ValueError(_HUB_EXTRA)
 
 
-def download(name: str, revision: str | None, files: Sequence[str]) -> Path:
+def download(name: str, files: Sequence[str]) -> Path:
     """The local folder with these files of `owner/model`.
-
-    Args:
-        revision: branch, tag or commit; None: the default branch.
 
     Raises FileNotFoundError with the Hub's reason if it does not give them, or if its package is not installed.
     """
@@ -36,7 +33,7 @@ def download(name: str, revision: str | None, files: Sequence[str]) -> Path:
     except ImportError as error:
         raise FileNotFoundError(f"{name} is not here, and {_HUB_EXTRA}") from error
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=list(files)))
+        return Path(snapshot_download(name, allow_patterns=list(files)))
     except RepositoryNotFoundError as error:
         raise FileNotFoundError(
             f"{name} is neither here nor on the Hub: is it spelt right? A private one needs a login (hf auth login)"

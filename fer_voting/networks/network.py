@@ -22,7 +22,7 @@ from fer_voting.networks import hub
 from fer_voting.networks.exported import CARD_FILE, CONFIG_FILE, CONFIG_FORMAT, WEIGHTS_FILE, read_config
 from fer_voting.runs.run import Run
 from fer_voting.system.arrays import read_npz
-from fer_voting.system.atomic import write_atomically, write_json
+from fer_voting.system.atomic import draft_of, write_atomically, write_json
 from fer_voting.votes import CropOutputs, Forms, Vote, check_forms, find_vote, fit_forms, soft_vote, vote_of_form
 
 
@@ -45,7 +45,6 @@ class Network:
     """The file that holds the weights."""
     forms: Forms = field(default_factory=dict)
     """Parameters of the forms that it has besides `full`, fitted on validation images."""
-    form: str = "full"
     run: Run | None = None
     """The run in whose folder the file lies."""
 
@@ -89,8 +88,7 @@ class Network:
 
     def in_form(self, form: str) -> "Network":
         """The same weights in another form. Raises ValueError if the network does not have it."""
-        vote = vote_of_form(form, self.vote, self.forms, self.net.votes > 1)
-        return replace(self, vote=vote, form=form) if vote is not self.vote else self
+        return replace(self, vote=vote_of_form(form, self.vote, self.forms, self.net.votes > 1))
 
     def rounded(self, precision: str) -> "Network":
         """The network with the weights that a file of a precision, float32 or float16, holds.
@@ -128,10 +126,8 @@ class Network:
 
         state = self._state(precision)
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        draft = folder / f".{WEIGHTS_FILE}"
-        draft.write_bytes(save(state, metadata={"format": "pt"}))
-        draft.replace(folder / WEIGHTS_FILE)
+        with draft_of(folder / WEIGHTS_FILE) as draft:
+            draft.write_bytes(save(state, metadata={"format": "pt"}))
         config = {
             "fer_voting": CONFIG_FORMAT,
             **self.info.to_values(),

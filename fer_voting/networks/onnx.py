@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_voting.face_input import FaceInput
+from fer_voting.face_input import FaceInput, check_faces
 from fer_voting.networks.exported import CONFIG_FILE, INT8_FILE, ONNX_FILE
 from fer_voting.system.machine import usable_cores
-from fer_voting.votes import ALL_VOTES, Forms, check_forms, find_vote, vote_of_form
+from fer_voting.system.text import check_output_names
+from fer_voting.votes import ALL_VOTES, FORMS, Forms, check_forms, soft_vote, vote_of_form
 
 MOST_FACES = 8
 """Faces that one thread of `OnnxRuntime` computes at once: a larger batch is no faster."""
@@ -86,11 +87,14 @@ class ExportInfo:
             )
             raise ValueError(f"{path} is not a network exported by `python -m fer_voting.export`: {reason}")
         try:
+            class_names = json.loads(metadata["class_names"])
+            number_names = json.loads(metadata.get("number_names", "[]"))
+            check_output_names(class_names, number_names)
             vote = ALL_VOTES.get(metadata["vote"])  # another needs no class here, because the graph computes it
             fitted = {name: json.loads(metadata[name]) for name in vote.parameters if name in metadata} if vote else {}
             info = cls(
-                class_names=tuple(json.loads(metadata["class_names"])),
-                number_names=tuple(json.loads(metadata.get("number_names", "[]"))),
+                class_names=tuple(class_names),
+                number_names=tuple(number_names),
                 image_size=int(metadata["image_size"]),
                 split=metadata["split"],
                 vote=metadata["vote"],
@@ -102,17 +106,11 @@ class ExportInfo:
                 accuracy=dict(json.loads(metadata["accuracy"])),
                 forms=check_forms(json.loads(metadata.get("forms", "{}"))),
             )
-            info._check()
+            if not 1 <= info.image_size <= 4096:
+                raise ValueError(f"`image_size` (={info.image_size}) must be 1 to 4096")
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path}: its metadata is damaged ({type(error).__name__}: {error})") from error
         return info
-
-    def _check(self) -> None:
-        names = [*self.class_names, *self.number_names]
-        if not names or not all(isinstance(name, str) for name in names):
-            raise ValueError("`class_names` must be a list of names")
-        if not 1 <= self.image_size <= 4096:
-            raise ValueError(f"`image_size` (={self.image_size}) must be 1 to 4096")
 
 
 class OnnxNetwork(ABC):
@@ -133,8 +131,9 @@ class OnnxNetwork(ABC):
         self.vote = info.vote
         self.fitted = info.fitted
         self._form_input: NDArray[np.float32] | None = None  # None: as the graph has it
-        if form != "full":
-            vote = vote_of_form(form, find_vote(info.vote), info.forms, info.split != "baseline")
+        is_own = form == "full" or (form in FORMS and form == info.vote)  # a file of one form has it for its vote
+        if not is_own:
+            vote = vote_of_form(form, soft_vote, info.forms, info.split != "baseline")
             if vote.needs_full_map:
                 self.vote, self.fitted = vote.name, vote.to_values()
                 self._form_input = np.array([self.fitted["threshold"], vote.temperature], np.float32)
@@ -159,7 +158,7 @@ class OnnxNetwork(ABC):
         """
         if not self._has_embeddings():
             raise ValueError(f"{self.path} holds no embeddings: export the network again, with --embedding")
-        return self._embeddings(self._checked(faces))
+        return self._embeddings(check_faces(faces, self.image_size))
 
     @abstractmethod
     def _has_embeddings(self) -> bool: ...
@@ -179,14 +178,6 @@ class OnnxNetwork(ABC):
                 f"{self.path} gives scores {list(scores.shape)} and crop logits {list(logits.shape)} of a face; its "
                 f"metadata has {classes} {'outputs' if self.number_names else 'classes'}"
             )
-
-    def _checked(self, faces: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        size = self.image_size
-        if faces.dtype != np.uint8 or faces.ndim != 4 or faces.shape[1:] != (size, size, 3) or not len(faces):
-            raise ValueError(
-                f"`faces` must be uint8 [B, {size}, {size}, 3] with B >= 1, not {faces.dtype} {list(faces.shape)}"
-            )
-        return np.ascontiguousarray(faces)
 
 
 def providers(device: str, available: Sequence[str]) -> list[str | tuple[str, dict[str, str]]]:
@@ -263,7 +254,7 @@ class OnnxRuntime(OnnxNetwork):
 
     def __call__(self, faces: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         _check_process(self._pid)
-        faces = self._checked(faces)
+        faces = check_faces(faces, self.image_size)
         on_gpu = self.device != "cpu"  # one call computes them all side by side
         share = len(faces) if on_gpu else min(MOST_FACES, math.ceil(len(faces) / self.threads))
         parts = [faces[first : first + share] for first in range(0, len(faces), share)]
@@ -341,7 +332,7 @@ class OpenVinoRuntime(OnnxNetwork):
 
     def __call__(self, faces: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         _check_process(self._pid)
-        outputs = self._compiled.infer_new_request([self._checked(faces)])
+        outputs = self._compiled.infer_new_request([check_faces(faces, self.image_size)])
         return outputs["scores"], outputs["crop_logits"]
 
     def _has_embeddings(self) -> bool:

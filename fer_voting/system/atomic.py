@@ -10,18 +10,25 @@ from typing import Any, TextIO
 
 
 @contextlib.contextmanager
-def write_atomically(path: Path) -> Iterator[TextIO]:
-    """A text file that replaces `path` when it is complete and on disk."""
+def draft_of(path: Path) -> Iterator[Path]:
+    """A file to write: it replaces `path` at the end of the context, and is removed after an error.
+    The folder is made if it is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with draft.open("w", encoding="utf-8", newline="") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
+        yield draft
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def write_atomically(path: Path) -> Iterator[TextIO]:
+    """A text file that replaces `path` when it is complete and on disk."""
+    with draft_of(path) as draft, draft.open("w", encoding="utf-8", newline="") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -4,9 +4,12 @@ import hashlib
 import os
 import unicodedata
 from pathlib import Path
+from typing import Any
 
 MOST_NAME_BYTES = 255
 """The longest name of a file that Linux and macOS take."""
+MAX_CLASSES, MAX_NAME_LENGTH = 1000, 200
+"""The most classes of a network, and the longest name of one: far beyond what is of use."""
 _FORMULA_STARTS = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 """A spreadsheet takes a cell that starts with one of these for a formula; the wide ones where Japanese is written."""
 
@@ -54,3 +57,24 @@ def csv_safe(value: object) -> object:
     if not isinstance(value, str):
         return value
     return escape(f"./{value}" if value.startswith(_FORMULA_STARTS) else value)
+
+
+def check_output_names(class_names: Any, number_names: Any = ()) -> None:
+    """Raises ValueError unless both are lists or tuples of different names of one line each: 2 to MAX_CLASSES names of
+    classes, or none where there are numbers."""
+    for key, names, least in (("class_names", class_names, 2), ("number_names", number_names, 1)):
+        is_left_out = key == "number_names" or bool(number_names)
+        if not isinstance(names, list | tuple) or not (
+            least <= len(names) <= MAX_CLASSES or (is_left_out and not names)
+        ):
+            raise ValueError(f"`{key}` must be a list of {least} to {MAX_CLASSES} names")
+        for name in names:
+            check_name(name)
+    outputs = [*class_names, *number_names]
+    if len(set(outputs)) < len(outputs):
+        raise ValueError(f"`class_names` (={outputs}) must differ")
+
+
+def check_name(name: Any) -> None:
+    if not isinstance(name, str) or not 1 <= len(name) <= MAX_NAME_LENGTH or not name.isprintable():
+        raise ValueError(f"a name (={str(name)[:40]!r}) must be a line of 1 to {MAX_NAME_LENGTH} letters")

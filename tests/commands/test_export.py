@@ -251,8 +251,6 @@ def test_mistakes_end_with_one_line(run: Run, tmp_path: Path, capsys: pytest.Cap
         (["--to", "onnx", "--push", "me/net"], "--push"),
         (["--to", "folder", "--precision", "int8"], "--precision int8 is for --to onnx"),
         (["--to", "folder", "--push", "net"], "owner/model"),
-        (["--to", "onnx", "--detector", "centerface"], "--detector is for --to page"),
-        (["--to", "page", "--detector", "mine:find"], "--detector mine:find cannot run in a browser"),
         (["--to", "onnx", "dataset.root=x"], "--precision int8"),
         (["--to", "onnx", "--precision", "int8", "dataset.colour=red"], "'dataset.colour=red'"),
         (["--to", "onnx", "--precision", "int8", "root=x"], "'root=x'"),

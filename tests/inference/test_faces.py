@@ -12,7 +12,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from scipy.optimize import linear_sum_assignment
 from torchvision.ops import box_iou
 
 from fer_voting.data.images import prepare_image, square
@@ -21,7 +20,6 @@ from fer_voting.inference.faces import (
     Boxes,
     CenterFace,
     FaceTracker,
-    best_pairs,
     cut_face,
     find_faces,
     make_detector,
@@ -378,17 +376,6 @@ def test_overlaps_by_hand():
     assert overlaps(np.zeros((0, 4)), np.ones((3, 4)))[0].shape == (0, 3)
 
 
-@pytest.mark.parametrize("shape", [(0, 0), (0, 3), (2, 0), (1, 1), (3, 3), (2, 5), (6, 4), (9, 9)])
-def test_the_best_pairs_are_scipys(shape: tuple[int, int]):
-    for seed in range(20):
-        generator = np.random.default_rng(seed)
-        gains = generator.random(shape) * (generator.random(shape) < 0.5)  # most boxes overlap none
-        pairs = best_pairs(gains)
-        assert len({row for row, _ in pairs}) == len({column for _, column in pairs}) == len(pairs) == min(shape)
-        expected = gains[linear_sum_assignment(gains, maximize=True)].sum()
-        assert sum(gains[pair] for pair in pairs) == pytest.approx(expected)
-
-
 def test_numbers_stay_when_the_detectors_order_changes():
     track = FaceTracker()
     assert track(squares((0, 0), (50, 0))) == [0, 1]
@@ -396,12 +383,20 @@ def test_numbers_stay_when_the_detectors_order_changes():
     assert track(squares((100, 0), (54, 2), (2, 2))) == [2, 1, 0]
 
 
-def test_the_sum_of_overlaps_decides_and_not_the_first_face():
+def test_the_largest_overlap_decides_and_not_the_first_face():
     """Both new boxes overlap the old one at 0 most; one of them also fits the other old one."""
     track = FaceTracker(least_iou=0.1)
     assert track(squares((0, 0), (8, 0))) == [0, 1]
     # IoU of the box at 3 with those at 0 and 8: 7/13 and 5/15; of the box at 1: 9/11 and 3/17.
     assert track(squares((3, 0), (1, 0))) == [1, 0]
+
+
+def test_overlaps_that_are_too_small_take_no_face_from_one_that_is_large_enough():
+    """The two small ones, 5.3/14.7 and 5/15, have a larger sum than the one, 7/13, that is enough."""
+    track = FaceTracker(least_iou=0.4)
+    assert track(squares((0, 0), (8, 0))) == [0, 1]
+    # IoU of the box at 3 with those at 0 and 8: 7/13 and 5/15; of the box at -4.7 with that at 0: 5.3/14.7.
+    assert track(squares((-4.7, 0), (3, 0))) == [2, 0]
 
 
 def test_a_face_may_be_missed_for_a_while():

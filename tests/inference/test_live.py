@@ -31,11 +31,10 @@ def test_a_slow_recogniser_sees_the_newest_frames_of_a_camera(tmp_path: Path):
     seen = [item.frame.index for item in pipeline(newest) if isinstance(item, RecognizedFrame)]
     assert seen == sorted(set(seen))
     assert seen[-1] == 119  # the newest is never dropped
-    assert len(seen) + newest.dropped == 120
-    assert newest.dropped > 60
+    assert len(seen) < 60
 
 
-def test_nothing_is_dropped_for_a_quick_one_and_errors_arrive():
+def test_errors_arrive_after_the_frames_before_them():
     def three() -> Generator[Frame]:
         for index in range(3):
             time.sleep(0.1)
@@ -46,7 +45,7 @@ def test_nothing_is_dropped_for_a_quick_one_and_errors_arrive():
     seen = []
     with pytest.raises(OSError, match="unplugged"):
         seen.extend(frame.index for frame in newest)
-    assert newest.dropped <= 3
+    assert seen[-1] == 2
 
 
 def test_a_camera_is_closed_where_the_loop_ends():

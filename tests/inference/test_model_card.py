@@ -97,6 +97,23 @@ def test_what_must_be_said_is_said() -> None:
     assert "Trained with the split m3; the figures are of that" in card(split="m3")
 
 
+def test_what_a_training_learned_from_is_named() -> None:
+    numbers = {"_target_": "x.WeightedSum", "number_weight": 2, "numbers": {"_target_": "x.SquaredError"}}
+    mixup = {"_target_": "torchvision.transforms.v2.MixUp", "_partial_": True, "alpha": 0.2}
+    words = {"loss": numbers, "mix": mixup, "teacher": "outputs/runs/wide/checkpoints/best-soft.ckpt"}
+    text = model_card("net", info(), "hard", RESULT, CONFIG | words)
+    assert "- Loss: WeightedSum, number\\_weight 2, numbers (SquaredError)\n" in text
+    assert "- Teacher: wide, best-soft.ckpt\n" in text
+    assert "- Mixed images: MixUp, alpha 0.2\n" in text
+    assert "Teacher" not in card()
+
+
+def test_what_a_configuration_leaves_out_is_not_there() -> None:
+    nothing = dict.fromkeys(("augment", "callbacks", "scheduler", "loss", "mix", "teacher"))
+    text = model_card("net", info(), "hard", RESULT, CONFIG | nothing | {"dataset": {"balance": None}})
+    assert "- Balancing (images a class and epoch): none\n- Augmentation: none\n" in text
+
+
 @pytest.mark.parametrize(
     ("average", "said"),
     [

@@ -106,6 +106,7 @@ def test_rows_and_plain_values(classes: tuple[str, ...]) -> None:
     faces = detected(classes, [[0.25, -0.5]])
     (face,) = faces
     assert face.numbers == {"valence": 0.25, "arousal": -0.5}
+    assert (faces.classes, faces.crop_classes.tolist()) == (["a" if classes else ""], [["a" if classes else ""]])
     assert json.loads(json.dumps(faces.to_dict()))["faces"][0]["numbers"] == face.numbers
     item = RecognizedFrame(Frame("x.jpg", 0, None, np.zeros((40, 40, 3), np.uint8)), faces, [0], noise(1))
     (row,) = rows_of(item)

@@ -105,6 +105,14 @@ def test_batches_never_exceed_their_size_and_frames_do_not_wait_for_ever(runtime
     assert isinstance(first, RecognizedFrame)
     assert (first.frame.index, read) == (0, [0, 1, 2])
 
+    def fails(frame: Frame) -> np.ndarray:
+        raise RuntimeError("out of memory")
+
+    read.clear()
+    failed = next(Pipeline(recognizer, fails, max_frames=3)(reading()))
+    assert isinstance(failed, Unreadable)
+    assert (failed.index, read) == (0, [0, 1, 2])
+
 
 def test_pixels_are_kept_only_when_asked_for(runtime: Counting):
     recognizer = Recognizer(runtime)

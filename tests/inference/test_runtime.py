@@ -45,6 +45,12 @@ def test_scores_are_the_votes_probabilities_of_the_networks_own_logits(split: st
     np.testing.assert_allclose(scores.sum(1), 1, atol=1e-6)
 
 
+@pytest.mark.parametrize("faces", [some_faces() / np.float32(255), some_faces()[:, :, 1:], some_faces(0)])
+def test_faces_of_another_form_are_refused(faces: np.ndarray):
+    with pytest.raises(ValueError, match=r"`faces` must be uint8 \[B, 24, 24, 3\] with B >= 1, not"):
+        TorchRuntime(small_network(), small_info())(faces)
+
+
 def test_channels_and_pixels_are_not_mixed_up():
     """A face that is red at the left is another tensor than one that is blue at the top."""
     seen = []

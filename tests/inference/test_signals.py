@@ -47,12 +47,21 @@ def test_averages_are_numpys_at_any_frame_rate_and_through_gaps(seconds: float, 
         assert item.face_ids == list(each)
         for row, face in enumerate(each):
             own = np.array([[s, *some[face]] for s, some in zip(times, faces, strict=True) if face in some])
-            if centred:
-                inside = (own[:, 0] >= t - seconds / 2) & (own[:, 0] <= t + seconds / 2)
-            else:
-                inside = (own[:, 0] > t - seconds) & (own[:, 0] <= t)
+            ages = (t - own[:, 0]).round(9)  # 0.24 - 0.2 is not 0.04
+            inside = np.abs(ages) <= seconds / 2 if centred else (ages >= 0) & (ages < seconds)
             np.testing.assert_allclose(item.faces.probabilities[row], own[inside, 1:].mean(axis=0), atol=1e-6)
             assert item.faces.class_ids[row] == item.faces.probabilities[row].argmax()
+
+
+@pytest.mark.parametrize(("seconds", "centred", "samples"), [(0.2, False, 5), (0.4, True, 11)])
+def test_a_window_holds_the_same_number_of_frames_throughout(seconds: float, centred: bool, samples: int):
+    """At 25 frames a second, whatever their times are rounded to."""
+    items = [frame(i / 25, {0: np.array([i * i, 0, 0])}, index=i) for i in range(100)]
+    half = samples // 2 if centred else 0
+    for i, item in list(enumerate(Smoothing(seconds, centred)(items)))[samples:-samples]:
+        assert isinstance(item, RecognizedFrame)
+        window = np.arange(samples) + i + half - samples + 1
+        assert item.faces.probabilities[0, 0] == pytest.approx((window**2).mean(), rel=1e-5)
 
 
 def test_a_causal_window_waits_for_nothing_and_a_centred_one_for_half_of_itself():

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 import torch
 from helpers.networks import SEVEN, small_info, small_network, write_checkpoint
@@ -20,6 +21,7 @@ from fer_voting.networks import (
     load_network,
     match_classes,
 )
+from fer_voting.networks.onnx import ExportInfo
 from fer_voting.runs.run import Run
 from fer_voting.system.machine import usable_cores
 from fer_voting.votes import SoftVote, hard_vote, soft_vote
@@ -159,6 +161,27 @@ def test_an_onnx_file_is_ready_to_run(tmp_path: Path):
             load(tmp_path / "net.onnx", **wrong)
     with pytest.raises(ValueError, match="is an exported ONNX file: give the run"):
         load_network(tmp_path / "net.onnx")
+
+
+def test_a_file_of_one_form_has_this_form_and_no_other(tmp_path: Path):
+    model = onnx.load(SHIPPED / "model.onnx")
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    onnx.helper.set_model_props(model, metadata | {"vote": "whole", "forms": "{}"})
+    onnx.save(model, tmp_path / "whole.onnx")
+    for form in ("full", "whole"):
+        assert load(tmp_path / "whole.onnx", form=form).vote == "whole"
+    with pytest.raises(ValueError, match=r"`form` \(='adaptive'\): the network holds no parameters of this form"):
+        load(tmp_path / "whole.onnx", form="adaptive")
+    with pytest.raises(ValueError, match=r"`form` \(='soft'\) must be one of full, adaptive, whole"):
+        load(SHIPPED / "model.onnx", form="soft")
+
+
+@pytest.mark.parametrize("names", ["abcdefg", ["happy", "happy"], ["two\nlines", "sad"], ["one"], []])
+def test_the_names_of_an_onnx_file_are_checked_as_those_of_a_folder(names: object):
+    metadata = ExportInfo(("a", "b"), 24, "m1", "soft", "faces", "ab" * 32).to_metadata()
+    assert ExportInfo.from_metadata(metadata, Path("net.onnx")).class_names == ("a", "b")
+    with pytest.raises(ValueError, match=r"net\.onnx: its metadata is damaged \(ValueError: (`class_names`|a name) "):
+        ExportInfo.from_metadata(metadata | {"class_names": json.dumps(names)}, Path("net.onnx"))
 
 
 def test_another_split_has_the_same_weights_and_no_accuracy(tmp_path: Path):

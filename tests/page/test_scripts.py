@@ -101,6 +101,7 @@ def test_the_detectors_sizes_and_merging(tmp_path: Path, monkeypatch: pytest.Mon
     draw = np.random.default_rng(0)
     frames = [[640, 480], [480, 640], [1280, 853], [500, 500], [5000, 3000], [20, 10], [959, 960], [960, 961]]
     frames += [[16000, 2000], [800, 20000], [3, 5001], [3000, 1000], [3001, 1000]]
+    frames += [[976, 366]]  # 366 * 640 / 976 is 7.5 times 32, and 366 * (640 / 976) less
     faces = np.concatenate([draw.uniform(0, 60, (40, 2)), draw.uniform(5, 40, (40, 2)), draw.uniform(0, 1, (40, 1))], 1)
     code = """
         const boxes = given.faces.map(([left, top, width, height, score]) =>

@@ -24,8 +24,7 @@ export function inputSizes(width, height, longSides) {
   return sides
     .filter((side, i) => i === sides.length - 1 || sides[i + 1] >= 1.5 * side)
     .map((side) => {
-      const scale = side / longest;
-      const whole = (length) => Math.max(STRIDE, roundHalfEven((length * scale) / STRIDE) * STRIDE);
+      const whole = (length) => Math.max(STRIDE, roundHalfEven((length * side) / longest / STRIDE) * STRIDE);
       return { width: whole(width), height: whole(height) };
     });
 }
