@@ -24,7 +24,7 @@ from fer_voting.votes import find_vote
 
 with whole_package():
     from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+    from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep, Sweep
 
 if TYPE_CHECKING:
     import optuna
@@ -70,9 +70,10 @@ class Space:
             )
         for one in self.searched.values():
             value = one.value()
+            assert isinstance(value, Sweep)
             if value.tags and (value.tags != {"log"} or not isinstance(value, IntervalSweep)):
                 raise ValueError(f"{one.input_line}: the only tag is log, of an interval: tag(log,interval(1e-4,1e-2))")
-            if value.tags and not (value.start or 0) > 0:
+            if value.tags and isinstance(value, IntervalSweep) and not (value.start or 0) > 0:
                 raise ValueError(f"{one.input_line}: a logarithm needs an interval above 0")
             if isinstance(value, RangeSweep) and not list(value.range()):
                 raise ValueError(f"{one.input_line} has no value")

@@ -21,8 +21,10 @@ from fer_voting.system.text import counted
 TRAINING_IMAGES = {"affectnet": 287_401 - 7 * 1000, "rafdb": 12_271 - 1_227}
 """Training images of the paper, used before any run has counted them."""
 
-SET_HERE = ("split", "seed", "dataset.fold", "refit", "voting", "output_dir", "name", "sweep", "logger", "hydra")
-SET_HERE += ("selection", "continue_from")
+SET_HERE = (
+    *("split", "seed", "dataset.fold", "refit", "voting", "output_dir", "name", "sweep", "logger", "hydra"),
+    *("selection", "continue_from"),
+)
 
 
 @dataclass(frozen=True)
