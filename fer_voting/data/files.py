@@ -21,7 +21,18 @@ from fer_voting.data.division import Division, format_counts, official_parts
 from fer_voting.data.formats import HEIC_ADVICE, HEIC_SUFFIXES, image_formats, is_hidden, is_image, suffix_of
 from fer_voting.data.groups import AUTO
 from fer_voting.data.images import HASH_BYTES, PREPARATION_VERSION, READER_VERSION, decoder_digest
-from fer_voting.data.index import Counts, Index, LeftOut, Problem, Sample, bases, files_below, folded, links_out
+from fer_voting.data.index import (
+    Counts,
+    Index,
+    LeftOut,
+    Problem,
+    Sample,
+    bases,
+    ends_alike,
+    files_below,
+    folded,
+    links_out,
+)
 from fer_voting.data.labels import canonical_or_own, in_order
 from fer_voting.data.module import FERDataModule
 from fer_voting.data.pack import Pack, Source
@@ -214,7 +225,7 @@ class SampledDataModule(FilesDataModule):
         return in_order(pack.labels)
 
     def divide(self, pack: Pack, usable: NDArray[np.bool_]) -> Division:
-        if pack.key["layout"] == "parts" or len(official_parts(pack, usable)) > 1 or not self.test_fraction:
+        if pack.key["layout"] == "parts" or {*official_parts(pack, usable)} != {"train"} or not self.test_fraction:
             return super().divide(pack, usable)
         every = np.flatnonzero(usable)
         if self.test_fraction == 1:
@@ -416,12 +427,12 @@ def _numbering(index: Index, base: Path, found: set[int], own: Numbers, class_na
         if class_names:
             raise ValueError(f"dataset.class_names is for numbered class folders, and {base} has none")
         return {}
-    order, source = list(class_names or ()), "dataset.class_names"
-    if not order:
-        order, source = _order_beside(index, base)
+    order: Mapping[int, str] | Sequence[str]
+    order, source = (class_names, "dataset.class_names") if class_names else _order_beside(index, base)
     if order:
-        first = 1 if 0 not in found and max(found) == len(order) else 0
-        numbers: Numbers = {first + place: canonical_or_own(name) for place, name in enumerate(order)}
+        if not isinstance(order, Mapping):
+            order = dict(enumerate(order, 1 if 0 not in found and max(found) == len(order) else 0))
+        numbers: Numbers = {number: canonical_or_own(name) for number, name in order.items()}
         if outside := sorted(found - numbers.keys()):
             raise ValueError(
                 f"the class folders {', '.join(map(str, outside))} in {base} are none of the {len(order)} classes of "
@@ -450,42 +461,44 @@ def _shown(numbers: Numbers) -> str:
     return ", ".join(f"{number} {label}" for number, label in numbers.items() if isinstance(label, str))
 
 
-def _order_beside(index: Index, base: Path) -> tuple[list[str], str]:
-    """The classes in order and the file that says so: `names` of data.yaml, classes.txt, or labels.csv's own list."""
+def _order_beside(index: Index, base: Path) -> tuple[Mapping[int, str] | Sequence[str], str]:
+    """The classes by number or in order, and the file that says so: `names` of data.yaml, classes.txt, or labels.csv's
+    own list."""
     for path in side_files(base):
         if path.stat().st_size > _MAX_SIDE_BYTES:
             continue
-        if path.suffix.lower() == ".csv":
-            names = _names_of_table(path)
-        elif path.suffix.lower() == ".txt":
-            with open_text(path) as file:
-                lines = file.read().splitlines()
-            names = [re.sub(r"^\d+[\s:,]+", "", line.strip()) for line in lines if line.strip()]
-        else:
-            names = _names_of_yaml(path)
+        names = {".csv": _names_of_table, ".txt": _names_of_text}.get(path.suffix.lower(), _names_of_yaml)(path)
         if names:
             index.use(path)
             return names, path.name
-    return [], ""
+    return (), ""
 
 
-def _names_of_yaml(path: Path) -> list[str]:
+def _names_of_text(path: Path) -> Mapping[int, str] | Sequence[str]:
+    """A name a line, each behind a number or none."""
+    with open_text(path) as file:
+        lines = [line.strip() for line in file.read().splitlines() if line.strip()]
+    numbered = [match for line in lines if (match := re.fullmatch(r"(\d{1,8})[\s:,]+(.+)", line))]
+    return {int(match[1]): match[2] for match in numbered} if len(numbered) == len(lines) else lines
+
+
+def _names_of_yaml(path: Path) -> Mapping[int, str] | Sequence[str]:
     try:
         content = yaml.safe_load(path.read_bytes())
+        names = content.get("names") if isinstance(content, dict) else None
+        if isinstance(names, dict):
+            return {whole_number(str(number)): str(name) for number, name in names.items()}
     except (yaml.YAMLError, UnicodeError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} can't be read: {' '.join(str(error).split())[:200]}") from error
-    names = content.get("names") if isinstance(content, dict) else None
-    if isinstance(names, dict):
-        names = [names.get(number, names.get(str(number))) for number in range(len(names))]
     return list(map(str, names)) if isinstance(names, list) else []
 
 
-def _names_of_table(path: Path) -> list[str]:
+def _names_of_table(path: Path) -> Mapping[int, str]:
     """The names of a table of numbers and names: `id,name`."""
     with open_table(path, headless=True) as table:
         rows = list(table)
     names = {int(row[0]): row[1].strip() for row in rows if len(row) == 2 and row[0].strip().isdecimal()}
-    return [names[number] for number in sorted(names)] if len(names) == len(rows) - 1 and names else []
+    return names if len(names) == len(rows) - 1 else {}
 
 
 def _listed_number(text: str) -> int:
@@ -553,7 +566,7 @@ def read_numbers(base: Path, names: Sequence[str]) -> dict[str, NDArray[np.float
         named = next((name for name in _NAMES if name in table.columns), table.columns[0])
         for cells in table.by_column():
             where, file = f"{path}, line {table.line}", (cells[named] or "").strip().replace("\\", "/")
-            found = rows.get(file) or rows.get(Path(file).name, [])
+            found = rows.get(file) or [row for row in rows.get(Path(file).name, []) if ends_alike(names[row], file)]
             if len(found) > 1 or listed[found].any():
                 raise ValueError(f"{where}: {file} is {'several images' if len(found) > 1 else 'listed twice'}")
             unknown += not found

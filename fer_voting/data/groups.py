@@ -1,6 +1,7 @@
 """Groups of images that a division keeps in one part: the images of a person, or of a sequence."""
 
 import functools
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
+from fer_voting.data.index import ends_alike
 from fer_voting.data.sampling import Positions
 from fer_voting.data.tables import open_table
 from fer_voting.system.conf_folders import CONF_DIR
@@ -153,9 +155,12 @@ def _named_image(
     cells = [cell.strip().replace("\\", "/") for cell in cells]
     for whole in (True, False):  # so that the number of a row is not taken for the image of that name
         for cell in cells:
-            images = by_stem.get(Path(cell).stem, []) or by_stem.get(Path(cell).name, [])
-            if whole:
-                images = [each for each in images if _ends(names[each], cell)]
+            images = [
+                image
+                for image in by_stem.get(Path(cell).stem, []) or by_stem.get(Path(cell).name, [])
+                for name in [names[image] if whole else os.path.splitext(names[image])[0]]
+                if ends_alike(name, cell) or (not whole and ends_alike(name, os.path.splitext(cell)[0]))
+            ]
             if len(images) > 1:
                 raise ValueError(
                     f"{path.name}: {cell} names both {names[images[0]]} and {names[images[1]]}: "
@@ -164,11 +169,6 @@ def _named_image(
             if images:
                 return images[0]
     return None
-
-
-def _ends(name: str, cell: str) -> bool:
-    """Whether one of two paths is the end of the other."""
-    return f"/{name}".endswith(f"/{cell}") or f"/{cell}".endswith(f"/{name}")
 
 
 def groups_between(division: Mapping[str, Positions], words: Sequence[str]) -> dict[str, list[str]]:

@@ -156,6 +156,11 @@ def inside(root: Path, name: str) -> Path | None:
     return None if os.path.isabs(path) or path.split(os.sep)[0] == ".." or "\0" in path else root / path
 
 
+def ends_alike(path: str, other: str) -> bool:
+    """Whether one of two paths is the end of the other, in whole names."""
+    return f"/{path}".endswith(f"/{other}") or f"/{other}".endswith(f"/{path}")
+
+
 def links_out(samples: Sequence[Sample], root: Path) -> list[Path]:
     """The image files of `samples` that are not below `root` once symbolic links are resolved."""
     real_root = os.path.realpath(root)

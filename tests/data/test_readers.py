@@ -420,6 +420,23 @@ def test_an_order_of_numbers_is_read_or_given(tmp_path: Path, kind: type[Any], b
     assert not [reason for reason in data.pack.left_out if reason.startswith("no image")]
 
 
+@pytest.mark.parametrize(("name", "line", "head"), [
+    ("data.yaml", "  {}: {}", "names:"), ("classes.txt", "{} {}", None), ("labels.csv", "{},{}", "id,name"),
+])  # fmt: skip
+@pytest.mark.parametrize("without", ["1", "7"])
+def test_numbers_beside_names_are_those_of_the_folders(
+    tmp_path: Path, name: str, line: str, head: str | None, without: str
+) -> None:
+    """From 1, and with a folder less: the place in the list is another number."""
+    root, order = tmp_path / "faces", sorted(SEVEN)
+    numbered(root, order, 1)
+    for part in ("train", "val", "test"):
+        shutil.rmtree(root / part / without)
+    lines = [line.format(1 + place, label) for place, label in enumerate(order)]
+    (root / name).write_text("\n".join(lines if head is None else [head, *lines]) + "\n")
+    assert shows_its_labels(opened(FolderDataModule, root))
+
+
 def test_an_assumed_order_is_said_and_one_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     numbered(tmp_path / "own", list(CLASSES), 0)
     (note,) = opened(AffectNetDataModule, tmp_path / "own").pack.notes
