@@ -63,7 +63,7 @@ def near_pairs(
         counts = np.searchsorted(other_keys[order], keys, "right") - starts
         ends = np.cumsum(counts)
         for rows in np.split(
-            np.arange(len(keys)), np.searchsorted(ends, np.arange(_PAIRS_AT_ONCE, ends[-1], _PAIRS_AT_ONCE))
+            np.arange(len(keys)), np.searchsorted(ends, np.arange(_PAIRS_AT_ONCE, counts.sum(), _PAIRS_AT_ONCE))
         ):
             first = np.repeat(rows, counts[rows])
             within = np.arange(len(first)) - np.repeat(np.cumsum(counts[rows]) - counts[rows], counts[rows])
