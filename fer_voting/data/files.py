@@ -25,10 +25,10 @@ from fer_voting.data.index import (
     Counts,
     Index,
     LeftOut,
+    NamedImages,
     Problem,
     Sample,
     bases,
-    ends_alike,
     files_below,
     folded,
     links_out,
@@ -513,22 +513,20 @@ def _compare_with_labels(index: Index, base: Path, numbers: Numbers) -> None:
     """Note how often labels.csv, which lists images and classes, contradicts the folders, whose classes are used."""
     if (path := file_in(base, _LABELS_FILE)) is None:
         return
-    folder_labels = {sample.name: sample.label for sample in index.samples}
-    by_name = {Path(name).name: label for name, label in folder_labels.items()}
+    images = NamedImages([sample.name for sample in index.samples])
     compared, differing = 0, []
     of_numbers: set[int] | None = None  # positions of their columns, which name no class
     with open_table(path, headless=True) as table:
         for row in table:
             if of_numbers is None:
                 of_numbers = {i for i, cell in enumerate(row) if plain_name(cell) in NUMBERS}
-            cells = [cell.strip().replace("\\", "/") for i, cell in enumerate(row) if i not in of_numbers]
+            cells = [cell.strip() for i, cell in enumerate(row) if i not in of_numbers]
             for name, text in itertools.pairwise(cells):
-                label = folder_labels.get(name) or by_name.get(Path(name).name)
-                if label is not None:
+                if labels := {index.samples[place].label for place in images.find(name)}:
                     compared += 1
                     listed = numbers.get(_listed_number(text)) if numbers else None
-                    if folded(str(listed or canonical_or_own(text))) != folded(label):
-                        differing.append(f"{name} ({label} by its folder, {text} by {path.name})")
+                    if folded(str(listed or canonical_or_own(text))) not in map(folded, labels):
+                        differing.append(f"{name} ({' or '.join(labels)} by its folder, {text} by {path.name})")
                     break
     if compared or of_numbers:
         index.use(path)
@@ -548,25 +546,22 @@ def read_numbers(base: Path, names: Sequence[str]) -> dict[str, NDArray[np.float
 
     Args:
         base: the folder with labels.csv.
-        names: of the N images, paths below `base`; a row names an image by its path, or by its file's name only.
+        names: of the N images, paths below `base`; a row names an image by its path, or by the end of it.
 
     Raises ValueError if there is no such table, or a row has another number than from -1 to 1, names several images, or
     one that another row has named.
     """
     if (path := file_in(base, _LABELS_FILE)) is None:
         raise ValueError(f"valence and arousal are columns of {base / _LABELS_FILE}, which does not exist")
-    rows: dict[str, list[int]] = {}
-    for row, name in enumerate(names):
-        for key in {name, Path(name).name}:
-            rows.setdefault(key, []).append(row)
+    images = NamedImages(names)
     values = np.full((len(names), len(NUMBERS)), np.nan)
     listed, unknown = np.zeros(len(names), bool), 0
     with open_table(path, (*NUMBERS, *_NAMES)) as table:
         table.require(*NUMBERS)
         named = next((name for name in _NAMES if name in table.columns), table.columns[0])
         for cells in table.by_column():
-            where, file = f"{path}, line {table.line}", (cells[named] or "").strip().replace("\\", "/")
-            found = rows.get(file) or [row for row in rows.get(Path(file).name, []) if ends_alike(names[row], file)]
+            where, file = f"{path}, line {table.line}", cells[named] or ""
+            found = images.find(file)
             if len(found) > 1 or listed[found].any():
                 raise ValueError(f"{where}: {file} is {'several images' if len(found) > 1 else 'listed twice'}")
             unknown += not found

@@ -634,6 +634,15 @@ def test_labels_beside_class_folders_that_contradict_them_are_said(tmp_path: Pat
     assert note.startswith("labels.csv contradicts the class folders for 2 of 18 images, e.g. ")
 
 
+def test_paths_beside_class_folders_whose_files_have_the_same_names_contradict_nothing(tmp_path: Path) -> None:
+    names = [f"{label}/{number}.png" for label in ("happy", "fear") for number in range(9)]
+    for name in names:
+        save(tmp_path / "faces" / name, class_image(name.split("/")[0], int(name[-5])))
+    rows = [f"/data/faces/{name},{name.split('/')[0]}" for name in names]
+    (tmp_path / "faces" / "labels.csv").write_text("\n".join(["path,label", *rows]))
+    assert opened(FolderDataModule, tmp_path / "faces").pack.notes == []
+
+
 @pytest.mark.parametrize(("name", "part", "said"), [
     ("test_{:04d}_aligned", "valid", True), ("test_{:04d}", "train", True), ("PublicTest_{}", "test", False),
     ("train_{:05d}", "valid", True), ("PrivateTest_{}", "val", True), ("Training_{}", "train", False),
