@@ -178,14 +178,14 @@ def test_release2_with_blemishes(tmp_path: Path) -> None:
     folder = root / "train_set"
     save(folder / "images" / "900.JPG", class_image("happy", 900))  # no annotation
     np.save(folder / "annotations" / "901_exp.npy", "1")  # no image
-    for number, content in ((902, "11"), (903, "happy")):
+    for number, content in ((902, "11"), (903, "happy"), (905, 1.5)):
         save(folder / "images" / f"{number}.jpg", class_image("happy", number))
         np.save(folder / "annotations" / f"{number}_exp.npy", content)
     save(folder / "images" / "904.jpg", class_image("happy", 904))
     (folder / "annotations" / "904_exp.npy").write_bytes(b"")
     data = affectnet(tmp_path, max_bad_fraction=0.2)
     check(data, "release2")
-    assert Counter(problem.kind for problem in data.pack.problems) == {"label": 4, "missing": 1}
+    assert Counter(problem.kind for problem in data.pack.problems) == {"label": 5, "missing": 1}
 
 
 @pytest.mark.parametrize("inside", [False, True])
