@@ -29,6 +29,7 @@ from fer_voting.data.division import (
     official_counts,
     official_parts,
     part_digest,
+    renamed_counts,
     without_leaks,
 )
 from fer_voting.data.groups import check_folds, check_group, group_words, groups_between, number_groups
@@ -222,6 +223,7 @@ class FERDataModule(L.LightningDataModule):
         if self.class_map:
             names = self._names_by_map(self.pack)
             self.pack = self.pack.renamed(names)
+            self.expected = renamed_counts(self.expected, names)
             self.class_names = in_order(
                 name for name in (names.get(label, label) for label in self.class_names) if name is not None
             )

@@ -472,6 +472,14 @@ def test_a_class_map_renames_and_leaves_out(tmp_path: Path) -> None:
         opened(FolderDataModule, tmp_path / "faces", class_map={"afrad": "fear"})
 
 
+def test_published_counts_are_of_the_classes_by_their_map(tmp_path: Path) -> None:
+    folders = {"disgust": "3", "anger": "6", "happy": "4", "fear": "2"}
+    class_folders(tmp_path / "raf", {part: dict.fromkeys(folders, 5) for part in ("train", "test")}, folders)
+    drop = dict.fromkeys(("neutral", "sad", "surprise", "fear"))
+    data = opened(RAFDBDataModule, tmp_path / "raf", class_map={"disgust": "anger", **drop})
+    assert data.expected == {"train": {"anger": 717 + 705, "happy": 4772}, "test": {"anger": 160 + 162, "happy": 1185}}
+
+
 @pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(names=st.dictionaries(st.text(min_size=1, max_size=20).filter(str.isprintable), st.none() | st.just("fear")))
