@@ -51,6 +51,11 @@ class Target(ABC):
     numbers: ClassVar[tuple[str, ...]] = ()
     """Names of the network's outputs that are numbers; they follow those of the classes."""
 
+    @property
+    def lacking(self) -> str:
+        """The reason why an image of a class is not `usable`."""
+        return f"no {' or '.join(self.numbers)}" if self.numbers else f"not usable for {type(self).__name__}"
+
     def takes(self, vote: Vote) -> bool:
         """Whether a network of this target can decide by a vote."""
         return vote.takes(self.has_classes, len(self.numbers))
@@ -165,6 +170,8 @@ class RaterVotes(Classes):
             `fer2013_class`, int64 [N]. Where that class is none of the network's, the votes have it all.
         order: names of the n columns, which `fer2013_class` counts too; None: the network's classes are the first.
     """
+
+    lacking = "no majority of votes"
 
     def __init__(self, majority: bool, label_share: float = 0.0, order: Sequence[str] | None = None) -> None:
         self.majority, self.label_share, self.order = majority, label_share, order
