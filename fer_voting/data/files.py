@@ -416,6 +416,8 @@ def side_files(base: Path) -> list[Path]:
 _ORDER_FILES = ("data.yaml", "data.yml", "classes.txt")
 _LABELS_FILE = "labels.csv"
 _MAX_SIDE_BYTES = 2**24
+_Names = Mapping[int, str] | Sequence[str]
+"""Names of classes by number, or in order."""
 
 
 def _numbering(index: Index, base: Path, found: set[int], own: Numbers, class_names: Sequence[str] | None) -> Numbers:
@@ -427,7 +429,7 @@ def _numbering(index: Index, base: Path, found: set[int], own: Numbers, class_na
         if class_names:
             raise ValueError(f"dataset.class_names is for numbered class folders, and {base} has none")
         return {}
-    order: Mapping[int, str] | Sequence[str]
+    order: _Names
     order, source = (class_names, "dataset.class_names") if class_names else _order_beside(index, base)
     if order:
         if not isinstance(order, Mapping):
@@ -461,9 +463,8 @@ def _shown(numbers: Numbers) -> str:
     return ", ".join(f"{number} {label}" for number, label in numbers.items() if isinstance(label, str))
 
 
-def _order_beside(index: Index, base: Path) -> tuple[Mapping[int, str] | Sequence[str], str]:
-    """The classes by number or in order, and the file that says so: `names` of data.yaml, classes.txt, or labels.csv's
-    own list."""
+def _order_beside(index: Index, base: Path) -> tuple[_Names, str]:
+    """Names of the classes, and the file that has them: `names` of data.yaml, classes.txt, or labels.csv's own list."""
     for path in side_files(base):
         if path.stat().st_size > _MAX_SIDE_BYTES:
             continue
@@ -474,7 +475,7 @@ def _order_beside(index: Index, base: Path) -> tuple[Mapping[int, str] | Sequenc
     return (), ""
 
 
-def _names_of_text(path: Path) -> Mapping[int, str] | Sequence[str]:
+def _names_of_text(path: Path) -> _Names:
     """A name a line, each behind a number or none."""
     with open_text(path) as file:
         lines = [line.strip() for line in file.read().splitlines() if line.strip()]
@@ -482,7 +483,7 @@ def _names_of_text(path: Path) -> Mapping[int, str] | Sequence[str]:
     return {int(match[1]): match[2] for match in numbered} if len(numbered) == len(lines) else lines
 
 
-def _names_of_yaml(path: Path) -> Mapping[int, str] | Sequence[str]:
+def _names_of_yaml(path: Path) -> _Names:
     try:
         content = yaml.safe_load(path.read_bytes())
         names = content.get("names") if isinstance(content, dict) else None
@@ -493,7 +494,7 @@ def _names_of_yaml(path: Path) -> Mapping[int, str] | Sequence[str]:
     return list(map(str, names)) if isinstance(names, list) else []
 
 
-def _names_of_table(path: Path) -> Mapping[int, str]:
+def _names_of_table(path: Path) -> _Names:
     """The names of a table of numbers and names: `id,name`."""
     with open_table(path, headless=True) as table:
         rows = list(table)
