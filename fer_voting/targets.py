@@ -51,6 +51,11 @@ class Target(ABC):
     numbers: ClassVar[tuple[str, ...]] = ()
     """Names of the network's outputs that are numbers; they follow those of the classes."""
 
+    @property
+    def lacking(self) -> str:
+        """The reason why an image of a class is not `usable`."""
+        return f"no {' or '.join(self.numbers)}" if self.numbers else f"not usable for {type(self).__name__}"
+
     def takes(self, vote: Vote) -> bool:
         """Whether a network of this target can decide by a vote."""
         return vote.takes(self.has_classes, len(self.numbers))
@@ -75,9 +80,9 @@ class Target(ABC):
     def labels(self, images: Annotations, names: Sequence[str]) -> NDArray[Any]:
         """Values with which an evaluation compares: [N], or a row an image; any value where an image is not usable."""
 
-    @abstractmethod
     def training_targets(self, images: Annotations, names: Sequence[str]) -> NDArray[Any]:
-        """Values at which a training aims: as `labels`, or class probabilities float32 [N, K]."""
+        """Values at which a training aims: here `labels`; of classes also their probabilities, float32 [N, K]."""
+        return self.labels(images, names)
 
     @abstractmethod
     def metrics(self, names: Sequence[str], sync_on_compute: bool = True) -> Metrics:
@@ -118,9 +123,6 @@ class Classes(Target):
         return images.good & (images.class_ids(names) >= 0)
 
     def labels(self, images: Annotations, names: Sequence[str]) -> NDArray[np.int64]:
-        return images.class_ids(names)
-
-    def training_targets(self, images: Annotations, names: Sequence[str]) -> NDArray[Any]:
         return images.class_ids(names)
 
     def metrics(self, names: Sequence[str], sync_on_compute: bool = True) -> MetricCollection:
@@ -164,22 +166,15 @@ class RaterVotes(Classes):
     Args:
         majority: use only images on which more than half of the raters agree, and train with that class; else all
             images, trained with the classes' shares of the votes.
-        label_share: share of each training target that the class in the column `other_label` gets, 0 to 1. Where that
-            class is none of the network's, the votes have it all.
-        other_label: column with another class of each image, int64 [N]; read only if `label_share` is above 0.
-        order: names of the n columns, which `other_label` counts too; None: the network's classes are the first.
+        label_share: share of each training target, 0 to 1, that another class of the image gets, by the column
+            `fer2013_class`, int64 [N]. Where that class is none of the network's, the votes have it all.
+        order: names of the n columns, which `fer2013_class` counts too; None: the network's classes are the first.
     """
 
-    def __init__(
-        self,
-        majority: bool,
-        label_share: float = 0.0,
-        other_label: str = "fer2013_class",
-        order: Sequence[str] | None = None,
-    ) -> None:
-        if not 0 <= label_share <= 1:
-            raise ValueError(f"`label_share` (={label_share}) must be from 0 to 1")
-        self.majority, self.label_share, self.other_label, self.order = majority, label_share, other_label, order
+    lacking = "no majority of votes"
+
+    def __init__(self, majority: bool, label_share: float = 0.0, order: Sequence[str] | None = None) -> None:
+        self.majority, self.label_share, self.order = majority, label_share, order
 
     def usable(self, images: Annotations, names: Sequence[str]) -> NDArray[np.bool_]:
         usable = super().usable(images, names)
@@ -201,7 +196,7 @@ class RaterVotes(Classes):
             # Rows without a vote for these classes are not usable; their zeros are never read.
             targets = votes / np.maximum(votes.sum(axis=1, keepdims=True), 1)
         if self.label_share:
-            other = np.eye(len(order), dtype=np.float32)[:, columns][images.column(self.other_label)]
+            other = np.eye(len(order), dtype=np.float32)[:, columns][images.column("fer2013_class")]
             mixed = (1 - self.label_share) * targets + self.label_share * other
             targets = np.where(other.any(axis=1, keepdims=True), mixed, targets)
         return targets
@@ -262,9 +257,6 @@ class ValenceArousal(Target):
 
     def labels(self, images: Annotations, names: Sequence[str]) -> NDArray[np.float32]:
         return np.stack([images.column(name) for name in self.numbers], axis=1).astype(np.float32)
-
-    def training_targets(self, images: Annotations, names: Sequence[str]) -> NDArray[Any]:
-        return self.labels(images, names)
 
     def fit(self, vote: Vote, outputs: CropOutputs, labels: Tensor, cost: Any) -> Vote:
         return vote  # mean and median have no parameters
@@ -328,9 +320,6 @@ class Both(Target):
     def labels(self, images: Annotations, names: Sequence[str]) -> NDArray[np.float32]:
         one_hot = np.eye(len(names), dtype=np.float32)[images.class_ids(names)]
         return np.concatenate([one_hot, self._numbers.labels(images, names)], axis=1)
-
-    def training_targets(self, images: Annotations, names: Sequence[str]) -> NDArray[Any]:
-        return self.labels(images, names)
 
     def fit(self, vote: Vote, outputs: CropOutputs, labels: Tensor, cost: Any) -> Vote:
         classes = labels.shape[1] - len(self.numbers)

@@ -76,12 +76,6 @@ def test_votes_are_of_their_classes_where_one_is_left_out() -> None:
     np.testing.assert_allclose(targets[:3], [[1, 0], [0.75, 0.25], [9 / 28, 19 / 28]], rtol=1e-6)  # the first: neutral
 
 
-@pytest.mark.parametrize("share", [-0.1, 1.5])
-def test_a_share_out_of_range(share: float) -> None:
-    with pytest.raises(ValueError, match="label_share"):
-        RaterVotes(True, share)
-
-
 @pytest.mark.parametrize("make", [Classes, lambda: RaterVotes(True)])
 def test_metrics_by_hand(make: Callable[[], Classes]) -> None:
     decisions, labels = torch.tensor([0, 0, 1, 1, 2, 0]), torch.tensor([0, 0, 0, 1, 2, 2])

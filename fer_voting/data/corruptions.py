@@ -106,5 +106,5 @@ class Corrupted:
     name: str
     strength: float
 
-    def __call__(self, faces: NDArray[np.uint8], keys: Sequence[object] = (), seed: int = 0) -> NDArray[np.uint8]:
+    def __call__(self, faces: NDArray[np.uint8], keys: Sequence[object], seed: int) -> NDArray[np.uint8]:
         return corrupt(faces, self.name, self.strength)

@@ -44,6 +44,16 @@ def official_parts(pack: Pack, usable: NDArray[np.bool_]) -> Division:
     return {part: positions for part, positions in division.items() if len(positions)}
 
 
+def renamed_counts(counts: Counts, names: Mapping[str, str | None]) -> Counts:
+    """The counts by other names of the classes, without those whose name is None (`Pack.renamed`)."""
+    renamed: dict[str, Counter[str]] = {part: Counter() for part in counts}
+    for part, of_part in counts.items():
+        for label, count in of_part.items():
+            if (name := names.get(label, label)) is not None:
+                renamed[part][name] += count
+    return renamed
+
+
 def differences(counts: Counts, published: Counts) -> Iterator[str]:
     """How the images of each official part differ from the published numbers, where these are known."""
     for part, here in counts.items():

@@ -21,7 +21,18 @@ from fer_voting.data.division import Division, format_counts, official_parts
 from fer_voting.data.formats import HEIC_ADVICE, HEIC_SUFFIXES, image_formats, is_hidden, is_image, suffix_of
 from fer_voting.data.groups import AUTO
 from fer_voting.data.images import HASH_BYTES, PREPARATION_VERSION, READER_VERSION, decoder_digest
-from fer_voting.data.index import Counts, Index, LeftOut, Problem, Sample, bases, files_below, folded, links_out
+from fer_voting.data.index import (
+    Counts,
+    Index,
+    LeftOut,
+    NamedImages,
+    Problem,
+    Sample,
+    bases,
+    files_below,
+    folded,
+    links_out,
+)
 from fer_voting.data.labels import canonical_or_own, in_order
 from fer_voting.data.module import FERDataModule
 from fer_voting.data.pack import Pack, Source
@@ -214,7 +225,7 @@ class SampledDataModule(FilesDataModule):
         return in_order(pack.labels)
 
     def divide(self, pack: Pack, usable: NDArray[np.bool_]) -> Division:
-        if pack.key["layout"] == "parts" or len(official_parts(pack, usable)) > 1 or not self.test_fraction:
+        if pack.key["layout"] == "parts" or {*official_parts(pack, usable)} != {"train"} or not self.test_fraction:
             return super().divide(pack, usable)
         every = np.flatnonzero(usable)
         if self.test_fraction == 1:
@@ -405,6 +416,8 @@ def side_files(base: Path) -> list[Path]:
 _ORDER_FILES = ("data.yaml", "data.yml", "classes.txt")
 _LABELS_FILE = "labels.csv"
 _MAX_SIDE_BYTES = 2**24
+_Names = Mapping[int, str] | Sequence[str]
+"""Names of classes by number, or in order."""
 
 
 def _numbering(index: Index, base: Path, found: set[int], own: Numbers, class_names: Sequence[str] | None) -> Numbers:
@@ -416,12 +429,12 @@ def _numbering(index: Index, base: Path, found: set[int], own: Numbers, class_na
         if class_names:
             raise ValueError(f"dataset.class_names is for numbered class folders, and {base} has none")
         return {}
-    order, source = list(class_names or ()), "dataset.class_names"
-    if not order:
-        order, source = _order_beside(index, base)
+    order: _Names
+    order, source = (class_names, "dataset.class_names") if class_names else _order_beside(index, base)
     if order:
-        first = 1 if 0 not in found and max(found) == len(order) else 0
-        numbers: Numbers = {first + place: canonical_or_own(name) for place, name in enumerate(order)}
+        if not isinstance(order, Mapping):
+            order = dict(enumerate(order, 1 if 0 not in found and max(found) == len(order) else 0))
+        numbers: Numbers = {number: canonical_or_own(name) for number, name in order.items()}
         if outside := sorted(found - numbers.keys()):
             raise ValueError(
                 f"the class folders {', '.join(map(str, outside))} in {base} are none of the {len(order)} classes of "
@@ -450,42 +463,43 @@ def _shown(numbers: Numbers) -> str:
     return ", ".join(f"{number} {label}" for number, label in numbers.items() if isinstance(label, str))
 
 
-def _order_beside(index: Index, base: Path) -> tuple[list[str], str]:
-    """The classes in order and the file that says so: `names` of data.yaml, classes.txt, or labels.csv's own list."""
+def _order_beside(index: Index, base: Path) -> tuple[_Names, str]:
+    """Names of the classes, and the file that has them: `names` of data.yaml, classes.txt, or labels.csv's own list."""
     for path in side_files(base):
         if path.stat().st_size > _MAX_SIDE_BYTES:
             continue
-        if path.suffix.lower() == ".csv":
-            names = _names_of_table(path)
-        elif path.suffix.lower() == ".txt":
-            with open_text(path) as file:
-                lines = file.read().splitlines()
-            names = [re.sub(r"^\d+[\s:,]+", "", line.strip()) for line in lines if line.strip()]
-        else:
-            names = _names_of_yaml(path)
+        names = {".csv": _names_of_table, ".txt": _names_of_text}.get(path.suffix.lower(), _names_of_yaml)(path)
         if names:
             index.use(path)
             return names, path.name
-    return [], ""
+    return (), ""
 
 
-def _names_of_yaml(path: Path) -> list[str]:
+def _names_of_text(path: Path) -> _Names:
+    """A name a line, each behind a number or none."""
+    with open_text(path) as file:
+        lines = [line.strip() for line in file.read().splitlines() if line.strip()]
+    numbered = [match for line in lines if (match := re.fullmatch(r"(\d{1,8})[\s:,]+(.+)", line))]
+    return {int(match[1]): match[2] for match in numbered} if len(numbered) == len(lines) else lines
+
+
+def _names_of_yaml(path: Path) -> _Names:
     try:
         content = yaml.safe_load(path.read_bytes())
+        names = content.get("names") if isinstance(content, dict) else None
+        if isinstance(names, dict):
+            return {whole_number(str(number)): str(name) for number, name in names.items()}
     except (yaml.YAMLError, UnicodeError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} can't be read: {' '.join(str(error).split())[:200]}") from error
-    names = content.get("names") if isinstance(content, dict) else None
-    if isinstance(names, dict):
-        names = [names.get(number, names.get(str(number))) for number in range(len(names))]
     return list(map(str, names)) if isinstance(names, list) else []
 
 
-def _names_of_table(path: Path) -> list[str]:
+def _names_of_table(path: Path) -> _Names:
     """The names of a table of numbers and names: `id,name`."""
     with open_table(path, headless=True) as table:
         rows = list(table)
     names = {int(row[0]): row[1].strip() for row in rows if len(row) == 2 and row[0].strip().isdecimal()}
-    return [names[number] for number in sorted(names)] if len(names) == len(rows) - 1 and names else []
+    return names if len(names) == len(rows) - 1 else {}
 
 
 def _listed_number(text: str) -> int:
@@ -500,22 +514,20 @@ def _compare_with_labels(index: Index, base: Path, numbers: Numbers) -> None:
     """Note how often labels.csv, which lists images and classes, contradicts the folders, whose classes are used."""
     if (path := file_in(base, _LABELS_FILE)) is None:
         return
-    folder_labels = {sample.name: sample.label for sample in index.samples}
-    by_name = {Path(name).name: label for name, label in folder_labels.items()}
+    images = NamedImages([sample.name for sample in index.samples])
     compared, differing = 0, []
     of_numbers: set[int] | None = None  # positions of their columns, which name no class
     with open_table(path, headless=True) as table:
         for row in table:
             if of_numbers is None:
                 of_numbers = {i for i, cell in enumerate(row) if plain_name(cell) in NUMBERS}
-            cells = [cell.strip().replace("\\", "/") for i, cell in enumerate(row) if i not in of_numbers]
+            cells = [cell.strip() for i, cell in enumerate(row) if i not in of_numbers]
             for name, text in itertools.pairwise(cells):
-                label = folder_labels.get(name) or by_name.get(Path(name).name)
-                if label is not None:
+                if labels := {index.samples[place].label for place in images.find(name)}:
                     compared += 1
                     listed = numbers.get(_listed_number(text)) if numbers else None
-                    if folded(str(listed or canonical_or_own(text))) != folded(label):
-                        differing.append(f"{name} ({label} by its folder, {text} by {path.name})")
+                    if folded(str(listed or canonical_or_own(text))) not in map(folded, labels):
+                        differing.append(f"{name} ({' or '.join(labels)} by its folder, {text} by {path.name})")
                     break
     if compared or of_numbers:
         index.use(path)
@@ -535,25 +547,22 @@ def read_numbers(base: Path, names: Sequence[str]) -> dict[str, NDArray[np.float
 
     Args:
         base: the folder with labels.csv.
-        names: of the N images, paths below `base`; a row names an image by its path, or by its file's name only.
+        names: of the N images, paths below `base`; a row names an image by its path, or by the end of it.
 
     Raises ValueError if there is no such table, or a row has another number than from -1 to 1, names several images, or
     one that another row has named.
     """
     if (path := file_in(base, _LABELS_FILE)) is None:
         raise ValueError(f"valence and arousal are columns of {base / _LABELS_FILE}, which does not exist")
-    rows: dict[str, list[int]] = {}
-    for row, name in enumerate(names):
-        for key in {name, Path(name).name}:
-            rows.setdefault(key, []).append(row)
+    images = NamedImages(names)
     values = np.full((len(names), len(NUMBERS)), np.nan)
     listed, unknown = np.zeros(len(names), bool), 0
     with open_table(path, (*NUMBERS, *_NAMES)) as table:
         table.require(*NUMBERS)
         named = next((name for name in _NAMES if name in table.columns), table.columns[0])
         for cells in table.by_column():
-            where, file = f"{path}, line {table.line}", (cells[named] or "").strip().replace("\\", "/")
-            found = rows.get(file) or rows.get(Path(file).name, [])
+            where, file = f"{path}, line {table.line}", cells[named] or ""
+            found = images.find(file)
             if len(found) > 1 or listed[found].any():
                 raise ValueError(f"{where}: {file} is {'several images' if len(found) > 1 else 'listed twice'}")
             unknown += not found

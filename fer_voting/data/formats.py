@@ -8,13 +8,9 @@ from pathlib import Path
 
 import PIL.Image
 
-NO_PHOTOGRAPHS = {
-    **dict.fromkeys(("EPS", "WMF"), "a drawing, which another program renders"),
-    **dict.fromkeys(("FLI", "MPEG"), "a video"),
-    **dict.fromkeys(("BUFR", "FITS", "GRIB", "HDF5", "MCIDAS", "SPIDER"), "measurements"),
-    "IPTC": "a description of an image",
-}
-"""Format that Pillow opens -> why it is not read."""
+NO_PHOTOGRAPHS = ("EPS", "WMF", "FLI", "MPEG", "BUFR", "FITS", "GRIB", "HDF5", "MCIDAS", "SPIDER", "IPTC")
+"""Formats that Pillow opens and that are not read: drawings, which another program renders, videos, measurements, and
+descriptions of images."""
 HEIF_PLUGINS = ("pi_heif", "pillow_heif")
 """Packages that teach Pillow HEIF, the first that is installed. Both bring libheif, under the LGPL; pillow_heif also an
 encoder under the GPL."""

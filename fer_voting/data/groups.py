@@ -1,6 +1,7 @@
 """Groups of images that a division keeps in one part: the images of a person, or of a sequence."""
 
 import functools
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
+from fer_voting.data.index import NamedImages
 from fer_voting.data.sampling import Positions
 from fer_voting.data.tables import open_table
 from fer_voting.system.conf_folders import CONF_DIR
@@ -118,13 +120,12 @@ def _word(match: re.Match[str]) -> str | None:
 def _words_of_column(column: str, names: Sequence[str], base: Path | None) -> list[str | None]:
     """The cell of each image in a column; None for an image that no row names.
 
-    The first cell of a row that is an image's path below `base`, or the end of exactly one, names the image.
+    The first cell of a row that is an image's path below `base`, or the end of exactly one, with or without its
+    suffix, names the image.
     """
     tables = [] if base is None else sorted({*base.glob("*.csv"), *base.glob("*/*.csv")})
     known: dict[str, None] = {}
-    by_stem: dict[str, list[int]] = {}
-    for position, name in enumerate(names):
-        by_stem.setdefault(Path(name).stem, []).append(position)
+    whole, stems = NamedImages(names), NamedImages([os.path.splitext(name)[0] for name in names])
     words: list[str | None] = [None] * len(names)
     for path in tables:
         with open_table(path, (column,)) as table:
@@ -133,10 +134,19 @@ def _words_of_column(column: str, names: Sequence[str], base: Path | None) -> li
                 continue
             place = table.columns.index(column)
             for row in table:
-                image = _named_image(row[:place] + row[place + 1 :], names, by_stem, path)
-                if image is None or place >= len(row):
+                cells = row[:place] + row[place + 1 :]
+                # Whole names first, so that the number of a row is not taken for the image of that name.
+                named = ((cell, whole.find(cell)) for cell in cells)
+                cut = ((cell, stems.find(cell) or stems.find(os.path.splitext(cell)[0])) for cell in cells)
+                cell, images = next((found for found in (*named, *cut) if found[1]), ("", []))
+                if len(images) > 1:
+                    raise ValueError(
+                        f"{path.name}: {cell.strip()} names both {names[images[0]]} and {names[images[1]]}: "
+                        "give their paths below dataset.root"
+                    )
+                if not images or place >= len(row):
                     continue
-                word = row[place].strip()
+                image, word = images[0], row[place].strip()
                 if words[image] not in (None, word):
                     raise ValueError(f"{path.name} gives {names[image]} the {column} {words[image]} and {word}")
                 words[image] = word
@@ -144,31 +154,6 @@ def _words_of_column(column: str, names: Sequence[str], base: Path | None) -> li
         there = f"their columns are {', '.join(known)}" if known else f"there is none in {base}"
         raise ValueError(f"dataset.group=column:{column}: no CSV file has this column; {there}")
     return words
-
-
-def _named_image(
-    cells: Sequence[str], names: Sequence[str], by_stem: Mapping[str, Sequence[int]], path: Path
-) -> int | None:
-    """Position of the image that a row of the table `path` names, with or without its suffix and its folders."""
-    cells = [cell.strip().replace("\\", "/") for cell in cells]
-    for whole in (True, False):  # so that the number of a row is not taken for the image of that name
-        for cell in cells:
-            images = by_stem.get(Path(cell).stem, []) or by_stem.get(Path(cell).name, [])
-            if whole:
-                images = [each for each in images if _ends(names[each], cell)]
-            if len(images) > 1:
-                raise ValueError(
-                    f"{path.name}: {cell} names both {names[images[0]]} and {names[images[1]]}: "
-                    "give their paths below dataset.root"
-                )
-            if images:
-                return images[0]
-    return None
-
-
-def _ends(name: str, cell: str) -> bool:
-    """Whether one of two paths is the end of the other."""
-    return f"/{name}".endswith(f"/{cell}") or f"/{cell}".endswith(f"/{name}")
 
 
 def groups_between(division: Mapping[str, Positions], words: Sequence[str]) -> dict[str, list[str]]:

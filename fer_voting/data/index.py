@@ -2,7 +2,7 @@
 
 import os
 import unicodedata
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -198,6 +198,33 @@ def images_by_stem(folder: Path) -> dict[str, Path]:
     """File name without suffix -> image file in `folder`; of several with one stem, the last by name."""
     files = (folder / name for name in sorted(os.listdir(folder)) if not is_hidden(name))
     return {path.stem: path for path in files if is_image(path)}
+
+
+class NamedImages:
+    """Finds the images that the cells of a table name: by their paths, or where one path is the end of the other.
+
+    Args:
+        names: of the N images, paths below one folder.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._whole: defaultdict[str, list[int]] = defaultdict(list)
+        self._ends: defaultdict[str, list[int]] = defaultdict(list)
+        for row, name in enumerate(names):
+            self._whole[name].append(row)
+            for end in _ends(name):
+                self._ends[end].append(row)
+
+    def find(self, cell: str) -> list[int]:
+        """Positions of the images that a cell names."""
+        cell = cell.strip().replace("\\", "/")
+        return next((self._whole[end] for end in _ends(cell) if end in self._whole), self._ends.get(cell, []))
+
+
+def _ends(path: str) -> list[str]:
+    """`_ends("a/b.png") == ["a/b.png", "b.png"]`"""
+    parts = path.split("/")
+    return ["/".join(parts[first:]) for first in range(len(parts))]
 
 
 class ListedFiles:

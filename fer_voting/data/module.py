@@ -29,6 +29,7 @@ from fer_voting.data.division import (
     official_counts,
     official_parts,
     part_digest,
+    renamed_counts,
     without_leaks,
 )
 from fer_voting.data.groups import check_folds, check_group, group_words, groups_between, number_groups
@@ -230,6 +231,7 @@ class FERDataModule(L.LightningDataModule):
         if self.class_map:
             names = self._names_by_map(self.pack)
             self.pack = self.pack.renamed(names)
+            self.expected = renamed_counts(self.expected, names)
             self.class_names = in_order(
                 name for name in (names.get(label, label) for label in self.class_names) if name is not None
             )
@@ -292,10 +294,9 @@ class FERDataModule(L.LightningDataModule):
         self._labels = self.target.labels(pack, self.class_names)
         self._targets = self.target.training_targets(pack, self.class_names)
         usable = self.usable(pack)
-        if self.target.numbers and (lacking := int((pack.good & (self._class_ids >= 0) & ~usable).sum())):
-            reason = f"no {' or '.join(self.target.numbers)}"
-            pack.left_out[reason] = lacking
-            log.info(f"{self.name}: left out: {reason}: {lacking:,} images")
+        if unused := self.unused(pack):
+            pack.left_out.update(unused)
+            log.info(f"{self.name}: not used: {format_counts(unused)}")
         for difference in differences(official_counts(pack, usable, self.class_names), self.expected):
             log.warning(f"{self.name}: {difference}")
         self._words = self.groups(pack, usable)
@@ -420,6 +421,13 @@ class FERDataModule(L.LightningDataModule):
     def usable(self, pack: Pack) -> NDArray[np.bool_]:
         """Images that can be trained and evaluated on, bool [N]."""
         return self.target.usable(pack, self.class_names)
+
+    def unused(self, pack: Pack) -> dict[str, int]:
+        """Other class, e.g. contempt if seven are used, or why the target can't use an image of a class -> images."""
+        is_other = self.class_ids(pack) < 0
+        counts = np.bincount(pack.label_ids[pack.good & is_other], minlength=len(pack.labels)).tolist()
+        counts.append(int((pack.good & ~is_other & ~self.usable(pack)).sum()))
+        return {why: count for why, count in zip((*pack.labels, self.target.lacking), counts, strict=True) if count}
 
     def class_ids(self, pack: Pack) -> NDArray[np.int64]:
         """Class of each row as a position in `class_names`, -1 for other labels: int64 [N]."""
@@ -580,13 +588,10 @@ class FERDataModule(L.LightningDataModule):
         return self._loader(self._targets, self.augment, self._sampler, self._device)
 
     def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
-        return [] if self.refit else self._evaluation_loader("val")
+        return [] if self.refit else self.evaluation_loader("val", self._device)
 
     def test_dataloader(self) -> DataLoader[Batch]:
-        return self._evaluation_loader("test")
-
-    def _evaluation_loader(self, part: str) -> DataLoader[Batch]:
-        return self.evaluation_loader(part, self._device)
+        return self.evaluation_loader("test", self._device)
 
     @property
     def _device(self) -> torch.device:

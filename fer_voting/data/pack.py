@@ -17,9 +17,9 @@ import os
 import shutil
 import time
 import warnings
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -326,12 +326,13 @@ class _PartialPack:
             return [decoder(sample, self.size) for sample in self.samples[start : start + _CHUNK]]
 
         empty = np.zeros((self.size, self.size, 3), np.uint8), bytes(HASH_BYTES)
-        committed = time.monotonic()
+        committed, workers = time.monotonic(), usable_cores()
         bar = progress_bar(total=len(self.samples), initial=self.done, unit="image", desc="packing")
-        with files, bar, ThreadPoolExecutor(usable_cores()) as pool, warnings.catch_warnings():
+        with files, bar, ThreadPoolExecutor(workers) as pool, warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"PIL\.")  # one per image with unusual metadata
             try:
-                for results in pool.map(decode_chunk, range(self.done, len(self.samples), _CHUNK)):
+                starts = range(self.done, len(self.samples), _CHUNK)
+                for results in _map_ahead(pool, decode_chunk, starts, 4 * workers):
                     for result in results:
                         if isinstance(result, Problem):
                             self.problems.append([self.done, asdict(result)])
@@ -345,6 +346,7 @@ class _PartialPack:
                         commit()
                         committed = time.monotonic()
             finally:
+                pool.shutdown(wait=False, cancel_futures=True)
                 commit()
 
     def finish(self, index: Index) -> None:
@@ -375,6 +377,17 @@ class _PartialPack:
         for path in self.folder.iterdir():
             if path.name not in ("images.npy", "index.npz", "pack.json"):
                 path.unlink()
+
+
+def _map_ahead(pool: Executor, function: Callable[[int], Any], numbers: Iterable[int], ahead: int) -> Iterator[Any]:
+    """`pool.map`, but only `ahead` results before the one that is taken: a disk may be slower than the decoders."""
+    waiting: deque[Future[Any]] = deque()
+    for number in numbers:
+        waiting.append(pool.submit(function, number))
+        if len(waiting) == ahead:
+            yield waiting.popleft().result()
+    for future in waiting:
+        yield future.result()
 
 
 def _digest(key: PackKey) -> bytes:

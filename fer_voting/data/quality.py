@@ -63,7 +63,7 @@ def near_pairs(
         counts = np.searchsorted(other_keys[order], keys, "right") - starts
         ends = np.cumsum(counts)
         for rows in np.split(
-            np.arange(len(keys)), np.searchsorted(ends, np.arange(_PAIRS_AT_ONCE, ends[-1], _PAIRS_AT_ONCE))
+            np.arange(len(keys)), np.searchsorted(ends, np.arange(_PAIRS_AT_ONCE, counts.sum(), _PAIRS_AT_ONCE))
         ):
             first = np.repeat(rows, counts[rows])
             within = np.arange(len(first)) - np.repeat(np.cumsum(counts[rows]) - counts[rows], counts[rows])
@@ -149,7 +149,7 @@ def audit(data: FERDataModule, near_duplicate_bits: int | None = None) -> dict[s
         "pack": str(pack.folder),
         "parts": official_counts(pack, usable, data.class_names),
         "expected": {part: {c: counts.get(c, 0) for c in data.class_names} for part, counts in data.expected.items()},
-        "left_out": {**pack.left_out, **_other_classes(data, pack)},
+        "left_out": {**pack.left_out, **data.unused(pack)},
         "notes": pack.notes,
         "refused": None if data.synthetic else data.lacks_classes(official_parts(pack, usable).get("train", rows[:0])),
         "problems": [asdict(problem) for problem in (*pack.problems, *blank)],
@@ -229,14 +229,6 @@ def _scan(
                 hashes[view][start : start + len(chunk)] = perceptual_hashes(seen)
             progress.update(len(chunk))
     return blank, hashes
-
-
-def _other_classes(data: FERDataModule, pack: Pack) -> dict[str, int]:
-    """Images of other classes, e.g. contempt if seven are used, and those without a majority of votes."""
-    counts = np.bincount(pack.label_ids[pack.good], minlength=len(pack.labels))
-    others = {n: int(c) for n, c in zip(pack.labels, counts, strict=True) if n not in data.class_names}
-    undecided = int((pack.good & (data.class_ids(pack) >= 0) & ~data.usable(pack)).sum())
-    return others | ({"no majority of votes": undecided} if undecided else {})
 
 
 def _near_duplicates(

@@ -143,7 +143,7 @@ def target_count(counts: Sequence[int], target: str | int) -> int | None:
     """
     if target == "none":
         return None
-    if isinstance(target, int) and target > 0:
+    if type(target) is int and target > 0:
         return target
     rules: dict[Any, Callable[..., Any]] = {"mean": np.mean, "median": np.median, "min": np.min, "max": np.max}
     if target not in rules:

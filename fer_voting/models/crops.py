@@ -17,37 +17,31 @@ CROPS = 10
 """Five positions, each also mirrored."""
 
 
-def crop_side(side: int, fraction: float = 5 / 6) -> int:
-    """The crop's side in pixels: `fraction` of `side`, rounded to the nearest pixel; half a pixel is rounded up.
+FRACTION = Fraction(5, 6)
+"""Side of a crop as a share of the map's."""
+
+
+def crop_side(side: int) -> int:
+    """The crop's side in pixels: 5/6 of `side`, rounded to the nearest pixel; half a pixel is rounded up.
 
     The paper chose 5/6 because it divides every module's output of 48-pixel images; other sizes are rounded:
     `crop_side(48) == 40`, `crop_side(56) == 47`, `crop_side(9) == 8`.
 
-    Raises ValueError if `fraction` is not in (0, 1], or if `side` is so small that the crop would be all or nothing
-    of it.
+    Raises ValueError if `side` is so small that the crop would be all of it.
     """
-    if not 0 < fraction <= 1:
-        raise ValueError(f"`fraction` (={fraction}) must be greater than 0 and at most 1")
-    exact = _exact(fraction)
-    crop = int(exact * side + Fraction(1, 2))
-    if crop == 0 or (crop == side and exact < 1):
+    crop = int(FRACTION * side + Fraction(1, 2))
+    if crop == side:
         raise ValueError(
-            f"a map of {side} pixels is too small for crops of {exact} of its side ({crop} pixels): "
+            f"a map of {side} pixels is too small for crops of {FRACTION} of its side ({crop} pixels): "
             "use larger images (dataset.size) or crop earlier (split)"
         )
     return crop
 
 
-def _exact(fraction: float) -> Fraction:
-    return Fraction(fraction).limit_denominator(1000)
-
-
 @functools.cache  # once for each size of a map
-def _log_rounding(side: int, crop: int, fraction: float) -> None:
-    if crop != _exact(fraction) * side:
-        log.info(
-            f"crops of {crop} of {side} pixels, {crop / side:.4f} of the side: {_exact(fraction)} is not a whole number"
-        )
+def _log_rounding(side: int, crop: int) -> None:
+    if crop != FRACTION * side:
+        log.info(f"crops of {crop} of {side} pixels, {crop / side:.4f} of the side: {FRACTION} is not a whole number")
 
 
 def crop_corners(height: int, width: int, h: int, w: int) -> list[tuple[int, int]]:
@@ -57,14 +51,14 @@ def crop_corners(height: int, width: int, h: int, w: int) -> list[tuple[int, int
     return [(0, 0), (0, right), (bottom, 0), (bottom, right), (round(bottom / 2), round(right / 2))]
 
 
-def ten_crops(x: Tensor, fraction: float = 5 / 6) -> Tensor:
+def ten_crops(x: Tensor) -> Tensor:
     """Ten overlapping crops of each map: `[B, C, H, W]` -> `[B, 10, C, h, w]`, any dtype.
 
     The order is top left, top right, bottom left, bottom right, centre, then the same five positions of the
     horizontally mirrored map (Algorithm 1); equal, bit for bit, to `torchvision`'s `ten_crop`. The crops have the
     memory format of `x`, `torch.channels_last` (the faster) or contiguous.
 
-    Where H or W times `fraction` is not whole, it is rounded (`crop_side`), and the log says so once.
+    Where 5/6 of H or W is not whole, it is rounded (`crop_side`), and the log says so once.
 
     Raises ValueError if H or W is too small.
 
@@ -72,10 +66,10 @@ def ten_crops(x: Tensor, fraction: float = 5 / 6) -> Tensor:
     torch.Size([2, 10, 64, 40, 40])
     """
     height, width = x.shape[2:]
-    h, w = crop_side(height, fraction), crop_side(width, fraction)
+    h, w = crop_side(height), crop_side(width)
     if not torch.compiler.is_compiling():
-        _log_rounding(height, h, fraction)
-        _log_rounding(width, w, fraction)
+        _log_rounding(height, h)
+        _log_rounding(width, w)
     if torch.compiler.is_exporting():  # an exported file knows no operator of ours
         return _sliced(x, h, w)
     crops = _gather(x, h, w)

@@ -62,7 +62,7 @@ def options_of(architecture: str, model: Mapping[str, Any]) -> Options:
     """The plain values of a resolved `model` node, which a trained network must know.
 
     Raises ValueError if the file lacks a key: what builds the network from a checkpoint knows the file's. Also if
-    another value, such as what is called, is not the file's: a checkpoint would not have it.
+    another value, such as what is called, is not the file's: a checkpoint would not have it; or as `check_options`.
     """
     in_file = read_node(architecture)
     if unknown := sorted(model.keys() - in_file.keys()):
@@ -78,7 +78,9 @@ def options_of(architecture: str, model: Mapping[str, Any]) -> Options:
                 f"model.{key} (={str(value)[:80]}) is not that of conf/model/{architecture}.yaml, and checkpoints keep "
                 "plain values alone: write a file of its own for this network"
             )
-    return _plain(model)
+    options = _plain(model)
+    check_options(architecture, options)
+    return options
 
 
 def _plain(model: Mapping[str, Any]) -> dict[str, Any]:
@@ -86,7 +88,8 @@ def _plain(model: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_options(architecture: Any, options: Any) -> None:
-    """Raises ValueError if a file that anyone wrote names a network that is not here, or other than plain values."""
+    """Raises ValueError if a file that anyone wrote names a network that is not here, or values of it that are neither
+    the network's own file's nor plain and within limits."""
     if not isinstance(architecture, str) or architecture not in architectures():
         raise ValueError(
             f"`architecture` (={str(architecture)[:40]!r}) must be one of {', '.join(architectures())}: a network of "
@@ -100,12 +103,14 @@ def check_options(architecture: Any, options: Any) -> None:
             raise ValueError(f"`options` has {str(key)[:40]!r}; {architecture} has {', '.join(known)}")
         if not _is_option(key, value):
             raise ValueError(f"`{key}` must be a plain value, not a {type(value).__name__}")
+        if type(value) is type(known[key]) and value == known[key]:
+            continue
         if known[key] is not None and type(value) is not type(known[key]):
             raise ValueError(f"`{key}` (={str(value)[:40]!r}) must be a value like {known[key]!r}")
         if isinstance(value, str) and not _WORD.fullmatch(value):
             raise ValueError(f"`{key}` (={value[:40]!r}) must be a word")
-        if type(value) in (int, float) and not 0 < value <= MAX_NUMBER:
-            raise ValueError(f"`{key}` (={value!r}) must be a number above 0, at most {MAX_NUMBER}")
+        if type(value) in (int, float) and not abs(value) <= MAX_NUMBER:
+            raise ValueError(f"`{key}` (={value!r}) must be a number from {-MAX_NUMBER} to {MAX_NUMBER}")
 
 
 def read_node(architecture: str) -> dict[str, Any]:

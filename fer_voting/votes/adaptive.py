@@ -150,7 +150,9 @@ def fit_threshold(certainties: Tensor | NDArray[np.floating], share: float) -> f
     if not unsure.any():
         return 0.0
     last = int(np.flatnonzero(unsure)[-1])
-    return float((levels[last] + levels[last + 1]) / 2)  # halfway, so that rounding moves no image over it
+    below, above = levels[last : last + 2]
+    halfway = (below + above) / 2  # so that rounding moves no image over it
+    return float(halfway if np.float32(halfway) < above else below)  # of neighbours in float32, there is none between
 
 
 def adaptive_curve(

@@ -311,6 +311,24 @@ def test_building_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.M
     assert pack.good.tolist() == whole.good.tolist()
 
 
+def test_images_do_not_gather_in_memory_while_the_disk_is_slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pack_module, "_CHUNK", 1)
+    monkeypatch.setattr(pack_module, "usable_cores", lambda: 2)
+    decoded: list[str] = []
+
+    def notes(sample: Sample, size: int) -> Problem:
+        decoded.append(sample.name)
+        return Problem("missing", sample.name, "")
+
+    listed = [Sample(str(number), "sad", "train") for number in range(40)]
+    rows = pack_module._PartialPack(tmp_path / "partial", KEY, listed).fill(notes)
+    next(rows)  # it is not written before the next is asked for
+    time.sleep(0.2)
+    assert len(decoded) == 8
+    assert len(list(rows)) == 39
+    assert sorted(decoded, key=int) == [sample.name for sample in listed]
+
+
 def test_half_written_rows_of_a_killed_build_are_not_used(tmp_path: Path) -> None:
     """SIGKILL while packing, images written and a problem found beyond the rows that were counted."""
     samples(tmp_path / "images", 40)

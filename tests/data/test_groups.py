@@ -116,6 +116,7 @@ def test_the_group_of_a_column(tmp_path: Path, separator: str, name: str) -> Non
     ("table", "message"),
     [
         ("image,person\n1.png,a\n", "gives no group for 1 of 2 images, e.g. sad/2.png; an empty cell"),
+        ("image,person\n1.png,a\nfear/2.png,b\n", "gives no group for 1 of 2 images, e.g. sad/2.png"),
         ("image,person\n1.png,a\n1.png,b\n2.png,b\n", "people.csv gives happy/1.png the person a and b"),
         ("image,subject\n1.png,a\n", "no CSV file has this column; their columns are image, subject"),
         (None, "no CSV file has this column; there is none in"),

@@ -35,6 +35,7 @@ def test_near_pairs_are_those_that_comparing_all_finds() -> None:
     for copy in range(60, 120):  # copies of earlier ones with 0 to 6 other bits
         changed = generator.choice(64, copy % 7, replace=False).astype(np.uint64)
         hashes = np.append(hashes, hashes[generator.integers(copy)] ^ np.bitwise_or.reduce(np.uint64(1) << changed))
+    assert near_pairs(hashes[:0], 4).shape == (0, 2)
     for bits in (0, 1, 4, 8):
         expected = [
             [first, second]

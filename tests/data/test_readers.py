@@ -420,6 +420,23 @@ def test_an_order_of_numbers_is_read_or_given(tmp_path: Path, kind: type[Any], b
     assert not [reason for reason in data.pack.left_out if reason.startswith("no image")]
 
 
+@pytest.mark.parametrize(("name", "line", "head"), [
+    ("data.yaml", "  {}: {}", "names:"), ("classes.txt", "{} {}", None), ("labels.csv", "{},{}", "id,name"),
+])  # fmt: skip
+@pytest.mark.parametrize("without", ["1", "7"])
+def test_numbers_beside_names_are_those_of_the_folders(
+    tmp_path: Path, name: str, line: str, head: str | None, without: str
+) -> None:
+    """From 1, and with a folder less: the place in the list is another number."""
+    root, order = tmp_path / "faces", sorted(SEVEN)
+    numbered(root, order, 1)
+    for part in ("train", "val", "test"):
+        shutil.rmtree(root / part / without)
+    lines = [line.format(1 + place, label) for place, label in enumerate(order)]
+    (root / name).write_text("\n".join(lines if head is None else [head, *lines]) + "\n")
+    assert shows_its_labels(opened(FolderDataModule, root))
+
+
 def test_an_assumed_order_is_said_and_one_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     numbered(tmp_path / "own", list(CLASSES), 0)
     (note,) = opened(AffectNetDataModule, tmp_path / "own").pack.notes
@@ -453,6 +470,14 @@ def test_a_class_map_renames_and_leaves_out(tmp_path: Path) -> None:
             assert shown_class(data.pack.images[row]) == label
     with pytest.raises(ValueError, match=r"dataset\.class_map: x has no class afrad; its classes are .*afraid"):
         opened(FolderDataModule, tmp_path / "faces", class_map={"afrad": "fear"})
+
+
+def test_published_counts_are_of_the_classes_by_their_map(tmp_path: Path) -> None:
+    folders = {"disgust": "3", "anger": "6", "happy": "4", "fear": "2"}
+    class_folders(tmp_path / "raf", {part: dict.fromkeys(folders, 5) for part in ("train", "test")}, folders)
+    drop = dict.fromkeys(("neutral", "sad", "surprise", "fear"))
+    data = opened(RAFDBDataModule, tmp_path / "raf", class_map={"disgust": "anger", **drop})
+    assert data.expected == {"train": {"anger": 717 + 705, "happy": 4772}, "test": {"anger": 160 + 162, "happy": 1185}}
 
 
 @pytest.mark.slow
@@ -615,6 +640,15 @@ def test_labels_beside_class_folders_that_contradict_them_are_said(tmp_path: Pat
     (tmp_path / "faces" / "labels.csv").write_text(text, encoding="utf-8")
     (note,) = opened(FolderDataModule, tmp_path / "faces").pack.notes
     assert note.startswith("labels.csv contradicts the class folders for 2 of 18 images, e.g. ")
+
+
+def test_paths_beside_class_folders_whose_files_have_the_same_names_contradict_nothing(tmp_path: Path) -> None:
+    names = [f"{label}/{number}.png" for label in ("happy", "fear") for number in range(9)]
+    for name in names:
+        save(tmp_path / "faces" / name, class_image(name.split("/")[0], int(name[-5])))
+    rows = [f"/data/faces/{name},{name.split('/')[0]}" for name in names]
+    (tmp_path / "faces" / "labels.csv").write_text("\n".join(["path,label", *rows]))
+    assert opened(FolderDataModule, tmp_path / "faces").pack.notes == []
 
 
 @pytest.mark.parametrize(("name", "part", "said"), [

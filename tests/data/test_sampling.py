@@ -150,7 +150,7 @@ def test_target_counts(target: str | int, expected: int | None) -> None:
     assert target_count([10, 4, 1], target) == expected
 
 
-@pytest.mark.parametrize("target", ["average", 0, -3, 2.5])
+@pytest.mark.parametrize("target", ["average", 0, -3, 2.5, True])
 def test_an_unknown_target_is_an_error(target: Any) -> None:
     with pytest.raises(ValueError, match=rf"dataset.balance.target={target} is none of mean, median, min, max"):
         target_count([3], target)

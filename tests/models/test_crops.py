@@ -9,8 +9,8 @@ from torchvision.transforms.v2.functional import ten_crop
 from fer_voting.models.crops import CROPS, crop_corners, crop_side, ten_crops
 
 
-def torchvision_crops(x: torch.Tensor, fraction: float = 5 / 6) -> torch.Tensor:
-    size = [math.floor(side * fraction + 0.5) for side in x.shape[-2:]]
+def torchvision_crops(x: torch.Tensor) -> torch.Tensor:
+    size = [math.floor(side * 5 / 6 + 0.5) for side in x.shape[-2:]]
     return torch.stack(ten_crop(x, size), dim=1)
 
 
@@ -27,11 +27,6 @@ def test_equal_to_torchvision_bit_for_bit(height: int, width: int) -> None:
 def test_equal_to_torchvision_in_any_dtype(dtype: torch.dtype) -> None:
     x = (torch.rand(2, 3, 12, 12) * 255).to(dtype)
     assert torch.equal(ten_crops(x), torchvision_crops(x))
-
-
-def test_equal_to_torchvision_at_another_fraction() -> None:
-    x = torch.randn(2, 3, 20, 30)
-    assert torch.equal(ten_crops(x, fraction=0.8), torchvision_crops(x, fraction=0.8))
 
 
 def test_order_of_the_positions_by_sentinel_pixels() -> None:
@@ -69,7 +64,6 @@ def test_other_sides_are_rounded_and_half_a_pixel_is_rounded_up(side: int, crop:
 def test_a_side_whose_crop_would_be_the_whole_is_an_error(side: int) -> None:
     with pytest.raises(ValueError, match=rf"a map of {side} pixels is too small for crops of 5/6 of its side"):
         ten_crops(torch.zeros(1, 1, 48, side))
-    assert crop_side(side, fraction=1) == side
 
 
 def test_rounding_is_logged_once_for_a_size(caplog: pytest.LogCaptureFixture) -> None:
@@ -79,12 +73,6 @@ def test_rounding_is_logged_once_for_a_size(caplog: pytest.LogCaptureFixture) ->
     assert [record.getMessage() for record in caplog.records] == [
         "crops of 836 of 1003 pixels, 0.8335 of the side: 5/6 is not a whole number"
     ]
-
-
-@pytest.mark.parametrize("fraction", [0.0, -0.5, 1.01])
-def test_a_fraction_outside_its_range_is_an_error(fraction: float) -> None:
-    with pytest.raises(ValueError, match=r"`fraction` \(=.*\) must be greater than 0 and at most 1"):
-        ten_crops(torch.zeros(1, 1, 12, 12), fraction)
 
 
 def test_shape() -> None:

@@ -67,7 +67,7 @@ def test_a_network_is_built_again_from_its_metadata() -> None:
         ("../split/m1", {}, "must be one of"),
         ("resnet18", {"_target_": "os.system"}, "has '_target_'"),
         ("resnet18", {"memory": "lean"}, "has 'memory'"),
-        ("resnet18", {"width": 1025}, "at most 1024"),
+        ("resnet18", {"width": 1025}, "from -1024 to 1024"),
         ("resnet18", {"width": "4"}, "value like 64"),
         ("resnet18", {"width": None}, "value like 64"),
         ("timm", {"pretrained": True}, "has 'pretrained'"),
@@ -112,6 +112,19 @@ def test_any_importable_network_takes_one_file(tmp_path: Path, monkeypatch: pyte
         assert net(torch.zeros(2, 3, 48, 48)).shape == (2, 10, 3)
     moved = rebuild_network(replace(info, options={"crop_after": "features.3"}))
     assert (net.crop_after, moved.crop_after) == ("features.5", "features.3")
+
+
+def test_a_training_starts_with_the_values_that_its_checkpoint_can_be_read_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = {"_target_": "mine.network", "drop": 0.5, "steps": 4096, "title": "a b"}
+    (tmp_path / "model").mkdir()
+    OmegaConf.save(OmegaConf.create(file), tmp_path / "model" / "mine.yaml")
+    monkeypatch.setenv(USER_CONF_VARIABLE, str(tmp_path))
+    check_options("mine", options_of("mine", file | {"drop": 0.0}))
+    for wrong, reason in (({"drop": 1}, "value like 0.5"), ({"steps": 8192}, "from -1024 to 1024")):
+        with pytest.raises(ValueError, match=reason):
+            options_of("mine", file | wrong)
 
 
 def test_digest_of_fetched_weights_is_that_of_the_trunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

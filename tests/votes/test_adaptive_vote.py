@@ -88,4 +88,10 @@ def test_threshold_cost_and_temperature_of_validation_images() -> None:
 )
 def test_threshold_of_a_wished_share(certainties: list[float], share: float, threshold: float) -> None:
     assert fit_threshold(np.array(certainties), share) == threshold
+    assert fit_threshold(torch.tensor(certainties), share) == threshold
     assert np.mean(np.array(certainties) <= threshold) <= share
+
+
+def test_a_threshold_between_neighbours_in_float32_moves_no_image_over_it() -> None:
+    certainties = torch.tensor([1 - 2**-24] * 4 + [1.0] * 6)
+    assert (certainties <= fit_threshold(certainties, 0.4)).sum() == 4

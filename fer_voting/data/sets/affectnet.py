@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,7 +67,6 @@ def _numbers(read: Callable[[str], float]) -> dict[str, float]:
     return numbers
 
 
-_N = TypeVar("_N", int, float)
 IMAGES_LOOKED_AT, FEWEST_IMAGES = 200, 5
 """How many images are opened to compare their sizes with their boxes, and fewer than which say nothing."""
 
@@ -242,21 +241,21 @@ def _read_annotated(base: Path, ending: str, read_label: Callable[[Path], str | 
 
 
 def _number_of_file(files: Mapping[str, Path], name: str) -> float:
-    return _npy_number(small_file(files[name]), float)
+    return decimal_number(_npy_text(small_file(files[name])))
 
 
 def _npy_label(path: Path) -> str | LeftOut:
-    return label_of_id(_npy_number(path, int))
+    return label_of_id(whole_number(_npy_text(path)))
 
 
-def _npy_number(path: Path, kind: type[_N]) -> _N:
-    """The number in a file, which holds it or a string of it. Raises ValueError, or FileNotFoundError."""
+def _npy_text(path: Path) -> str:
+    """The number in a file, which holds it or a string of it, as text. Raises ValueError, or FileNotFoundError."""
     try:
         # Mapped, so that a header that claims a huge array costs no memory; `np.load` takes archives too.
         array = np.load(path, allow_pickle=False, mmap_mode="r")
         if not isinstance(array, np.ndarray) or array.dtype.kind not in "iufU":
             raise ValueError("the file holds no number")
-        return kind(array.item())
+        return str(array.item())
     except FileNotFoundError:
         raise
     except Exception as error:  # NumPy raises a type for each kind of damage

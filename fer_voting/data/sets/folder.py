@@ -95,8 +95,9 @@ def _read(parts: Callable[[Path], Mapping[str, Path]]) -> Callable[[Path, Sequen
 
 class FolderDataModule(SampledDataModule):
     """Class folders in train, val and test folders, or only class folders. The classes are the folders: expressions
-    in the canonical order, then others by name. Missing parts are sampled, stratified by class. A file labels.csv
-    beside them may have valence and arousal (`files.read_numbers`).
+    in the canonical order, then others by name. Without parts, test and validation images are sampled, stratified by
+    class; without a val folder, validation images. A file labels.csv beside them may have valence and arousal
+    (`files.read_numbers`).
     """
 
     layouts: tuple[Layout, ...] = (

@@ -61,10 +61,14 @@ class NamedDataModule(SampledDataModule):
                 f"dataset.last_frames={last_frames} must be null or at least 1, and "
                 f"dataset.neutral_frames={neutral_frames} at least 0"
             )
+        if neutral_frames and last_frames is None:
+            raise ValueError(
+                f"dataset.neutral_frames={neutral_frames} needs dataset.last_frames: with null, all show the class"
+            )
         self.kept = {
             name: {folded(str(word)) for word in words} for name, words in (keep or {}).items() if words is not None
         }
-        of_frames = ["frame"] * (last_frames is not None or neutral_frames > 0)
+        of_frames = ["frame"] * (last_frames is not None)
         said_by = "label" if label_files is None else "sequence"
         self.pattern = _compiled("pattern", pattern, [said_by, *self.kept, *of_frames])
         self.label_files = None if label_files is None else _compiled("label_files", label_files, ["sequence"])

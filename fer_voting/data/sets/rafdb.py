@@ -54,12 +54,13 @@ def read_official(base: Path, kind: str) -> Index:
     files = images_by_stem(folder)
     index = Index()
     index.use(list_file)
-    for number, line in enumerate(_text(list_file).splitlines(), start=1):
-        if line.strip():
-            result = _listed(line, f"{list_file}, line {number}", folder, files, kind)
-            if isinstance(result, Sample) and box_folders:
-                result = _with_box(index, result, box_folders[0])
-            index.add(result)
+    with open_text(list_file) as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                result = _listed(line, f"{list_file}, line {number}", folder, files, kind)
+                if isinstance(result, Sample) and box_folders:
+                    result = _with_box(index, result, box_folders[0])
+                index.add(result)
     if kind == "original" and not box_folders:
         index.notes.append(f"{folder} has whole photos, and there is no {BOXES} to crop their faces by")
     return index
@@ -76,11 +77,6 @@ def _with_box(index: Index, sample: Sample, folder: Path) -> Sample | Problem:
     index.use(path)
     box: Box = (left, top, right, bottom)
     return replace(sample, box=box)
-
-
-def _text(path: Path) -> str:
-    with open_text(path) as file:
-        return file.read()
 
 
 def _listed(line: str, where: str, folder: Path, files: dict[str, Path], kind: str) -> Sample | Problem:

@@ -67,7 +67,7 @@ def test_release1(tmp_path: Path, header: bool, parent: str) -> None:
     affectnet_release1(tmp_path / "my data", COUNTS, header, parent)
     data = affectnet(tmp_path)
     check(data, "release1")
-    assert data.pack.left_out == {"none": 3, "uncertain": 4, "non-face": 5}
+    assert data.pack.left_out == {"none": 3, "uncertain": 4, "non-face": 5, "contempt": 8}
     assert data.pack.problems == []
 
 
@@ -133,7 +133,7 @@ def test_release2(tmp_path: Path, val_name: str) -> None:
     affectnet_release2(tmp_path / "my data", COUNTS, val_name)
     data = affectnet(tmp_path)
     check(data, "release2")
-    assert data.pack.left_out == {"none": 3, "uncertain": 4, "non-face": 5}
+    assert data.pack.left_out == {"none": 3, "uncertain": 4, "non-face": 5, "contempt": 8}
     assert {"train/0", "val/0"} <= set(data.pack.names())
 
 
@@ -178,14 +178,14 @@ def test_release2_with_blemishes(tmp_path: Path) -> None:
     folder = root / "train_set"
     save(folder / "images" / "900.JPG", class_image("happy", 900))  # no annotation
     np.save(folder / "annotations" / "901_exp.npy", "1")  # no image
-    for number, content in ((902, "11"), (903, "happy")):
+    for number, content in ((902, "11"), (903, "happy"), (905, 1.5)):
         save(folder / "images" / f"{number}.jpg", class_image("happy", number))
         np.save(folder / "annotations" / f"{number}_exp.npy", content)
     save(folder / "images" / "904.jpg", class_image("happy", 904))
     (folder / "annotations" / "904_exp.npy").write_bytes(b"")
     data = affectnet(tmp_path, max_bad_fraction=0.2)
     check(data, "release2")
-    assert Counter(problem.kind for problem in data.pack.problems) == {"label": 4, "missing": 1}
+    assert Counter(problem.kind for problem in data.pack.problems) == {"label": 5, "missing": 1}
 
 
 @pytest.mark.parametrize("inside", [False, True])
@@ -220,7 +220,7 @@ def test_image_folders(tmp_path: Path, folder_names: dict[str, str], val_name: s
     assert data.counts()["test"] == {c: COUNTS["val"][c] for c in SEVEN}
     assert data.counts()["train"] == {c: COUNTS["train"][c] - 3 for c in SEVEN}
     check_images(data)
-    assert data.pack.left_out == {"none": 3, "uncertain": 4, "non-face": 5}
+    assert data.pack.left_out == {"none": 3, "uncertain": 4, "non-face": 5, "contempt": 8}
 
 
 def test_image_folders_with_a_class_that_nobody_knows(tmp_path: Path) -> None:

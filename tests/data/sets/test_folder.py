@@ -7,6 +7,7 @@ import pytest
 from helpers.composed import composed
 from helpers.datasets import class_folders, class_image, save, shown_class
 
+from fer_voting.data.files import read_numbers
 from fer_voting.data.sets.folder import FolderDataModule
 from fer_voting.data.sets.rafdb import RAFDBDataModule
 from fer_voting.runs.naming import name_run
@@ -151,6 +152,9 @@ def test_a_name_in_two_folders_must_be_a_path(tmp_path: Path) -> None:
     root = tmp_path / "faces"
     for label in ("happy", "sad"):
         save(root / label / "1.png", class_image(label, 1))
+    (root / "labels.csv").write_text("image,valence,arousal\nC:\\faces\\sad\\1.png,0,0\nfear/1.png,1,1\n")
+    valence = read_numbers(root, ["happy/1.png", "sad/1.png"])["valence"]
+    np.testing.assert_array_equal(valence, [np.nan, 0])
     (root / "labels.csv").write_text("image,valence,arousal\n1.png,0,0\n")
     with pytest.raises(ValueError, match=r"labels\.csv, line 2: 1\.png is several images"):
         folder(root, target=ValenceArousal()).setup()

@@ -211,6 +211,15 @@ def test_paths_of_a_users_own_say_class_person_part_and_frame(tmp_path: Path) ->
     }
 
 
+def test_images_that_are_all_of_the_test_part_are_all_tested(tmp_path: Path) -> None:
+    for number in range(20):
+        save(tmp_path / "own/test" / f"{'joy' if number % 2 else 'sad'}-{number}.png", class_image("sad", number))
+    pattern = r"(?P<part>\w+)/(?P<label>[a-z]+)-\d+\.png$"
+    data = own(tmp_path / "own", pattern=pattern, needs=("test",))
+    data.setup()
+    assert data.counts() == {"test": {"happy": 10, "sad": 10}}
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -218,7 +227,7 @@ def test_paths_of_a_users_own_say_class_person_part_and_frame(tmp_path: Path) ->
         ({"pattern": "(?P<label>"}, "is no regular expression"),
         ({"pattern": "(?P<person>x)"}, "dataset.pattern=(?P<person>x) has no group (?P<label>...)"),
         ({"pattern": "(?P<label>x)", "last_frames": 3}, "has no group (?P<frame>...)"),
-        ({"pattern": "(?P<label>x)", "neutral_frames": 1}, "has no group (?P<frame>...)"),
+        ({"pattern": "(?P<label>x)", "neutral_frames": 1}, "dataset.neutral_frames=1 needs dataset.last_frames"),
         ({"pattern": "(?P<label>x)", "keep": {"angle": ["S"]}}, "has no group (?P<angle>...)"),
         ({"pattern": "(?P<label>x)", "label_files": "(?P<sequence>x)"}, "dataset.pattern=(?P<label>x) has no group"),
         ({"pattern": "(?P<sequence>x)", "label_files": "x"}, "dataset.label_files=x has no group (?P<sequence>...)"),
