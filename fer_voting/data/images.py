@@ -22,7 +22,7 @@ from fer_voting.data.index import Box, Problem, Sample
 PREPARATION_VERSION = 1
 """Part of every data set's fingerprint: raise it when the same content gives other pixels. Where only some images
 change, e.g. those with a face box, `decode` gives these another hash instead."""
-READER_VERSION = 4
+READER_VERSION = 5
 """Raise it when a reader, `prepare_image` or `decode` gives other samples, pixels or hashes: packs are then rebuilt."""
 HASH_BYTES = 16
 HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
