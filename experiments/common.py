@@ -194,10 +194,11 @@ def _names(text: str) -> list[str]:
     return names
 
 
-def parse_options(description: str | None, arguments: Sequence[str] | None, names: Iterable[str]) -> Options:
-    """The command line of tables and figures; its first word is one of `names`."""
+def parse_options(description: str | None, arguments: Sequence[str] | None, names: Iterable[str] = ()) -> Options:
+    """The command line of tables and figures; its first word is one of `names`, if there are any."""
     parser = make_parser(description)
-    parser.add_argument("name", choices=list(names))
+    if names:
+        parser.add_argument("name", choices=list(names))
     add_choice_of_runs(parser)
     parser.add_argument("--seeds", type=whole_numbers, help="e.g. 0,1,2 (default: those, and all others found)")
     add_folders(parser)
@@ -210,7 +211,7 @@ def parse_options(description: str | None, arguments: Sequence[str] | None, name
         runs = RunTable(chosen.output_dir, [], {})  # before the first training
     out = chosen.out or chosen.output_dir / "tables"
     seeds = chosen.seeds and sorted(chosen.seeds)
-    return Options(chosen.name, runs, chosen.datasets, chosen.variant, seeds, out)
+    return Options(getattr(chosen, "name", ""), runs, chosen.datasets, chosen.variant, seeds, out)
 
 
 def belongs_to(table_of: str, datasets: Sequence[str]) -> list[str]:

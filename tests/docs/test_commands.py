@@ -45,6 +45,7 @@ LONG = {
     "experiments.table2",
     "experiments.bench.network",
     "experiments.bench.video",
+    "experiments.average",
     "experiments.distillation",
     "tests.scale.run",
     "experiments.bench.gpu",
