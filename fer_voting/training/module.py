@@ -6,6 +6,7 @@ Shapes: B batch, V crops an image, K classes, N images of a data set.
 import functools
 import logging
 import math
+import signal
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -178,6 +179,8 @@ class VotingModule(L.LightningModule):
             self.target.update(metrics, scores, targets, self.class_names)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> PartPredictions:
+        if self.trainer.received_sigterm:  # Lightning notes the signal, and looks at it in training and validation only
+            raise SystemExit(128 + signal.SIGTERM)
         images, targets, positions = batch
         full_map, crops = self._logits_that_fit(images)
         full_map = None if full_map is None else full_map.float().cpu()

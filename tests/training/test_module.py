@@ -1,12 +1,15 @@
 """The LightningModule: loss of the crops, metrics of the votes, against values computed by hand."""
 
 import math
+import os
+import signal
 
 import lightning as L
 import pytest
 import torch
 from helpers.composed import composed
 from hydra.utils import instantiate
+from lightning.pytorch.callbacks import LambdaCallback
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -152,3 +155,24 @@ def test_an_evaluation_that_does_not_fit_is_split_into_parts_that_do(monkeypatch
     monkeypatch.setattr(module.net, "forward", lambda x: (_ for _ in ()).throw(torch.OutOfMemoryError("none")))
     with pytest.raises(torch.OutOfMemoryError):  # not even for one image
         trainer.validate(module, batches, verbose=False)
+
+
+def test_sigterm_ends_an_evaluation_at_the_next_batch():
+    """What Slurm, Docker and `kill` send; the evaluation on worse images takes half an hour."""
+    module = make_module()
+    loader = DataLoader(TensorDataset(torch.zeros(3, 3, 48, 48), torch.zeros(3), torch.arange(3)), batch_size=1)
+    seen: list[int] = []
+
+    def kill(trainer: L.Trainer, module: L.LightningModule, outputs: object, batch: object, index: int) -> None:
+        seen.append(index)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    trainer = L.Trainer(
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        callbacks=[LambdaCallback(on_predict_batch_end=kill)],
+    )
+    with pytest.raises(SystemExit) as stop:
+        trainer.predict(module, loader)
+    assert (stop.value.code, seen) == (128 + signal.SIGTERM, [0])
