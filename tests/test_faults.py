@@ -228,7 +228,7 @@ def test_a_job_without_memory_takes_no_other_with_it(tmp_path: Path, capsys: pyt
 def test_the_clock_is_set_back_while_a_run_trains(tmp_path: Path) -> None:
     run = Run(tmp_path, "mine")
     before = time.clock_gettime(time.CLOCK_REALTIME)
-    config = {"dataset": {}, "augment": None, "seed": 0, "refit": False, "trainer": {}}
+    config = {"dataset": {}, "augment": None, "seed": 0, "refit": False, "trainer": {}, "voting": {"name": "soft"}}
     with pytest.MonkeyPatch.context() as patch, run.open(config):
         patch.setattr(time, "time", lambda: before - 86_400)
         with run.recording({"name": "mine"}):

@@ -158,7 +158,7 @@ def test_an_evaluation_that_does_not_fit_is_split_into_parts_that_do(monkeypatch
 
 
 def test_sigterm_ends_an_evaluation_at_the_next_batch():
-    """What Slurm, Docker and `kill` send; the evaluation on worse images takes half an hour."""
+    """Slurm, Docker and `kill` send it; the evaluation on worse images takes half an hour."""
     module = make_module()
     loader = DataLoader(TensorDataset(torch.zeros(3, 3, 48, 48), torch.zeros(3), torch.arange(3)), batch_size=1)
     seen: list[int] = []
