@@ -77,8 +77,9 @@ class VotingModule(L.LightningModule):
         schedule_epochs: epochs that the scheduler covers, where training stops earlier; None: those of the trainer.
         seed: of what the network draws in training (dropout, stochastic depth).
 
-    Logs `train/loss`, `val/loss`, and of each vote what the target names (`Target.to_curves`), as
-    `val/<vote>/accuracy` and `val/<vote>/recall/<class>`. `predict_step` returns what votes are computed from.
+    Logs `train/loss`, and of each part (`val`, `test`) and vote: `<part>/loss`, and what the target names
+    (`Target.to_curves`), as `<part>/<vote>/accuracy` and `<part>/<vote>/recall/<class>`. `predict_step` returns what
+    votes are computed from.
     """
 
     def __init__(
@@ -161,22 +162,18 @@ class VotingModule(L.LightningModule):
         `for_teacher`, by default the same images."""
         logits = self(images)
         loss = self.loss(logits, targets)
-        return (
-            loss
-            if self.distillation is None
-            else self.distillation(loss, logits, images if for_teacher is None else for_teacher)
-        )
+        if self.distillation is None:
+            return loss
+        return self.distillation(loss, logits, images if for_teacher is None else for_teacher)
 
     # Evaluation ---------------------------------------------------------------------------------------------------
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        images, targets, _ = batch
-        logits = self._in_parts_that_fit(self, images).float()
-        loss = self.loss(soft_vote(logits)[:, None], targets)  # [B, 1, K]: the vote's logits as those of one crop
-        self.log("val/loss", loss, batch_size=len(images), sync_dist=True)
-        for vote, metrics in self._vote_metrics():
-            scores = self.target.scores(self.votes[vote], CropOutputs(logits), self.class_names)
-            self.target.update(metrics, scores, targets, self.class_names)
+        self._evaluate(batch, "val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """`trainer.test` of a script calls it; our commands test by `predict_step`, which keeps the outputs."""
+        self._evaluate(batch, "test")
 
     def predict_step(self, batch: Batch, batch_idx: int) -> PartPredictions:
         if self.trainer.received_sigterm:  # Lightning notes the signal, and looks at it in training and validation only
@@ -192,13 +189,28 @@ class VotingModule(L.LightningModule):
             for buffer in self.net.buffers():
                 dist.broadcast(buffer, 0)
 
-    on_predict_epoch_start = on_validation_epoch_start
+    on_test_epoch_start = on_predict_epoch_start = on_validation_epoch_start
 
     def on_validation_epoch_end(self) -> None:
+        self._log_metrics("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._log_metrics("test")
+
+    def _evaluate(self, batch: Batch, part: str) -> None:
+        images, targets, _ = batch
+        logits = self._in_parts_that_fit(self, images).float()
+        loss = self.loss(soft_vote(logits)[:, None], targets)  # [B, 1, K]: the vote's logits as those of one crop
+        self.log(f"{part}/loss", loss, batch_size=len(images), sync_dist=True)
+        for vote, metrics in self._vote_metrics():
+            scores = self.target.scores(self.votes[vote], CropOutputs(logits), self.class_names)
+            self.target.update(metrics, scores, targets, self.class_names)
+
+    def _log_metrics(self, part: str) -> None:
         for vote, metrics in self._vote_metrics():
             values = self.target.to_values(metrics.compute(), self.class_names)
             metrics.reset()
-            self.log_dict({f"val/{vote}/{name}": value for name, value in self.target.to_curves(values).items()})
+            self.log_dict({f"{part}/{vote}/{name}": value for name, value in self.target.to_curves(values).items()})
 
     def _vote_metrics(self) -> list[tuple[str, Metrics]]:
         return list(self.metrics.items())  # type: ignore[arg-type]  # a ModuleDict forgets the class of its values

@@ -176,3 +176,14 @@ def test_sigterm_ends_an_evaluation_at_the_next_batch():
     with pytest.raises(SystemExit) as stop:
         trainer.predict(module, loader)
     assert (stop.value.code, seen) == (128 + signal.SIGTERM, [0])
+
+
+def test_lightnings_own_test_of_a_script():
+    module = make_module().eval()
+    images, labels = torch.randn(6, 3, 48, 48), torch.arange(6) % 3
+    loader = DataLoader(TensorDataset(images, labels, torch.arange(6)), batch_size=4)
+    with torch.no_grad():
+        decisions = module.net(images).mean(dim=1).argmax(dim=1)
+    trainer = L.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False)
+    (values,) = trainer.test(module, loader, verbose=False)
+    assert values["test/soft/accuracy"] == pytest.approx((decisions == labels).float().mean().item())
